@@ -1,0 +1,61 @@
+"""relay's own answers: how an error, or a body of relay's, becomes the response of a flow."""
+
+from mitmproxy import http
+
+from addons import engine
+from addons.errors import MethodNotAllowed, RelayError
+from addons.exchange import Exchange, Kind, of
+
+JSON = "application/json; charset=utf-8"
+
+
+def json_response(body: bytes, status: int = 200) -> http.Response:
+    """A JSON answer of relay's own. The charset is spelt out, since old clients default to ISO-8859-1."""
+    return http.Response.make(status, body, {"Content-Type": JSON})
+
+
+def error_response(kind: Kind, error: RelayError) -> http.Response:
+    """`error` in the shape that callers of `kind` read: OpenAI's, or an envelope under HTTP 200 (405 stays 405)."""
+    wrong_method = isinstance(error, MethodNotAllowed)
+    if kind is Kind.CHAT:
+        response = json_response(error.envelope(), 405 if wrong_method else 200)
+    elif kind is Kind.BALANCE:
+        response = json_response(error.balance_envelope(), 405 if wrong_method else 200)
+    else:
+        response = json_response(error.openai_body(), error.status)
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = error.allow
+    return response
+
+
+def answer(flow: http.HTTPFlow, response: http.Response) -> None:
+    """Answer `flow` by relay itself; nothing goes upstream.
+
+    Called in `requestheaders` while a body is still coming, the answer goes out at once and the rest of the body is
+    read and dropped (engine.py, "early answers"): nothing of it is held.
+    """
+    exchange = of(flow)
+    if exchange is not None:
+        exchange.refused = True
+    if flow.request.headers.pop("expect", None) is not None:
+        # The client holds its body back until it hears 100: after a final answer nobody can tell whether the bytes that
+        # follow are this body or the next request.
+        response.headers["Connection"] = "close"
+    flow.response = response
+    flow.request.stream = engine.installed()
+
+
+def refuse(flow: http.HTTPFlow, exchange: Exchange, error: RelayError) -> None:
+    """Answer `flow` with `error` in the shape its caller reads."""
+    answer(flow, error_response(exchange.kind, error))
+
+
+def dress(response: http.Response, exchange: Exchange) -> None:
+    """Add what every answer carries: an id to quote, what browsers need, and the close that the client asked for."""
+    headers = response.headers
+    headers["x-relay-request-id"] = exchange.id
+    if exchange.origin:
+        headers["Access-Control-Allow-Origin"] = "*"
+        headers["Access-Control-Expose-Headers"] = "*"
+    if exchange.client_closes:
+        headers["Connection"] = "close"

@@ -1,0 +1,73 @@
+"""Sub-requests of relay's own, through mitmproxy's own client: same TLS settings, same proxies on the way out.
+
+They appear among the flows as replays, so request hooks leave them alone (they have no exchange).
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from mitmproxy import connection, ctx, http
+from mitmproxy.addons.clientplayback import ReplayHandler
+
+from addons import errors
+from addons.config import Upstream
+from addons.core.failures import classify
+from addons.refusals import failure_error
+
+MAX_ANSWER = 1 << 20
+"""Bytes of an answer to a sub-request; what is asked for fits into a thousandth."""
+
+
+async def ask(upstream: Upstream, path: str, headers: Mapping[str, str], *, timeout: float) -> http.Response:
+    """GET `path` (with its query) of `upstream`, and its whole answer.
+
+    Raises UpstreamTimeout after `timeout` seconds and UpstreamFailed where there is no answer. Cancelled, it closes the
+    upstream connection at once.
+    """
+    flow = _flow(upstream, path, headers)
+    handler = ReplayHandler(flow, ctx.options)
+    replay = asyncio.ensure_future(handler.replay())
+    try:
+        async with asyncio.timeout(timeout):
+            await replay
+    except TimeoutError:
+        raise errors.UpstreamTimeout(
+            "上游响应超时,请稍后再试。", "The upstream was too slow; try again later."
+        ) from None
+    finally:
+        replay.cancel()
+        for transport in list(handler.transports.values()):
+            if transport.handler is not None:
+                transport.handler.cancel("relay: given up")
+    if flow.error is not None or flow.response is None:
+        raise failure_error(classify(flow.error.msg if flow.error else ""))
+    if len(flow.response.raw_content or b"") > MAX_ANSWER:
+        raise errors.UpstreamFailed("上游的回答过长。", "The upstream's answer is too long.")
+    return flow.response
+
+
+def _flow(upstream: Upstream, path: str, headers: Mapping[str, str]) -> http.HTTPFlow:
+    now = time.time()
+    client = connection.Client(peername=("relay", 0), sockname=("relay", 0), timestamp_start=now)
+    server = connection.Server(address=(upstream.host, upstream.port))
+    if upstream.via is not None:
+        server.via = ("http", upstream.via)
+    flow = http.HTTPFlow(client, server, live=False)
+    flow.is_replay = "request"
+    fields = {"Host": upstream.authority, "Accept": "application/json", "Accept-Encoding": "identity", **headers}
+    flow.request = http.Request(
+        host=upstream.host,
+        port=upstream.port,
+        method=b"GET",
+        scheme=upstream.scheme.encode(),
+        authority=b"",
+        path=path.encode(),
+        http_version=b"HTTP/1.1",
+        headers=http.Headers([(name.encode(), value.encode()) for name, value in fields.items()]),
+        content=b"",
+        trailers=None,
+        timestamp_start=now,
+        timestamp_end=now,
+    )
+    return flow

@@ -1,0 +1,139 @@
+"""Balance: what is left on a key, asked of its upstream and told as the original service told it.
+
+`billing` is what one-api, new-api and most resellers answer: what was granted in dollars, what was used in cents.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from urllib.parse import parse_qs
+
+from mitmproxy import connection, http
+
+from addons import errors
+from addons.answers import answer, json_response, refuse
+from addons.ask import ask
+from addons.config import Settings, Upstream
+from addons.core import chat, envelope, money
+from addons.exchange import Exchange, Kind, ongoing
+from addons.refusals import refusal
+
+_UNSUPPORTED = (404, 405, 501)
+
+
+class Balance:
+    """Answers `balance.paths`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._asking: dict[str, set[asyncio.Task[money.Balance]]] = {}
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """A question has no body: none is read."""
+        exchange = ongoing(flow, Kind.BALANCE)
+        if exchange is None:
+            return
+        exchange.body_cap = 0
+        if flow.request.method not in ("GET", "HEAD"):
+            refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, "GET"))
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Ask, and answer."""
+        exchange = ongoing(flow, Kind.BALANCE)
+        if exchange is None:
+            return
+        try:
+            key = _key(flow.request, exchange.settings)
+            balance = await self._ask(flow.client_conn, exchange, key)
+        except errors.RelayError as error:
+            refuse(flow, exchange, error)
+            return
+        detail = {"unlimited": True} if balance.unlimited else None
+        answer(flow, json_response(envelope.balance_ok(balance, detail)))
+
+    async def _ask(self, client: connection.Client, exchange: Exchange, key: str) -> money.Balance:
+        if exchange.upstream.balance is None:
+            raise errors.BalanceUnknown(
+                "此上游不提供余额查询。", "This upstream tells no balance (upstreams[].balance is null in relay.yaml)."
+            )
+        asking = asyncio.ensure_future(billing(exchange.upstream, key, exchange.settings, self.clock()))
+        self._asking.setdefault(client.id, set()).add(asking)
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            if asking.cancelled():
+                raise errors.Unavailable("客户端已断开。", "The client has left.") from None
+            asking.cancel()
+            raise
+        finally:
+            tasks = self._asking[client.id]
+            tasks.discard(asking)
+            if not tasks:
+                del self._asking[client.id]
+
+    def client_disconnected(self, client: connection.Client) -> None:
+        """Nobody waits for the answer any more."""
+        for task in list(self._asking.get(client.id, ())):
+            task.cancel()
+
+
+async def billing(upstream: Upstream, key: str, settings: Settings, now: float) -> money.Balance:
+    """The balance of `key` by the billing interface: two questions at once. `now` is seconds since the epoch.
+
+    Raises RelayError; never a zero in place of an error.
+    """
+    start, end = money.window(datetime.fromtimestamp(now, UTC).date(), settings.balance.window_days)
+    folder = f"{upstream.prefix}/v1/dashboard/billing"
+    paths = (f"{folder}/subscription", f"{folder}/usage?start_date={start}&end_date={end}")
+    asked = [asyncio.ensure_future(_billing_part(upstream, path, key, settings.balance.timeout)) for path in paths]
+    try:
+        subscription, usage = await asyncio.gather(*asked)
+    finally:
+        for task in asked:
+            task.cancel()
+    try:
+        return money.from_billing(subscription, usage)
+    except ValueError as error:
+        raise errors.UpstreamFailed(
+            "上游的余额信息无法读取。", f"The upstream's balance can't be read: {str(error)[:200]}"
+        ) from None
+
+
+async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float) -> object:
+    response = await ask(upstream, path, {"Authorization": f"Bearer {key}"}, timeout=timeout)
+    body = response.get_content(strict=False) or b""
+    if response.status_code in _UNSUPPORTED:
+        raise errors.BalanceUnknown(
+            "此上游不提供余额查询。",
+            f"This upstream tells no balance (HTTP {response.status_code}).",
+        )
+    if response.status_code != 200:
+        raise refusal(response.status_code, body)
+    try:
+        value = money.parse(body)
+    except ValueError:
+        raise errors.UpstreamFailed(
+            "上游的余额信息不是 JSON。", "The upstream's answer is not JSON: it may tell no balance."
+        ) from None
+    if isinstance(value, dict) and value.get("error"):
+        raise refusal(200, body)
+    return value
+
+
+def _key(request: http.Request, settings: Settings) -> str:
+    _, _, query = request.path.partition("?")
+    asked = parse_qs(query, keep_blank_values=True, max_num_fields=100, errors="replace").get("apiKey", [])
+    given = asked[0] if asked else chat.read_bearer(request.headers.get("authorization", ""))
+    if not given or not given.strip():
+        raise errors.BadRequest(
+            "缺少 apiKey:请使用 ?apiKey=sk-... 或 Authorization 请求头。",
+            "apiKey is missing: send ?apiKey=sk-... or an Authorization header.",
+        )
+    if len(given) > settings.chat.max_api_key:
+        raise errors.BadRequest(
+            "apiKey 过长。", f"apiKey is too long: at most {settings.chat.max_api_key} characters are taken."
+        )
+    try:
+        return chat.read_key(given)
+    except chat.Invalid as error:
+        raise errors.BadRequest(error.zh, str(error)) from None

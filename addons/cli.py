@@ -1,0 +1,188 @@
+"""`./run.sh start|web|demo|check`: read relay.yaml, say in a few lines what comes, then become mitmdump or mitmweb.
+
+1. start and web replace this process by mitmproxy's, so signals, the terminal and the exit code are mitmproxy's own.
+2. demo stays as the parent of a small upstream and of a relay before it (addons/demo.py).
+3. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
+   a mistake in relay.yaml, else 1.
+
+Further arguments go to mitmproxy as they are. Those that change what relay says here are read, too (options.given_in).
+"""
+
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from addons import config, demo, ports
+from addons.config import ConfigError, Settings, Upstream
+from addons.options import as_arguments, given_in, options_for
+from addons.ports import Refusal
+
+ROOT = Path(__file__).resolve().parent.parent
+ENTRY = ROOT / "addons" / "relay.py"
+
+_QUIET: dict[str, object] = {"termlog_verbosity": "warn"}
+# mitmweb's log stays at info: there it prints its address with the token.
+_WEB: dict[str, object] = {"web_host": "127.0.0.1", "web_port": 8081, "web_open_browser": False}
+
+# Questions that mitmproxy answers and ends: they need no port, and no words before the answer.
+_QUESTIONS = {"-h", "--help", "--version", "--options", "--commands"}
+
+_ONLY_LOOPBACK = (
+    "mitmweb shows every key and conversation, so it is opened to other machines only with a password of your own: add "
+    "`--set web_password=...`, or leave --web-host at 127.0.0.1 and reach it through ssh -L"
+)
+_NO_MODE = "relay needs a mode of its own, so --mode can't be given; for another proxy start another mitmdump"
+_NO_CONFIG = "the demo writes a relay.yaml of its own, so relay_config can't be given; ./run.sh takes it"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. start and web don't return where all is well."""
+    command, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
+    try:
+        if command not in _COMMANDS:
+            raise Refusal(f"no such command: {command!r}; there are {', '.join(_COMMANDS)}")
+        return _COMMANDS[command](rest)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Refusal as refusal:
+        print(f"relay: {refusal}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # ./run.sh check | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def start(arguments: list[str]) -> int:
+    """relay in mitmdump."""
+    _become("mitmdump", arguments, _QUIET)
+
+
+def web(arguments: list[str]) -> int:
+    """relay in mitmweb."""
+    _become("mitmweb", arguments, _WEB)
+
+
+def check(arguments: list[str]) -> int:
+    """Print what relay.yaml (or the file named) means: in words, as comments, and then all of it as YAML."""
+    named = (
+        arguments[0] if arguments and not arguments[0].startswith("-") else given_in(arguments).get("relay_config", "")
+    )
+    settings = config.load(config.locate(named, os.environ, ROOT), os.environ)
+    lines = [("relay.yaml", str(settings.source or "none, every default"))]
+    lines += _introduction(settings, {"listen_host": settings.listen.host, "listen_port": settings.listen.port})
+    upstreams = {upstream.name: upstream for upstream in settings.upstreams}
+    lines += [(f"{route.path}/...", f"goes to {_place(upstreams[route.upstream])}") for route in settings.routes]
+    _say(lines, before="# ")
+    print(config.describe(settings).rstrip())
+    return 0
+
+
+def run_demo(arguments: list[str]) -> int:
+    """The demo: relay before an upstream of its own, until it is told to end. `demo web` has it in mitmweb."""
+    program, extra = "mitmdump", _QUIET
+    if arguments[:1] == ["web"]:
+        program, extra, arguments = "mitmweb", _WEB, arguments[1:]
+    given = _checked(arguments)
+    if "relay_config" in given:
+        raise Refusal(_NO_CONFIG)
+    listen = config.load(config.locate("", os.environ, ROOT), os.environ).listen
+    with demo.family(ROOT) as family:
+        path = family.upstream(listen.host, listen.port)
+        settings = config.load(path, {})
+        options = {"scripts": [str(ENTRY)], **_options(settings), "relay_config": str(path), **extra}
+        words = options | given
+        ports.check(words, program)
+        family.relay([*_mitmproxy(program), *as_arguments(options, given), *arguments], ports.listening(words))
+        _say(_introduction(settings, words))
+        if program == "mitmweb":
+            _say([_web_line(words)])
+        _say([("try", command) for command in demo.commands(ports.origin(words, tls=False))])
+        _say([("", "any key works; Ctrl-C ends it")])
+        family.wait()
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"start": start, "web": web, "demo": run_demo, "check": check}
+
+
+def _become(program: str, arguments: list[str], extra: Mapping[str, object]) -> NoReturn:
+    """Replace this process by mitmdump or mitmweb with relay in it."""
+    if _QUESTIONS.intersection(arguments):
+        _execute([*_mitmproxy(program), *arguments])
+    given = _checked(arguments)
+    path = config.locate(given.get("relay_config", ""), os.environ, ROOT)
+    settings = config.load(path, os.environ)
+    options = {"scripts": [str(ENTRY)], **_options(settings), "relay_config": str(path), **extra}
+    words = options | given
+    ports.check(words, program)
+    _say(_introduction(settings, words))
+    if program == "mitmweb":
+        _say([_web_line(words)])
+    key = '-H "Authorization: Bearer $OPENAI_API_KEY"'
+    insecure = "-k " if settings.listen.tls else ""
+    origin = ports.origin(words, tls=settings.listen.tls is not None)
+    _say([("try", f"curl {insecure}--noproxy '*' {origin}/v1/models {key}")])
+    _execute([*_mitmproxy(program), *as_arguments(options, given), *arguments])
+
+
+def _checked(arguments: Sequence[str]) -> dict[str, str]:
+    """The options given by the user, or Refusal for those that relay can't be given."""
+    given = given_in(arguments)
+    if "mode" in given:
+        raise Refusal(_NO_MODE)
+    if not ports.is_loopback(given.get("web_host", "127.0.0.1")) and not given.get("web_password"):
+        raise Refusal(_ONLY_LOOPBACK)
+    return given
+
+
+def _options(settings: Settings) -> dict[str, object]:
+    try:
+        return options_for(settings)
+    except OSError as error:
+        raise Refusal(f"the certificate of listen.tls can't be used: {error}") from error
+
+
+def _introduction(settings: Settings, words: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Where relay listens and what it forwards to."""
+    address = ports.url("https" if settings.listen.tls else "http", *ports.listen_address(words))
+    if settings.listen.tls and settings.listen.tls.plain == "allow":
+        address += " (plain http as well)"
+    more = f", and by {len(settings.routes)} route(s) elsewhere: see ./run.sh check" if settings.routes else ""
+    return [("relay listens at", address), ("forwards to", _place(settings.upstreams[0]) + more)]
+
+
+def _place(upstream: Upstream) -> str:
+    address = f"{ports.url(upstream.scheme, upstream.host, upstream.port)}{upstream.prefix}"
+    return f"{address} by the proxy {ports.url('http', *upstream.via)}" if upstream.via else address
+
+
+def _web_line(words: Mapping[str, object]) -> tuple[str, str]:
+    return "look inside at", f"{ports.url('http', *ports.web_address(words))} (mitmweb prints it with its token)"
+
+
+def _say(lines: Sequence[tuple[str, str]], before: str = "") -> None:
+    for name, text in lines:
+        print(f"{before}{name:<18} {text}".rstrip())
+    sys.stdout.flush()
+
+
+def _mitmproxy(program: str) -> list[str]:
+    """How to start this environment's mitmdump or mitmweb: optimised, and blind to modules in the current folder."""
+    return [sys.executable, "-P", "-O", str(Path(sysconfig.get_path("scripts")) / program)]
+
+
+def _execute(command: list[str]) -> NoReturn:
+    sys.stdout.flush()
+    # run.sh sets it so that this file is found; it is nobody else's business.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    os.execve(command[0], command, environ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

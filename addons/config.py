@@ -1,0 +1,316 @@
+"""relay.yaml -> Settings, or an error that names every mistake in it.
+
+Strategy, from the file to the object:
+1. `load` reads the file; config_yaml.py makes a tree of it, `${NAME}` replaced.
+2. The models below say which keys there are, their kinds (config_fields.py) and their defaults.
+3. config_check.py puts into words what does not fit them, and compares what stands in different places.
+Each step notes what is wrong and goes on, so that one start shows every mistake. Nothing here keeps state or looks at
+`os.environ`: the environment is handed in, and a new file makes a new object.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from addons import config_check, config_yaml
+from addons import config_fields as kinds
+from addons.config_problems import ConfigError, Location, Problem, dotted, hide_secrets
+from addons.core.frozen import FrozenDict
+from addons.core.urls import Address, Proxy, parse_proxy, parse_upstream, proxy_from_environ
+
+__all__ = ["ConfigError", "Problem", "Settings", "describe", "load", "locate", "schema"]
+
+
+class _Section(BaseModel):
+    """What all sections have in common: no keys but these, and no change."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+def _empty_section(value: Any) -> Any:
+    return {} if value is None else value
+
+
+_OrEmpty = BeforeValidator(_empty_section)
+
+
+class Tls(_Section):
+    """The certificate relay shows, and what becomes of plain HTTP on the same port."""
+
+    cert: kinds.ReadableFile
+    key: kinds.ReadableFile
+    plain: Annotated[Literal["allow", "refuse"], kinds.one_of("allow", "refuse")] = "allow"
+
+
+class Listen(_Section):
+    """Where relay listens."""
+
+    host: kinds.Host = "127.0.0.1"
+    port: Annotated[int, kinds.whole_number(1, 65535)] = 8080
+    tls: Tls | None = None
+
+
+class Upstream(_Section):
+    """An API that relay passes requests to."""
+
+    name: kinds.Name
+    url: kinds.Url
+    model: kinds.OptionalText = None
+    proxy: Annotated[kinds.ProxyUrl, Field(repr=False)] = None
+    balance: kinds.BalanceKind = "billing"
+
+    _address: Address = PrivateAttr()
+    _proxy: Proxy | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any) -> None:
+        """Works out the parts of the addresses, once; `proxy: env` asks the environment in the validation context."""
+        self._address = parse_upstream(self.url)
+        if self.proxy == "env":
+            self._proxy = proxy_from_environ(self._address, (context or {}).get("environ", {}))
+        elif self.proxy is not None:
+            self._proxy = parse_proxy(self.proxy)
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+        return self._address.scheme
+
+    @property
+    def host(self) -> str:
+        """The host, an IPv6 address without brackets."""
+        return self._address.host
+
+    @property
+    def port(self) -> int:
+        """The port, the scheme's own if the url has none."""
+        return self._address.port
+
+    @property
+    def prefix(self) -> str:
+        """What goes before the path of a request: `""` or like `/proxy`, never with a final slash or `/v1`."""
+        return self._address.prefix
+
+    @property
+    def authority(self) -> str:
+        """The Host header."""
+        return self._address.authority
+
+    @property
+    def via(self) -> tuple[str, int] | None:
+        """Host and port of the HTTP proxy on the way out, if there is one."""
+        return (self._proxy.host, self._proxy.port) if self._proxy else None
+
+    @property
+    def proxy_auth(self) -> str | None:
+        """`user:pass` for that proxy, if its url has them."""
+        return self._proxy.auth if self._proxy else None
+
+
+class Route(_Section):
+    """A path under which another upstream is reached. The prefix is removed; the longest match wins."""
+
+    path: kinds.WebPath
+    upstream: kinds.Name
+
+
+class Context(_Section):
+    """How much of a session goes upstream again: turns, and tokens by estimate."""
+
+    max_turns: Annotated[int, kinds.whole_number(0)] = 50
+    max_tokens: Annotated[int, kinds.whole_number(1)] = 3000
+
+
+class Chat(_Section):
+    """`POST /chat`. Durations in seconds, `max_body` and `max_answer` in bytes, other limits in Unicode code points."""
+
+    paths: Annotated[tuple[kinds.WebPath, ...], kinds.Items] = ("/chat", "/pro/chat/completions")
+    model: kinds.Text = "gpt-3.5-turbo"
+    system: Annotated[kinds.OptionalText, Field(repr=False)] = None
+    params: Annotated[kinds.Params, Field(repr=False)] = FrozenDict()
+    session_ttl: kinds.Duration = 1800.0
+    max_content: Annotated[int, kinds.whole_number(1)] = 1000
+    max_session_id: Annotated[int, kinds.whole_number(1)] = 64
+    max_api_key: Annotated[int, kinds.whole_number(1)] = 256
+    max_waiting: Annotated[int, kinds.whole_number(0)] = 16
+    max_body: kinds.Size = 64 * 1024
+    max_answer: kinds.Size = 4 * 1024**2
+    timeout: kinds.Duration = 300.0
+    context: Annotated[Context, _OrEmpty] = Field(default_factory=Context)
+
+
+class Balance(_Section):
+    """`GET /pro/balance`. `timeout` in seconds."""
+
+    paths: Annotated[tuple[kinds.WebPath, ...], kinds.Items] = ("/pro/balance",)
+    window_days: Annotated[int, kinds.whole_number(1, 99)] = 90
+    timeout: kinds.Duration = 10.0
+
+
+class Store(_Section):
+    """Where sessions are kept; `path` is absolute once loaded."""
+
+    kind: Annotated[Literal["shelve"], kinds.one_of("shelve")] = "shelve"
+    path: kinds.FilePath = Path(".relay")
+    max_sessions: Annotated[int, kinds.whole_number(1)] = 100_000
+
+
+class Limits(_Section):
+    """Bounds of every exchange, in bytes and seconds."""
+
+    body: kinds.Size = 512 * 1024**2
+    header_size: kinds.HeadSize = 64 * 1024
+    connect: kinds.Duration = 10.0
+    headers: kinds.Duration = 20.0
+    keepalive: kinds.Duration = 75.0
+    idle: kinds.Duration = 3600.0
+
+
+class Inspect(_Section):
+    """What a person sees in mitmweb; `max_body` in bytes."""
+
+    redact: kinds.Flag = True
+    keep_flows: Annotated[int, kinds.whole_number(0)] = 1000
+    max_body: kinds.SizeOrZero = 1024**2
+
+
+def _default_upstreams() -> tuple[Upstream, ...]:
+    return (Upstream(name="openai", url="https://api.openai.com"),)
+
+
+def _upstreams(value: Any) -> Any:
+    if value == [] or value == ():
+        raise ValueError("expected at least one upstream, e.g. [{name: openai, url: https://api.openai.com}]")
+    return _default_upstreams() if value is None else value
+
+
+class Settings(_Section):
+    """relay.yaml, checked. Immutable; equal if what it asks for is equal, whichever file it comes from."""
+
+    listen: Annotated[Listen, _OrEmpty] = Field(default_factory=Listen)
+    upstreams: Annotated[tuple[Upstream, ...], BeforeValidator(_upstreams)] = Field(default_factory=_default_upstreams)
+    routes: Annotated[tuple[Route, ...], kinds.Items] = ()
+    chat: Annotated[Chat, _OrEmpty] = Field(default_factory=Chat)
+    balance: Annotated[Balance, _OrEmpty] = Field(default_factory=Balance)
+    store: Annotated[Store, _OrEmpty] = Field(default_factory=Store)
+    limits: Annotated[Limits, _OrEmpty] = Field(default_factory=Limits)
+    inspect: Annotated[Inspect, _OrEmpty] = Field(default_factory=Inspect)
+
+    _source: Path | None = PrivateAttr(default=None)
+    _written: Mapping[str, str] = PrivateAttr(default=FrozenDict())
+
+    def model_post_init(self, context: Any) -> None:
+        """Notes where the settings come from, and what the file says where the environment supplied text."""
+        self._source = (context or {}).get("source")
+        self._written = FrozenDict((context or {}).get("written", {}))
+
+    @property
+    def source(self) -> Path | None:
+        """The file, None for settings that came from none."""
+        return self._source
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if isinstance(other, Settings) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
+
+def locate(option: str, environ: Mapping[str, str], root: Path) -> Path:
+    """The file in force: the option if it is not empty, else RELAY_CONFIG, else relay.yaml in `root`. Absolute."""
+    named = option or environ.get("RELAY_CONFIG", "")
+    return Path(named).expanduser().absolute() if named else root / "relay.yaml"
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of a file, or for None those of an empty one in the current folder.
+
+    Raises ConfigError with every mistake at once.
+    """
+    source = "relay.yaml" if path is None else str(path)
+    tree, problems = (None, []) if path is None else config_yaml.read(config_yaml.text_of(path), environ)
+    if problems and tree is None:
+        raise ConfigError(problems, source)
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ConfigError([Problem("", "", "expected keys such as listen: and upstreams:, each with a colon")], source)
+    # A section that is left out has defaults that depend on where the file lies, so it is read like an empty one.
+    tree = {section: None for section in Settings.model_fields} | tree
+    context = {
+        "folder": Path.cwd() if path is None else path.absolute().parent,
+        "environ": environ,
+        "source": path,
+        "written": dict(_supplied(tree, ())),
+    }
+    settings = None
+    found: list[Problem] = []
+    try:
+        settings = Settings.model_validate(tree, context=context)
+    except ValidationError as error:
+        found = config_check.misfits(Settings, error, tree)
+    found += config_check.crossings(tree, Settings().model_dump())
+    unread = {problem.path for problem in problems if problem.value}  # what stands there now is only a stopgap
+    problems += [problem for problem in found if problem.path not in unread]
+    # Not from within the except clause: a traceback must not show what the message hides.
+    if problems or settings is None:
+        raise ConfigError(problems, source)
+    return settings
+
+
+def _supplied(value: Any, where: Location) -> Iterator[tuple[str, str]]:
+    """Path and wording of each text that the environment had a part in."""
+    if isinstance(value, config_yaml.FromEnviron):
+        if value.supplied:
+            yield dotted(where), value.written
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _supplied(each, (*where, key))
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _supplied(each, (*where, index))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what config_yaml reads: text that either YAML 1.1 or 1.2 takes for something else stands in quotes."""
+
+
+for _name, _pattern, _ in config_yaml.PLAIN:
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", config_yaml.whole(_pattern), None)
+
+
+def describe(settings: Settings) -> str:
+    """YAML of what is in force: loaded again, in the same folder, it gives equal settings wherever nothing is hidden.
+
+    Text from the environment is shown as the file has it (`${NAME}`), keys and passwords as asterisks.
+    """
+
+    def shown(value: Any, held: Any, where: Location) -> Any:
+        """`value` as it is written, `held` as the settings have it: a duration is text in the former only."""
+        if isinstance(value, dict):
+            return {key: shown(value[key], held[key], (*where, key)) for key in value}
+        if isinstance(value, list):
+            return [shown(value[index], held[index], (*where, index)) for index in range(len(value))]
+        if isinstance(held, str) and dotted(where) in settings._written:
+            return hide_secrets(settings._written[dotted(where)])
+        return hide_secrets(value).replace("${", "$${") if isinstance(value, str) else value
+
+    tree = shown(settings.model_dump(mode="json"), settings.model_dump(), ())
+    return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of relay.yaml, for editors."""
+    return Settings.model_json_schema()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--schema"]:
+        raise SystemExit("python -m addons.config --schema prints the JSON Schema of relay.yaml")
+    print(json.dumps(schema(), indent=2))

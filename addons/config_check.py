@@ -1,0 +1,174 @@
+"""What does not fit in a tree read from relay.yaml, put into plain words."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from addons.config_fields import inner_types
+from addons.config_problems import Location, Problem, dotted, quoted
+from addons.config_yaml import FromEnviron
+
+OFFICIAL = ("/v1", "/dashboard")
+OWN = ("/healthz", "/readyz", "/metrics")
+
+
+def misfits(model: type[BaseModel], error: ValidationError, tree: Any) -> list[Problem]:
+    """pydantic's findings as problems."""
+    return [
+        Problem(dotted(where), show(given), _expected(model, where, kind, reason))
+        for where, kind, given, reason in _findings(error)
+    ]
+
+
+def _findings(error: ValidationError) -> Iterator[tuple[Location, str, Any, str]]:
+    for each in error.errors(include_url=False):
+        given = None if each["type"] == "missing" else each["input"]
+        yield each["loc"], each["type"], given, str(each.get("ctx", {}).get("error", ""))
+
+
+def _expected(model: type[BaseModel], where: Location, kind: str, reason: str) -> str:
+    if kind == "value_error":
+        return reason
+    if kind == "missing":
+        return "expected a value; this key has no default"
+    if kind == "extra_forbidden":
+        return _no_such_key(model, where)
+    if kind in ("model_type", "model_attributes_type"):
+        keys = list(_model_at(model, where).model_fields)
+        return f"expected keys and values: {', '.join(keys)}"
+    if kind == "tuple_type":
+        return "expected a list: in brackets, or each item behind a dash"
+    return "expected another kind of value"
+
+
+def _no_such_key(model: type[BaseModel], where: Location) -> str:
+    key = str(where[-1])
+    known = list(_model_at(model, where[:-1]).model_fields)
+    near = difflib.get_close_matches(key.lower(), known, n=1)
+    if near:
+        return f"there is no such key; did you mean {near[0]}?"
+    elsewhere = [path for path in _all_keys(model, ()) if path[-1] == key]
+    if elsewhere:
+        return f"there is no such key here; did you mean {' or '.join(map(dotted, elsewhere))}?"
+    return f"there is no such key; expected one of {', '.join(known)}"
+
+
+def _model_at(model: type[BaseModel], where: Location) -> type[BaseModel]:
+    for key in where:
+        field = model.model_fields.get(key) if isinstance(key, str) else None
+        model = next(_models(field.annotation), model) if field else model
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    for each in inner_types(annotation):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            yield each
+
+
+def _all_keys(model: type[BaseModel], where: Location) -> Iterator[Location]:
+    """The path of every key below a model. Items of lists count as their list's keys."""
+    for key, field in model.model_fields.items():
+        yield (*where, key)
+        for inner in _models(field.annotation):
+            yield from _all_keys(inner, (*where, key))
+
+
+def show(value: Any) -> str:
+    """A value of the file in a few characters, its secrets hidden.
+
+    What the environment supplied is shown as the file has it.
+    """
+    if value is None:
+        return "nothing"
+    if isinstance(value, FromEnviron):
+        return quoted(value.written)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return quoted(str(value)).strip("'")
+    if isinstance(value, dict):
+        return "keys and values" if value else "{}"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "[]"
+    return quoted(str(value))
+
+
+def crossings(tree: dict[str, Any], defaults: dict[str, Any]) -> list[Problem]:
+    """What is wrong between places: names given twice, routes to nowhere, paths that are taken.
+
+    The tree need not fit the models: what has another form than expected has its problem already, and is passed over.
+    `defaults` is the tree of settings that nobody wrote.
+    """
+    upstreams = defaults["upstreams"] if tree.get("upstreams") is None else tree["upstreams"]
+    routes = tree.get("routes")
+    exact = [place for section in ("chat", "balance") for place in _paths_of(section, tree, defaults)]
+    prefixes = list(_texts(routes, ("routes",), "path"))
+    return [
+        *_twice(_texts(upstreams, ("upstreams",), "name"), "a name"),
+        *_nowhere(_texts(routes, ("routes",), "upstream"), [name for _, name in _texts(upstreams, (), "name")]),
+        *_reserved([*exact, *prefixes]),
+        *_twice(exact, "a path"),
+        *_twice(prefixes, "a path"),
+        *_covering(prefixes, exact),
+    ]
+
+
+_Place = tuple[Location, str]
+
+
+def _texts(items: Any, where: Location, key: str) -> Iterator[_Place]:
+    """The texts that stand under a key in a list of mappings."""
+    for index, item in enumerate(items if isinstance(items, list | tuple) else ()):
+        if isinstance(item, dict) and isinstance(item.get(key), str):
+            yield (*where, index, key), item[key]
+
+
+def _paths_of(section: str, tree: dict[str, Any], defaults: dict[str, Any]) -> Iterator[_Place]:
+    written = tree.get(section)
+    paths = defaults[section]["paths"]
+    if isinstance(written, dict):
+        paths = written.get("paths", paths)
+    for index, path in enumerate(paths if isinstance(paths, list | tuple) else ()):
+        if isinstance(path, str):
+            yield (section, "paths", index), path
+
+
+def _twice(places: Iterable[_Place], what: str) -> Iterator[Problem]:
+    first: dict[str, Location] = {}
+    for where, text in places:
+        if text in first:
+            yield Problem(dotted(where), show(text), f"expected {what} of its own; {dotted(first[text])} is the same")
+        else:
+            first[text] = where
+
+
+def _nowhere(places: Iterable[_Place], names: list[str]) -> Iterator[Problem]:
+    if not names or "" in names:
+        return  # the names themselves are at fault
+    for where, text in places:
+        if text not in names:
+            near = difflib.get_close_matches(text, names, n=1)
+            known = f"did you mean {show(near[0])}?" if near else f"expected one of {', '.join(map(show, names))}"
+            yield Problem(dotted(where), show(text), f"there is no upstream of this name; {known}")
+
+
+def _reserved(places: Iterable[_Place]) -> Iterator[Problem]:
+    for where, text in places:
+        taken = [path for path in (*OFFICIAL, *OWN) if _under(text, path)]
+        if taken:
+            whose = "OpenAI's API" if taken[0] in OFFICIAL else "relay itself"
+            yield Problem(dotted(where), show(text), f"expected another path; {taken[0]} belongs to {whose}")
+
+
+def _covering(prefixes: list[_Place], exact: list[_Place]) -> Iterator[Problem]:
+    for where, prefix in prefixes:
+        covered = [place for place, path in exact if _under(path, prefix)]
+        if covered:
+            yield Problem(dotted(where), show(prefix), f"expected another path; this one covers {dotted(covered[0])}")
+
+
+def _under(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(f"{prefix}/")

@@ -1,0 +1,259 @@
+"""The kinds of values in relay.yaml: each reads what YAML gives, and says in plain words what it expected instead.
+
+Every reader raises ValueError with that text alone; the path and the value given are added where problems are gathered.
+The validation context, if any, holds `folder` (what relative paths are relative to) and `environ`.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
+
+from addons.config_yaml import FromEnviron, plain_value
+from addons.core.frozen import FrozenDict, freeze
+from addons.core.units import DURATION_EXPECTED, SIZE_EXPECTED, format_duration, format_size, parse_duration, parse_size
+from addons.core.urls import PROXY_EXPECTED, URL_EXPECTED, is_host, parse_proxy, parse_upstream, proxy_from_environ
+
+BALANCE_KINDS = ("billing",)
+UNBUILT_BALANCE_KINDS = ("credit_grants", "costs", "openrouter", "deepseek", "siliconflow", "moonshot")
+RELAY_SETS = {"model": "chat.model", "messages": None, "stream": None}
+"""Fields of a completion request that are relay's own, and the key that has a say in them."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+
+
+def plain(value: Any) -> Any:
+    """The value as YAML would read it if it is one whole reference: `port: ${PORT}` is a number."""
+    if isinstance(value, FromEnviron):
+        return plain_value(value) if value.whole else str(value)
+    return value
+
+
+def text(value: Any, expected: str) -> str:
+    """The text, as it is. Raises ValueError for anything else, and for none."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(expected)
+    return str(value)
+
+
+def whole_number(least: int, most: int | None = None) -> Any:
+    """A field of whole numbers within bounds, both included."""
+    bounds = f"from {least} to {most}" if most else f"of {least} or more"
+    expected = f"expected a whole number {bounds}"
+
+    def read(value: Any) -> int:
+        number = plain(value)
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ValueError(expected)
+        if number < least or number > (most or 2**53):
+            raise ValueError(expected)
+        return number
+
+    return BeforeValidator(read)
+
+
+def _text_field(expected: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: text(value, expected))
+
+
+def _optional(value: Any) -> str | None:
+    """Text, or None where there is none: null, nothing, or a reference that turns out to be either."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, FromEnviron) and plain(value) is None:
+        return None
+    return text(value, "expected text or null")
+
+
+def _flag(value: Any) -> bool:
+    flag = plain(value)
+    if not isinstance(flag, bool):
+        raise ValueError("expected true or false")
+    return flag
+
+
+def _positive_duration(value: Any) -> float:
+    seconds = parse_duration(value)
+    if seconds <= 0:
+        raise ValueError("expected a duration longer than 0")
+    return seconds
+
+
+def _size_of_at_least(least: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        size = parse_size(value)
+        if size < least:
+            raise ValueError(f"expected a size of {format_size(least)} or more")
+        return size
+
+    return read
+
+
+def _as_number(written: str) -> str | int:
+    return int(written) if written.isdigit() else written
+
+
+def one_of(*words: str) -> Any:
+    """A field of one of these words."""
+    expected = f"expected {' or '.join(words)}"
+
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError(expected)
+        return str(value)
+
+    return BeforeValidator(read)
+
+
+def _host(value: Any) -> str:
+    expected = "expected an address to listen on, such as 127.0.0.1, 0.0.0.0 (every interface) or a host's name"
+    host = text(value, expected).removeprefix("[").removesuffix("]")
+    if not is_host(host):
+        raise ValueError(expected)
+    return host
+
+
+def _upstream_name(value: Any) -> str:
+    expected = "expected a name of a-z, 0-9, - and _, such as openai"
+    name = text(value, expected)
+    if not _NAME.fullmatch(name):
+        raise ValueError(expected)
+    return name
+
+
+def _url(value: Any) -> str:
+    url = text(value, URL_EXPECTED)
+    parse_upstream(url)
+    return url
+
+
+def _proxy(value: Any, info: ValidationInfo) -> str | None:
+    proxy = _optional(value) if value is None or isinstance(value, str) else text(value, PROXY_EXPECTED)
+    if proxy == "env":
+        url = info.data.get("url")
+        if url is not None:
+            proxy_from_environ(parse_upstream(url), (info.context or {}).get("environ", {}))
+    elif proxy is not None:
+        parse_proxy(proxy)
+    return proxy
+
+
+def _balance(value: Any) -> str | None:
+    kinds = " or ".join(BALANCE_KINDS)
+    kind = _optional(value) if value is None or isinstance(value, str) else text(value, f"expected {kinds} or null")
+    if kind in UNBUILT_BALANCE_KINDS:
+        raise ValueError(f"not built yet; expected {kinds}, or null for an upstream that tells no balance")
+    if kind is not None and kind not in BALANCE_KINDS:
+        raise ValueError(f"expected {kinds} or null")
+    return kind
+
+
+def _web_path(value: Any) -> str:
+    expected = "expected a path such as /chat: a slash first, none last, of letters, digits and -._~!$&'()*+,;=:@/"
+    path = text(value, expected)
+    if not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError(expected)
+    return path
+
+
+def _file_path(value: Any, info: ValidationInfo) -> Path:
+    if isinstance(value, Path):
+        path = value
+    else:
+        path = Path(text(value, "expected the path of a file or folder"))
+        if "\0" in str(path):
+            raise ValueError("expected a path without a zero byte")
+    folder = (info.context or {}).get("folder")
+    try:
+        path = path.expanduser()
+    except RuntimeError:
+        raise ValueError("expected a path without ~, since no home folder is known") from None
+    return path if folder is None else Path(os.path.abspath(folder / path))
+
+
+def _readable_file(path: Path, info: ValidationInfo) -> Path:
+    if (info.context or {}).get("folder") is None:
+        return path
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        # Without the path, which the environment may have supplied; it is shown where it is not.
+        raise ValueError(
+            f"expected a file that can be read, its path relative to relay.yaml: {error.strerror}"
+        ) from None
+    return path
+
+
+def _params(value: Any) -> FrozenDict:
+    if value is None:
+        return FrozenDict()
+    if not isinstance(value, Mapping):
+        raise ValueError("expected fields of a completion request, e.g. {temperature: 0.2}")
+    for key in value:
+        if key in RELAY_SETS:
+            instead = f"use {RELAY_SETS[key]} instead" if RELAY_SETS[key] else "leave it out"
+            raise ValueError(f"{key} is set by relay; {instead}")
+    frozen = freeze(_json(value))
+    return frozen if isinstance(frozen, FrozenDict) else FrozenDict()
+
+
+def _json(value: Any) -> Any:
+    """The value with references read, every part of it one that JSON has. YAML's dates are text here already."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(each) for each in value]
+    value = plain(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("expected numbers that JSON has, so neither .inf nor .nan")
+    return value
+
+
+def _items(value: Any) -> Any:
+    return () if value is None else value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Text = Annotated[str, _text_field("expected text")]
+OptionalText = Annotated[str | None, BeforeValidator(_optional)]
+Duration = Annotated[
+    float,
+    BeforeValidator(_positive_duration),
+    PlainSerializer(lambda seconds: _as_number(format_duration(seconds)), when_used="json"),
+    WithJsonSchema({"type": ["string", "number"], "description": DURATION_EXPECTED.removeprefix("expected ")}),
+]
+
+
+def size(least: int) -> Any:
+    """A field of bytes, at least so many."""
+    return BeforeValidator(_size_of_at_least(least))
+
+
+_SIZE_OUT = PlainSerializer(lambda count: _as_number(format_size(count)), when_used="json")
+_SIZE_SCHEMA = WithJsonSchema({"type": ["string", "integer"], "description": SIZE_EXPECTED.removeprefix("expected ")})
+Size = Annotated[int, size(1), _SIZE_OUT, _SIZE_SCHEMA]
+SizeOrZero = Annotated[int, size(0), _SIZE_OUT, _SIZE_SCHEMA]
+HeadSize = Annotated[int, size(1024), _SIZE_OUT, _SIZE_SCHEMA]
+Host = Annotated[str, BeforeValidator(_host)]
+Name = Annotated[str, BeforeValidator(_upstream_name)]
+Url = Annotated[str, BeforeValidator(_url)]
+ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
+BalanceKind = Annotated[str | None, BeforeValidator(_balance)]
+WebPath = Annotated[str, BeforeValidator(_web_path)]
+FilePath = Annotated[Path, BeforeValidator(_file_path)]
+ReadableFile = Annotated[Path, BeforeValidator(_file_path), AfterValidator(_readable_file)]
+Params = Annotated[Mapping[str, Any], PlainValidator(_params), WithJsonSchema({"type": "object"})]
+Items = BeforeValidator(_items)
+
+
+def inner_types(annotation: Any) -> list[Any]:
+    """The types named anywhere in an annotation, in order: X from `tuple[X, ...] | None`."""
+    if get_origin(annotation) is None and not get_args(annotation):
+        return [annotation]
+    return [inner for each in get_args(annotation) for inner in inner_types(each)]

@@ -1,0 +1,101 @@
+"""What a message to `/chat` is, and the completion request it becomes."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from addons.core import lenient
+from addons.core.sessions import Message
+
+_KEY = re.compile(r"[\x21-\x7e]+")
+
+_UNREADABLE = {
+    "not_utf8": ("请求体不是 UTF-8 编码。", "The body is not UTF-8"),
+    "not_json": ("请求体不是有效的 JSON。", "The body is not JSON"),
+    "not_object": ("请求体应为 JSON 对象。", "The body is not a JSON object"),
+    "too_deep": ("JSON 嵌套过深。", "The JSON is nested too deep"),
+    "bad_number": ("JSON 中的数字无效。", "The JSON holds an invalid number"),
+}
+
+
+class Invalid(ValueError):
+    """A body that is no message: says in Chinese and English what is wrong with which field."""
+
+    def __init__(self, zh: str, en: str, *, too_large: bool = False) -> None:
+        super().__init__(en)
+        self.zh = zh
+        self.en = en
+        self.too_large = too_large
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message of a caller."""
+
+    api_key: str
+    session_id: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The longest fields that are taken, in Unicode code points."""
+
+    api_key: int
+    session_id: int
+    content: int
+
+
+def read(body: bytes, bearer: str | None, bounds: Bounds) -> Incoming:
+    """Read a message; the key may come as bearer instead. Raises Invalid, which names the field.
+
+    Unknown fields are ignored.
+    """
+    try:
+        fields = lenient.loads_object(body)
+    except lenient.Unreadable as error:
+        zh, en = _UNREADABLE.get(error.reason, _UNREADABLE["not_json"])
+        raise Invalid(zh, f'{en}: send {{"apiKey": ..., "sessionId": ..., "content": ...}}. ({error})') from None
+    if fields.get("apiKey") is None and bearer:
+        fields["apiKey"] = bearer
+    return Incoming(
+        read_key(_text(fields, "apiKey", bounds.api_key)),
+        _text(fields, "sessionId", bounds.session_id),
+        _text(fields, "content", bounds.content),
+    )
+
+
+def read_key(text: str) -> str:
+    """A key as it goes into a header; what surrounds it was pasted along. Raises Invalid."""
+    key = text.strip()
+    if not _KEY.fullmatch(key):
+        raise Invalid("apiKey 含有无效字符。", "apiKey holds characters that no key has: check how it was copied.")
+    return key
+
+
+def read_bearer(authorization: str) -> str | None:
+    """The key in an Authorization header, or None."""
+    scheme, _, key = authorization.strip().partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _text(fields: Mapping[str, object], name: str, longest: int) -> str:
+    value = fields.get(name)
+    if value is None:
+        raise Invalid(f"缺少 {name}。", f"{name} is missing: it must be a non-empty string.")
+    if not isinstance(value, str):
+        raise Invalid(f"{name} 应为字符串。", f"{name} must be a string.")
+    if not value:
+        raise Invalid(f"{name} 不能为空。", f"{name} must not be empty.")
+    if len(value) > longest:
+        raise Invalid(
+            f"{name} 过长:{len(value)} 个字符,上限 {longest}。",
+            f"{name} is too long: {len(value)} characters, at most {longest} are taken.",
+        )
+    return value
+
+
+def completion_request(model: str, params: Mapping[str, object], messages: Sequence[Message]) -> bytes:
+    """The body of the chat completion: relay's own fields win over `params`."""
+    return json.dumps({**params, "model": model, "messages": list(messages)}).encode()

@@ -1,0 +1,60 @@
+"""What mitmproxy's words for a failure mean to the client.
+
+mitmproxy tells a failed exchange by text alone; this is the one place that reads it. The texts are those of mitmproxy
+12.2 and of the operating system (`[Errno 111] Connect call failed`); what is not recognised is an upstream that failed,
+in general words.
+"""
+
+import enum
+import re
+
+CONNECT_TIMEOUT = "relay: connect timed out"
+"""relay's own word for a connect it has given up, handed to mitmproxy as the reason."""
+ANSWER_TIMEOUT = "relay: upstream was too slow"
+
+
+class Failure(enum.Enum):
+    """Why an exchange has failed."""
+
+    CLIENT_LEFT = "the client left"
+    CLIENT_FAULT = "the client's request is malformed"
+    CONNECT_TIMEOUT = "connect timed out"
+    ANSWER_TIMEOUT = "answer timed out"
+    NAME = "the name does not resolve"
+    REFUSED = "nobody listens there"
+    UNREACHABLE = "no way there"
+    TLS = "TLS failed"
+    PROXY = "the proxy on the way out failed"
+    BROKEN = "the connection broke"
+    UNREADABLE = "the answer is not HTTP"
+    OTHER = "something else"
+
+
+_SIGNS: tuple[tuple[Failure, str], ...] = (
+    (Failure.CONNECT_TIMEOUT, re.escape(CONNECT_TIMEOUT) + r"|\[Errno 110\]|timed? ?out"),
+    (Failure.ANSWER_TIMEOUT, re.escape(ANSWER_TIMEOUT)),
+    (Failure.CLIENT_LEFT, r"^Client disconnected|^killed$|^Connection killed|^stream reset by client|^StreamReset"),
+    (Failure.CLIENT_FAULT, r" from client, refusing|^Invalid request scheme|^HTTP request has no host|CONNECT request"),
+    (Failure.PROXY, r"^Upstream proxy |^Error connecting to "),
+    (
+        Failure.NAME,
+        r"\[Errno -\d+\]|getaddrinfo|name resolution|nodename nor servname|Name or service not known|No address",
+    ),
+    (Failure.TLS, r"certificate|TLS|SSL|handshake"),
+    (Failure.REFUSED, r"\[Errno 111\]|\[Errno 61\]|Connect call failed|refused"),
+    (Failure.UNREACHABLE, r"\[Errno 1(?:01|13)\]|unreachable|No route"),
+    (
+        Failure.UNREADABLE,
+        r"^unexpected server response|^Cannot parse HTTP response|protocol error| from server, refusing",
+    ),
+    (Failure.BROKEN, r"closed|reset|EOF|cancelled|\[Errno (?:32|54|104)\]|incomplete|peer"),
+)
+_COMPILED = tuple((failure, re.compile(pattern, re.IGNORECASE)) for failure, pattern in _SIGNS)
+
+
+def classify(message: str) -> Failure:
+    """The failure that mitmproxy's `flow.error.msg` tells of."""
+    for failure, pattern in _COMPILED:
+        if pattern.search(message):
+            return failure
+    return Failure.OTHER

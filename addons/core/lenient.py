@@ -1,0 +1,141 @@
+"""JSON as real callers of /chat build it, often by joining strings: a UTF-8 BOM, raw newlines and tabs inside strings.
+
+Everything else is refused with a `reason` to choose a message by. Time is linear in the body, and neither nesting nor
+long numbers can hurt: both are bounded before anything is built.
+"""
+
+import json
+import math
+import re
+from typing import ClassVar, NoReturn
+
+MAX_DEPTH = 64
+"""How deep arrays and objects may be nested."""
+MAX_DIGITS = 640
+"""How long a whole number may be: the longest that every Python reads (`sys.int_info.str_digits_check_threshold`)."""
+
+# A whole string, so that brackets in it do not count, or a bracket. Possessive, hence linear on unclosed strings too.
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+class Unreadable(ValueError):
+    """The body is not what is asked for; `reason` is a stable code, the text says it in English."""
+
+    reason: ClassVar[str] = "unreadable"
+
+
+class NotUtf8(Unreadable):
+    """Some bytes are not UTF-8; `position` is the first one's offset in bytes."""
+
+    reason = "not_utf8"
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"not UTF-8: bad byte at position {position}")
+        self.position = position
+
+
+class NotJson(Unreadable):
+    """Not JSON; `problem` in the words of Python's parser, `line` and `column` count from 1, in code points."""
+
+    reason = "not_json"
+
+    def __init__(self, problem: str, line: int, column: int) -> None:
+        super().__init__(f"not JSON: {problem} at line {line}, column {column}")
+        self.problem = problem
+        self.line = line
+        self.column = column
+
+
+class NotObject(Unreadable):
+    """JSON, but no object; `found` names what it is instead."""
+
+    reason = "not_object"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"expected a JSON object, found {found}")
+        self.found = found
+
+
+class TooDeep(Unreadable):
+    """Nested deeper than `MAX_DEPTH`."""
+
+    reason = "too_deep"
+
+    def __init__(self) -> None:
+        super().__init__(f"nested deeper than {MAX_DEPTH} levels")
+
+
+class BadNumber(Unreadable):
+    """A number that is too long or too large, or NaN or Infinity, which JSON does not have."""
+
+    reason = "bad_number"
+
+
+def too_deep(text: str, limit: int = MAX_DEPTH) -> bool:
+    """Whether brackets in the JSON text nest deeper than `limit`, without parsing it. Broken JSON may answer either
+    way, but what answers False never nests a parser deeper than `limit`."""
+    if text.count("[") + text.count("{") <= limit:
+        return False
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        match text[token.start()]:
+            case "[" | "{":
+                depth += 1
+                if depth > limit:
+                    return True
+            case "]" | "}":
+                depth -= 1
+    return False
+
+
+def loads_object(body: bytes) -> dict[str, object]:
+    """Read a JSON object leniently; of a doubled key the last value counts. Strings may hold lone surrogates
+    (`"\\ud800"`), which UTF-8 cannot: mind them when encoding. Raises `Unreadable`."""
+    try:
+        text = body.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise NotUtf8(error.start) from None
+    if too_deep(text):
+        raise TooDeep
+    try:
+        value: object = json.loads(
+            text, strict=False, parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant
+        )
+    except json.JSONDecodeError as error:
+        raise NotJson(error.msg, error.lineno, error.colno) from None
+    except RecursionError:  # not by the body alone, after the check above: the stack was nearly full before
+        raise TooDeep from None
+    if not isinstance(value, dict):
+        raise NotObject(_kind(value))
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise BadNumber(f"a number of {len(digits)} digits is too long")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise BadNumber("a number is too large")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise BadNumber(f"{name} is not a JSON number")
+
+
+def _kind(value: object) -> str:
+    match value:
+        case list():
+            return "an array"
+        case str():
+            return "a string"
+        case bool():
+            return "true" if value else "false"
+        case None:
+            return "null"
+        case _:
+            return "a number"

@@ -1,0 +1,28 @@
+"""Cors: browsers may call relay from any page.
+
+A preflight is answered by relay itself, since OpenAI's own answer allows its own origins only. Keys travel in headers
+that a script sets by itself, never in cookies, so `*` gives nothing away.
+"""
+
+from mitmproxy import http
+
+from addons.answers import answer
+from addons.exchange import Kind, ongoing
+
+
+class Cors:
+    """Answers preflights. The headers on other answers are added where those are dressed."""
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Answer an OPTIONS that a browser sends before the real request."""
+        exchange = ongoing(flow, Kind.PASS, Kind.CHAT, Kind.BALANCE)
+        headers = flow.request.headers
+        if exchange is None or flow.request.method != "OPTIONS":
+            return
+        asked = headers.get("Access-Control-Request-Method")
+        if asked is None or not exchange.origin:
+            return
+        allow = {"Access-Control-Allow-Methods": asked, "Access-Control-Max-Age": "600"}
+        if (wanted := headers.get("Access-Control-Request-Headers")) is not None:
+            allow["Access-Control-Allow-Headers"] = wanted
+        answer(flow, http.Response.make(204, b"", allow))

@@ -1,0 +1,83 @@
+"""What relay knows of one exchange while it lasts: it travels with the flow.
+
+Hooks of a flow that began before a reload run in the new instances of the addons, and settings may have been swapped
+since. So what an exchange needs at its end hangs on the flow itself, as a plain attribute: it is never serialised, and
+a flow read from a file, copied or replayed has none, which is how hooks tell that a flow is not theirs.
+"""
+
+import enum
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from mitmproxy import http
+
+from addons.config import Settings, Upstream
+from addons.errors import RelayError
+
+_ATTRIBUTE = "relay_exchange"
+
+
+class Kind(enum.Enum):
+    """Whose answer it is."""
+
+    PASS = "pass"
+    """Upstream's, unchanged."""
+    CHAT = "chat"
+    BALANCE = "balance"
+    OWN = "own"
+    """relay's own small paths, and refusals of unknown ones."""
+
+
+@dataclass(eq=False)
+class Exchange:
+    """One request and its answer, as relay sees them."""
+
+    settings: Settings
+    upstream: Upstream
+    kind: Kind
+    path: str
+    """The path behind a route's prefix, without the query."""
+    origin: bool = False
+    """The request came from a browser's script: it carries an Origin."""
+    client_closes: bool = False
+    """The client asked for `Connection: close`, which is not passed on."""
+    committed: bool = False
+    """The head of an answer is on its way to the client: from here on an error can only be a break."""
+    refused: bool = False
+    """relay has answered by itself; later hooks leave the flow alone."""
+    fault: RelayError | None = None
+    """Why relay cut upstream off; the `error` hook answers with it."""
+    connect_timed_out: bool = False
+    """A connect of this client was given up after `limits.connect`."""
+    substitute: http.Response | None = None
+    """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by engine.py."""
+    body_cap: int | None = None
+    """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
+    answer_cap: int | None = None
+    """Bytes of an answer that may be held."""
+    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    started: float = field(default_factory=time.monotonic)
+    """Seconds on the monotonic clock."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What one addon leaves for its own later hooks, under its own name."""
+
+
+def attach(flow: http.HTTPFlow, exchange: Exchange) -> Exchange:
+    """Hang `exchange` on `flow`."""
+    setattr(flow, _ATTRIBUTE, exchange)
+    return exchange
+
+
+def of(flow: http.HTTPFlow) -> Exchange | None:
+    """The exchange of `flow`, or None where the flow is not a client's: replayed, read from a file, a sub-request."""
+    return getattr(flow, _ATTRIBUTE, None)
+
+
+def ongoing(flow: http.HTTPFlow, *kinds: Kind) -> Exchange | None:
+    """The guard line of request hooks: the exchange, if it is one of `kinds` and nobody has answered it yet."""
+    exchange = of(flow)
+    if exchange is None or exchange.refused or flow.response is not None or flow.error is not None:
+        return None
+    return exchange if exchange.kind in kinds else None

@@ -1,0 +1,38 @@
+"""Faults: every failure that mitmproxy meets becomes an answer the client's own error handling can read."""
+
+import logging
+
+from mitmproxy import http
+
+from addons import errors
+from addons.answers import dress, error_response
+from addons.core.failures import Failure, classify
+from addons.exchange import Exchange, of
+from addons.refusals import failure_error
+
+logger = logging.getLogger(__name__)
+
+
+class Faults:
+    """Leaves an answer for engine.py to send where an exchange has failed before its answer began."""
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Choose the answer. Once an answer has begun, a break is the only honest end, and nothing is left here."""
+        exchange = of(flow)
+        if exchange is None or exchange.committed or flow.error is None:
+            return
+        failure = classify(flow.error.msg)
+        if failure is Failure.CLIENT_LEFT and exchange.fault is None:
+            return
+        if exchange.connect_timed_out and failure in (Failure.BROKEN, Failure.OTHER):
+            failure = Failure.CONNECT_TIMEOUT
+        error = exchange.fault or failure_error(failure)
+        exchange.substitute = substitute(exchange, error)
+        logger.warning(f"{flow.request.method} {exchange.path}: {error.status} {error.code}: {failure.value}")
+
+
+def substitute(exchange: Exchange, error: errors.RelayError) -> http.Response:
+    """The answer to send in place of an error page."""
+    response = error_response(exchange.kind, error)
+    dress(response, exchange)
+    return response

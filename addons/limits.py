@@ -1,0 +1,162 @@
+"""Limits: how long each side may take, and how large a request's head may be.
+
+Times are in seconds. A client has `limits.headers` for a request's head once it has begun to send it, and
+`limits.keepalive` between two requests; an upstream has `limits.connect` for name, TCP, proxy and TLS together. Silence
+while an answer is on its way is mitmproxy's own `tcp_timeout`, set to `limits.idle`.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from mitmproxy import connection, http, tls
+from mitmproxy.proxy import server_hooks
+
+from addons.answers import refuse
+from addons.config import Settings
+from addons.core.failures import CONNECT_TIMEOUT
+from addons.core.headers import size
+from addons.errors import BadRequest
+from addons.exchange import Exchange, of
+from addons.wire import close_client, handler_of
+
+logger = logging.getLogger(__name__)
+
+MAX_UPSTREAMS_PER_CLIENT = 1000
+"""mitmproxy opens at most 5 upstream connections for one client, which an HTTP/2 client meets with its sixth stream."""
+LINGER = 5.0
+"""Seconds that a client may go on writing a body that nobody wants any more."""
+
+
+class Limits:
+    """Timers, one a client and one a connecting upstream; each is cancelled when what it waits for has come."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.limits = settings.limits
+        self.proxies = {upstream.via: upstream.scheme == "https" for upstream in settings.upstreams if upstream.via}
+        self._clients: dict[str, asyncio.TimerHandle] = {}
+        self._heads: set[str] = set()
+        self._open: defaultdict[str, set[Exchange]] = defaultdict(set)
+        self._connects: dict[str, tuple[connection.Server, str, asyncio.TimerHandle]] = {}
+
+    # The client's side
+
+    def client_connected(self, client: connection.Client) -> None:
+        """A client has `limits.headers` for its first request."""
+        if (handler := handler_of(client)) is not None:
+            handler.max_conns = defaultdict(lambda: asyncio.Semaphore(MAX_UPSTREAMS_PER_CLIENT))
+        self._start(client, self.limits.headers, "relay: no request in time")
+
+    def head_begins(self, client: connection.Client) -> None:
+        """The first bytes of a request head are in, the last not yet."""
+        if client.id not in self._heads and not self._open.get(client.id):
+            self._heads.add(client.id)
+            self._start(client, self.limits.headers, "relay: request head too slow")
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """The head is complete: no timer runs while the exchange lasts."""
+        exchange = of(flow)
+        if exchange is None:
+            return
+        client = flow.client_conn
+        self._stop(client)
+        self._heads.discard(client.id)
+        self._open[client.id].add(exchange)
+        request = flow.request
+        if size(request.headers.fields) + len(request.data.path) > self.limits.header_size and not exchange.refused:
+            error = BadRequest(
+                f"请求头超过 {self.limits.header_size} 字节。",
+                f"The request's headers are over {self.limits.header_size} bytes (limits.header_size).",
+                code="headers_too_large",
+            )
+            refuse(flow, exchange, error)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The client may keep its connection for a while."""
+        self._ended(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """As after an answer: the client may be still there."""
+        self._ended(flow)
+
+    def _ended(self, flow: http.HTTPFlow) -> None:
+        client = flow.client_conn
+        exchange = of(flow)
+        if exchange is None or client.id not in self._open:
+            return
+        self._open[client.id].discard(exchange)
+        if flow.websocket is not None or self._open[client.id]:
+            return
+        if flow.request.timestamp_end is None:
+            self._start(client, LINGER, "relay: answered already")
+        else:
+            self._start(client, self.limits.keepalive, "relay: idle")
+
+    def client_disconnected(self, client: connection.Client) -> None:
+        """Forget the client."""
+        self._stop(client)
+        self._heads.discard(client.id)
+        self._open.pop(client.id, None)
+
+    def _start(self, client: connection.Client, seconds: float, why: str) -> None:
+        self._stop(client)
+        loop = asyncio.get_running_loop()
+        self._clients[client.id] = loop.call_later(seconds, close_client, client, why)
+
+    def _stop(self, client: connection.Client) -> None:
+        if (timer := self._clients.pop(client.id, None)) is not None:
+            timer.cancel()
+
+    # The upstream's side
+
+    def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """An upstream connection begins. mitmproxy awaits this hook in the very task that will connect."""
+        task = asyncio.current_task()
+        if task is None:
+            return
+        timer = asyncio.get_running_loop().call_later(self.limits.connect, self._give_up, data.server, task.cancel)
+        self._connects[data.server.id] = (data.server, data.client.id, timer)
+
+    def _give_up(self, server: connection.Server, cancel: Callable[[str], bool]) -> None:
+        _, client, _ = self._connects.pop(server.id)
+        for exchange in self._open.get(client, ()):
+            # A TLS handshake that is cut off is told as "connection closed": the reason has to travel beside it.
+            exchange.connect_timed_out = True
+        cancel(CONNECT_TIMEOUT)
+
+    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """TCP is there; where TLS is to follow the timer runs on."""
+        if data.server.tls or self.proxies.get(data.server.address or ("", 0), False):
+            return
+        self._connected(data.server)
+
+    def tls_established_server(self, data: tls.TlsData) -> None:
+        """TLS is there, at the upstream's own connection or inside the tunnel through a proxy."""
+        server = data.conn
+        if not isinstance(server, connection.Server):
+            return
+        if server.via is None:
+            self._connected(server)
+            return
+        for outer, client, _ in list(self._connects.values()):
+            if client == data.context.client.id and outer.address == server.via[1]:
+                self._connected(outer)
+                return
+
+    def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """No connection came about."""
+        self._connected(data.server)
+
+    def server_disconnected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """The connection is gone, established or not."""
+        self._connected(data.server)
+
+    def _connected(self, server: connection.Server) -> None:
+        if (entry := self._connects.pop(server.id, None)) is not None:
+            entry[2].cancel()
+
+    def done(self) -> None:
+        """No timer outlives the addon."""
+        for timer in [*self._clients.values(), *(entry[2] for entry in self._connects.values())]:
+            timer.cancel()

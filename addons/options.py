@@ -1,0 +1,101 @@
+"""What relay needs from mitmproxy: relay.yaml's Settings in, mitmproxy's options out.
+
+Used twice, so that both ways of starting agree: `./run.sh` passes the options on the command line (addons/cli.py), and
+bare `mitmdump -s addons/relay.py` sets the same ones as soon as it runs.
+"""
+
+import argparse
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from addons.config import Settings, Tls
+
+# relay names the real upstream per flow; this one never resolves (RFC 6761), so without relay's addons nothing leaks.
+MODE = "reverse:http://relay.invalid"
+
+# mitmproxy lets these flags win over its own config.yaml; an option that has no flag of its own goes through --set.
+_FLAGS = {
+    "mode": "--mode",
+    "scripts": "-s",
+    "listen_host": "--listen-host",
+    "listen_port": "--listen-port",
+    "web_host": "--web-host",
+    "web_port": "--web-port",
+}
+
+
+def options_for(settings: Settings) -> dict[str, object]:
+    """The mitmproxy options, name -> value, under which relay works as relay.yaml says.
+
+    A certificate whose key is in another file is joined with it in the store's folder, since mitmproxy reads one file:
+    raises OSError if one can't be read or the other not written. Without listen.tls no file is touched.
+    """
+    listen = settings.listen
+    return {
+        "mode": [MODE],
+        "listen_host": listen.host,
+        "listen_port": listen.port,
+        "certs": [] if listen.tls is None else [f"*={certificate(listen.tls, settings.store.path)}"],
+        # Nothing is opened upstream before relay has chosen where to, not even to look at a certificate.
+        "connection_strategy": "lazy",
+        "upstream_cert": False,
+        # mitmproxy turns clients with public addresses away by default; a relay is there for them.
+        "block_global": False,
+        # Silence on a connection; a model may think for a long time before it says the next word.
+        "tcp_timeout": max(1, round(settings.limits.idle)),
+        "validate_inbound_headers": True,
+        "http3": False,
+    }
+
+
+def certificate(tls: Tls, folder: Path) -> Path:
+    """The PEM file with key and chain; two files are joined into one in `folder`, readable by the owner only.
+
+    Raises OSError.
+    """
+    if tls.cert == tls.key:
+        return tls.cert
+    pem = tls.key.read_bytes().rstrip() + b"\n" + tls.cert.read_bytes()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    joined = folder / "listen.pem"
+    fresh = folder / f"listen.pem.{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+    fresh.replace(joined)
+    return joined
+
+
+def given_in(arguments: Sequence[str]) -> dict[str, str]:
+    """The mitmproxy options a command line sets, name -> text: any by --set, and those flags that relay has a say in.
+
+    Everything else is mitmproxy's to read. Like mitmproxy's own parser this ends the process if a flag lacks its value.
+    """
+    parser = argparse.ArgumentParser(
+        prog="run.sh", usage="./run.sh [command] [arguments of mitmproxy]", add_help=False, allow_abbrev=False
+    )
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--mode", "-m")
+    parser.add_argument("--listen-host")
+    parser.add_argument("--listen-port", "-p")
+    parser.add_argument("--web-host")
+    parser.add_argument("--web-port")
+    known = vars(parser.parse_known_args(list(arguments))[0])
+    given = {name: value for name, _, value in (each.partition("=") for each in known.pop("settings"))}
+    return given | {name: value for name, value in known.items() if value is not None}
+
+
+def as_arguments(options: Mapping[str, object], given: Iterable[str] = ()) -> list[str]:
+    """The options as arguments of mitmdump, but for those named in `given`, which the user gives in another way.
+
+    They are left out, not overridden: mitmproxy refuses the same --set twice, and lets a flag beat any --set.
+    """
+    arguments: list[str] = []
+    left_out = set(given)
+    for name, value in options.items():
+        if name not in left_out:
+            for item in value if isinstance(value, list) else [value]:
+                text = str(item).lower() if isinstance(item, bool) else str(item)
+                arguments += [_FLAGS[name], text] if name in _FLAGS else ["--set", f"{name}={text}"]
+    return arguments

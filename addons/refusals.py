@@ -1,0 +1,139 @@
+"""What an upstream's refusal or failure means, in relay's words.
+
+A refusal is for callers who read an envelope: what upstream itself says is carried along, shortened, with keys taken
+out.
+"""
+
+import json
+
+from addons import errors
+from addons.core.completion import Completion
+from addons.core.failures import Failure
+
+_SHOWN = 300
+_QUOTA = ("quota", "billing", "balance", "credit", "余额", "额度", "欠费")
+
+
+def refusal(status: int, body: bytes, *, model: str | None = None) -> errors.RelayError:
+    """The error for an upstream's answer that is no success.
+
+    `status` is the HTTP status; 200 stands for an error told in a 200. `model` is what was asked for.
+    """
+    code, kind, said = _read(body)
+    words = f"{code} {kind} {said}".lower()
+    told_zh = f" 上游说:{said}" if said else ""
+    told_en = f" Upstream says: {said}" if said else ""
+    if status == 200:
+        status = _status_in_words(words)
+    if status == 401:
+        return errors.Unauthorized(f"apiKey 无效或已被拒绝。{told_zh}", f"The key was refused: check apiKey.{told_en}")
+    if status == 404 and model is not None:
+        return errors.NotFound(
+            f"上游没有模型 {model}:请在 relay.yaml 的 chat.model 或 upstreams[].model 中更换。{told_zh}",
+            f"The upstream has no model {model}: change chat.model or upstreams[].model in relay.yaml.{told_en}",
+            code="model_not_found",
+        )
+    if status in (402, 429) and (status == 402 or any(sign in words for sign in _QUOTA)):
+        return errors.RateLimited(
+            f"额度已用完,请充值或更换 apiKey。{told_zh}",
+            f"The key is out of quota: top it up or use another one.{told_en}",
+            code="insufficient_quota",
+        )
+    if status == 429:
+        return errors.RateLimited(
+            f"请求过于频繁,请稍后再试。{told_zh}", f"Rate limited: slow down and try again.{told_en}"
+        )
+    if status == 403:
+        return errors.Forbidden(f"上游不允许此操作。{told_zh}", f"The upstream does not allow this.{told_en}")
+    if status == 413:
+        return errors.TooLarge(f"上游认为请求过大。{told_zh}", f"The upstream finds the request too large.{told_en}")
+    if status in (408, 504):
+        return errors.UpstreamTimeout(f"上游响应超时。{told_zh}", f"The upstream timed out; try again later.{told_en}")
+    if status in (400, 422):
+        return errors.BadRequest(
+            f"上游拒绝了请求。{told_zh}", f"The upstream refused the request.{told_en}", code=code or None
+        )
+    return errors.UpstreamFailed(
+        f"上游出错(HTTP {status}),请稍后再试。{told_zh}",
+        f"The upstream failed (HTTP {status}); try again later.{told_en}",
+    )
+
+
+def _status_in_words(words: str) -> int:
+    if "api_key" in words or "api key" in words or "unauthorized" in words or "authentication" in words:
+        return 401
+    if any(sign in words for sign in _QUOTA) or "rate" in words:
+        return 429
+    return 502
+
+
+def _read(body: bytes) -> tuple[str, str, str]:
+    """Code, type and message of OpenAI's error object; empty where the body is something else, such as a page."""
+    try:
+        error = Completion.from_json(json.loads(body)).error or {}
+    except (ValueError, RecursionError):
+        return "", "", ""
+    code, kind, said = (error.get(name) for name in ("code", "type", "message"))
+    message = " ".join(said.split())[:_SHOWN] if isinstance(said, str) else ""
+    return code if isinstance(code, str) else "", kind if isinstance(kind, str) else "", message
+
+
+_WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {
+    Failure.CLIENT_FAULT: (
+        errors.BadRequest,
+        "请求格式有误,已拒绝。",
+        "The request is malformed and was refused: check its headers (Content-Length, Transfer-Encoding, Host).",
+    ),
+    Failure.CONNECT_TIMEOUT: (
+        errors.UpstreamTimeout,
+        "连接上游超时:请检查中转服务器的网络,或在 relay.yaml 中设置 upstreams[].proxy。",
+        "Connecting to the upstream timed out: check the relay's network, or set upstreams[].proxy in relay.yaml.",
+    ),
+    Failure.ANSWER_TIMEOUT: (
+        errors.UpstreamTimeout,
+        "上游响应超时,请稍后再试。",
+        "The upstream took too long to answer; try again later.",
+    ),
+    Failure.NAME: (
+        errors.UpstreamFailed,
+        "无法解析上游的域名:请检查中转服务器的 DNS 设置。",
+        "The upstream's name does not resolve: check the relay's DNS and upstreams[].url in relay.yaml.",
+    ),
+    Failure.REFUSED: (
+        errors.UpstreamFailed,
+        "上游拒绝连接,请稍后再试。",
+        "The upstream refuses connections; try again later, or check upstreams[].url in relay.yaml.",
+    ),
+    Failure.UNREACHABLE: (
+        errors.UpstreamFailed,
+        "无法到达上游:请检查中转服务器的网络。",
+        "There is no route to the upstream: check the relay's network.",
+    ),
+    Failure.TLS: (
+        errors.UpstreamFailed,
+        "与上游的 TLS 握手失败(证书无效或网络被干扰)。",
+        "TLS with the upstream failed: its certificate is not trusted, or something on the way interferes.",
+    ),
+    Failure.PROXY: (
+        errors.UpstreamFailed,
+        "出口代理拒绝了连接:请检查 relay.yaml 中的 upstreams[].proxy。",
+        "The HTTP proxy on the way out refused: check upstreams[].proxy in relay.yaml.",
+    ),
+    Failure.BROKEN: (
+        errors.UpstreamFailed,
+        "上游中断了连接,请重试。",
+        "The upstream closed the connection before it had answered; try again.",
+    ),
+    Failure.UNREADABLE: (
+        errors.UpstreamFailed,
+        "上游的回答不是有效的 HTTP。",
+        "The upstream's answer is not valid HTTP.",
+    ),
+}
+_OTHER = (errors.UpstreamFailed, "上游连接失败,请稍后再试。", "The upstream failed; try again later.")
+
+
+def failure_error(failure: Failure) -> errors.RelayError:
+    """relay's error for a failure of mitmproxy's."""
+    kind, zh, en = _WORDS.get(failure, _OTHER)
+    return kind(zh, en)

@@ -1,0 +1,50 @@
+"""Turnstile: one at a time through each gate, in order of arrival, with a bounded queue before it."""
+
+import asyncio
+from collections import deque
+
+
+class Full(Exception):
+    """As many wait before this gate as may."""
+
+
+class Turnstile:
+    """Gates by key. An unused gate takes no memory."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, deque[asyncio.Future[None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._gates)
+
+    async def enter(self, key: str, max_waiting: int) -> None:
+        """Wait until it is our turn, and hold the gate until `leave`.
+
+        Raises Full without waiting where `max_waiting` wait already. Cancelled while waiting, it holds nothing.
+        """
+        queue = self._gates.get(key)
+        if queue is None:
+            self._gates[key] = deque()
+            return
+        if len(queue) >= max_waiting:
+            raise Full
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(key)  # our turn came in the very moment we gave up
+            else:
+                queue.remove(turn)
+            raise
+
+    def leave(self, key: str) -> None:
+        """Let the next one in."""
+        queue = self._gates[key]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._gates[key]

@@ -1,0 +1,70 @@
+"""Aiming a flow at its upstream, and reaching mitmproxy's live connections: cutting an upstream off, closing a client.
+
+mitmproxy offers no public way to the latter. What is used here was seen to work with the version engine.py names; where
+a connection is gone already, nothing happens.
+"""
+
+from mitmproxy import connection, ctx, http
+from mitmproxy.proxy import server
+
+from addons.config import Upstream
+
+
+def point(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
+    """Send `flow` to `upstream`, asking for `path` (with its query).
+
+    The order matters to mitmproxy: scheme, port, host, then the Host header, or the latter gains a needless port.
+    """
+    request = flow.request
+    request.scheme = upstream.scheme
+    request.port = upstream.port
+    request.host = upstream.host
+    if not request.is_http2:
+        # A request in absolute form (`GET http://host/path`) would go up in that form, with the client's idea of a
+        # host.
+        request.authority = ""
+    request.host_header = upstream.authority
+    request.path = path
+    if upstream.via is not None:
+        flow.server_conn.via = ("http", upstream.via)
+
+
+def declared_length(request: http.Request) -> int | None:
+    """Content-Length in bytes, or None where there is none that can be read."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 19 else None
+
+
+def handler_of(client: connection.Client) -> server.ConnectionHandler | None:
+    """The task that serves `client`, while it is connected."""
+    proxyserver = ctx.master.addons.get("proxyserver")
+    handler: server.ConnectionHandler | None = proxyserver.connections.get(client.id) if proxyserver else None
+    return handler
+
+
+def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
+    """Close the upstream connection of `flow` now; its `error` hook follows.
+
+    Where it is not established yet, every connection of this client that still is on its way is given up.
+    """
+    handler = handler_of(flow.client_conn)
+    if handler is None:
+        return
+    established = handler.transports.get(flow.server_conn)
+    if established is not None:
+        doomed = [established]
+    else:
+        doomed = [
+            io for peer, io in handler.transports.items() if isinstance(peer, connection.Server) and not peer.connected
+        ]
+    for transport in doomed:
+        if transport.handler is not None:
+            transport.handler.cancel(why)
+
+
+def close_client(client: connection.Client, why: str) -> None:
+    """Close a client's connection, and with it everything that was going on there."""
+    handler = handler_of(client)
+    transport = handler.transports.get(client) if handler is not None else None
+    if transport is not None and transport.handler is not None:
+        transport.handler.cancel(why)
