@@ -4,7 +4,8 @@
 # Written for bash 3.2, which is what macOS has. Settings of its own, from the environment:
 #   RELAY_PYTHON  the Python to set up .venv with, instead of the first one that fits
 #   RELAY_VENV    an environment that is ready for use; nothing is set up then
-[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # for `sh run.sh`
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # for `sh run.sh`, here and on macOS
+set +o posix
 set -euo pipefail
 
 self=${BASH_SOURCE[0]}

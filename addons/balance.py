@@ -12,9 +12,10 @@ from mitmproxy import connection, http
 
 from addons import errors
 from addons.answers import answer, json_response, refuse
-from addons.ask import ask
+from addons.ask import MAX_ANSWER, ask
 from addons.config import Settings, Upstream
 from addons.core import chat, envelope, money
+from addons.decoding import content_of
 from addons.exchange import Exchange, Kind, ongoing
 from addons.refusals import refusal
 
@@ -101,7 +102,7 @@ async def billing(upstream: Upstream, key: str, settings: Settings, now: float) 
 
 async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float) -> object:
     response = await ask(upstream, path, {"Authorization": f"Bearer {key}"}, timeout=timeout)
-    body = response.get_content(strict=False) or b""
+    body = content_of(response, MAX_ANSWER)
     if response.status_code in _UNSUPPORTED:
         raise errors.BalanceUnknown(
             "此上游不提供余额查询。",

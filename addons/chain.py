@@ -32,6 +32,7 @@ HOOKS = (
     "responseheaders",
     "response",
     "error",
+    "websocket_message",
 )
 
 

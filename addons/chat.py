@@ -24,6 +24,7 @@ from addons.core import chat, envelope
 from addons.core.completion import Completion
 from addons.core.failures import ANSWER_TIMEOUT
 from addons.core.sessions import Session, Turn, window
+from addons.decoding import TooLong, content_of, decode
 from addons.exchange import Exchange, Kind, of, ongoing
 from addons.refusals import refusal
 from addons.store import SessionStore, StoreError
@@ -31,6 +32,9 @@ from addons.turnstile import Full, Turnstile
 from addons.wire import cut_upstream, declared_length, point
 
 logger = logging.getLogger(__name__)
+
+MAX_DECODED = 64 << 20
+"""Bytes of an upstream's answer once decoded; one that compresses so well is an attack."""
 
 
 @dataclass
@@ -189,8 +193,13 @@ def _give_up(flow: http.HTTPFlow, exchange: Exchange) -> None:
 
 def _read(request: http.Request, settings: Settings) -> chat.Incoming:
     bounds = chat.Bounds(settings.chat.max_api_key, settings.chat.max_session_id, settings.chat.max_content)
+    limit = settings.chat.max_body
     try:
-        body = request.get_content(strict=True) or b""
+        body = decode(request.raw_content or b"", request.headers.get("content-encoding", ""), limit)
+    except TooLong:
+        raise errors.TooLarge(
+            f"请求体解压后超过 {limit} 字节。", f"The body is over {limit} bytes when decoded."
+        ) from None
     except ValueError:
         raise errors.BadRequest("请求体无法解压。", "The body can't be decompressed: check Content-Encoding.") from None
     try:
@@ -216,7 +225,7 @@ def _text_of(flow: http.HTTPFlow, model: str) -> str:
     """The model's words. Raises the RelayError that tells why there are none."""
     if flow.response is None:
         raise errors.UpstreamFailed("上游没有回答。", "The upstream did not answer.")
-    body = flow.response.get_content(strict=False) or b""
+    body = content_of(flow.response, MAX_DECODED)
     if flow.response.status_code != 200:
         raise refusal(flow.response.status_code, body, model=model)
     try:

@@ -10,7 +10,9 @@ since a reload of the addons starts from the method that was wrapped first.
 3. Bodies. A body that relay holds is bounded while it is read, not when it has been.
 4. Connects. A keep-alive client may ask again after a failed connect. As it stands mitmproxy repeats the first failure
    for as long as the client's connection lives.
-5. Heads. A request head that grows without end is cut off, and whoever trickles one can be timed.
+5. Records. What `flow.response` says once the `response` hook is over may differ from what is sent, so that a record
+   can be clean of keys and the answer whole.
+6. Heads. A request head that grows without end is cut off, and whoever trickles one can be timed.
 """
 
 import functools
@@ -32,7 +34,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseHeaders,
     ResponseProtocolError,
 )
-from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook
+from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook, HttpResponseHook
 
 from addons import errors
 from addons.exchange import of
@@ -60,6 +62,7 @@ def install(header_size: int, on_head: Callable[[Client], None]) -> bool:
     _wrap(HttpStream, "check_killed", _answer_errors)
     _wrap(HttpStream, "start_request_stream", _answer_early)
     _wrap(HttpStream, "check_body_size", _bound_bodies)
+    _wrap(HttpStream, "send_response", _send_what_was_meant)
     _wrap(HttpLayer, "get_connection", _forget_failed_connects)
     _wrap(_http1.Http1Server, "read_headers", functools.partial(_bound_heads, header_size, on_head))
     _wrap(_http1, "make_error_response", _json_error_response)
@@ -202,7 +205,27 @@ def _forget_failed_connects(stock: Any, layer: HttpLayer, event: Any, **kwargs: 
     yield from stock(layer, event, **kwargs)
 
 
-# 5. Heads
+# 5. Records
+
+
+def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: Any) -> Commands:
+    generator = stock(stream, *args, **kwargs)
+    reply = record = None
+    while True:
+        try:
+            command = generator.send(reply)
+        except StopIteration:
+            break
+        reply = yield command
+        exchange = of(stream.flow)
+        if isinstance(command, HttpResponseHook) and exchange is not None and exchange.wire is not None:
+            # From here to the end of this generator nobody else runs: it yields no hook any more.
+            record, stream.flow.response = stream.flow.response, exchange.wire
+    if record is not None:
+        stream.flow.response = record
+
+
+# 6. Heads
 
 
 def _bound_heads(size: int, on_head: Callable[[Client], None], stock: Any, server: Any, event: Any) -> Commands:

@@ -53,6 +53,10 @@ class Exchange:
     """A connect of this client was given up after `limits.connect`."""
     substitute: http.Response | None = None
     """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by engine.py."""
+    sent: bool = False
+    """The answer's body was streamed and is on the wire: what the record says of it is free to change."""
+    wire: http.Response | None = None
+    """What is sent, where the record was cleaned before: `flow.response` is then the record."""
     body_cap: int | None = None
     """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
     answer_cap: int | None = None

@@ -5,15 +5,20 @@ characters and a short keyed hash, so that two flows of one key can still be tol
 """
 
 import json
+from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
 from mitmproxy import http
 
 from addons.config import Settings
 from addons.core.secrets import fingerprint, mask
-from addons.exchange import Kind, of
+from addons.decoding import content_of
+from addons.exchange import of
 
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key", "openai-organization-key", "proxy-authorization")
+_SIGNS = (b"sk-", b"sess-", b"rk-", b"pk-", b"bearer ")
+MAX_BODY = 8 << 20
+"""Bytes of a record's body once decoded; what is over it is cut from the record of an edited body."""
 _SECRET_HEADERS = ("cookie", "set-cookie")
 
 
@@ -39,9 +44,7 @@ class Redact:
             self._clean(flow)
         except Exception:
             # Nothing of a record that can't be cleaned may stay.
-            for message in (flow.request, flow.response):
-                if message is not None and (message is flow.request or _sent(flow)):
-                    message.raw_content = None
+            flow.request.raw_content = None
             flow.request.headers.clear()
             flow.request.path = flow.request.path.partition("?")[0]
             raise
@@ -52,10 +55,19 @@ class Redact:
         keys |= {quote(key, safe=""): shown for key, shown in keys.items()}
         self._clean_message(request, keys)
         request.path = mask(request.path, keys)
-        if flow.response is not None and _sent(flow):
-            self._clean_message(flow.response, keys)
+        if flow.response is not None:
+            self._clean_response(flow, flow.response, keys)
         if flow.error is not None:
             flow.error.msg = mask(flow.error.msg, keys)
+
+    def _clean_response(self, flow: http.HTTPFlow, response: http.Response, keys: dict[str, str]) -> None:
+        exchange = of(flow)
+        if exchange is None or exchange.sent:
+            self._clean_message(response, keys)
+            return
+        record = response.copy()
+        self._clean_message(record, keys)
+        exchange.wire, flow.response = response, record
 
     def _clean_message(self, message: http.Message, keys: dict[str, str]) -> None:
         fields = []
@@ -69,22 +81,21 @@ class Redact:
 
     @staticmethod
     def _clean_body(message: http.Message, keys: dict[str, str]) -> None:
-        body = message.raw_content
-        if not body:
+        if not message.raw_content:
             return
-        decoded = message.get_content(strict=False) or b""
-        text = decoded.decode("utf-8", "surrogateescape")
-        masked = mask(text, keys)
-        if masked != text:
-            # The record of an edited body is kept decoded: lengths and encodings were the wire's business.
-            message.headers.pop("content-encoding", None)
-            message.raw_content = masked.encode("utf-8", "surrogateescape")
+        encoding = message.headers.get("content-encoding", "")
+        body = content_of(message, MAX_BODY) if encoding else message.raw_content
+        if not suspicious(body, keys):
+            return
+        # The record of an edited body is kept decoded: lengths and encodings were the wire's business.
+        message.headers.pop("content-encoding", None)
+        message.raw_content = mask(body.decode("utf-8", "surrogateescape"), keys).encode("utf-8", "surrogateescape")
 
 
-def _sent(flow: http.HTTPFlow) -> bool:
-    """Whether an answer's body has left, so that changing the record changes nothing on the wire."""
-    exchange = of(flow)
-    return exchange is None or (exchange.committed and exchange.kind is Kind.PASS)
+def suspicious(body: bytes, keys: Iterable[str]) -> bool:
+    """Whether a body may hold a key: a quick look that spares most bodies the thorough one."""
+    lowered = body.lower()
+    return any(sign in lowered for sign in _SIGNS) or any(key.encode("utf-8", "replace") in body for key in keys)
 
 
 def _keys(request: http.Request) -> set[str]:
@@ -106,7 +117,7 @@ def _keys(request: http.Request) -> set[str]:
 
 
 def _body_keys(request: http.Request) -> set[str]:
-    body = request.get_content(strict=False) or b""
+    body = content_of(request, 1 << 20)
     if b"apiKey" not in body or len(body) > 1 << 20:
         return set()
     try:

@@ -33,6 +33,7 @@ from addons.limits import Limits  # noqa: E402
 from addons.options import MODE, options_for  # noqa: E402
 from addons.own import Own  # noqa: E402
 from addons.redact import Redact  # noqa: E402
+from addons.sockets import Sockets  # noqa: E402
 from addons.store import SessionStore, StoreError  # noqa: E402
 from addons.streams import Streams  # noqa: E402
 from addons.sweeper import Sweeper  # noqa: E402
@@ -56,6 +57,7 @@ def chain_for(settings: config.Settings, store: SessionStore) -> Chain:
             Chat(settings, store),
             Balance(time.time),
             Streams(),
+            Sockets(),
             Faults(),
             Redact(settings, store.secret),
             Sweeper(settings, store),
@@ -72,7 +74,6 @@ class Relay:
         self.settings: config.Settings | None = None
         self.store: SessionStore | None = None
         self.chain: Chain | None = None
-        self.ready = False
 
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
@@ -106,11 +107,10 @@ class Relay:
         if self.settings is not None and ctx.options.mode != [MODE]:
             wanted = options_for(self.settings)
             ctx.options.update(**{name: wanted[name] for name in wanted if not ctx.options.has_changed(name)})
-        self.ready = True
 
     async def client_connected(self, client: connection.Client) -> None:
         """Nobody is served before the settings are in force."""
-        if self.chain is None or not self.ready or ctx.options.mode != [MODE]:
+        if self.chain is None or ctx.options.mode != [MODE]:
             client.error = "relay is starting, or relay.yaml is wrong"
             return
         await self.chain.run("client_connected", client)

@@ -88,7 +88,7 @@ class Shelf:
         fresh = not path.exists()
         if fresh:
             path.touch(mode=0o600)
-        self.shelf = JsonShelf(dbm.sqlite3.open(path, "c", 0o600))
+        self.shelf = JsonShelf(dbm.sqlite3.open(path, "c", 0o600))  # noqa: SIM115
         self.sql: sqlite3.Connection = self.shelf.dict._cx  # type: ignore[attr-defined]
         try:
             self.sql.execute("PRAGMA secure_delete=ON")

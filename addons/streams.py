@@ -95,10 +95,16 @@ class Streams:
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Put the copies into the record: all of it has been sent."""
+        exchange = of(flow)
+        if exchange is not None and flow.response is not None:
+            exchange.sent = flow.response.raw_content is None
         self._record(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Put into the record what there was until it broke."""
+        exchange = of(flow)
+        if exchange is not None:
+            exchange.sent = True
         self._record(flow)
 
     def _record(self, flow: http.HTTPFlow) -> None:

@@ -4,11 +4,13 @@ import gzip
 import hashlib
 import http.client
 import io
+import ipaddress
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +22,9 @@ from typing import Any
 
 import openai
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from mitmproxy.certs import CertStore
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -633,6 +638,44 @@ class TestMultipart:
         purpose, file = form.parts
         assert form.done and (purpose.name, bytes(purpose.content)) == ("purpose", b"fine-tune")
         assert (file.filename, file.type, bytes(file.content)) == ("a.b", "text/x", b"a\r\n--X\r\nb--\r\n")
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's context around one throw-away authority."""
+    folder = tmp_path_factory.mktemp("tls")
+    store = CertStore.from_store(folder, "test", 2048)
+    entry = store.get_cert("127.0.0.1", [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    (folder / "cert.pem").write_bytes(entry.cert.to_pem())
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(entry.privatekey.private_bytes(*form))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return server, ssl.create_default_context(cafile=str(folder / "test-ca-cert.pem"))
+
+
+class TestTls:
+    def test_it_answers_and_notices_who_leaves(
+        self, tls: tuple[ssl.SSLContext, ssl.SSLContext], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        server, client = tls
+        with Upstream.running(ssl_context=server) as up:
+            assert up.url == f"https://127.0.0.1:{up.port}"
+            with closing(client.wrap_socket(dial(up), server_hostname=up.host)) as sock:
+                sock.sendall(get("/v1/models"))
+                assert drain(sock).startswith(b"HTTP/1.1 200 OK")
+            up.script("*", Behaviour(never=True), Behaviour(chunks=[(b"a", 0.001)] * 100_000), Behaviour(never=True))
+            for _ in range(2):
+                before = up.accepted
+                with closing(client.wrap_socket(dial(up), server_hostname=up.host)) as sock:
+                    sock.sendall(get("/v1/models"))
+                    up.wait(lambda seen: seen[-1].connection > before)  # noqa: B023  # called at once
+                assert up.wait(lambda seen: seen[-1].closed_at)
+            staying = client.wrap_socket(dial(up), server_hostname=up.host)
+            staying.sendall(get("/v1/models"))
+            up.wait(lambda seen: len(seen) == 4)
+        staying.close()
+        assert capfd.readouterr().err == ""
 
 
 class TestProcess:

@@ -1,0 +1,322 @@
+"""cli.py and its options, ports and demo: what becomes of relay.yaml and of arguments, up to mitmproxy's start."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from mitmproxy import options as mitmproxy_options
+from mitmproxy.net.server_spec import parse as parse_server
+from mitmproxy.proxy import mode_specs
+from mitmproxy.tools.dump import DumpMaster
+
+from addons import cli, config, options, ports
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Became(Exception):
+    """The process would be another one now."""
+
+
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The command that start or web ends in."""
+    command: list[str] = []
+
+    def execve(path: str, arguments: list[str], environ: dict[str, str]) -> NoReturn:
+        assert "PYTHONPATH" not in environ
+        command.extend(arguments)
+        raise Became
+
+    monkeypatch.setattr(os, "execve", execve)
+    yield command
+
+
+@pytest.fixture
+def free() -> int:
+    """A port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int) -> Path:
+    path = tmp_path / "relay.yaml"
+    path.write_text(f"listen: {{port: {free}}}\n")
+    monkeypatch.setenv("RELAY_CONFIG", str(path))
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    return path
+
+
+def settings(text: str, file: Path) -> config.Settings:
+    file.write_text(text)
+    return config.load(file, {})
+
+
+# -- options
+
+
+async def _options_of(arguments: list[str]) -> mitmproxy_options.Options:
+    opts = mitmproxy_options.Options()
+    DumpMaster(opts, with_termlog=False, with_dumper=False)
+    opts.set(*arguments)
+    return opts
+
+
+def test_every_option_is_one_that_mitmproxy_knows_with_a_value_it_takes(file: Path) -> None:
+    chosen = options.options_for(settings("limits: {idle: 90s}", file))
+    opts = asyncio.run(_options_of([]))
+    opts.update(**chosen)
+    assert opts.tcp_timeout == 90
+    assert opts.connection_strategy == "lazy"
+    assert not opts.block_global
+    assert opts.certs == []
+    assert parse_server(mode_specs.ReverseMode.parse(opts.mode[0]).data, "http")[1][0].endswith(".invalid")
+
+
+def test_as_arguments_they_are_what_the_command_line_takes() -> None:
+    chosen = {"mode": ["reverse:http://x"], "listen_port": 1, "http3": False, "certs": ["*=a b"], "none": [], "s": "x"}
+    assert options.as_arguments(chosen, given=["s"]) == [
+        *("--mode", "reverse:http://x", "--listen-port", "1"),
+        *("--set", "http3=false", "--set", "certs=*=a b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ([], {}),
+        (["-p", "1", "-w", "out", "~d x"], {"listen_port": "1"}),
+        (["--listen-port=2", "--listen-host", "::"], {"listen_port": "2", "listen_host": "::"}),
+        (["--set", "listen_port=3", "--set=a=b=c", "--set", "flag"], {"listen_port": "3", "a": "b=c", "flag": ""}),
+        (["--set", "listen_port=3", "-p4"], {"listen_port": "4"}),
+        (["-m", "regular"], {"mode": "regular"}),
+    ],
+)
+def test_what_a_command_line_gives(arguments: list[str], given: dict[str, str]) -> None:
+    assert options.given_in(arguments) == given
+
+
+def test_a_certificate_and_its_key_are_joined_for_the_owner_alone(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("CERT\n")
+    (tmp_path / "key.pem").write_text("KEY")
+    tls = config.Tls.model_construct(cert=tmp_path / "cert.pem", key=tmp_path / "key.pem", plain="allow")
+    for _ in range(2):  # a second start finds the first one's file
+        joined = options.certificate(tls, tmp_path / "store")
+    assert joined.read_text() == "KEY\nCERT\n"
+    assert stat.S_IMODE(joined.stat().st_mode) == 0o600
+    assert [path.name for path in joined.parent.iterdir()] == ["listen.pem"]
+
+
+def test_a_certificate_with_its_key_in_it_stays_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "both.pem"
+    tls = config.Tls.model_construct(cert=path, key=path, plain="allow")
+    assert options.certificate(tls, tmp_path / "store") == path
+    assert not (tmp_path / "store").exists()
+
+
+# -- start and web
+
+
+def test_start_becomes_an_optimised_mitmdump_with_relay_in_it(
+    became: list[str], file: Path, free: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Became):
+        cli.main(["start", "-w", "out.flow"])
+    assert became[:3] == [sys.executable, "-P", "-O"]
+    assert became[3].endswith("/mitmdump")
+    assert became[4:8] == ["-s", str(ROOT / "addons/relay.py"), "--mode", options.MODE]
+    assert f"relay_config={file}" in became
+    assert "termlog_verbosity=warn" in became
+    assert became[-2:] == ["-w", "out.flow"]
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.split(maxsplit=3)[3] == f"http://127.0.0.1:{free}"
+    assert second.split(maxsplit=2)[2] == "https://api.openai.com"
+    assert f"curl --noproxy '*' http://127.0.0.1:{free}/v1/models" in third
+
+
+def test_what_the_user_gives_replaces_relays_own(became: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Became):
+        cli.main(["start", "--set", "termlog_verbosity=debug", "--listen-host", "0.0.0.0", "--set", "listen_port=0"])
+    assert "termlog_verbosity=warn" not in became
+    assert became.count("--listen-host") == 1
+    assert "--listen-port" not in became
+    assert "http://0.0.0.0:0" in capsys.readouterr().out
+
+
+def test_relay_config_given_as_an_option_wins_over_the_environment(
+    became: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.yaml").write_text("upstreams: [{name: o, url: 'https://other.test'}]\n")
+    with pytest.raises(Became):
+        cli.main(["start", "-p", "0", "--set", f"relay_config={tmp_path}/other.yaml"])
+    assert "https://other.test" in capsys.readouterr().out
+    assert sum("relay_config" in argument for argument in became) == 1
+
+
+def test_web_listens_on_loopback_and_opens_no_browser(became: list[str], free: int) -> None:
+    with pytest.raises(Became):
+        cli.main(["web", "--web-port", "0"])
+    assert became[3].endswith("/mitmweb")
+    assert became[became.index("--web-host") + 1] == "127.0.0.1"
+    assert "web_open_browser=false" in became
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--options"], ["-h"]])
+def test_questions_go_to_mitmproxy_at_once(became: list[str], file: Path, arguments: list[str]) -> None:
+    file.write_text("nonsense: 1")
+    with pytest.raises(Became):
+        cli.main(["start", *arguments])
+    assert became[4:] == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["start", "--mode", "regular"], "--mode can't be given"),
+        (["start", "--set", "mode=regular"], "--mode can't be given"),
+        (["start", "-p", "many"], "expected a port"),
+        (["start", "-p", "65536"], "expected a port"),
+        (["start", "--listen-host", "192.0.2.1"], "is no address of this machine"),
+        (["start", "--listen-host", "relay.invalid"], "is no address to listen on"),
+        (["web", "--web-host", "0.0.0.0"], "--set web_password="),
+        (["web", "--set", "web_host="], "--set web_password="),
+        (["web", "--set", "web_host=0.0.0.0", "--set", "web_password="], "--set web_password="),
+        (["web", "-p", "9", "--web-port", "9"], "both"),
+        (["demo", "--set", "relay_config=x"], "relay_config can't be given"),
+        (["nothing"], "no such command"),
+        ([], "no such command"),
+    ],
+)
+def test_refusals_say_what_to_do(
+    became: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.setattr(ports, "claim", ports.claim if "--listen-host" in arguments else lambda *_: None)
+    assert cli.main(arguments) == 1
+    assert words in capsys.readouterr().err
+    assert not became
+
+
+def test_mitmweb_is_open_to_others_with_a_password(became: list[str]) -> None:
+    with pytest.raises(Became):
+        cli.main(["web", "--web-host", "0.0.0.0", "--web-port", "0", "--set", "web_password=x"])
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "hint"), [("start", "-p", "listen.port"), ("web", "--web-port", "--web-port")]
+)
+def test_a_taken_port_is_refused(capsys: pytest.CaptureFixture[str], command: str, flag: str, hint: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main([command, flag, str(port)]) == 1
+    said = capsys.readouterr().err
+    assert f"127.0.0.1:{port} is in use already" in said and hint in said and "another relay" not in said
+
+
+def test_a_certificate_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(_: config.Settings) -> dict[str, object]:
+        raise FileNotFoundError(2, "No such file", "cert.pem")
+
+    monkeypatch.setattr(cli, "options_for", missing)
+    assert cli.main(["start"]) == 1
+    assert "listen.tls" in capsys.readouterr().err
+
+
+# -- check
+
+
+def test_check_prints_yaml_that_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    file.write_text(
+        "upstreams: [{name: a, url: 'https://a.test/x'}, {name: b, url: 'http://b.test:81', proxy: "
+        "'http://127.0.0.1:7890'}]\nroutes: [{path: /b, upstream: b}]\n"
+    )
+    assert cli.main(["check"]) == 0
+    said = capsys.readouterr().out
+    assert "# forwards to        https://a.test/x" in said
+    assert "# /b/...             goes to http://b.test:81 by the proxy http://127.0.0.1:7890" in said
+    again = tmp_path / "again.yaml"
+    again.write_text(said)
+    assert config.describe(config.load(again, {})) == config.describe(config.load(file, {}))
+
+
+def test_check_takes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.yaml").write_text("lisen: {}")
+    assert cli.main(["check", str(tmp_path / "bad.yaml")]) == 2
+    assert "lisen" in capsys.readouterr().err
+
+
+# -- addresses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("http", "127.0.0.1", 8080), "http://127.0.0.1:8080"),
+        (("http", "::1", 80), "http://[::1]"),
+        (("https", "a.test", 443), "https://a.test"),
+        (("https", "a.test", 8443), "https://a.test:8443"),
+    ],
+)
+def test_urls(arguments: tuple[str, str, int], text: str) -> None:
+    assert ports.url(*arguments) == text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
+def test_loopback(host: str) -> None:
+    assert ports.is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "10.0.0.1", "a.test"])
+def test_not_loopback(host: str) -> None:
+    assert not ports.is_loopback(host)
+
+
+# -- the demo, for real
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demo_ends_whole(tmp_path: Path, file: Path, number: signal.Signals) -> None:
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "RELAY_CONFIG": str(file)}
+    command = [sys.executable, "-P", "-m", "addons.cli", "demo"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as demo:
+        assert demo.stdout is not None
+        lines = [demo.stdout.readline() for _ in range(3)]
+        assert "relay listens at" in lines[0] and "curl" in lines[2], lines
+        [folder] = tmp_path.glob("relay-demo-*")
+        demo.send_signal(number)
+        assert demo.wait(20) == 0
+    assert not folder.exists()
+    with pytest.raises(OSError):
+        socket.create_connection(ports.listening(_words(file)), timeout=1)
+    assert not _processes_naming(str(folder))
+
+
+def _words(file: Path) -> dict[str, object]:
+    return options.options_for(config.load(file, {}))
+
+
+def _processes_naming(text: str) -> list[str]:
+    end = time.monotonic() + 2
+    while found := [
+        line
+        for line in subprocess.run(["ps", "-Ao", "args"], capture_output=True, text=True).stdout.splitlines()
+        if text in line
+    ]:
+        if time.monotonic() > end:
+            return found
+    return []
