@@ -13,19 +13,29 @@ from mitmproxy.addons.clientplayback import ReplayHandler
 from addons import errors
 from addons.config import Upstream
 from addons.core.failures import classify
+from addons.exchange import cap_answer
 from addons.refusals import failure_error
 
 MAX_ANSWER = 1 << 20
 """Bytes of an answer to a sub-request; what is asked for fits into a thousandth."""
 
 
-async def ask(upstream: Upstream, path: str, headers: Mapping[str, str], *, timeout: float) -> http.Response:
-    """GET `path` (with its query) of `upstream`, and its whole answer.
+async def ask(
+    upstream: Upstream,
+    path: str,
+    headers: Mapping[str, str],
+    *,
+    timeout: float,
+    body: bytes = b"",
+    max_answer: int = MAX_ANSWER,
+) -> http.Response:
+    """GET `path` (with its query) of `upstream`, or POST `body` there, and its whole answer.
 
-    Raises UpstreamTimeout after `timeout` seconds and UpstreamFailed where there is no answer. Cancelled, it closes the
-    upstream connection at once.
+    Raises UpstreamTimeout after `timeout` seconds and UpstreamFailed where there is no answer, or one of more than
+    `max_answer` bytes. Cancelled, it closes the upstream connection at once.
     """
-    flow = _flow(upstream, path, headers)
+    flow = _flow(upstream, path, headers, body)
+    cap_answer(flow, max_answer)
     handler = ReplayHandler(flow, ctx.options)
     replay = asyncio.ensure_future(handler.replay())
     try:
@@ -42,12 +52,10 @@ async def ask(upstream: Upstream, path: str, headers: Mapping[str, str], *, time
                 transport.handler.cancel("relay: given up")
     if flow.error is not None or flow.response is None:
         raise failure_error(classify(flow.error.msg if flow.error else ""))
-    if len(flow.response.raw_content or b"") > MAX_ANSWER:
-        raise errors.UpstreamFailed("上游的回答过长。", "The upstream's answer is too long.")
     return flow.response
 
 
-def _flow(upstream: Upstream, path: str, headers: Mapping[str, str]) -> http.HTTPFlow:
+def _flow(upstream: Upstream, path: str, headers: Mapping[str, str], body: bytes) -> http.HTTPFlow:
     now = time.time()
     client = connection.Client(peername=("relay", 0), sockname=("relay", 0), timestamp_start=now)
     server = connection.Server(address=(upstream.host, upstream.port))
@@ -56,16 +64,18 @@ def _flow(upstream: Upstream, path: str, headers: Mapping[str, str]) -> http.HTT
     flow = http.HTTPFlow(client, server, live=False)
     flow.is_replay = "request"
     fields = {"Host": upstream.authority, "Accept": "application/json", "Accept-Encoding": "identity", **headers}
+    if body:
+        fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
     flow.request = http.Request(
         host=upstream.host,
         port=upstream.port,
-        method=b"GET",
+        method=b"POST" if body else b"GET",
         scheme=upstream.scheme.encode(),
         authority=b"",
         path=path.encode(),
         http_version=b"HTTP/1.1",
         headers=http.Headers([(name.encode(), value.encode()) for name, value in fields.items()]),
-        content=b"",
+        content=body,
         trailers=None,
         timestamp_start=now,
         timestamp_end=now,

@@ -1,40 +1,46 @@
 """Chat: a message to `/chat` goes up as a whole conversation, and its answer comes back as an envelope.
 
 1. `request` reads the message, waits until the session is free, and rewrites the flow into a chat completion.
-2. `response` folds the completion into an envelope and keeps the turn.
-3. `error` tells a failure in an envelope.
+2. `responseheaders` sees whether the answer is a stream that can be retold piece by piece.
+3. `response` keeps the turn and answers with an envelope, or ends the stream with one.
+4. `error` leaves the session as it was.
 
-Whichever of the last two comes, the session is free again: each flow has exactly one of them. A turn is kept when its
-answer is whole; an answer that upstream ended for its length is whole in this sense, a broken one is not. Whatever else
-happens, the session stays as it was.
+Whichever of the last two comes, the session is free again: each flow has exactly one of them.
+
+The rule for answers that were cut off: one that upstream ended for its length (finish_reason `length`) is what there
+is, and is kept as a turn. One whose connection broke is not an answer: its turn is dropped, and the break reaches the
+client.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mitmproxy import connection, http
 
 from addons import errors
 from addons.answers import dress, error_response, json_response, refuse
+from addons.ask import ask
 from addons.config import Settings
-from addons.core import chat, envelope
+from addons.core import chat, envelope, sessions
 from addons.core.completion import Completion
 from addons.core.failures import ANSWER_TIMEOUT
-from addons.core.sessions import Session, Turn, window
-from addons.decoding import TooLong, content_of, decode
-from addons.exchange import Exchange, Kind, of, ongoing
-from addons.refusals import refusal
+from addons.core.retelling import Retelling, last_event
+from addons.core.sessions import Session, Turn
+from addons.decoding import TooLong, decode
+from addons.exchange import Exchange, Kind, cap_answer, of, ongoing
+from addons.folding import completion_of, is_too_long, words
+from addons.queueing import enter, no_store
 from addons.store import SessionStore, StoreError
-from addons.turnstile import Full, Turnstile
+from addons.turnstile import Gates
 from addons.wire import cut_upstream, declared_length, point
 
 logger = logging.getLogger(__name__)
 
-MAX_DECODED = 64 << 20
-"""Bytes of an upstream's answer once decoded; one that compresses so well is an attack."""
+_SSE = "text/event-stream"
 
 
 @dataclass
@@ -43,27 +49,49 @@ class Pending:
 
     key: str
     owner: str
+    message: chat.Incoming
     session: Session
-    content: str
     model: str
+    system: str | None
+    params: Mapping[str, object]
+    sent: Sequence[Turn]
+    """The earlier turns that went up with it."""
     leave: Callable[[], None]
     """Frees the session; does nothing the second time."""
-    timer: asyncio.TimerHandle | None = None
+    deadline: float
+    """When the answer has to be there, on the loop's clock."""
+    timer: asyncio.TimerHandle | None = field(default=None)
+    retelling: Retelling | None = None
+
+    def body(self) -> bytes:
+        """The completion request."""
+        messages = sessions.messages(self.sent, system=self.system, content=self.message.content)
+        return chat.completion_request(self.model, self.params, messages, stream=self.message.stream)
+
+    def request(self, completion: Completion) -> sessions.Request:
+        """What was asked, and what upstream counted, for the tokens of earlier turns."""
+        prefix = json.dumps([self.model, self.system, dict(self.params)], sort_keys=True, default=str)
+        counted = completion.usage.prompt_tokens if completion.usage else None
+        return sessions.Request(hashlib.sha256(prefix.encode()).hexdigest()[:16], len(self.sent), counted or None)
+
+    def settle(self) -> None:
+        """Free the session."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.leave()
 
 
 class Chat:
     """Answers `chat.paths`."""
 
-    def __init__(self, settings: Settings, store: SessionStore) -> None:
-        self.settings = settings
+    def __init__(self, store: SessionStore, gates: Gates) -> None:
         self.store = store
-        self.turnstile = Turnstile()
-        self._waiting: dict[str, set[asyncio.Task[None]]] = {}
+        self.gates = gates
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Bound what is to be read."""
         exchange = ongoing(flow, Kind.CHAT)
-        if exchange is None:
+        if exchange is None or "session_id" in exchange.notes:
             return
         limit = exchange.settings.chat.max_body
         if flow.request.method != "POST":
@@ -71,115 +99,146 @@ class Chat:
         elif (declared_length(flow.request) or 0) > limit:
             refuse(flow, exchange, errors.TooLarge(f"请求体超过 {limit} 字节。", f"The body is over {limit} bytes."))
         exchange.body_cap = limit
-        exchange.answer_cap = exchange.settings.chat.max_answer
+        cap_answer(flow, exchange.settings.chat.max_answer)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Turn the message into a completion request, once its session is free."""
         exchange = ongoing(flow, Kind.CHAT)
-        if exchange is None:
+        if exchange is None or "session_id" in exchange.notes:
             return
         try:
             message = _read(flow.request, exchange.settings)
-            await self._expand(flow, exchange, message)
+            key, owner = self.store.key(message.api_key, message.session_id)
+            leave = await enter(self.gates, flow, key, exchange.settings.chat.max_waiting)
+            try:
+                session = await self._session(key, message, exchange.settings)
+                pending = _expand(exchange, message, session, (key, owner), leave)
+            except BaseException:
+                leave()
+                raise
         except errors.RelayError as error:
             refuse(flow, exchange, error)
+            return
+        exchange.notes["chat"] = pending
+        _rewrite(flow, exchange, pending)
+        limit = exchange.settings.chat.timeout
+        pending.timer = asyncio.get_running_loop().call_later(limit, _give_up, flow, exchange)
 
-    async def _expand(self, flow: http.HTTPFlow, exchange: Exchange, message: chat.Incoming) -> None:
-        settings = exchange.settings.chat
-        key, owner = self.store.key(message.api_key, message.session_id)
-        leave = await self._enter(flow.client_conn, key, settings.max_waiting)
+    async def _session(self, key: str, message: chat.Incoming, settings: Settings) -> Session:
+        if message.reset:
+            return Session()
         try:
-            session = await self.store.load(key, settings.session_ttl)
+            return await self.store.load(key, settings.chat.session_ttl)
         except StoreError as error:
-            leave()
-            raise _no_store(error) from None
-        except BaseException:
-            leave()
-            raise
-        model = exchange.upstream.model or settings.model
-        pending = exchange.notes["chat"] = Pending(key, owner, session, message.content, model, leave)
-        messages = window(
-            session,
-            system=settings.system,
-            content=message.content,
-            max_turns=settings.context.max_turns,
-            max_tokens=settings.context.max_tokens,
-        )
-        _rewrite(flow, exchange, message.api_key, chat.completion_request(model, settings.params, messages))
-        pending.timer = asyncio.get_running_loop().call_later(settings.timeout, _give_up, flow, exchange)
-
-    async def _enter(self, client: connection.Client, key: str, max_waiting: int) -> Callable[[], None]:
-        waiting = asyncio.ensure_future(self.turnstile.enter(key, max_waiting))
-        self._waiting.setdefault(client.id, set()).add(waiting)
-        try:
-            await waiting
-        except Full:
-            raise errors.Busy(
-                "该会话有太多消息正在等待,请稍后再试。",
-                "Too many messages of this session are waiting: send the next one when the last is answered.",
-            ) from None
-        except asyncio.CancelledError:
-            if waiting.cancelled():
-                raise errors.Unavailable("客户端已断开。", "The client has left.") from None
-            raise
-        finally:
-            tasks = self._waiting[client.id]
-            tasks.discard(waiting)
-            if not tasks:
-                del self._waiting[client.id]
-        turnstile, left = self.turnstile, False
-
-        def leave() -> None:
-            nonlocal left
-            if not left:
-                left = True
-                turnstile.leave(key)
-
-        return leave
+            raise no_store(error) from None
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Whoever leaves while waiting gives up its place. What is under way upstream ends in `error`."""
-        for task in list(self._waiting.get(client.id, ())):
-            task.cancel()
+        self.gates.client_left(client.id)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Retell a stream piece by piece; everything else is read whole first."""
+        exchange = of(flow)
+        pending = _pending(exchange)
+        response = flow.response
+        if exchange is None or pending is None or response is None or not pending.message.stream:
+            return
+        content_type = response.headers.get("content-type", "").lower()
+        encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
+        if response.status_code != 200 or encoded or not content_type.startswith(_SSE):
+            return
+        retelling = pending.retelling = Retelling(exchange.settings.chat.max_answer)
+        exchange.committed = True
+        _stream_headers(flow, response)
+        dress(response, exchange)
+
+        def tell(chunk: bytes) -> bytes | list[bytes]:
+            told = retelling.feed(chunk) if chunk else b""
+            if retelling.overflowed:
+                cut_upstream(flow, "relay: the answer is over chat.max_answer")
+            return told or []
+
+        response.stream = tell
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Keep the turn, answer with an envelope, free the session."""
         exchange = of(flow)
-        pending = exchange.notes.pop("chat", None) if exchange is not None else None
+        pending = _pending(exchange)
         if exchange is None or pending is None:
             return
+        del exchange.notes["chat"]
         try:
-            if not exchange.refused:
+            if pending.retelling is not None:
+                await self._end_stream(flow, exchange, pending, pending.retelling)
+            elif not exchange.refused:
                 await self._fold(flow, exchange, pending)
         finally:
-            _settle(pending)
+            pending.settle()
+
+    async def _end_stream(
+        self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending, retelling: Retelling
+    ) -> None:
+        completion = retelling.completion
+        if retelling.overflowed or (not retelling.whole and completion.error is None):
+            flow.kill()  # a break for the client: no false end
+            return
+        try:
+            said = await self._keep(exchange, pending, completion)
+        except errors.RelayError as error:
+            said = error.envelope()
+        exchange.tail = last_event(said)
 
     async def _fold(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
+        response = flow.response
         try:
-            text = _text_of(flow, pending.model)
-            turn = Turn(pending.content, text)
-            session = pending.session.with_turn(turn, exchange.settings.chat.context.max_turns)
-            await self.store.save(pending.key, pending.owner, session)
-            answer = json_response(envelope.dumps(200, envelope.SUCCESS, text))
+            if response is not None and pending.sent and is_too_long(response):
+                response = await _retry(exchange, pending)
+            said = await self._keep(exchange, pending, completion_of(response, pending.model))
+            answer = json_response(said)
+            if pending.message.stream:
+                answer = http.Response.make(200, last_event(said), {"Content-Type": f"{_SSE}; charset=utf-8"})
         except errors.RelayError as error:
             answer = error_response(Kind.CHAT, error)
-        except StoreError as error:
-            answer = error_response(Kind.CHAT, _no_store(error))
         dress(answer, exchange)
         flow.response = answer
+
+    async def _keep(self, exchange: Exchange, pending: Pending, completion: Completion) -> bytes:
+        """Store the turn; the envelope that tells its text."""
+        text = words(completion, pending.model)
+        counted = completion.usage.completion_tokens if completion.usage else None
+        content = pending.message.content
+        turn = Turn(content, text, sessions.answer_tokens(content, counted))
+        keep = exchange.settings.chat.context.max_turns
+        session = pending.session.with_turn(turn, pending.request(completion), keep)
+        try:
+            await self.store.save(pending.key, pending.owner, session)
+        except StoreError as error:
+            raise no_store(error) from None
+        return envelope.dumps(200, envelope.SUCCESS, text)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Free the session; the turn is dropped. The answer is the business of Faults."""
         exchange = of(flow)
-        pending = exchange.notes.pop("chat", None) if exchange is not None else None
-        if pending is not None:
-            _settle(pending)
+        pending = _pending(exchange)
+        if exchange is not None and pending is not None:
+            del exchange.notes["chat"]
+            pending.settle()
 
 
-def _settle(pending: Pending) -> None:
-    if pending.timer is not None:
-        pending.timer.cancel()
-    pending.leave()
+def read_body(request: http.Request, limit: int) -> bytes:
+    """A request's body, decoded, of at most `limit` bytes. Raises RelayError."""
+    try:
+        return decode(request.raw_content or b"", request.headers.get("content-encoding", ""), limit)
+    except TooLong:
+        raise errors.TooLarge(
+            f"请求体解压后超过 {limit} 字节。", f"The body is over {limit} bytes when decoded."
+        ) from None
+    except ValueError:
+        raise errors.BadRequest("请求体无法解压。", "The body can't be decompressed: check Content-Encoding.") from None
+
+
+def _pending(exchange: Exchange | None) -> Pending | None:
+    return exchange.notes.get("chat") if exchange is not None else None
 
 
 def _give_up(flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -193,66 +252,66 @@ def _give_up(flow: http.HTTPFlow, exchange: Exchange) -> None:
 
 def _read(request: http.Request, settings: Settings) -> chat.Incoming:
     bounds = chat.Bounds(settings.chat.max_api_key, settings.chat.max_session_id, settings.chat.max_content)
-    limit = settings.chat.max_body
+    body = read_body(request, settings.chat.max_body)
     try:
-        body = decode(request.raw_content or b"", request.headers.get("content-encoding", ""), limit)
-    except TooLong:
-        raise errors.TooLarge(
-            f"请求体解压后超过 {limit} 字节。", f"The body is over {limit} bytes when decoded."
-        ) from None
-    except ValueError:
-        raise errors.BadRequest("请求体无法解压。", "The body can't be decompressed: check Content-Encoding.") from None
-    try:
-        return chat.read(body, chat.read_bearer(request.headers.get("authorization", "")), bounds)
+        return chat.read(body, chat.read_bearer(request.headers.get("authorization", "")), bounds, settings.chat.allow)
     except chat.Invalid as error:
         raise errors.BadRequest(error.zh, str(error)) from None
 
 
-def _rewrite(flow: http.HTTPFlow, exchange: Exchange, api_key: str, body: bytes) -> None:
+def _expand(
+    exchange: Exchange, message: chat.Incoming, session: Session, names: tuple[str, str], leave: Callable[[], None]
+) -> Pending:
+    settings = exchange.settings.chat
+    options = dict(message.options)
+    model = str(options.pop("model", None) or exchange.upstream.model or settings.model)
+    system = options.pop("system", None)
+    system = system if isinstance(system, str) else settings.system
+    sent = sessions.window(
+        session,
+        system=system,
+        content=message.content,
+        max_turns=settings.context.max_turns,
+        max_tokens=settings.context.max_tokens,
+    )
+    params = {**settings.params, **options}
+    deadline = asyncio.get_running_loop().time() + settings.timeout
+    return Pending(*names, message, session, model, system, params, sent, leave, deadline)
+
+
+_COMPLETIONS = "/v1/chat/completions"
+
+
+def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request = flow.request
-    request.method = "POST"
     request.headers.clear()
-    point(flow, exchange.upstream, f"{exchange.upstream.prefix}/v1/chat/completions")
-    request.headers["Authorization"] = f"Bearer {api_key}"
+    point(flow, exchange.upstream, exchange.upstream.prefix + _COMPLETIONS)
+    request.headers["Authorization"] = f"Bearer {pending.message.api_key}"
     request.headers["Content-Type"] = "application/json"
-    request.headers["Accept"] = "application/json"
+    request.headers["Accept"] = _SSE if pending.message.stream else "application/json"
     request.headers["Accept-Encoding"] = "identity"
-    request.content = body
+    request.content = pending.body()
     request.trailers = None
 
 
-def _text_of(flow: http.HTTPFlow, model: str) -> str:
-    """The model's words. Raises the RelayError that tells why there are none."""
-    if flow.response is None:
-        raise errors.UpstreamFailed("上游没有回答。", "The upstream did not answer.")
-    body = content_of(flow.response, MAX_DECODED)
-    if flow.response.status_code != 200:
-        raise refusal(flow.response.status_code, body, model=model)
-    try:
-        completion = Completion.from_json(json.loads(body), max_text=len(body))
-    except (ValueError, RecursionError):
-        raise errors.UpstreamFailed(
-            "上游的回答不是 JSON:请检查 relay.yaml 中的 upstreams[].url。",
-            "The upstream's answer is not JSON: check upstreams[].url in relay.yaml.",
-        ) from None
-    if completion.error is not None:
-        raise refusal(200, body, model=model)
-    if completion.text:
-        return completion.text
-    if completion.refusal:
-        raise errors.Forbidden(
-            f"模型拒绝回答:{completion.refusal}", f"The model refused to answer: {completion.refusal}", code="refused"
-        )
-    if completion.tool_calls:
-        raise errors.UpstreamFailed(
-            "模型要求调用工具,而不是给出文字:请从 chat.params 中去掉 tools。",
-            "The model called a tool instead of answering in words: take tools out of chat.params.",
-        )
-    raise errors.UpstreamFailed("模型没有给出任何文字。", "The model answered without any text.")
-
-
-def _no_store(error: StoreError) -> errors.Unavailable:
-    logger.error(f"sessions can't be kept: {error}")
-    return errors.Unavailable(
-        "中转服务暂时无法保存会话。", "This relay can't keep sessions just now; its log says why."
+async def _retry(exchange: Exchange, pending: Pending) -> http.Response:
+    """Ask once more with half the earlier turns: the caller hears nothing of the first refusal."""
+    pending.sent = pending.sent[(len(pending.sent) + 1) // 2 :]
+    messages = sessions.messages(pending.sent, system=pending.system, content=pending.message.content)
+    return await ask(
+        exchange.upstream,
+        exchange.upstream.prefix + _COMPLETIONS,
+        {"Authorization": f"Bearer {pending.message.api_key}"},
+        timeout=max(pending.deadline - asyncio.get_running_loop().time(), 1.0),
+        body=chat.completion_request(pending.model, pending.params, messages),
+        max_answer=exchange.settings.chat.max_answer,
     )
+
+
+def _stream_headers(flow: http.HTTPFlow, response: http.Response) -> None:
+    response.headers.clear()
+    response.headers["Content-Type"] = f"{_SSE}; charset=utf-8"
+    response.headers["X-Accel-Buffering"] = "no"
+    response.headers["Cache-Control"] = "no-cache"
+    if flow.request.http_version == "HTTP/1.1":
+        response.headers["Transfer-Encoding"] = "chunked"

@@ -142,6 +142,20 @@ class Chat(_Section):
     max_body: kinds.Size = 64 * 1024
     max_answer: kinds.Size = 4 * 1024**2
     timeout: kinds.Duration = 300.0
+    allow: Annotated[tuple[kinds.Text, ...], kinds.Items] = (
+        "model",
+        "system",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "max_completion_tokens",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "reasoning_effort",
+        "response_format",
+    )
     context: Annotated[Context, _OrEmpty] = Field(default_factory=Context)
 
 
@@ -159,6 +173,7 @@ class Store(_Section):
     kind: Annotated[Literal["shelve"], kinds.one_of("shelve")] = "shelve"
     path: kinds.FilePath = Path(".relay")
     max_sessions: Annotated[int, kinds.whole_number(1)] = 100_000
+    max_sessions_per_key: Annotated[int, kinds.whole_number(1)] = 1000
 
 
 class Limits(_Section):
@@ -254,7 +269,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(tree, context=context)
     except ValidationError as error:
-        found = config_check.misfits(Settings, error, tree)
+        found = config_check.misfits(Settings, error)
     found += config_check.crossings(tree, Settings().model_dump())
     unread = {problem.path for problem in problems if problem.value}  # what stands there now is only a stopgap
     problems += [problem for problem in found if problem.path not in unread]

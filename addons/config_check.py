@@ -1,6 +1,7 @@
 """What does not fit in a tree read from relay.yaml, put into plain words."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,9 +13,10 @@ from addons.config_yaml import FromEnviron
 
 OFFICIAL = ("/v1", "/dashboard")
 OWN = ("/healthz", "/readyz", "/metrics")
+_SECRET = re.compile(r"key|token|secret|pass|auth", re.IGNORECASE)
 
 
-def misfits(model: type[BaseModel], error: ValidationError, tree: Any) -> list[Problem]:
+def misfits(model: type[BaseModel], error: ValidationError) -> list[Problem]:
     """pydantic's findings as problems."""
     return [
         Problem(dotted(where), show(given), _expected(model, where, kind, reason))
@@ -24,8 +26,12 @@ def misfits(model: type[BaseModel], error: ValidationError, tree: Any) -> list[P
 
 def _findings(error: ValidationError) -> Iterator[tuple[Location, str, Any, str]]:
     for each in error.errors(include_url=False):
-        given = None if each["type"] == "missing" else each["input"]
-        yield each["loc"], each["type"], given, str(each.get("ctx", {}).get("error", ""))
+        where, kind, given = each["loc"], each["type"], each["input"]
+        if kind == "missing":
+            given = None
+        if kind == "extra_forbidden" and _SECRET.search(str(where[-1])):
+            given = "***"  # api_key: and the like, which relay.yaml has no place for
+        yield where, kind, given, str(each.get("ctx", {}).get("error", ""))
 
 
 def _expected(model: type[BaseModel], where: Location, kind: str, reason: str) -> str:
@@ -46,10 +52,10 @@ def _expected(model: type[BaseModel], where: Location, kind: str, reason: str) -
 def _no_such_key(model: type[BaseModel], where: Location) -> str:
     key = str(where[-1])
     known = list(_model_at(model, where[:-1]).model_fields)
-    near = difflib.get_close_matches(key.lower(), known, n=1)
+    elsewhere = [path for path in _all_keys(model, ()) if path[-1] == key]
+    near = difflib.get_close_matches(key[:40].lower(), known, n=1, cutoff=0.8 if elsewhere else 0.6)
     if near:
         return f"there is no such key; did you mean {near[0]}?"
-    elsewhere = [path for path in _all_keys(model, ()) if path[-1] == key]
     if elsewhere:
         return f"there is no such key here; did you mean {' or '.join(map(dotted, elsewhere))}?"
     return f"there is no such key; expected one of {', '.join(known)}"
@@ -148,10 +154,15 @@ def _twice(places: Iterable[_Place], what: str) -> Iterator[Problem]:
 def _nowhere(places: Iterable[_Place], names: list[str]) -> Iterator[Problem]:
     if not names or "" in names:
         return  # the names themselves are at fault
+    known = ", ".join(show(name) for name in list(dict.fromkeys(names))[:10])
     for where, text in places:
         if text not in names:
-            near = difflib.get_close_matches(text, names, n=1)
-            known = f"did you mean {show(near[0])}?" if near else f"expected one of {', '.join(map(show, names))}"
+            near = difflib.get_close_matches(text[:40], names, n=1)
+            known = (
+                f"did you mean {show(near[0])}?"
+                if near
+                else f"expected one of {', '.join(map(show, list(dict.fromkeys(names))[:10]))}"
+            )
             yield Problem(dotted(where), show(text), f"there is no upstream of this name; {known}")
 
 

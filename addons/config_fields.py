@@ -183,10 +183,8 @@ def _readable_file(path: Path, info: ValidationInfo) -> Path:
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        # Without the path, which the environment may have supplied; it is shown where it is not.
-        raise ValueError(
-            f"expected a file that can be read, its path relative to relay.yaml: {error.strerror}"
-        ) from None
+        # Without the path: it may come from the environment. Where it does not, it is shown as the value given.
+        raise ValueError(f"expected a file that can be read; {error.strerror} (from relay.yaml's folder)") from None
     return path
 
 

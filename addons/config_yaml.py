@@ -30,7 +30,7 @@ _FLOAT = re.compile(
 )
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
-_REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:[^}$]|\$(?!\{))*+))?\})?")
 
 
 def _to_int(text: str) -> int:
@@ -120,7 +120,8 @@ class _Builder:
         self._built = 0
 
     def build(self, node: yaml.Node, where: Location) -> Any:
-        self._built += 1
+        # A text counts by its length as well, since an alias may repeat a long one.
+        self._built += 1 + (len(node.value) // 64 if isinstance(node, yaml.ScalarNode) else 0)
         if self._built > MAX_NODES or len(where) > MAX_DEPTH:
             raise _Refused(f"expected at most {MAX_NODES} keys and values and {MAX_DEPTH} levels, aliases followed")
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
@@ -157,32 +158,34 @@ class _Builder:
         return self._wrong(where, f"{node.tag.removeprefix(_TAG)} {node.value}", "expected a value without a tag")
 
     def _text(self, written: str, where: Location) -> str:
-        """The text with its references resolved; an unset name counts as empty, its problem being noted."""
-        problems = len(self.problems)
-        supplied = False
+        """The text with its references resolved. What cannot be is left out, and noted once."""
+        unset: list[str] = []
+        broken = supplied = False
 
         def resolve(match: re.Match[str]) -> str:
-            nonlocal supplied
-            if match[0] == "$${":
+            nonlocal broken, supplied
+            name, default = match["name"], match["default"]
+            if name is None:
+                broken |= match[0] != "$${"
                 return "${"
-            if match["name"] is None:
-                self._wrong(where, written, "expected ${NAME} or ${NAME:-default}; for a plain ${ write $${")
-                return ""
-            value = self._environ.get(match["name"])
-            if match["default"] is not None and not value:
-                return match["default"]
+            value = self._environ.get(name)
+            if default is not None and not value:
+                return str(default)
             supplied = True
             if value is None:
-                name = match["name"]
-                advice = f"set it, or write ${{{name}:-default}}"
-                self._wrong(where, written, f"{name} is not set in the environment; {advice}")
+                unset.append(name)
             return value or ""
 
         text = _REFERENCE.sub(resolve, written)
+        if broken:
+            self._wrong(where, written, "expected ${NAME} or ${NAME:-default}; for a plain ${ write $${")
+        elif unset:
+            advice = f"set it, or write ${{{unset[0]}:-default}}"
+            self._wrong(where, written, f"{unset[0]} is not set in the environment; {advice}")
+        elif not _encodable(text):
+            self._wrong(where, written, "expected text that can be written in UTF-8")
         match = _REFERENCE.fullmatch(written)
         whole = match is not None and match["name"] is not None
-        if not _encodable(text) and problems == len(self.problems):
-            self._wrong(where, written if supplied else None, "expected text that can be written in UTF-8")
         return FromEnviron(text, written, whole=whole, supplied=supplied) if supplied or whole else text
 
     def _wrong(self, where: Location, value: str | None, expected: str) -> None:

@@ -10,8 +10,9 @@ since a reload of the addons starts from the method that was wrapped first.
 3. Bodies. A body that relay holds is bounded while it is read, not when it has been.
 4. Connects. A keep-alive client may ask again after a failed connect. As it stands mitmproxy repeats the first failure
    for as long as the client's connection lives.
-5. Records. What `flow.response` says once the `response` hook is over may differ from what is sent, so that a record
-   can be clean of keys and the answer whole.
+5. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that a
+record
+   can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.
 6. Heads. A request head that grows without end is cut off, and whoever trickles one can be timed.
 """
 
@@ -37,7 +38,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook, HttpResponseHook
 
 from addons import errors
-from addons.exchange import of
+from addons.exchange import answer_cap, of
 
 WRITTEN_FOR = "12.2.3"
 BODY_TOO_LARGE = "relay: body over its limit"
@@ -172,27 +173,39 @@ def _answer_early(stock: Any, stream: HttpStream) -> Commands:
 def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Commands:
     exchange = of(stream.flow)
     held = stream.request_body_buf if request else stream.response_body_buf
-    cap = None if exchange is None else exchange.body_cap if request else exchange.answer_cap
-    if exchange is None or cap is None or len(held) <= cap:
+    cap = (exchange.body_cap if exchange is not None else None) if request else answer_cap(stream.flow)
+    if cap is None or len(held) <= cap:
         return (yield from stock(stream, request))
     held.clear()
     if request:
+        yield from _refuse_body(stream, cap)
+    else:
+        yield from _refuse_answer(stream, cap)
+    return True
+
+
+def _refuse_body(stream: HttpStream, cap: int) -> Commands:
+    exchange = of(stream.flow)
+    stream.flow.error = mflow.Error(BODY_TOO_LARGE)
+    if exchange is not None:
         exchange.fault = errors.TooLarge(f"请求体超过 {cap} 字节。", f"The request body is over {cap} bytes.")
-        stream.flow.error = mflow.Error(BODY_TOO_LARGE)
-        yield HttpErrorHook(stream.flow)
-        if exchange.substitute is not None:
-            exchange.substitute.headers["Connection"] = "close"
-            yield from _send_whole(stream, exchange.substitute)
-        stream.client_state = stream.state_errored
-        stream.flow.live = False
-        return True
-    exchange.fault = errors.UpstreamFailed("上游的回答过长。", f"The upstream's answer is over {cap} bytes.")
+        exchange.client_closes = True  # the rest of the body is still coming, and nobody wants it
+    yield HttpErrorHook(stream.flow)
+    if exchange is not None and exchange.substitute is not None:
+        yield from _send_whole(stream, exchange.substitute)
+    stream.client_state = stream.state_errored
+    stream.flow.live = False
+
+
+def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
+    exchange = of(stream.flow)
+    if exchange is not None:
+        exchange.fault = errors.UpstreamFailed("上游的回答过长。", f"The upstream's answer is over {cap} bytes.")
     yield commands.CloseConnection(stream.context.server)
     yield from stream.handle_protocol_error(
         ResponseProtocolError(stream.stream_id, BODY_TOO_LARGE, ErrorCode.GENERIC_SERVER_ERROR)
     )
     stream.server_state = stream.state_errored
-    return True
 
 
 # 4. Connects
@@ -205,7 +218,7 @@ def _forget_failed_connects(stock: Any, layer: HttpLayer, event: Any, **kwargs: 
     yield from stock(layer, event, **kwargs)
 
 
-# 5. Records
+# 5. Records and tails
 
 
 def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: Any) -> Commands:
@@ -218,7 +231,11 @@ def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: A
             break
         reply = yield command
         exchange = of(stream.flow)
-        if isinstance(command, HttpResponseHook) and exchange is not None and exchange.wire is not None:
+        if not isinstance(command, HttpResponseHook) or exchange is None:
+            continue
+        if exchange.tail and stream.flow.error is None:
+            yield SendHttp(ResponseData(stream.stream_id, exchange.tail), stream.context.client)
+        if exchange.wire is not None:
             # From here to the end of this generator nobody else runs: it yields no hook any more.
             record, stream.flow.response = stream.flow.response, exchange.wire
     if record is not None:

@@ -17,6 +17,7 @@ from addons.config import Settings, Upstream
 from addons.errors import RelayError
 
 _ATTRIBUTE = "relay_exchange"
+_CAP = "relay_answer_cap"
 
 
 class Kind(enum.Enum):
@@ -59,8 +60,8 @@ class Exchange:
     """What is sent, where the record was cleaned before: `flow.response` is then the record."""
     body_cap: int | None = None
     """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
-    answer_cap: int | None = None
-    """Bytes of an answer that may be held."""
+    tail: bytes = b""
+    """What a streamed answer still says when its `response` hook is over."""
     id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
     started: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""
@@ -85,3 +86,13 @@ def ongoing(flow: http.HTTPFlow, *kinds: Kind) -> Exchange | None:
     if exchange is None or exchange.refused or flow.response is not None or flow.error is not None:
         return None
     return exchange if exchange.kind in kinds else None
+
+
+def cap_answer(flow: http.HTTPFlow, cap: int) -> None:
+    """Hold no more than `cap` bytes of the answer to `flow`, a client's or a sub-request."""
+    setattr(flow, _CAP, cap)
+
+
+def answer_cap(flow: http.HTTPFlow) -> int | None:
+    """Bytes of an answer that may be held; None where nobody has set a bound."""
+    return getattr(flow, _CAP, None)

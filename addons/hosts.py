@@ -5,6 +5,7 @@ given a real one. So whatever fails before that, nothing reaches an upstream.
 """
 
 from base64 import b64encode
+from urllib.parse import unquote
 
 from mitmproxy import http
 
@@ -34,13 +35,17 @@ class Hosts:
         request = flow.request
         target = paths.resolve(request.path, tuple(self.routes))
         upstream = self.routes[target.route] if target.route else self.settings.upstreams[0]
-        kind = self.own.get(target.path, Kind.PASS)
+        session_id = self._session_path(target.path)
+        kind = Kind.PASS if session_id is None else Kind.CHAT
+        kind = self.own.get(target.path, kind)
         websocket = _is_websocket(request)
         up = headers.upward(request.headers.fields, websocket=websocket)
         exchange = attach(
             flow,
             Exchange(self.settings, upstream, kind, target.path, origin=up.origin, client_closes=up.closes),
         )
+        if session_id is not None:
+            exchange.notes["session_id"] = _unquoted(session_id)
         if kind is Kind.PASS and not _served(target):
             exchange.kind = Kind.OWN
             refuse(flow, exchange, _unknown_path(target.path, self.settings))
@@ -48,6 +53,11 @@ class Hosts:
         request.headers.fields = up.fields
         if kind is Kind.PASS:
             point(flow, upstream, upstream.prefix + target.path + target.query)
+
+    def _session_path(self, path: str) -> str | None:
+        """The session id in `/chat/{sessionId}`, still encoded; None for other paths."""
+        folder, slash, name = path.rpartition("/")
+        return name if slash and name and self.own.get(folder) is Kind.CHAT else None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Clean an answer's headers, upstream's or relay's own."""
@@ -67,6 +77,13 @@ class Hosts:
             if upstream.proxy_auth and (upstream.host, upstream.port) == (flow.request.host, flow.request.port):
                 token = b64encode(upstream.proxy_auth.encode()).decode()
                 flow.request.headers["Proxy-Authorization"] = f"Basic {token}"
+
+
+def _unquoted(text: str) -> str | None:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return None
 
 
 def _served(target: paths.Target) -> bool:

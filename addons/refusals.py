@@ -21,41 +21,36 @@ def refusal(status: int, body: bytes, *, model: str | None = None) -> errors.Rel
     """
     code, kind, said = _read(body)
     words = f"{code} {kind} {said}".lower()
-    told_zh = f" 上游说:{said}" if said else ""
-    told_en = f" Upstream says: {said}" if said else ""
+    told = f" (上游 upstream: {said})" if said else ""
     if status == 200:
         status = _status_in_words(words)
     if status == 401:
-        return errors.Unauthorized(f"apiKey 无效或已被拒绝。{told_zh}", f"The key was refused: check apiKey.{told_en}")
+        return errors.Unauthorized(f"apiKey 无效或已被拒绝。", f"The key was refused: check apiKey.{told}")
     if status == 404 and model is not None:
         return errors.NotFound(
-            f"上游没有模型 {model}:请在 relay.yaml 的 chat.model 或 upstreams[].model 中更换。{told_zh}",
-            f"The upstream has no model {model}: change chat.model or upstreams[].model in relay.yaml.{told_en}",
+            f"上游没有模型 {model}:请在 relay.yaml 的 chat.model 或 upstreams[].model 中更换。",
+            f"The upstream has no model {model}: change chat.model or upstreams[].model in relay.yaml.{told}",
             code="model_not_found",
         )
     if status in (402, 429) and (status == 402 or any(sign in words for sign in _QUOTA)):
         return errors.RateLimited(
-            f"额度已用完,请充值或更换 apiKey。{told_zh}",
-            f"The key is out of quota: top it up or use another one.{told_en}",
+            f"额度已用完,请充值或更换 apiKey。",
+            f"The key is out of quota: top it up or use another one.{told}",
             code="insufficient_quota",
         )
     if status == 429:
-        return errors.RateLimited(
-            f"请求过于频繁,请稍后再试。{told_zh}", f"Rate limited: slow down and try again.{told_en}"
-        )
+        return errors.RateLimited(f"请求过于频繁,请稍后再试。", f"Rate limited: slow down and try again.{told}")
     if status == 403:
-        return errors.Forbidden(f"上游不允许此操作。{told_zh}", f"The upstream does not allow this.{told_en}")
+        return errors.Forbidden(f"上游不允许此操作。", f"The upstream does not allow this.{told}")
     if status == 413:
-        return errors.TooLarge(f"上游认为请求过大。{told_zh}", f"The upstream finds the request too large.{told_en}")
+        return errors.TooLarge(f"上游认为请求过大。", f"The upstream finds the request too large.{told}")
     if status in (408, 504):
-        return errors.UpstreamTimeout(f"上游响应超时。{told_zh}", f"The upstream timed out; try again later.{told_en}")
+        return errors.UpstreamTimeout(f"上游响应超时。", f"The upstream timed out; try again later.{told}")
     if status in (400, 422):
-        return errors.BadRequest(
-            f"上游拒绝了请求。{told_zh}", f"The upstream refused the request.{told_en}", code=code or None
-        )
+        return errors.BadRequest(f"上游拒绝了请求。", f"The upstream refused the request.{told}", code=code or None)
     return errors.UpstreamFailed(
-        f"上游出错(HTTP {status}),请稍后再试。{told_zh}",
-        f"The upstream failed (HTTP {status}); try again later.{told_en}",
+        f"上游出错(HTTP {status}),请稍后再试。",
+        f"The upstream failed (HTTP {status}); try again later.{told}",
     )
 
 

@@ -33,10 +33,12 @@ from addons.limits import Limits  # noqa: E402
 from addons.options import MODE, options_for  # noqa: E402
 from addons.own import Own  # noqa: E402
 from addons.redact import Redact  # noqa: E402
+from addons.sessions import Sessions  # noqa: E402
 from addons.sockets import Sockets  # noqa: E402
 from addons.store import SessionStore, StoreError  # noqa: E402
 from addons.streams import Streams  # noqa: E402
 from addons.sweeper import Sweeper  # noqa: E402
+from addons.turnstile import Gates  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ def chain_for(settings: config.Settings, store: SessionStore) -> Chain:
     who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last.
     """
     limits = Limits(settings)
+    gates = Gates()
     engine.install(settings.limits.header_size, limits.head_begins)
     return Chain(
         (
@@ -54,7 +57,8 @@ def chain_for(settings: config.Settings, store: SessionStore) -> Chain:
             limits,
             Cors(),
             Own(),
-            Chat(settings, store),
+            Chat(store, gates),
+            Sessions(store, gates),
             Balance(time.time),
             Streams(),
             Sockets(),
@@ -94,7 +98,8 @@ class Relay:
     def _serve(self, settings: config.Settings) -> None:
         old, store = self.chain, self.store
         if store is None or self.settings is None or settings.store != self.settings.store:
-            store = SessionStore(settings.store.path, settings.store.max_sessions, time.time)
+            kept = settings.store
+            store = SessionStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
             if self.store is not None:
                 self.store.close()
         self.chain = chain_for(settings, store)

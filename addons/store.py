@@ -60,9 +60,10 @@ class JsonShelf(shelve.Shelf[bytes]):
 class Shelf:
     """The shelf itself, for use by one thread. Times are seconds since the epoch."""
 
-    def __init__(self, folder: Path, max_sessions: int) -> None:
+    def __init__(self, folder: Path, max_sessions: int, max_per_owner: int) -> None:
         self.folder = folder
         self.max_sessions = max_sessions
+        self.max_per_owner = max_per_owner
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(folder / "lock")
         self.secret = _secret(folder / "secret")
@@ -94,6 +95,7 @@ class Shelf:
             self.sql.execute("PRAGMA secure_delete=ON")
             self.sql.execute(_LIFE)
             self.sql.execute("CREATE INDEX IF NOT EXISTS Life_at ON Life (at)")
+            self.sql.execute("CREATE INDEX IF NOT EXISTS Life_owner ON Life (owner, at)")
             if self.sql.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("file is malformed")
             self.count: int = self.sql.execute("SELECT count(*) FROM Life").fetchone()[0]
@@ -124,13 +126,18 @@ class Shelf:
             return Session()
 
     def save(self, key: str, owner: str, session: Session, now: float) -> None:
-        """Keep `session`; where there are too many, the one unused for longest makes room."""
+        """Keep `session`; where there are too many, of its owner's or in all, those unused for longest make room."""
         with self._transaction():
             known = self.sql.execute("SELECT 1 FROM Life WHERE key = ?", (key,)).fetchone() is not None
             self.shelf[key] = session.to_json()
             self.sql.execute("INSERT OR REPLACE INTO Life (key, owner, at) VALUES (?, ?, ?)", (key, owner, now))
-        if not known:
-            self.count += 1
+        if known:
+            return
+        self.count += 1
+        mine = self.sql.execute("SELECT count(*) FROM Life WHERE owner = ?", (owner,)).fetchone()[0]
+        if mine > self.max_per_owner:
+            oldest = "SELECT key FROM Life WHERE owner = ? ORDER BY at LIMIT ?"
+            self._forget(oldest, (owner, mine - self.max_per_owner))
         if self.count > self.max_sessions:
             self._forget("SELECT key FROM Life ORDER BY at LIMIT ?", (self.count - self.max_sessions,))
 
@@ -170,11 +177,11 @@ class SessionStore:
     Raises StoreError from everything that fails there.
     """
 
-    def __init__(self, folder: Path, max_sessions: int, clock: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, max_sessions: int, max_per_owner: int, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="relay-store")
         try:
-            self._shelf = self._thread.submit(_named(Shelf), folder, max_sessions).result()
+            self._shelf = self._thread.submit(_named(Shelf), folder, max_sessions, max_per_owner).result()
         except BaseException:
             self._thread.shutdown()
             raise

@@ -2,10 +2,15 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class Full(Exception):
     """As many wait before this gate as may."""
+
+
+class Left(Exception):
+    """Who waited is gone."""
 
 
 class Turnstile:
@@ -48,3 +53,37 @@ class Turnstile:
                 turn.set_result(None)
                 return
         del self._gates[key]
+
+
+class Gates:
+    """A turnstile whose waiting clients may leave."""
+
+    def __init__(self) -> None:
+        self.turnstile = Turnstile()
+        self._waiting: dict[str, set[asyncio.Task[None]]] = {}
+
+    async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
+        """Wait for the gate `key` on behalf of a client. The result frees the gate; calling it again does nothing.
+
+        Raises Full, and Left where the client has gone meanwhile.
+        """
+        waiting = asyncio.ensure_future(self.turnstile.enter(key, max_waiting))
+        self._waiting.setdefault(client, set()).add(waiting)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            if waiting.cancelled():
+                raise Left from None
+            raise
+        finally:
+            tasks = self._waiting[client]
+            tasks.discard(waiting)
+            if not tasks:
+                del self._waiting[client]
+        free = [key]
+        return lambda: self.turnstile.leave(free.pop()) if free else None
+
+    def client_left(self, client: str) -> None:
+        """Give up every place of a client."""
+        for task in list(self._waiting.get(client, ())):
+            task.cancel()

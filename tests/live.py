@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -112,6 +113,45 @@ def read_all(connection: socket.socket) -> bytes:
         while chunk := connection.recv(65536):
             received += chunk
     return bytes(received)
+
+
+def read_answer(connection: socket.socket, method: str = "GET") -> Answer:
+    """The next answer on a raw connection, which stays open. Raises http.client.HTTPException where it breaks off."""
+    response = http.client.HTTPResponse(connection, method=method)
+    response.begin()
+    return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+
+def answer_in(raw: bytes, method: str = "GET") -> Answer:
+    """The first answer in what came over a connection."""
+    return read_answer(cast(socket.socket, _Replay(raw)), method)
+
+
+class _Replay:
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self.raw)
+
+
+class LogWatch:
+    """What a relay prints while a test runs."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.begin = len(live.log)
+
+    @property
+    def new(self) -> str:
+        """What it has printed since."""
+        return self.live.log[self.begin :]
+
+    def check(self) -> None:
+        """No traceback and no key may be among it."""
+        new = self.new
+        assert "Traceback" not in new, new
+        assert "sk-test" not in new, new
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client that shows the bytes: what it sends is what is given, and chunks are told apart as they were framed."""
+"""An HTTP/1.1 client that shows the bytes: it sends what it is given, and tells chunks apart as they were framed."""
 
 import contextlib
 import socket
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from tests.live import Live
 from tests.upstream_wire import Headers, header
 
 LINE = b"\r\n"
@@ -62,7 +61,7 @@ def chunk(data: bytes) -> bytes:
 class Client:
     """One connection."""
 
-    def __init__(self, port: int, timeout: float = 20, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, port: int, timeout: float = 8, tls: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
@@ -155,7 +154,3 @@ class Client:
             raise Broken(f"closed after {self._buffer[-80:]!r}")
         self._buffer += data
 
-
-def client(live: Live, timeout: float = 20) -> Client:
-    """A connection to relay."""
-    return Client(live.port, timeout)

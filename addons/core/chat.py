@@ -2,13 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from addons.core import lenient
 from addons.core.sessions import Message
 
 _KEY = re.compile(r"[\x21-\x7e]+")
+
+_LONGEST_MODEL = 256
+_OWN = {"apiKey", "sessionId", "content", "stream", "reset", "messages", "stream_options"}
 
 _UNREADABLE = {
     "not_utf8": ("请求体不是 UTF-8 编码。", "The body is not UTF-8"),
@@ -36,6 +39,12 @@ class Incoming:
     api_key: str
     session_id: str
     content: str
+    stream: bool = False
+    """Answer as Server-Sent Events, piece by piece."""
+    reset: bool = False
+    """Forget the session first."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of the completion request, those that relay.yaml allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +56,10 @@ class Bounds:
     content: int
 
 
-def read(body: bytes, bearer: str | None, bounds: Bounds) -> Incoming:
+def read(body: bytes, bearer: str | None, bounds: Bounds, allowed: Collection[str] = ()) -> Incoming:
     """Read a message; the key may come as bearer instead. Raises Invalid, which names the field.
 
-    Unknown fields are ignored.
+    Of further fields those in `allowed` are taken over, the others are ignored.
     """
     try:
         fields = lenient.loads_object(body)
@@ -63,7 +72,27 @@ def read(body: bytes, bearer: str | None, bounds: Bounds) -> Incoming:
         read_key(_text(fields, "apiKey", bounds.api_key)),
         _text(fields, "sessionId", bounds.session_id),
         _text(fields, "content", bounds.content),
+        _flag(fields, "stream"),
+        _flag(fields, "reset"),
+        _options(fields, allowed, bounds),
     )
+
+
+def _flag(fields: Mapping[str, object], name: str) -> bool:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise Invalid(f"{name} 应为 true 或 false。", f"{name} must be true or false.")
+    return bool(value)
+
+
+def _options(fields: Mapping[str, object], allowed: Collection[str], bounds: Bounds) -> dict[str, object]:
+    options = {
+        name: fields[name] for name in fields if name in allowed and name not in _OWN and fields[name] is not None
+    }
+    for name, longest in (("model", _LONGEST_MODEL), ("system", bounds.content)):
+        if name in options:
+            _text(options, name, longest)
+    return options
 
 
 def read_key(text: str) -> str:
@@ -96,6 +125,13 @@ def _text(fields: Mapping[str, object], name: str, longest: int) -> str:
     return value
 
 
-def completion_request(model: str, params: Mapping[str, object], messages: Sequence[Message]) -> bytes:
-    """The body of the chat completion: relay's own fields win over `params`."""
-    return json.dumps({**params, "model": model, "messages": list(messages)}).encode()
+def completion_request(
+    model: str, params: Mapping[str, object], messages: Sequence[Message], *, stream: bool = False
+) -> bytes:
+    """The body of the chat completion: relay's own fields win over `params`. A stream is asked to tell its usage."""
+    body = {**params, "model": model, "messages": list(messages)}
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    else:
+        body.pop("stream", None)
+    return json.dumps(body).encode()

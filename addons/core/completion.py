@@ -60,6 +60,10 @@ class Completion:
         """The content; None if there was none, which is not the same as an empty one."""
         return self._text.value
 
+    def news(self) -> str:
+        """The text that has come since this was called last: each piece once."""
+        return self._text.news()
+
     @property
     def refusal(self) -> str | None:
         """Why the model refused, in its words."""
@@ -119,11 +123,21 @@ class _Text:
     def __init__(self, limit: int) -> None:
         self.truncated = False
         self._room = limit
+        self._told = 0
         self._buffer: StringIO | None = None  # a list of a million one-letter deltas would weigh twenty times the text
 
     @property
     def value(self) -> str | None:
         return None if self._buffer is None else self._buffer.getvalue()
+
+    def news(self) -> str:
+        """What was added since the last call."""
+        if self._buffer is None:
+            return ""
+        self._buffer.seek(self._told)
+        piece = self._buffer.read()
+        self._told += len(piece)
+        return piece
 
     def add(self, content: object) -> None:
         """Add a string, or a list of parts with a `text` each (Mistral's reasoning models answer so)."""

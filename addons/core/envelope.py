@@ -5,7 +5,7 @@ nowhere else.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from . import money
 
@@ -16,6 +16,11 @@ SUCCESS = "执行成功"
 def dumps(code: int, message: str, data: str | None) -> bytes:
     """The envelope of /chat: `{"code": 200, "message": "执行成功", "data": "..."}`; `data` is null in errors."""
     return _object({"code": str(code), "message": _text(message), "data": _text(data)})
+
+
+def history(messages: Sequence[Mapping[str, str]], message: str = SUCCESS) -> bytes:
+    """The answer of GET /chat/{sessionId}: `data` is a list of messages, oldest first."""
+    return _object({"code": "200", "message": _text(message), "data": _text([dict(one) for one in messages])})
 
 
 def balance_ok(balance: money.Balance, detail: Mapping[str, object] | None = None, message: str = SUCCESS) -> bytes:

@@ -1,0 +1,64 @@
+"""What a completion means to the caller of `/chat`: its words, or the error that tells why there are none."""
+
+import json
+
+from mitmproxy import http
+
+from addons import errors
+from addons.core.completion import Completion
+from addons.decoding import content_of
+from addons.refusals import refusal
+
+MAX_DECODED = 64 << 20
+"""Bytes of an upstream's answer once decoded; one that compresses so well is an attack."""
+
+
+def is_too_long(response: http.Response) -> bool:
+    """Whether upstream refuses for the length of the conversation, so that a shorter one may pass."""
+    if response.status_code not in (400, 413, 422):
+        return False
+    body = content_of(response, MAX_DECODED)
+    return b"context_length_exceeded" in body or b"maximum context length" in body
+
+
+def completion_of(response: http.Response | None, model: str) -> Completion:
+    """The completion in a whole answer. Raises the RelayError that tells why there is none."""
+    if response is None:
+        raise errors.UpstreamFailed("上游没有回答。", "The upstream did not answer.")
+    body = content_of(response, MAX_DECODED)
+    if response.status_code != 200:
+        raise refusal(response.status_code, body, model=model)
+    try:
+        completion = Completion.from_json(json.loads(body), max_text=len(body))
+    except (ValueError, RecursionError):
+        raise errors.UpstreamFailed(
+            "上游的回答不是 JSON:请检查 relay.yaml 中的 upstreams[].url。",
+            "The upstream's answer is not JSON: check upstreams[].url in relay.yaml.",
+        ) from None
+    if completion.error is not None:
+        raise refusal(200, body, model=model)
+    return completion
+
+
+def words(completion: Completion, model: str) -> str:
+    """What the model said. Raises the RelayError that tells why it said nothing."""
+    if completion.error is not None:
+        raise refusal(200, json.dumps({"error": dict(completion.error)}).encode(), model=model)
+    if completion.text:
+        return completion.text
+    if completion.refusal:
+        said = completion.refusal[:500]
+        raise errors.Forbidden(f"模型拒绝回答:{said}", f"The model refused to answer: {said}", code="refused")
+    if completion.tool_calls:
+        raise errors.UpstreamFailed(
+            "模型要求调用工具,而不是给出文字:请从 chat.params 中去掉 tools。",
+            "The model called a tool instead of answering in words: take tools out of chat.params.",
+        )
+    if completion.finish_reason == "content_filter":
+        raise errors.Forbidden("内容被上游过滤。", "The upstream's content filter removed the answer.", code="filtered")
+    if completion.finish_reason == "length":
+        raise errors.UpstreamFailed(
+            "模型在给出文字之前就达到了长度上限:请增大 max_tokens。",
+            "The model met its length limit before it said a word: raise max_tokens.",
+        )
+    raise errors.UpstreamFailed("模型没有给出任何文字。", "The model answered without any text.")

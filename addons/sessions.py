@@ -1,0 +1,94 @@
+"""Sessions: `GET /chat/{sessionId}` shows a conversation, `DELETE` forgets it. The key comes as bearer."""
+
+from mitmproxy import connection, http
+
+from addons import errors
+from addons.answers import answer, json_response, refuse
+from addons.core import chat, envelope
+from addons.core.sessions import Session
+from addons.exchange import Exchange, Kind, ongoing
+from addons.queueing import enter, no_store
+from addons.store import SessionStore, StoreError
+from addons.turnstile import Gates
+
+_ALLOW = "GET, DELETE"
+
+
+class Sessions:
+    """Answers the paths of single sessions, which Hosts has told apart."""
+
+    def __init__(self, store: SessionStore, gates: Gates) -> None:
+        self.store = store
+        self.gates = gates
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Neither method has a body: none is read."""
+        exchange = _of_session(flow)
+        if exchange is None:
+            return
+        exchange.body_cap = 0
+        if flow.request.method not in ("GET", "HEAD", "DELETE"):
+            refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, _ALLOW))
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Show or forget."""
+        exchange = _of_session(flow)
+        if exchange is None:
+            return
+        try:
+            key, _ = self.store.key(*_names(flow.request, exchange))
+            if flow.request.method == "DELETE":
+                await self._forget(flow, exchange, key)
+                said = envelope.dumps(200, envelope.SUCCESS, None)
+            else:
+                session = await self.store.load(key, exchange.settings.chat.session_ttl)
+                said = envelope.history(_messages(session))
+        except errors.RelayError as error:
+            refuse(flow, exchange, error)
+        except StoreError as error:
+            refuse(flow, exchange, no_store(error))
+        else:
+            answer(flow, json_response(said))
+
+    async def _forget(self, flow: http.HTTPFlow, exchange: Exchange, key: str) -> None:
+        # A message that is being answered would bring the session back: it comes to its end first.
+        leave = await enter(self.gates, flow, key, exchange.settings.chat.max_waiting)
+        try:
+            await self.store.delete(key)
+        finally:
+            leave()
+
+    def client_disconnected(self, client: connection.Client) -> None:
+        """Give up a place in the queue."""
+        self.gates.client_left(client.id)
+
+
+def _of_session(flow: http.HTTPFlow) -> Exchange | None:
+    exchange = ongoing(flow, Kind.CHAT)
+    return exchange if exchange is not None and "session_id" in exchange.notes else None
+
+
+def _names(request: http.Request, exchange: Exchange) -> tuple[str, str]:
+    settings = exchange.settings.chat
+    key = chat.read_bearer(request.headers.get("authorization", ""))
+    session_id: str | None = exchange.notes["session_id"]
+    if key is None:
+        raise errors.Unauthorized("缺少 Authorization: Bearer sk-...。", "Send the key as Authorization: Bearer sk-...")
+    if session_id is None or len(session_id) > settings.max_session_id or len(key) > settings.max_api_key:
+        raise errors.BadRequest(
+            "sessionId 或 apiKey 无效。",
+            f"sessionId must be UTF-8, percent-encoded, of at most {settings.max_session_id} characters, "
+            f"the key of at most {settings.max_api_key}.",
+        )
+    try:
+        return chat.read_key(key), session_id
+    except chat.Invalid as error:
+        raise errors.BadRequest(error.zh, str(error)) from None
+
+
+def _messages(session: Session) -> list[dict[str, str]]:
+    return [
+        message
+        for turn in session.turns
+        for message in ({"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.assistant})
+    ]
