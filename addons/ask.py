@@ -13,7 +13,7 @@ from mitmproxy.addons.clientplayback import ReplayHandler
 from addons import errors
 from addons.config import Upstream
 from addons.core.failures import classify
-from addons.exchange import cap_answer
+from addons.exchange import cap_answer, original
 from addons.refusals import failure_error
 
 MAX_ANSWER = 1 << 20
@@ -50,9 +50,10 @@ async def ask(
         for transport in list(handler.transports.values()):
             if transport.handler is not None:
                 transport.handler.cancel("relay: given up")
-    if flow.error is not None or flow.response is None:
+    response = original(flow)
+    if flow.error is not None or response is None:
         raise failure_error(classify(flow.error.msg if flow.error else ""))
-    return flow.response
+    return response
 
 
 def _flow(upstream: Upstream, path: str, headers: Mapping[str, str], body: bytes) -> http.HTTPFlow:

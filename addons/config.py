@@ -133,7 +133,7 @@ class Chat(_Section):
     paths: Annotated[tuple[kinds.WebPath, ...], kinds.Items] = ("/chat", "/pro/chat/completions")
     model: kinds.Text = "gpt-3.5-turbo"
     system: Annotated[kinds.OptionalText, Field(repr=False)] = None
-    params: Annotated[kinds.Params, Field(repr=False)] = FrozenDict()
+    params: Annotated[kinds.Params, Field(repr=False)] = Field(default_factory=FrozenDict)
     session_ttl: kinds.Duration = 1800.0
     max_content: Annotated[int, kinds.whole_number(1)] = 1000
     max_session_id: Annotated[int, kinds.whole_number(1)] = 64
@@ -230,6 +230,9 @@ class Settings(_Section):
         """The file, None for settings that came from none."""
         return self._source
 
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        yield "source", self._source  # and nothing that the environment may have supplied: this ends up in logs
+
     def __eq__(self, other: object) -> bool:
         return self.__dict__ == other.__dict__ if isinstance(other, Settings) else NotImplemented
 
@@ -298,6 +301,15 @@ class _Dumper(yaml.SafeDumper):
 
 for _name, _pattern, _ in config_yaml.PLAIN:
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", config_yaml.whole(_pattern), None)
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes the line breaks that only Unicode knows as they are, and reads them as others.
+    style = '"' if set(text) & set("\x85\u2028\u2029") else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _text_node)
 
 
 def describe(settings: Settings) -> str:

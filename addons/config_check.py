@@ -158,12 +158,8 @@ def _nowhere(places: Iterable[_Place], names: list[str]) -> Iterator[Problem]:
     for where, text in places:
         if text not in names:
             near = difflib.get_close_matches(text[:40], names, n=1)
-            known = (
-                f"did you mean {show(near[0])}?"
-                if near
-                else f"expected one of {', '.join(map(show, list(dict.fromkeys(names))[:10]))}"
-            )
-            yield Problem(dotted(where), show(text), f"there is no upstream of this name; {known}")
+            advice = f"did you mean {show(near[0])}?" if near else f"expected one of {known}"
+            yield Problem(dotted(where), show(text), f"there is no upstream of this name; {advice}")
 
 
 def _reserved(places: Iterable[_Place]) -> Iterator[Problem]:

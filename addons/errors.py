@@ -10,7 +10,6 @@ import json
 from typing import ClassVar
 
 from addons.core import envelope as shapes
-from addons.core.secrets import scrub
 
 
 class RelayError(Exception):
@@ -35,8 +34,8 @@ class RelayError(Exception):
 
     @property
     def message(self) -> str:
-        """Both languages in one line, with anything that looks like a key taken out."""
-        return scrub(f"{self.zh} {self.en}")
+        """Both languages in one line. Whoever quotes others in it takes keys out of the quotation."""
+        return f"{self.zh} {self.en}"
 
     def openai_body(self) -> bytes:
         """The error as OpenAI's clients read it, UTF-8 JSON."""

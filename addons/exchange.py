@@ -18,6 +18,7 @@ from addons.errors import RelayError
 
 _ATTRIBUTE = "relay_exchange"
 _CAP = "relay_answer_cap"
+_ORIGINAL = "relay_original"
 
 
 class Kind(enum.Enum):
@@ -96,3 +97,13 @@ def cap_answer(flow: http.HTTPFlow, cap: int) -> None:
 def answer_cap(flow: http.HTTPFlow) -> int | None:
     """Bytes of an answer that may be held; None where nobody has set a bound."""
     return getattr(flow, _CAP, None)
+
+
+def keep_original(flow: http.HTTPFlow, response: http.Response) -> None:
+    """Keep the answer as it came beside a flow whose own one is cleaned: whoever asked needs it whole."""
+    setattr(flow, _ORIGINAL, response)
+
+
+def original(flow: http.HTTPFlow) -> http.Response | None:
+    """The answer as it came, or the flow's own where nobody has cleaned that."""
+    return getattr(flow, _ORIGINAL, flow.response)

@@ -12,6 +12,7 @@ from mitmproxy import http
 from addons.answers import dress, refuse
 from addons.config import Settings, Upstream
 from addons.core import headers, paths
+from addons.core.secrets import scrub
 from addons.errors import NotFound
 from addons.exchange import Exchange, Kind, attach, of
 from addons.wire import point
@@ -98,7 +99,7 @@ def _is_websocket(request: http.Request) -> bool:
 
 
 def _unknown_path(path: str, settings: Settings) -> NotFound:
-    shown = path if len(path) <= 80 else path[:80] + "..."
+    shown = scrub(path if len(path) <= 80 else path[:80] + "...")
     chat, balance = settings.chat.paths[0], settings.balance.paths[0]
     return NotFound(
         f"没有这个路径:{shown}。请使用 /v1/...、{chat} 或 {balance}。",

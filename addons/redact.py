@@ -13,7 +13,7 @@ from mitmproxy import http
 from addons.config import Settings
 from addons.core.secrets import fingerprint, mask
 from addons.decoding import content_of
-from addons.exchange import of
+from addons.exchange import keep_original, of
 
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key", "openai-organization-key", "proxy-authorization")
 _SIGNS = (b"sk-", b"sess-", b"rk-", b"pk-", b"bearer ")
@@ -62,12 +62,15 @@ class Redact:
 
     def _clean_response(self, flow: http.HTTPFlow, response: http.Response, keys: dict[str, str]) -> None:
         exchange = of(flow)
-        if exchange is None or exchange.sent:
+        if exchange is not None and exchange.sent:
             self._clean_message(response, keys)
             return
-        record = response.copy()
-        self._clean_message(record, keys)
-        exchange.wire, flow.response = response, record
+        flow.response = response.copy()
+        self._clean_message(flow.response, keys)
+        if exchange is not None:
+            exchange.wire = response
+        else:
+            keep_original(flow, response)
 
     def _clean_message(self, message: http.Message, keys: dict[str, str]) -> None:
         fields = []

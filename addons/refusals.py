@@ -9,8 +9,10 @@ import json
 from addons import errors
 from addons.core.completion import Completion
 from addons.core.failures import Failure
+from addons.core.secrets import scrub
 
 _SHOWN = 300
+_KEY_REFUSED = ("api_key", "api key", "apikey", "token", "unauthorized", "authentication", "令牌", "密钥")
 _QUOTA = ("quota", "billing", "balance", "credit", "余额", "额度", "欠费")
 
 
@@ -25,7 +27,7 @@ def refusal(status: int, body: bytes, *, model: str | None = None) -> errors.Rel
     if status == 200:
         status = _status_in_words(words)
     if status == 401:
-        return errors.Unauthorized(f"apiKey 无效或已被拒绝。", f"The key was refused: check apiKey.{told}")
+        return errors.Unauthorized("apiKey 无效或已被拒绝。", f"The key was refused: check apiKey.{told}")
     if status == 404 and model is not None:
         return errors.NotFound(
             f"上游没有模型 {model}:请在 relay.yaml 的 chat.model 或 upstreams[].model 中更换。",
@@ -34,20 +36,20 @@ def refusal(status: int, body: bytes, *, model: str | None = None) -> errors.Rel
         )
     if status in (402, 429) and (status == 402 or any(sign in words for sign in _QUOTA)):
         return errors.RateLimited(
-            f"额度已用完,请充值或更换 apiKey。",
+            "额度已用完,请充值或更换 apiKey。",
             f"The key is out of quota: top it up or use another one.{told}",
             code="insufficient_quota",
         )
     if status == 429:
-        return errors.RateLimited(f"请求过于频繁,请稍后再试。", f"Rate limited: slow down and try again.{told}")
+        return errors.RateLimited("请求过于频繁,请稍后再试。", f"Rate limited: slow down and try again.{told}")
     if status == 403:
-        return errors.Forbidden(f"上游不允许此操作。", f"The upstream does not allow this.{told}")
+        return errors.Forbidden("上游不允许此操作。", f"The upstream does not allow this.{told}")
     if status == 413:
-        return errors.TooLarge(f"上游认为请求过大。", f"The upstream finds the request too large.{told}")
+        return errors.TooLarge("上游认为请求过大。", f"The upstream finds the request too large.{told}")
     if status in (408, 504):
-        return errors.UpstreamTimeout(f"上游响应超时。", f"The upstream timed out; try again later.{told}")
+        return errors.UpstreamTimeout("上游响应超时。", f"The upstream timed out; try again later.{told}")
     if status in (400, 422):
-        return errors.BadRequest(f"上游拒绝了请求。", f"The upstream refused the request.{told}", code=code or None)
+        return errors.BadRequest("上游拒绝了请求。", f"The upstream refused the request.{told}", code=code or None)
     return errors.UpstreamFailed(
         f"上游出错(HTTP {status}),请稍后再试。",
         f"The upstream failed (HTTP {status}); try again later.{told}",
@@ -55,7 +57,7 @@ def refusal(status: int, body: bytes, *, model: str | None = None) -> errors.Rel
 
 
 def _status_in_words(words: str) -> int:
-    if "api_key" in words or "api key" in words or "unauthorized" in words or "authentication" in words:
+    if any(sign in words for sign in _KEY_REFUSED):
         return 401
     if any(sign in words for sign in _QUOTA) or "rate" in words:
         return 429
@@ -69,7 +71,7 @@ def _read(body: bytes) -> tuple[str, str, str]:
     except (ValueError, RecursionError):
         return "", "", ""
     code, kind, said = (error.get(name) for name in ("code", "type", "message"))
-    message = " ".join(said.split())[:_SHOWN] if isinstance(said, str) else ""
+    message = scrub(" ".join(said.split()))[:_SHOWN] if isinstance(said, str) else ""
     return code if isinstance(code, str) else "", kind if isinstance(kind, str) else "", message
 
 

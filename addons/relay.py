@@ -29,6 +29,7 @@ from addons.chat import Chat  # noqa: E402
 from addons.cors import Cors  # noqa: E402
 from addons.faults import Faults  # noqa: E402
 from addons.hosts import Hosts  # noqa: E402
+from addons.keep import Keep  # noqa: E402
 from addons.limits import Limits  # noqa: E402
 from addons.options import MODE, options_for  # noqa: E402
 from addons.own import Own  # noqa: E402
@@ -64,6 +65,7 @@ def chain_for(settings: config.Settings, store: SessionStore) -> Chain:
             Sockets(),
             Faults(),
             Redact(settings, store.secret),
+            Keep(settings),
             Sweeper(settings, store),
         )
     )

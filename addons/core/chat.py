@@ -25,11 +25,10 @@ _UNREADABLE = {
 class Invalid(ValueError):
     """A body that is no message: says in Chinese and English what is wrong with which field."""
 
-    def __init__(self, zh: str, en: str, *, too_large: bool = False) -> None:
+    def __init__(self, zh: str, en: str) -> None:
         super().__init__(en)
         self.zh = zh
         self.en = en
-        self.too_large = too_large
 
 
 @dataclass(frozen=True, slots=True)

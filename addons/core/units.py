@@ -4,7 +4,6 @@ A bare number means seconds, or bytes. Reading is strict, since `30M` or `1,5s` 
 notices until something times out. What `format_*` writes, `parse_*` reads back to the same number.
 """
 
-import math
 import re
 from decimal import Decimal
 
@@ -36,7 +35,7 @@ def parse_duration(value: object) -> float:
         seconds = value
     else:
         raise ValueError(DURATION_EXPECTED)
-    if math.isnan(seconds) or seconds < 0:
+    if not seconds >= 0:  # and not `seconds < 0`, which nan is not
         raise ValueError(DURATION_EXPECTED)
     if seconds > LONGEST:
         raise ValueError(f"expected a duration of at most {format_duration(LONGEST)}")

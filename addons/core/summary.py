@@ -1,0 +1,54 @@
+"""One exchange in one line, for the flow list."""
+
+from addons.core.reading.page import one_line, seconds
+
+_LONGEST = 200
+
+
+def summary(
+    *,
+    model: str | None = None,
+    session: str | None = None,
+    tokens_in: int | None = None,
+    tokens_out: int | None = None,
+    cached: int | None = None,
+    first_byte_ms: float | None = None,
+    duration_ms: float | None = None,
+    status: int | None = None,
+    error: str | None = None,
+    reason: str | None = None,
+) -> str:
+    """`gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s`: what is known, in this order; None is not known.
+
+    `session` is its short hash. `status` is shown from 400 on, or with an `error`: the error's code. `reason` says why
+    relay refused, or what broke.
+
+    >>> summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=12, tokens_out=48, cached=8)
+    'gpt-3.5-turbo · session 4f1c2a9e · 12 (8 cached)→48 tok'
+    >>> summary(status=429, error="insufficient_quota", reason="The key is out of quota.")
+    '429 insufficient_quota: The key is out of quota.'
+    """
+    parts = [one_line(model, 60) if model else "", f"session {one_line(session, 20)}" if session else ""]
+    parts.append(_failed(status, error, reason))
+    parts.append(_tokens(tokens_in, tokens_out, cached))
+    if first_byte_ms is not None:
+        parts.append(f"{seconds(first_byte_ms)} to first byte")
+    if duration_ms is not None:
+        parts.append(seconds(duration_ms))
+    return one_line(" · ".join(part for part in parts if part), _LONGEST)
+
+
+def _failed(status: int | None, error: str | None, reason: str | None) -> str:
+    if not error and not reason and (status is None or status < 400):
+        return ""
+    what = " ".join(one_line(str(part), 60) for part in (status, error) if part)
+    why = one_line(reason, 100) if reason else ""
+    return ": ".join(part for part in (what, why) if part)
+
+
+def _tokens(tokens_in: int | None, tokens_out: int | None, cached: int | None) -> str:
+    if tokens_in is None and tokens_out is None:
+        return ""
+    saved = f" ({cached:,} cached)" if cached else ""
+    said = "?" if tokens_in is None else f"{tokens_in:,}"
+    return f"{said}{saved} tok" if tokens_out is None else f"{said}{saved}→{tokens_out:,} tok"

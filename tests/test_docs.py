@@ -1,0 +1,341 @@
+"""The README is true: its commands print what it shows, its tables say what the settings are.
+
+1. Blocks, tables and headings are read from README.md by the few lines below.
+2. Tables of relay.yaml, codes, variables and rooms are compared with the code.
+3. What stands behind a `$` in a console block is run against one `./run.sh demo`, in the order of the page. Ids, times
+   and the demo's own port differ from run to run and are evened out; a line `...` stands for any number of lines.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from addons import cli, config, errors, ports
+from addons.config_fields import inner_types
+from tests.live import ROOT, Live, environment, eventually, free_port, started
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = "http://127.0.0.1:8080"
+REQUIRED = "required"
+LAST_OF_DEMO = "Ctrl-C ends it"
+
+
+# -- reading the page
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text without the indentation of a list it may stand in, its line."""
+
+    language: str
+    text: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command of a console block and the output under it; `before` is the block of code before that, if any."""
+
+    command: str
+    output: str
+    before: Block | None
+    line: int
+
+
+def _blocks() -> list[Block]:
+    pattern = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+    found = []
+    for match in pattern.finditer(README):
+        indent, language, text = match.groups()
+        line = README.count("\n", 0, match.start()) + 1
+        found.append(Block(language, re.sub(f"^{indent}", "", text, flags=re.MULTILINE), line))
+    return found
+
+
+BLOCKS = _blocks()
+PROSE = re.sub(r"^( *)```.*?^\1```$", "", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def _shown() -> Iterator[Shown]:
+    code = None
+    for block in BLOCKS:
+        if block.language != "console":
+            code = block
+            continue
+        for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            yield Shown(command, output.rstrip("\n"), code, block.line)
+
+
+SHOWN = list(_shown())
+
+
+def _section(title: str) -> str:
+    """The text below a heading, up to the next one of any level."""
+    match = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", PROSE, re.MULTILINE | re.DOTALL)
+    assert match, f"README.md has no heading {title!r}"
+    return match[1]
+
+
+def _rows(title: str, first: str) -> list[list[str]]:
+    """The rows of the table below a heading whose first column is called `first`."""
+    rows: list[list[str]] = []
+    for line in _section(title).splitlines():
+        cells = (
+            [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split(" | ")]
+            if line.startswith("|")
+            else []
+        )
+        if not cells:
+            if rows:
+                break
+        elif rows or cells[0] == first:
+            rows.append(cells)
+    assert len(rows) > 2, f"README.md has no table of {first!r} below {title!r}"
+    return rows[2:]
+
+
+def _at(block: Block) -> str:
+    return f"{block.language} in line {block.line}"
+
+
+def _written_in(language: str) -> list[Any]:
+    return [pytest.param(block, id=_at(block)) for block in BLOCKS if block.language == language]
+
+
+# -- relay.yaml
+
+
+def _models(field: FieldInfo) -> list[type[BaseModel]]:
+    """The sections among the types of a field."""
+    return [each for each in inner_types(field.annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
+
+
+def _leaves(model: type[BaseModel], where: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key that takes a value of its own. What is a section or null counts itself, too."""
+    for key, field in model.model_fields.items():
+        models = _models(field)
+        if not models or type(None) in inner_types(field.annotation):
+            yield where + key, field
+        for inner in models:
+            yield from _leaves(inner, f"{where}{key}.")
+
+
+def _sections() -> Iterator[tuple[str, dict[str, FieldInfo]]]:
+    for name, field in config.Settings.model_fields.items():
+        yield name, dict(_leaves(_models(field)[0]))
+
+
+@pytest.mark.parametrize(("name", "fields"), [pytest.param(*each, id=each[0]) for each in _sections()])
+def test_each_key_of_relay_yaml_is_in_its_table_with_its_default(name: str, fields: Mapping[str, FieldInfo]) -> None:
+    documented = {row[0].strip("`"): row[1].strip("`") for row in _rows(name, "key")}
+    assert list(documented) == list(fields)
+    for key, text in documented.items():
+        field = fields[key]
+        if field.is_required():
+            assert text == REQUIRED, f"{name}.{key}"
+            continue
+        kind: Any = Annotated[(field.annotation, "as the field has it", *field.metadata)]
+        value = TypeAdapter(kind).validate_python(yaml.safe_load(text))
+        assert value == field.get_default(call_default_factory=True), f"{name}.{key}"
+
+
+def test_the_limits_of_a_message_are_the_defaults() -> None:
+    chat = config.Chat()
+    limits = {"apiKey": chat.max_api_key, "sessionId": chat.max_session_id, "content": chat.max_content}
+    bounded = {row[0].strip("`"): row[2] for row in _rows("Conversations: `/chat`", "field") if row[2]}
+    assert bounded == {name: f"{most} characters" for name, most in limits.items()}
+
+
+@pytest.mark.parametrize("block", _written_in("yaml"))
+def test_each_example_of_relay_yaml_can_be_loaded(block: Block, tmp_path: Path) -> None:
+    for name in re.findall(r"\S+\.pem", block.text):
+        (tmp_path / name).touch()
+    path = tmp_path / "relay.yaml"
+    path.write_text(block.text, encoding="utf-8")
+    assert config.load(path, {}) != config.load(None, {})
+
+
+def test_keys_named_in_the_text_exist() -> None:
+    known = {f"{name}.{key}" for name, fields in _sections() for key in fields}
+    sections = "|".join(config.Settings.model_fields)
+    named = {re.sub(r"\[\]", "", key) for key in re.findall(rf"`((?:{sections})(?:\[\])?\.[a-z_.]+)`", PROSE)}
+    assert named - known - {"relay.yaml", "listen.tls", "chat.context"} == set()
+
+
+# -- errors
+
+
+def _errors() -> list[type[errors.RelayError]]:
+    return errors.RelayError.__subclasses__()
+
+
+@pytest.mark.parametrize(
+    ("title", "never"),
+    [("Conversations: `/chat`", {501}), ("The balance: `/pro/balance`", {404, 409, 413})],
+    ids=["chat", "balance"],
+)
+def test_the_codes_of_the_envelope_are_those_of_the_errors(title: str, never: set[int]) -> None:
+    documented = [int(row[0]) for row in _rows(title, "code")]
+    assert documented == sorted({200, *(error.envelope_code for error in _errors())} - never)
+
+
+def test_statuses_and_codes_of_relays_own_errors_exist() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "addons").glob("*.py"))
+    statuses = {error.code: error.status for error in _errors()}
+    for status, code, _ in _rows("Errors of relay's own", "status"):
+        code = code.strip("`")
+        if code in statuses:
+            assert statuses[code] == int(status)
+        else:
+            assert f'code="{code}"' in source
+            assert int(status) in statuses.values()
+
+
+# -- commands, variables, files, links
+
+
+def _help() -> str:
+    run = subprocess.run([ROOT / "run.sh", "help"], capture_output=True, text=True, env=environment(), check=True)
+    return run.stdout
+
+
+def test_each_command_is_in_the_table_and_none_else() -> None:
+    commands = set(re.findall(r"^(\./run\.sh(?: [a-z]+)?)(?= {2})", _help(), re.MULTILINE))
+    documented = [row[0].strip("`") for row in _rows("Development", "command")]
+    assert {each for each in documented if each.startswith("./run.sh")} == commands
+
+
+def test_each_command_of_the_page_exists() -> None:
+    known = set(re.findall(r"^\./run\.sh ([a-z]+)", _help(), re.MULTILINE))
+    assert set(re.findall(r"\./run\.sh ([a-z]+)", README)) <= known
+
+
+def test_the_environment_variables_of_relay_are_in_the_table_and_none_else() -> None:
+    files = [ROOT / "run.sh", *(ROOT / "addons").glob("**/*.py")]
+    used = set(re.findall(r"\bRELAY_[A-Z_]+\b", "".join(path.read_text(encoding="utf-8") for path in files)))
+    documented = {name for row in _rows("Environment variables", "variable") for name in re.findall(r"`(\w+)`", row[0])}
+    ours = {name for name in documented if name.startswith("RELAY_")}
+    assert ours == used - {"RELAY_SETS"}  # a constant
+    assert documented - ours == {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
+
+
+def test_the_files_named_in_the_text_exist() -> None:
+    named = re.findall(r"`((?:addons|tests|requirements|\.ci)/[\w./*-]*)`", PROSE)
+    assert len(named) > 10
+    assert [name for name in named if not list(ROOT.glob(name.rstrip("/")))] == []
+
+
+def test_links_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.+)$", PROSE, re.MULTILINE)
+    # GitHub's rule: lower case, punctuation dropped, blanks to hyphens.
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert len(anchors) == len(headings), "two headings share an anchor"
+    for target in re.findall(r"\]\(([^)]+)\)", PROSE):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("block", [*_written_in("json"), *_written_in("python"), *_written_in("sh")])
+def test_each_example_can_be_parsed(block: Block) -> None:
+    if block.language == "json":
+        json.loads(block.text)
+    elif block.language == "python":
+        compile(block.text, _at(block), "exec")
+    else:
+        subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+
+
+def test_json_within_the_text_can_be_parsed() -> None:
+    for text in re.findall(r"`(\{\".*?\})`", PROSE):
+        json.loads(text)
+    for shown in SHOWN:
+        if shown.output.startswith("{"):
+            json.loads(shown.output)
+
+
+# -- what is shown is what is printed
+
+
+def _even(output: str) -> str:
+    """The output without what differs from run to run."""
+    output = re.sub(r"chatcmpl-\w+", "chatcmpl-", output)
+    output = re.sub(r'"created":\d+', '"created":0', output)
+    return re.sub(r"(forwards to +http://127\.0\.0\.1):\d+", r"\1", output).rstrip("\n")
+
+
+def _matches(shown: str, printed: str) -> None:
+    parts = [re.escape(part) for part in re.split(r"^\.\.\.\n", _even(shown), flags=re.MULTILINE)]
+    if re.fullmatch("(?s:.*)".join(parts), _even(printed)) is None:
+        assert _even(printed) == _even(shown)  # for pytest to show the difference
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """`./run.sh demo`, once it has said all it says."""
+    port = free_port()
+    command = [sys.executable, "-m", "addons.cli", "demo", "-p", str(port)]
+    with started(command, tmp_path_factory.mktemp("demo"), port, environment()) as live:
+        assert eventually(lambda: LAST_OF_DEMO in live.log, 20), live.log
+        yield live
+
+
+def _commands(start: str) -> list[Shown]:
+    found = [shown for shown in SHOWN if shown.command.startswith(start)]
+    assert found, f"README.md shows no output of {start}"
+    return found
+
+
+@pytest.mark.parametrize("command", ["./run.sh", "./run.sh web"])
+def test_what_a_start_says(command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in [name for name in os.environ if name.startswith("RELAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ports, "check", lambda words, program: None)  # 8080 may be in use here
+    monkeypatch.setattr(cli, "_execute", lambda command: sys.exit(0))
+    with pytest.raises(SystemExit):
+        cli.main([command.removeprefix("./run.sh").strip() or "start"])
+    shown = next(shown for shown in SHOWN if shown.command == command)
+    assert capfd.readouterr().out.rstrip("\n") == shown.output
+
+
+def test_what_the_demo_says(demo: Live) -> None:
+    said = demo.log[: demo.log.index(LAST_OF_DEMO) + len(LAST_OF_DEMO)]
+    [shown] = _commands("./run.sh demo")
+    _matches(shown.output, said.replace(demo.url, PAGE))
+
+
+def test_what_the_demo_proposes_is_shown_with_its_output() -> None:
+    [demo] = _commands("./run.sh demo")
+    proposed = re.findall(r"^try +(.*)$", demo.output, re.MULTILINE)
+    assert [shown.command for shown in SHOWN if shown.command in proposed] == proposed
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not there")
+def test_what_curl_prints(demo: Live) -> None:
+    for shown in _commands("curl"):
+        command = shown.command.replace(PAGE, demo.url).replace("curl ", "curl -sS ", 1)
+        run = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", timeout=20, check=True)
+        _matches(shown.output, run.stdout)
+
+
+def test_what_python_prints(demo: Live) -> None:
+    for shown in _commands("python"):
+        assert shown.before is not None
+        assert shown.before.language == "python"
+        command = [sys.executable, "-c", shown.before.text.replace(PAGE, demo.url)]
+        run = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, env=environment(), check=True)
+        _matches(shown.output, run.stdout)
