@@ -25,6 +25,7 @@ HOOKS = (
     "server_connected",
     "server_connect_error",
     "server_disconnected",
+    "tls_start_server",
     "tls_established_server",
     "http_connect_upstream",
     "requestheaders",

@@ -188,6 +188,13 @@ def _readable_file(path: Path, info: ValidationInfo) -> Path:
     return path
 
 
+def _optional_file(value: Any, info: ValidationInfo) -> Path | None:
+    """A file that can be read, or None for null and an empty text."""
+    if not isinstance(value, Path):
+        value = _optional(value)
+    return None if value is None else _readable_file(_file_path(value, info), info)
+
+
 def _params(value: Any) -> FrozenDict:
     if value is None:
         return FrozenDict()
@@ -245,6 +252,7 @@ ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
 BalanceKind = Annotated[str | None, BeforeValidator(_balance)]
 WebPath = Annotated[str, BeforeValidator(_web_path)]
 FilePath = Annotated[Path, BeforeValidator(_file_path)]
+OptionalReadableFile = Annotated[Path | None, BeforeValidator(_optional_file)]
 ReadableFile = Annotated[Path, BeforeValidator(_file_path), AfterValidator(_readable_file)]
 Params = Annotated[Mapping[str, Any], PlainValidator(_params), WithJsonSchema({"type": "object"})]
 Items = BeforeValidator(_items)

@@ -100,9 +100,9 @@ def _is_websocket(request: http.Request) -> bool:
 
 def _unknown_path(path: str, settings: Settings) -> NotFound:
     shown = scrub(path if len(path) <= 80 else path[:80] + "...")
-    chat, balance = settings.chat.paths[0], settings.balance.paths[0]
+    served = ", ".join(("/v1/...", *settings.chat.paths[:1], *settings.balance.paths[:1]))
     return NotFound(
-        f"没有这个路径:{shown}。请使用 /v1/...、{chat} 或 {balance}。",
-        f"Unknown path: {shown}. This relay serves /v1/..., {chat} and {balance}.",
+        f"没有这个路径:{shown}。可用的路径:{served}。",
+        f"Unknown path: {shown}. This relay serves {served}.",
         code="unknown_path",
     )

@@ -34,6 +34,7 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
+        self.https_only = settings.listen.tls is not None and settings.listen.tls.plain == "refuse"
         self.proxies = {upstream.via: upstream.scheme == "https" for upstream in settings.upstreams if upstream.via}
         self._clients: dict[str, asyncio.TimerHandle] = {}
         self._heads: set[str] = set()
@@ -64,7 +65,11 @@ class Limits:
         self._heads.discard(client.id)
         self._open[client.id].add(exchange)
         request = flow.request
-        if size(request.headers.fields) + len(request.data.path) > self.limits.header_size and not exchange.refused:
+        if self.https_only and not client.tls_established and not exchange.refused:
+            exchange.client_closes = True
+            error = BadRequest("请使用 https://。", "Use https://: plain HTTP is refused here.", code="https_required")
+            refuse(flow, exchange, error)
+        elif size(request.headers.fields) + len(request.data.path) > self.limits.header_size and not exchange.refused:
             error = BadRequest(
                 f"请求头超过 {self.limits.header_size} 字节。",
                 f"The request's headers are over {self.limits.header_size} bytes (limits.header_size).",

@@ -39,6 +39,7 @@ from addons.sockets import Sockets  # noqa: E402
 from addons.store import SessionStore, StoreError  # noqa: E402
 from addons.streams import Streams  # noqa: E402
 from addons.sweeper import Sweeper  # noqa: E402
+from addons.trust import Trust  # noqa: E402
 from addons.turnstile import Gates  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def chain_for(settings: config.Settings, store: SessionStore) -> Chain:
         (
             Hosts(settings),
             limits,
+            Trust(settings),
             Cors(),
             Own(),
             Chat(store, gates),

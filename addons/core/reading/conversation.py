@@ -1,0 +1,107 @@
+"""Requests that carry a conversation: chat completions, old completions, and messages to /chat.
+
+Of a message to /chat the record holds the completion request that relay made of it; what the app said and what relay
+added stand apart.
+"""
+
+from addons.core.reading.body import Body, Chat, document, note_time
+from addons.core.reading.messages import content_text, message
+from addons.core.reading.page import Page, count, one_line
+from addons.core.reading.values import objects, parameters, pretty, text_of
+
+_CONTENT = frozenset({"messages", "tools", "functions", "prompt", "suffix", "model"})
+_MOST_TOOLS = 128
+
+
+def request(body: Body, page: Page) -> None:
+    """Write a chat completion request."""
+    value = document(body, page)
+    chat = body.about.chat
+    if chat is not None:
+        page.comment("a message to /chat, as the completion request that relay made of it")
+        page.field("session", chat.session)
+    page.field("model", value.get("model"))
+    parameters(page, value, _CONTENT)
+    tools(page, value)
+    if chat is not None:
+        _expanded(body, page, objects(value.get("messages")), chat)
+        return
+    _messages(body, page, objects(value.get("messages")))
+    _prompt(page, value)
+
+
+def app_message(body: Body, page: Page) -> None:
+    """Write a message to /chat as the app sent it: one that relay refused."""
+    value = document(body, page)
+    page.comment("a message to /chat")
+    page.field("session", value.get("sessionId"))
+    parameters(page, value, frozenset({"apiKey", "sessionId", "content"}))
+    page.block("user", content_text(value.get("content")) or "")
+
+
+def tools(page: Page, value: dict[str, object]) -> None:
+    """Write what tools the model is offered, a line each: name, parameters, what it is for."""
+    offered = objects(value.get("tools")) + [{"function": old} for old in objects(value.get("functions"))]
+    if not offered:
+        return
+    page.field("tools", len(offered))
+    for tool in offered[:_MOST_TOOLS]:
+        inner = tool.get("function", tool.get("custom"))
+        function = inner if isinstance(inner, dict) else tool
+        name = text_of(function.get("name")) or text_of(tool.get("type")) or "?"
+        schema = function.get("parameters")
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        names = ", ".join(properties) if isinstance(properties, dict) else ""
+        page.item(f"{name}({names})" if names else name, _purpose(function))
+    if len(offered) > _MOST_TOOLS:
+        page.note(f"{count(len(offered) - _MOST_TOOLS, 'more tool')} left out; the raw view has them")
+
+
+def _purpose(function: dict[str, object]) -> str:
+    return one_line(text_of(function.get("description")) or "(no description)", 160)
+
+
+def _messages(body: Body, page: Page, items: list[dict[str, object]]) -> None:
+    for position, item in enumerate(items):
+        if position and body.expired():
+            note_time(page, f"the last {count(len(items) - position, 'message')}")
+            return
+        message(page, item)
+
+
+def _expanded(body: Body, page: Page, items: list[dict[str, object]], chat: Chat) -> None:
+    """What the app sent, then what relay added: its own system message, the session's earlier turns."""
+    added, sent = items[:-1], items[-1:]
+    page.gap()
+    page.comment("--- sent by the app")
+    if chat.content is not None:
+        page.block("user", chat.content)
+    else:
+        _messages(body, page, sent)
+    system = [item for item in added[:1] if item.get("role") == "system"]
+    if system:
+        page.gap()
+        page.comment("--- added by relay: chat.system of relay.yaml")
+        _messages(body, page, system)
+    earlier = added[len(system) :]
+    turns = chat.turns if chat.turns is not None else len(earlier) // 2
+    page.gap()
+    if not earlier and not turns:
+        page.comment("--- added by relay from the session: nothing, this is its first message")
+        return
+    page.comment(f"--- added by relay from the session: {count(turns, 'earlier turn')}")
+    _messages(body, page, earlier)
+
+
+def _prompt(page: Page, value: dict[str, object]) -> None:
+    """The old completions' text to go on from: a string, several, or tokens."""
+    prompt = value.get("prompt")
+    if isinstance(prompt, str):
+        page.block("prompt", prompt)
+    elif isinstance(prompt, list) and all(isinstance(one, str) for one in prompt):
+        for one in prompt:
+            page.block("prompt", one)
+    elif prompt is not None:
+        page.block("prompt", pretty(prompt))
+    if suffix := text_of(value.get("suffix")):
+        page.block("suffix", suffix)

@@ -1,0 +1,36 @@
+"""relay's own answers: the envelope of /chat, and the balance."""
+
+from addons.core.reading.body import Body, document
+from addons.core.reading.page import Page
+from addons.core.reading.values import brief, parameters, pretty, timing, tokens_out, usage
+
+
+def chat(body: Body, page: Page) -> None:
+    """Write the answer to a message: the model's words, or why there are none."""
+    value = document(body, page)
+    page.comment("what the app got: relay's envelope")
+    if body.about.chat is not None:
+        page.field("session", body.about.chat.session)
+    page.field("code", brief(value.get("code")))
+    page.field("message", brief(value.get("message")))
+    page.field("usage", usage(body.about.usage))
+    page.field("timing", timing(body.about.timing, None, tokens_out(body.about.usage)))
+    data = value.get("data")
+    if data is not None:
+        page.block("assistant", data if isinstance(data, str) else pretty(data))
+
+
+def balance(body: Body, page: Page) -> None:
+    """Write what is left on a key."""
+    value = document(body, page)
+    page.comment("what the app got: relay's envelope")
+    page.field("code", brief(value.get("code")))
+    page.field("message", brief(value.get("message")))
+    data = value.get("data")
+    if isinstance(data, dict):
+        page.gap()
+        for name in ("total", "used", "balance"):
+            amount = data.get(name)
+            page.field(name, f"${amount:,.2f}" if isinstance(amount, int | float) else brief(amount))
+    if isinstance(detail := value.get("detail"), dict):
+        parameters(page, detail, frozenset())

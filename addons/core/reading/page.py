@@ -1,0 +1,110 @@
+"""The text that a view shows, built line by line: YAML in its looks, so that mitmproxy can colour it."""
+
+import re
+
+MAX_SHOWN = 1 << 20
+"""Characters a page holds; what is beyond is counted and left out."""
+
+_SURROGATES = re.compile("[\ud800-\udfff]")  # JSON may hold lone ones, UTF-8, which mitmweb speaks, may not
+_BREAKS = re.compile(r"\s+")
+_LONGEST_FIELD = 600
+
+
+class Page:
+    """Notes first (what is missing, what broke), then fields and blocks in the order they were written."""
+
+    def __init__(self, limit: int = MAX_SHOWN) -> None:
+        self._notes: list[str] = []
+        self._parts: list[str] = []
+        self._room = limit
+        self._left_out = 0
+
+    def note(self, text: str) -> None:
+        """Say something that must not be missed, once; it stands at the top."""
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def comment(self, text: str) -> None:
+        """Write a line about what follows."""
+        self._write(f"# {one_line(text)}\n")
+
+    def field(self, name: str, value: object) -> None:
+        """Write `name: value` on one line; nothing where the value is None or empty."""
+        if value is not None and value != "":
+            self._write(f"{one_line(name, 80)}: {one_line(str(value))}\n")
+
+    def item(self, name: str, value: object) -> None:
+        """Write one of a list under a field: `  - name: value`."""
+        self._write(f"  - {one_line(name, 200)}: {one_line(str(value))}\n")
+
+    def block(self, title: str, text: str) -> None:
+        """Write a text of any length, indented under its title."""
+        self.gap()
+        if not text:
+            self._write(f'{one_line(title, 120)}: ""\n')
+            return
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        kept = text[: max(self._room, 0)]
+        self._left_out += len(text) - len(kept)
+        indented = kept.replace("\n", "\n  ")
+        self._write(f"{one_line(title, 120)}: |\n  {indented}\n")
+
+    def gap(self) -> None:
+        """Leave one line empty, unless nothing stands above."""
+        if self._parts and self._parts[-1] != "\n":
+            self._parts.append("\n")
+
+    def text(self) -> str:
+        """All of it."""
+        notes = list(self._notes)
+        if self._left_out:
+            notes.append(f"too long to show: {count(self._left_out, 'more character')} left out; the raw view has them")
+        lines = [f"# {one_line(note)}\n" for note in notes]
+        if lines and self._parts:
+            lines.append("\n")
+        return _SURROGATES.sub("\ufffd", "".join(lines + self._parts).rstrip("\n"))
+
+    def _write(self, text: str) -> None:
+        if len(text) > self._room:
+            self._left_out += len(text) - max(self._room, 0)
+            text = text[: max(self._room, 0)]
+        self._room -= len(text)
+        if text:
+            self._parts.append(text)
+
+
+def one_line(text: str, longest: int = _LONGEST_FIELD) -> str:
+    """The text on one line, shortened to about `longest` characters."""
+    if len(text) > longest:
+        text = f"{text[:longest]}… ({len(text):,} characters)"
+    return _BREAKS.sub(" ", text).strip()
+
+
+def count(number: int, noun: str) -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size(number: int) -> str:
+    """A number of bytes for people: `812 bytes`, `12.3 kB`, `1 MB`; k is 1024, as in relay.yaml."""
+    if number < 1024:
+        return count(number, "byte")
+    value, unit = number / 1024, "kB"
+    for larger in ("MB", "GB"):
+        if value < 1023.95:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def seconds(milliseconds: float) -> str:
+    """A duration for people: `42 ms`, `0.31 s`, `2.4 s`, `38 s`, `3 min 5 s`."""
+    if milliseconds < 99.5:
+        return f"{milliseconds:.0f} ms"
+    value = milliseconds / 1000
+    if value < 0.995:
+        return f"{value:.2f} s"
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
