@@ -59,10 +59,14 @@ def exchange(made: http.HTTPFlow) -> Exchange:
     return found
 
 
-def respond(made: http.HTTPFlow, status: int, body: bytes | Any = b"", headers: Mapping[str, str] | None = None) -> None:
+def respond(
+    made: http.HTTPFlow, status: int, body: bytes | Any = b"", headers: Mapping[str, str] | None = None
+) -> None:
     """Give a flow upstream's answer; what is not bytes goes as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    made.response = http.Response.make(status, content, dict(headers or {}))
+    made.response = http.Response.make(status, b"", dict(headers or {}))
+    made.response.raw_content = content  # `make` would compress it as the headers say
+    made.response.headers["Content-Length"] = str(len(content))
 
 
 def answer_of(made: http.HTTPFlow) -> http.Response:

@@ -178,7 +178,8 @@ def relay(
     """
     upstreams = [{"name": "test", "url": upstream}] if isinstance(upstream, str) else list(upstream)
     port = free_port()
-    written = {"listen": {"port": port}, "upstreams": upstreams, **settings}
+    listen = {"port": port, **settings.pop("listen", {})}
+    written = {"listen": listen, "upstreams": upstreams, **settings}
     config = folder / "relay.yaml"
     config.write_text(yaml.safe_dump(written, allow_unicode=True), encoding="utf-8")
     command = [sys.executable, "-m", "addons.cli", "start", *arguments]

@@ -153,4 +153,3 @@ class Client:
         if not data:
             raise Broken(f"closed after {self._buffer[-80:]!r}")
         self._buffer += data
-

@@ -79,9 +79,8 @@ def test_no_file_at_all_means_the_defaults(tmp_path: Path, monkeypatch: pytest.M
 def test_the_defaults_are_those_of_the_design() -> None:
     settings = Settings()
     assert (settings.listen.host, settings.listen.port, settings.listen.tls) == ("127.0.0.1", 8080, None)
-    assert [upstream.model_dump() for upstream in settings.upstreams] == [
-        {"name": "openai", "url": "https://api.openai.com", "model": None, "proxy": None, "balance": "billing"}
-    ]
+    only = {"name": "openai", "url": "https://api.openai.com", "model": None, "proxy": None, "balance": "billing"}
+    assert [upstream.model_dump() for upstream in settings.upstreams] == [{**only, "ca": None}]
     assert settings.chat.paths == ("/chat", "/pro/chat/completions")
     assert (settings.chat.session_ttl, settings.chat.max_body, settings.chat.timeout) == (1800, 65536, 300)
     assert (settings.chat.max_session_id, settings.chat.max_content, settings.chat.max_api_key) == (64, 1000, 256)

@@ -1,4 +1,4 @@
-"""What goes wrong on the way, through a real mitmdump: the client gets an error it can read, and upstream nothing false.
+"""What goes wrong on the way, through a real mitmdump: the client gets an error it can read, upstream nothing false.
 
 One relay with a route to each kind of broken upstream, under short limits.
 """
@@ -171,7 +171,9 @@ def test_one_connection_asks_again_when_the_upstream_is_back(strict: Live) -> No
     with strict.connect() as connection:
 
         def ask() -> Answer:
-            connection.sendall(f"GET /later/v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
+            connection.sendall(
+                f"GET /later/v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
+            )
             return read_answer(connection)
 
         openai_error(ask(), 502)
@@ -459,7 +461,9 @@ def test_a_slow_upload_is_not_idle(strict: Live, upstream: Upstream) -> None:
 
 def test_the_client_does_not_choose_the_host(strict: Live, upstream: Upstream) -> None:
     for target in ("http://evil.invalid/v1/echo", "https://evil.invalid:444/v1/echo", "http://127.0.0.1:1/v1/echo"):
-        request = f"GET {target} HTTP/1.1\r\nHost: evil.invalid\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
+        request = (
+            f"GET {target} HTTP/1.1\r\nHost: evil.invalid\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
+        )
         answer = answer_in(strict.raw(request.encode()))
         if answer.status != 200:
             openai_error(answer, 400)
@@ -596,6 +600,22 @@ def test_chunks_over_the_limit_are_413_and_upstream_sees_no_end(strict: Live, up
     assert not seen.complete
     assert seen.length <= MEGABYTE
     assert strict.memory() - before < 15 * MEGABYTE
+
+
+def test_trailers_of_an_upload_do_no_harm(strict: Live, upstream: Upstream) -> None:
+    head = f"POST /v1/echo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nTrailer: X-Sum\r\n".encode()
+    framed = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"
+    answer = answer_in(strict.raw(head + framed, timeout=3))
+    if answer.status != 200:
+        openai_error(answer, 400)
+        return
+    assert upstream.seen[-1].body == b"hello"
+
+
+def test_trailers_of_an_answer_do_no_harm(strict: Live, upstream: Upstream) -> None:
+    upstream.script("/v1/models", Behaviour(chunks=[(b"hello", 0)], trailers=[("x-sum", "1")]))
+    answer = strict.ask("GET", "/v1/models", headers=AUTH, timeout=3)
+    assert (answer.status, answer.body) == (200, b"hello")
 
 
 def test_a_client_that_leaves_in_its_upload_shows_upstream_no_end(strict: Live, upstream: Upstream) -> None:

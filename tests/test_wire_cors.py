@@ -17,9 +17,7 @@ CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "
 SESSION = json.dumps({"apiKey": "sk-test-0123456789", "sessionId": "cors", "content": "hi"}).encode()
 
 
-def ask(
-    relay: Live, method: str, path: str, headers: Headers, body: bytes | None = None
-) -> tuple[Reply, bytes]:
+def ask(relay: Live, method: str, path: str, headers: Headers, body: bytes | None = None) -> tuple[Reply, bytes]:
     """One request on a connection of its own."""
     with Client(relay.port) as client:
         return client.ask(method, path, headers, body)

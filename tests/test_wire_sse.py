@@ -37,7 +37,7 @@ def events(relay: Live, upstream: Upstream, pieces: Sequence[tuple[bytes, float]
 
 def newest(upstream: Upstream, path: str = PATH) -> Seen:
     """The newest request for this path, waited for."""
-    return upstream.wait(lambda seen: next((one for one in reversed(seen) if one.path == path), None))
+    return upstream.wait(lambda seen: [one for one in reversed(seen) if one.path == path])[0]
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,7 @@ def test_a_break_before_the_answer_is_an_error_in_json(relay: Live, upstream: Up
 
 
 @pytest.mark.parametrize("how", ["closes", "resets", "shuts down its sending half"])
-def test_a_client_that_leaves_before_the_first_byte_closes_upstream(
-    relay: Live, upstream: Upstream, how: str
-) -> None:
+def test_a_client_that_leaves_before_the_first_byte_closes_upstream(relay: Live, upstream: Upstream, how: str) -> None:
     before = len(upstream.seen)
     upstream.script(PATH, Behaviour(never=True))
     with opened(relay) as client:

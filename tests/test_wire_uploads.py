@@ -65,7 +65,7 @@ def multipart_head(size: int) -> tuple[bytes, bytes, int]:
 
 def newest(upstream: Upstream, target: str) -> Seen:
     """The newest request for this target, waited for."""
-    return upstream.wait(lambda seen: next((one for one in reversed(seen) if one.target == target), None))
+    return upstream.wait(lambda seen: [one for one in reversed(seen) if one.target == target])[0]
 
 
 def assert_too_large(reply: Reply, body: bytes) -> None:
@@ -282,7 +282,9 @@ def test_the_rest_of_the_upload_goes_up_after_an_early_answer(relay: Live, upstr
 
 
 def test_an_early_refusal_that_closes_still_reaches_the_client(relay: Live, upstream: Upstream) -> None:
-    refusal = Behaviour(status=413, body=b'{"error":{"message":"too large for upstream"}}', early_answer=True, close=True)
+    refusal = Behaviour(
+        status=413, body=b'{"error":{"message":"too large for upstream"}}', early_answer=True, close=True
+    )
     upstream.script("/v1/early/closing", refusal)
     with Client(relay.port) as client:
         client.send(request("POST", "/v1/early/closing", [AUTH, ("Content-Length", str(20 * MB))]) + BLOCK)

@@ -106,7 +106,7 @@ class Socket:
 
 def newest(upstream: Upstream) -> Seen:
     """The newest handshake."""
-    return upstream.wait(lambda seen: next((one for one in reversed(seen) if one.path == "/v1/realtime"), None))
+    return upstream.wait(lambda seen: [one for one in reversed(seen) if one.path == "/v1/realtime"])[0]
 
 
 def test_a_key_in_a_header(relay: Live, upstream: Upstream) -> None:

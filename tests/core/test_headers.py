@@ -17,7 +17,9 @@ fields = st.lists(st.tuples(header_names, values), max_size=12).map(tuple)
 
 
 def named_by_connection(head: Fields) -> set[bytes]:
-    return {token.strip().lower() for name, value in head if name.lower() == b"connection" for token in value.split(b",")}
+    return {
+        token.strip().lower() for name, value in head if name.lower() == b"connection" for token in value.split(b",")
+    }
 
 
 def is_subsequence(part: Fields, whole: Fields) -> bool:
@@ -36,7 +38,9 @@ def test_what_goes_up_keeps_its_order_its_case_and_its_repetitions(head: Fields)
     sent = upward(head, websocket=False).fields
     assert is_subsequence(sent, head)
     kept = {name.lower() for name in KEPT} - named_by_connection(head)
-    assert [field for field in sent if field[0].lower() in kept] == [field for field in head if field[0].lower() in kept]
+    assert [field for field in sent if field[0].lower() in kept] == [
+        field for field in head if field[0].lower() in kept
+    ]
 
 
 @given(fields)

@@ -85,7 +85,9 @@ def test_what_looks_like_a_key_is_cut(text: str, shown: str) -> None:
     assert scrub(text) == shown
 
 
-@pytest.mark.parametrize("text", ["pip install sk-learn", "ask-me-anything-now", "Bearer of news", "risk-averse people", ""])
+@pytest.mark.parametrize(
+    "text", ["pip install sk-learn", "ask-me-anything-now", "Bearer of news", "risk-averse people", ""]
+)
 def test_prose_stays(text: str) -> None:
     assert scrub(text) == text
     assert mask(text, {}) == text

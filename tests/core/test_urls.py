@@ -35,14 +35,30 @@ def test_an_upstream_is_taken_apart(url: str, address: Address, authority: str) 
     "url",
     [
         *["", "openai", "api.openai.com", "//api.openai.com", "ftp://h", "https://", "https:///v1", "https://h:0"],
-        *["https://h:70000", "https://h:x", "https://h:", "https://[::1", "https://[nope]", "https://h?a=b", "https://h?"],
-        *["https://h#x", "https://u:p@h", "https://@h", "https://h/a b", "https://h\n.com", "https://h/\t", "https://h\\x"],
+        *[
+            "https://h:70000",
+            "https://h:x",
+            "https://h:",
+            "https://[::1",
+            "https://[nope]",
+            "https://h?a=b",
+            "https://h?",
+        ],
+        *[
+            "https://h#x",
+            "https://u:p@h",
+            "https://@h",
+            "https://h/a b",
+            "https://h\n.com",
+            "https://h/\t",
+            "https://h\\x",
+        ],
         *["https://例子.com", "https://h//v1", "https://h/../x", "https://a..b", "https://1.2.3", "https://1.2.3.256"],
         *["https://h/v1/chat/completions", "https://-h", "https://h/<x>", f"https://{'a' * 64}.com"],
     ],
 )
 def test_what_is_no_upstream_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="^expected "):
+    with pytest.raises(ValueError, match=r"^expected "):
         parse_upstream(url)
 
 
@@ -69,9 +85,11 @@ def test_socks_is_refused_with_a_word_on_what_to_use(url: str) -> None:
         parse_proxy(url)
 
 
-@pytest.mark.parametrize("url", ["", "h:1", "https://h:1", "ftp://h:1", "http://h:1/path", "http://h:1?x", "http://", "http://:1"])
+@pytest.mark.parametrize(
+    "url", ["", "h:1", "https://h:1", "ftp://h:1", "http://h:1/path", "http://h:1?x", "http://", "http://:1"]
+)
 def test_what_is_no_http_proxy_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="expected an HTTP proxy|use http://"):
+    with pytest.raises(ValueError, match=r"expected an HTTP proxy|use http://"):
         parse_proxy(url)
 
 
@@ -84,7 +102,9 @@ HTTP = parse_upstream("http://10.1.2.3:8081")
     [
         pytest.param({}, HTTPS, None, id="nothing set"),
         pytest.param({"HTTPS_PROXY": "http://p:1"}, HTTPS, Proxy("p", 1), id="https by HTTPS_PROXY"),
-        pytest.param({"https_proxy": "http://p:1", "HTTPS_PROXY": "http://q:1"}, HTTPS, Proxy("p", 1), id="small first"),
+        pytest.param(
+            {"https_proxy": "http://p:1", "HTTPS_PROXY": "http://q:1"}, HTTPS, Proxy("p", 1), id="small first"
+        ),
         pytest.param({"HTTP_PROXY": "http://p:1"}, HTTPS, None, id="https is not asked by HTTP_PROXY"),
         pytest.param({"HTTP_PROXY": "http://p:1"}, HTTP, Proxy("p", 1), id="http by HTTP_PROXY"),
         pytest.param({"HTTPS_PROXY": " p:1 "}, HTTPS, Proxy("p", 1), id="without a scheme"),
@@ -123,7 +143,7 @@ def test_no_proxy(no_proxy: str, upstream: Address, exempt: bool) -> None:
 
 
 def test_a_bad_proxy_in_the_environment_is_named_without_its_value() -> None:
-    with pytest.raises(ValueError, match="^HTTPS_PROXY of the environment") as caught:
+    with pytest.raises(ValueError, match=r"^HTTPS_PROXY of the environment") as caught:
         proxy_from_environ(HTTPS, {"HTTPS_PROXY": "socks5://user:hunter2@h:1"})
     assert "hunter2" not in str(caught.value)
 

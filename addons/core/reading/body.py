@@ -101,18 +101,33 @@ def note_time(page: Page, left_out: str) -> None:
 def document(body: Body, page: Page) -> dict[str, object]:
     """The JSON object of a body; of one that was cut, what there is. Raises Unreadable."""
     text = body.data.decode("utf-8-sig", "ignore" if body.partial else "replace")
-    try:
-        value = json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        try:
-            value = json.loads(mend(text), strict=False)
-        except (ValueError, RecursionError) as error:
-            raise Unreadable(f"not JSON: {error}") from None
-        if not body.partial:
+    value = _mended(text, page) if body.partial else _loaded(text)
+    if value is None:  # the other way round: a cut may have hit nothing, and what is not cut may be broken
+        value = _loaded(text) if body.partial else _mended(text, page)
+        if value is not None and not body.partial:
             page.note("this JSON ends too early: here is what there is of it")
     if not isinstance(value, dict):
         raise Unreadable("not a JSON object")
     return value
+
+
+def _loaded(text: str) -> object:
+    """The JSON value; None for what is no JSON."""
+    try:
+        return json.loads(text, strict=False)  # type: ignore[no-any-return]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _mended(text: str, page: Page) -> object:
+    """The JSON value of a text that was cut; None for what is no JSON."""
+    try:
+        mended, left_out = mend(text)
+    except ValueError:
+        return None
+    if left_out:
+        note_time(page, count(left_out, "character"))
+    return _loaded(mended)
 
 
 class Stream:

@@ -11,13 +11,21 @@ _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _CLOSING = {"{": "}", "[": "]"}
 _MAX_DEPTH = 400
+_MAX_TOKENS = 50_000  # strings and brackets; more would take longer than a view may
 
 
-def mend(text: str) -> str:
-    """`text` with its end put right. Raises ValueError where it is no JSON from the start."""
+def mend(text: str) -> tuple[str, int]:
+    """`text` with its end put right, and how many characters of it were left out, since it has too many pieces.
+
+    Raises ValueError where it is no JSON from the start, or where nothing is missing at its end.
+    """
+    whole = len(text)
     stack: list[str] = []
     end, start, last = 0, 0, ""
-    for token in _TOKEN.finditer(text):
+    for number, token in enumerate(_TOKEN.finditer(text)):
+        if number == _MAX_TOKENS:
+            text = text[:end]
+            break
         start, end = token.span()
         last = text[start]
         if last in "{[":
@@ -32,7 +40,7 @@ def mend(text: str) -> str:
         kept = _end_string(text, start, stack[-1])
     else:
         kept = _end_scalar(text, start, end, last, stack[-1])
-    return kept + "".join(_CLOSING[bracket] for bracket in reversed(stack))
+    return kept + "".join(_CLOSING[bracket] for bracket in reversed(stack)), whole - len(text)
 
 
 def _closed(text: str, start: int, end: int) -> bool:
