@@ -32,7 +32,7 @@ def answer(flow: http.HTTPFlow, response: http.Response) -> None:
     """Answer `flow` by relay itself; nothing goes upstream.
 
     Called in `requestheaders` while a body is still coming, the answer goes out at once and the rest of the body is
-    read and dropped (engine.py, "early answers"): nothing of it is held.
+    read and dropped (engine, "early answers"): nothing of it is held.
     """
     exchange = of(flow)
     if exchange is not None:

@@ -15,6 +15,7 @@ from addons.config import Upstream
 from addons.core.failures import classify
 from addons.exchange import cap_answer, original
 from addons.refusals import failure_error
+from addons.wire import gave_up
 
 MAX_ANSWER = 1 << 20
 """Bytes of an answer to a sub-request; what is asked for fits into a thousandth."""
@@ -37,6 +38,8 @@ async def ask(
     flow = _flow(upstream, path, headers, body)
     cap_answer(flow, max_answer)
     handler = ReplayHandler(flow, ctx.options)
+    given_up: list[str] = []
+    gave_up.set(given_up)
     replay = asyncio.ensure_future(handler.replay())
     try:
         async with asyncio.timeout(timeout):
@@ -52,7 +55,7 @@ async def ask(
                 transport.handler.cancel("relay: given up")
     response = original(flow)
     if flow.error is not None or response is None:
-        raise failure_error(classify(flow.error.msg if flow.error else ""))
+        raise failure_error(classify(given_up[0] if given_up else flow.error.msg if flow.error else ""))
     return response
 
 

@@ -62,7 +62,8 @@ class Balance:
         try:
             return await asking
         except asyncio.CancelledError:
-            if asking.cancelled():
+            task = asyncio.current_task()
+            if asking.cancelled() and not (task is not None and task.cancelling()):
                 raise errors.Unavailable("客户端已断开。", "The client has left.") from None
             asking.cancel()
             raise
@@ -109,7 +110,7 @@ async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float)
             f"This upstream tells no balance (HTTP {response.status_code}).",
         )
     if response.status_code != 200:
-        raise refusal(response.status_code, body)
+        raise refusal(response.status_code, body, key=key)
     try:
         value = money.parse(body)
     except ValueError:
@@ -117,13 +118,16 @@ async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float)
             "上游的余额信息不是 JSON。", "The upstream's answer is not JSON: it may tell no balance."
         ) from None
     if isinstance(value, dict) and value.get("error"):
-        raise refusal(200, body)
+        raise refusal(200, body, key=key)
     return value
 
 
 def _key(request: http.Request, settings: Settings) -> str:
     _, _, query = request.path.partition("?")
-    asked = parse_qs(query, keep_blank_values=True, max_num_fields=100, errors="replace").get("apiKey", [])
+    try:
+        asked = parse_qs(query, keep_blank_values=True, max_num_fields=100, errors="replace").get("apiKey", [])
+    except ValueError:
+        raise errors.BadRequest("查询参数过多。", "Too many query parameters: only apiKey is read.") from None
     given = asked[0] if asked else chat.read_bearer(request.headers.get("authorization", ""))
     if not given or not given.strip():
         raise errors.BadRequest(

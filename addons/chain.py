@@ -59,6 +59,8 @@ class Chain:
                 logger.error(f"{name} of {type(addon).__name__} failed: {error!r}", exc_info=True)
                 if isinstance(data, http.HTTPFlow) and not getattr(addon, "optional", False):
                     fail_closed(name, data)
+                    if name in ("requestheaders", "request", "responseheaders"):
+                        return
 
     def done(self) -> None:
         """Let the addons go."""
@@ -69,7 +71,7 @@ class Chain:
 
 def fail_closed(hook: str, flow: http.HTTPFlow) -> None:
     """End an exchange whose hook has raised: with an error while that can be sent, with a break otherwise."""
-    if flow.is_replay or flow.error is not None:
+    if flow.is_replay or (flow.error is not None and hook != "error"):
         return
     error = errors.Unavailable("中转服务内部出错,请求没有继续。", "This relay failed internally; its log says why.")
     exchange = of(flow)
@@ -79,10 +81,13 @@ def fail_closed(hook: str, flow: http.HTTPFlow) -> None:
     elif hook == "response" and exchange is not None and not exchange.committed:
         flow.response = error_response(exchange.kind, error)
         dress(flow.response, exchange)
+    elif hook == "error" and exchange is not None and not exchange.committed:
+        exchange.substitute = exchange.substitute or error_response(exchange.kind, error)
     elif hook in ("request", "responseheaders"):
         if exchange is not None:
             exchange.fault = error
-        flow.kill()
+        if flow.killable:
+            flow.kill()
 
 
 def _refuse(flow: http.HTTPFlow, exchange: Exchange | None, error: errors.RelayError) -> None:

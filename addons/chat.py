@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from mitmproxy import connection, http
 
@@ -120,6 +120,7 @@ class Chat:
             refuse(flow, exchange, error)
             return
         exchange.notes["chat"] = pending
+        flow.metadata["relay.chat"] = {"session": key[:8], "content": message.content, "turns": len(pending.sent)}
         _rewrite(flow, exchange, pending)
         limit = exchange.settings.chat.timeout
         pending.timer = asyncio.get_running_loop().call_later(limit, _give_up, flow, exchange)
@@ -183,7 +184,7 @@ class Chat:
             flow.kill()  # a break for the client: no false end
             return
         try:
-            said = await self._keep(exchange, pending, completion)
+            said = await self._keep(flow, exchange, pending, completion)
         except errors.RelayError as error:
             said = error.envelope()
         exchange.tail = last_event(said)
@@ -193,7 +194,9 @@ class Chat:
         try:
             if response is not None and pending.sent and is_too_long(response):
                 response = await _retry(exchange, pending)
-            said = await self._keep(exchange, pending, completion_of(response, pending.model))
+            said = await self._keep(
+                flow, exchange, pending, completion_of(response, pending.message.api_key, pending.model)
+            )
             answer = json_response(said)
             if pending.message.stream:
                 answer = http.Response.make(200, last_event(said), {"Content-Type": f"{_SSE}; charset=utf-8"})
@@ -202,9 +205,11 @@ class Chat:
         dress(answer, exchange)
         flow.response = answer
 
-    async def _keep(self, exchange: Exchange, pending: Pending, completion: Completion) -> bytes:
+    async def _keep(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending, completion: Completion) -> bytes:
         """Store the turn; the envelope that tells its text."""
-        text = words(completion, pending.model)
+        text = words(completion, pending.message.api_key, pending.model)
+        if completion.usage is not None:
+            flow.metadata["relay.usage"] = asdict(completion.usage)
         counted = completion.usage.completion_tokens if completion.usage else None
         content = pending.message.content
         turn = Turn(content, text, sessions.answer_tokens(content, counted))

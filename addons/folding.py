@@ -21,13 +21,13 @@ def is_too_long(response: http.Response) -> bool:
     return b"context_length_exceeded" in body or b"maximum context length" in body
 
 
-def completion_of(response: http.Response | None, model: str) -> Completion:
+def completion_of(response: http.Response | None, key: str, model: str) -> Completion:
     """The completion in a whole answer. Raises the RelayError that tells why there is none."""
     if response is None:
         raise errors.UpstreamFailed("上游没有回答。", "The upstream did not answer.")
     body = content_of(response, MAX_DECODED)
     if response.status_code != 200:
-        raise refusal(response.status_code, body, model=model)
+        raise refusal(response.status_code, body, key=key, model=model)
     try:
         completion = Completion.from_json(json.loads(body), max_text=len(body))
     except (ValueError, RecursionError):
@@ -36,14 +36,14 @@ def completion_of(response: http.Response | None, model: str) -> Completion:
             "The upstream's answer is not JSON: check upstreams[].url in relay.yaml.",
         ) from None
     if completion.error is not None:
-        raise refusal(200, body, model=model)
+        raise refusal(200, body, key=key, model=model)
     return completion
 
 
-def words(completion: Completion, model: str) -> str:
+def words(completion: Completion, key: str, model: str) -> str:
     """What the model said. Raises the RelayError that tells why it said nothing."""
     if completion.error is not None:
-        raise refusal(200, json.dumps({"error": dict(completion.error)}).encode(), model=model)
+        raise refusal(200, json.dumps({"error": dict(completion.error)}).encode(), key=key, model=model)
     if completion.text:
         return completion.text
     if completion.refusal:

@@ -4,6 +4,7 @@ Reverse mode points at an address that does not exist (`relay.invalid`); only a 
 given a real one. So whatever fails before that, nothing reaches an upstream.
 """
 
+import re
 from base64 import b64encode
 from urllib.parse import unquote
 
@@ -13,9 +14,12 @@ from addons.answers import dress, refuse
 from addons.config import Settings, Upstream
 from addons.core import headers, paths
 from addons.core.secrets import scrub
-from addons.errors import NotFound
+from addons.errors import BadRequest, NotFound
 from addons.exchange import Exchange, Kind, attach, of
 from addons.wire import point
+
+_VERSIONS = {"HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3"}
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
 class Hosts:
@@ -47,6 +51,10 @@ class Hosts:
         )
         if session_id is not None:
             exchange.notes["session_id"] = _unquoted(session_id)
+        if (error := self._refusal(flow, up)) is not None:
+            exchange.client_closes = True
+            refuse(flow, exchange, error)
+            return
         if kind is Kind.PASS and not _served(target):
             exchange.kind = Kind.OWN
             refuse(flow, exchange, _unknown_path(target.path, self.settings))
@@ -54,6 +62,12 @@ class Hosts:
         request.headers.fields = up.fields
         if kind is Kind.PASS:
             point(flow, upstream, upstream.prefix + target.path + target.query)
+
+    def _refusal(self, flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:
+        listen = self.settings.listen
+        if listen.tls is not None and listen.tls.plain == "refuse" and not flow.client_conn.tls_established:
+            return BadRequest("请使用 https://。", "Use https://: plain HTTP is refused here.", code="https_required")
+        return _malformed(flow.request, up)
 
     def _session_path(self, path: str) -> str | None:
         """The session id in `/chat/{sessionId}`, still encoded; None for other paths."""
@@ -69,6 +83,10 @@ class Hosts:
         if not exchange.refused:
             fields = flow.response.headers.fields
             flow.response.headers.fields = headers.downward(fields, origin=exchange.origin, websocket=switching)
+            if flow.request.http_version == "HTTP/1.0" and "transfer-encoding" in flow.response.headers:
+                # A client of HTTP/1.0 knows no chunks: the end of the connection is the end of its answer.
+                del flow.response.headers["transfer-encoding"]
+                exchange.client_closes = True
         if not switching:
             dress(flow.response, exchange)
 
@@ -78,6 +96,20 @@ class Hosts:
             if upstream.proxy_auth and (upstream.host, upstream.port) == (flow.request.host, flow.request.port):
                 token = b64encode(upstream.proxy_auth.encode()).decode()
                 flow.request.headers["Proxy-Authorization"] = f"Basic {token}"
+
+
+def _malformed(request: http.Request, up: headers.Upward) -> BadRequest | None:
+    """What mitmproxy lets pass, and an upstream may read in another way than relay."""
+    if up.broken is not None:
+        name = up.broken.decode("latin-1")[:40]
+        return BadRequest(
+            f"请求头 {name} 含有非法字符。", f"The header {name} holds a line break or NUL.", code="invalid_header"
+        )
+    if request.http_version not in _VERSIONS or not _TOKEN.fullmatch(request.data.method):
+        return BadRequest(
+            "请求格式有误,不是有效的 HTTP 请求。", "This is not a valid HTTP request: check its method and version."
+        )
+    return None
 
 
 def _unquoted(text: str) -> str | None:

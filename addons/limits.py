@@ -19,7 +19,7 @@ from addons.core.failures import CONNECT_TIMEOUT
 from addons.core.headers import size
 from addons.errors import BadRequest
 from addons.exchange import Exchange, of
-from addons.wire import close_client, handler_of
+from addons.wire import close_client, gave_up, handler_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
-        self.https_only = settings.listen.tls is not None and settings.listen.tls.plain == "refuse"
         self.proxies = {upstream.via: upstream.scheme == "https" for upstream in settings.upstreams if upstream.via}
         self._clients: dict[str, asyncio.TimerHandle] = {}
         self._heads: set[str] = set()
@@ -65,11 +64,7 @@ class Limits:
         self._heads.discard(client.id)
         self._open[client.id].add(exchange)
         request = flow.request
-        if self.https_only and not client.tls_established and not exchange.refused:
-            exchange.client_closes = True
-            error = BadRequest("请使用 https://。", "Use https://: plain HTTP is refused here.", code="https_required")
-            refuse(flow, exchange, error)
-        elif size(request.headers.fields) + len(request.data.path) > self.limits.header_size and not exchange.refused:
+        if size(request.headers.fields) + len(request.data.path) > self.limits.header_size and not exchange.refused:
             error = BadRequest(
                 f"请求头超过 {self.limits.header_size} 字节。",
                 f"The request's headers are over {self.limits.header_size} bytes (limits.header_size).",
@@ -128,6 +123,8 @@ class Limits:
         for exchange in self._open.get(client, ()):
             # A TLS handshake that is cut off is told as "connection closed": the reason has to travel beside it.
             exchange.connect_timed_out = True
+        if (asker := gave_up.get()) is not None:
+            asker.append(CONNECT_TIMEOUT)
         cancel(CONNECT_TIMEOUT)
 
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:

@@ -19,8 +19,10 @@ class SafeRecord(logging.LogRecord):
         try:
             self.msg = scrub(self.getMessage())
             self.args = None
-        except Exception:  # a malformed log call: logging itself reports it, without our help
-            return
+        except Exception:  # a malformed log call: logging would print its arguments when it reports that
+            self.msg, self.args = "a malformed log call", None
+        if self.stack_info:
+            self.stack_info = scrub(self.stack_info)
         if self.exc_info and not self.exc_text:
             self.exc_text = scrub("".join(traceback.format_exception(*self.exc_info)).rstrip())
 

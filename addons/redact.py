@@ -55,6 +55,9 @@ class Redact:
         keys |= {quote(key, safe=""): shown for key, shown in keys.items()}
         self._clean_message(request, keys)
         request.path = mask(request.path, keys)
+        chat = flow.metadata.get("relay.chat")
+        if isinstance(chat, dict):
+            chat["content"] = mask(chat["content"], keys)
         if flow.response is not None:
             self._clean_response(flow, flow.response, keys)
         if flow.error is not None:

@@ -9,19 +9,21 @@ import json
 from addons import errors
 from addons.core.completion import Completion
 from addons.core.failures import Failure
-from addons.core.secrets import scrub
+from addons.core.secrets import masked, scrub
 
 _SHOWN = 300
-_KEY_REFUSED = ("api_key", "api key", "apikey", "token", "unauthorized", "authentication", "令牌", "密钥")
+_KEY_REFUSED = ("api_key", "api key", "apikey", "invalid token", "unauthorized", "authentication", "令牌", "密钥")
+_TOO_FAST = ("rate limit", "rate_limit", "too many requests", "频繁")
 _QUOTA = ("quota", "billing", "balance", "credit", "余额", "额度", "欠费")
 
 
-def refusal(status: int, body: bytes, *, model: str | None = None) -> errors.RelayError:
+def refusal(status: int, body: bytes, *, key: str, model: str | None = None) -> errors.RelayError:
     """The error for an upstream's answer that is no success.
 
-    `status` is the HTTP status; 200 stands for an error told in a 200. `model` is what was asked for.
+    `status` is the HTTP status; 200 stands for an error told in a 200. `key` is the caller's, taken out of what
+    upstream says, whatever it looks like. `model` is what was asked for.
     """
-    code, kind, said = _read(body)
+    code, kind, said = _read(body, key)
     words = f"{code} {kind} {said}".lower()
     told = f" (上游 upstream: {said})" if said else ""
     if status == 200:
@@ -34,7 +36,7 @@ def refusal(status: int, body: bytes, *, model: str | None = None) -> errors.Rel
             f"The upstream has no model {model}: change chat.model or upstreams[].model in relay.yaml.{told}",
             code="model_not_found",
         )
-    if status in (402, 429) and (status == 402 or any(sign in words for sign in _QUOTA)):
+    if status == 402 or (status in (403, 429) and any(sign in words for sign in _QUOTA)):
         return errors.RateLimited(
             "额度已用完,请充值或更换 apiKey。",
             f"The key is out of quota: top it up or use another one.{told}",
@@ -59,20 +61,21 @@ def refusal(status: int, body: bytes, *, model: str | None = None) -> errors.Rel
 def _status_in_words(words: str) -> int:
     if any(sign in words for sign in _KEY_REFUSED):
         return 401
-    if any(sign in words for sign in _QUOTA) or "rate" in words:
+    if any(sign in words for sign in (*_QUOTA, *_TOO_FAST)):
         return 429
     return 502
 
 
-def _read(body: bytes) -> tuple[str, str, str]:
+def _read(body: bytes, key: str) -> tuple[str, str, str]:
     """Code, type and message of OpenAI's error object; empty where the body is something else, such as a page."""
     try:
         error = Completion.from_json(json.loads(body)).error or {}
     except (ValueError, RecursionError):
         return "", "", ""
     code, kind, said = (error.get(name) for name in ("code", "type", "message"))
-    message = scrub(" ".join(said.split()))[:_SHOWN] if isinstance(said, str) else ""
-    return code if isinstance(code, str) else "", kind if isinstance(kind, str) else "", message
+    message = scrub(" ".join(said.replace(key, masked(key)).split()))[:_SHOWN] if isinstance(said, str) else ""
+    code = code.replace(key, masked(key)) if isinstance(code, str) else ""
+    return code, kind if isinstance(kind, str) else "", message
 
 
 _WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {

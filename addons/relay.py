@@ -3,6 +3,7 @@
 Reads relay.yaml, puts relay's addons in their order, and hands mitmproxy's hooks on to them.
 """
 
+import asyncio
 import logging
 import os
 import sys
@@ -22,12 +23,13 @@ from mitmproxy import connection, ctx, exceptions, http  # noqa: E402
 from mitmproxy.addonmanager import Loader  # noqa: E402
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
-from addons import config, engine, logs  # noqa: E402
+from addons import config, engine, logs, views  # noqa: E402
 from addons.balance import Balance  # noqa: E402
 from addons.chain import HOOKS, Chain  # noqa: E402
 from addons.chat import Chat  # noqa: E402
 from addons.cors import Cors  # noqa: E402
 from addons.faults import Faults  # noqa: E402
+from addons.glance import Glance  # noqa: E402
 from addons.hosts import Hosts  # noqa: E402
 from addons.keep import Keep  # noqa: E402
 from addons.limits import Limits  # noqa: E402
@@ -66,6 +68,7 @@ def chain_for(settings: config.Settings, store: SessionStore) -> Chain:
             Streams(),
             Sockets(),
             Faults(),
+            Glance(),
             Redact(settings, store.secret),
             Keep(settings),
             Sweeper(settings, store),
@@ -82,9 +85,12 @@ class Relay:
         self.settings: config.Settings | None = None
         self.store: SessionStore | None = None
         self.chain: Chain | None = None
+        # mitmproxy listens before it is up, and ends itself over any error logged until then.
+        self.up = asyncio.Event()
 
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
+        views.register()
         loader.add_option("relay_config", str, "", "Path of relay.yaml (else RELAY_CONFIG, else beside run.sh).")
 
     def configure(self, updated: set[str]) -> None:
@@ -102,10 +108,10 @@ class Relay:
     def _serve(self, settings: config.Settings) -> None:
         old, store = self.chain, self.store
         if store is None or self.settings is None or settings.store != self.settings.store:
+            if self.store is not None:
+                self.store.close()  # first: it may be the same folder under another bound
             kept = settings.store
             store = SessionStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
-            if self.store is not None:
-                self.store.close()
         self.chain = chain_for(settings, store)
         self.settings, self.store = settings, store
         if old is not None:
@@ -116,16 +122,19 @@ class Relay:
         if self.settings is not None and ctx.options.mode != [MODE]:
             wanted = options_for(self.settings)
             ctx.options.update(**{name: wanted[name] for name in wanted if not ctx.options.has_changed(name)})
+        self.up.set()
 
     async def client_connected(self, client: connection.Client) -> None:
         """Nobody is served before the settings are in force."""
-        if self.chain is None or ctx.options.mode != [MODE]:
+        await self.up.wait()
+        if self.chain is None or client.proxy_mode.full_spec != MODE:
             client.error = "relay is starting, or relay.yaml is wrong"
             return
         await self.chain.run("client_connected", client)
 
     def done(self) -> None:
         """Close the store; what is under way there is finished first."""
+        views.unregister()
         if self.chain is not None:
             self.chain.done()
         if self.store is not None:

@@ -66,8 +66,12 @@ class Shelf:
         self.max_per_owner = max_per_owner
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(folder / "lock")
-        self.secret = _secret(folder / "secret")
-        self._open()
+        try:
+            self.secret = _secret(folder / "secret")
+            self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
 
     def _open(self) -> None:
         path = self.folder / "sessions.db"
@@ -136,10 +140,11 @@ class Shelf:
         self.count += 1
         mine = self.sql.execute("SELECT count(*) FROM Life WHERE owner = ?", (owner,)).fetchone()[0]
         if mine > self.max_per_owner:
-            oldest = "SELECT key FROM Life WHERE owner = ? ORDER BY at LIMIT ?"
-            self._forget(oldest, (owner, mine - self.max_per_owner))
+            oldest = "SELECT key FROM Life WHERE owner = ? AND key != ? ORDER BY at LIMIT ?"
+            self._forget(oldest, (owner, key, mine - self.max_per_owner))
         if self.count > self.max_sessions:
-            self._forget("SELECT key FROM Life ORDER BY at LIMIT ?", (self.count - self.max_sessions,))
+            oldest = "SELECT key FROM Life WHERE key != ? ORDER BY at LIMIT ?"
+            self._forget(oldest, (key, self.count - self.max_sessions))
 
     def delete(self, key: str) -> bool:
         """Forget one session; False if there was none."""
@@ -167,8 +172,10 @@ class Shelf:
 
     def close(self) -> None:
         """Close the file and let the lock go."""
-        self.shelf.close()
-        os.close(self._lock)
+        try:
+            self.shelf.close()
+        finally:
+            os.close(self._lock)
 
 
 class SessionStore:
@@ -227,9 +234,14 @@ class SessionStore:
         return await asyncio.shield(asyncio.wrap_future(future))
 
     def close(self) -> None:
-        """Finish what is under way, and close. Later calls raise StoreError."""
-        self._thread.submit(self._shelf.close)
+        """Finish what is under way, and close; later calls of other methods raise StoreError."""
+        try:
+            closing = self._thread.submit(_named(self._shelf.close))
+        except RuntimeError:
+            return  # closed already
         self._thread.shutdown()
+        if (error := closing.exception()) is not None:
+            logger.error(f"closing the session store failed: {error}")
 
 
 def _named[**P, T](work: Callable[P, T]) -> Callable[P, T]:

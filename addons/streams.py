@@ -6,6 +6,7 @@ byte.
 """
 
 import logging
+import time
 
 from mitmproxy import http
 
@@ -23,11 +24,15 @@ class Copy:
     def __init__(self, cap: int) -> None:
         self.cap = cap
         self.seen = 0
+        self.first_at: float | None = None
+        """When the first chunk came, on the monotonic clock."""
         self._chunks: list[bytes] = []
         self._held = 0
 
     def __call__(self, chunk: bytes) -> bytes:
         """Note a chunk and pass it on: mitmproxy's streaming interface. An empty one is the end."""
+        if self.first_at is None:
+            self.first_at = time.monotonic()
         self.seen += len(chunk)
         if self._held < self.cap and chunk:
             part = chunk[: self.cap - self._held]

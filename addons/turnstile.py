@@ -40,7 +40,7 @@ class Turnstile:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.leave(key)  # our turn came in the very moment we gave up
-            else:
+            elif turn in queue:
                 queue.remove(turn)
             raise
 
@@ -72,8 +72,11 @@ class Gates:
         try:
             await waiting
         except asyncio.CancelledError:
-            if waiting.cancelled():
+            if waiting.cancelled() and not _cancelling():
                 raise Left from None
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                self.turnstile.leave(key)
+            waiting.cancel()
             raise
         finally:
             tasks = self._waiting[client]
@@ -87,3 +90,9 @@ class Gates:
         """Give up every place of a client."""
         for task in list(self._waiting.get(client, ())):
             task.cancel()
+
+
+def _cancelling() -> bool:
+    """Whether it is the task that runs this which is being cancelled, not one that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

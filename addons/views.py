@@ -106,7 +106,7 @@ def decoded(data: bytes, metadata: Metadata) -> bytes:
     if not encoding or message is None or data != message.raw_content:
         return data
     try:
-        return decode(data, encoding, MAX_READ + 1, cut=True)
+        return decode(data, encoding, MAX_READ, cut=True)
     except ValueError:
         return data
 

@@ -4,10 +4,17 @@ mitmproxy offers no public way to the latter. What is used here was seen to work
 a connection is gone already, nothing happens.
 """
 
+import sys
+from contextvars import ContextVar
+
 from mitmproxy import connection, ctx, http
 from mitmproxy.proxy import server
 
 from addons.config import Upstream
+
+gave_up: ContextVar[list[str] | None] = ContextVar("gave_up", default=None)
+"""Where a sub-request hears why its connect was given up: mitmproxy connects in tasks that inherit the asker's
+context."""
 
 
 def point(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
@@ -30,9 +37,11 @@ def point(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
 
 
 def declared_length(request: http.Request) -> int | None:
-    """Content-Length in bytes, or None where there is none that can be read."""
+    """Content-Length in bytes, or None where there is none that can be read. Beyond all numbers is `sys.maxsize`."""
     declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 19 else None
+    if not (declared.isascii() and declared.isdigit()):
+        return None
+    return int(declared) if len(declared) < 19 else sys.maxsize
 
 
 def handler_of(client: connection.Client) -> server.ConnectionHandler | None:

@@ -58,8 +58,7 @@ def test_a_client_that_leaves_closes_upstream(relay: Live, upstream: Upstream) -
     with relay.connect() as connection:
         connection.sendall(
             b"POST /v1/chat/completions?leaves HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-leaves-123456\r\n"
-            b"x-demo-delay-ms: 200\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-            + body
+            b"x-demo-delay-ms: 200\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
         assert connection.recv(100)
     left = time.monotonic()

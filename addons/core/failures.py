@@ -34,8 +34,8 @@ _SIGNS: tuple[tuple[Failure, str], ...] = (
     (Failure.CONNECT_TIMEOUT, re.escape(CONNECT_TIMEOUT) + r"|\[Errno 110\]|timed? ?out"),
     (Failure.ANSWER_TIMEOUT, re.escape(ANSWER_TIMEOUT)),
     (Failure.CLIENT_LEFT, r"^Client disconnected|^killed$|^Connection killed|^stream reset by client|^StreamReset"),
-    (Failure.CLIENT_FAULT, r" from client, refusing|^Invalid request scheme|^HTTP request has no host|CONNECT request"),
     (Failure.PROXY, r"^Upstream proxy |^Error connecting to "),
+    (Failure.CLIENT_FAULT, r" from client, refusing|^Invalid request scheme|^HTTP request has no host|CONNECT request"),
     (
         Failure.NAME,
         r"\[Errno -\d+\]|getaddrinfo|name resolution|nodename nor servname|Name or service not known|No address",

@@ -25,6 +25,7 @@ _EARLIER_HOPS_PREFIXES = (b"x-forwarded-", b"cf-")
 _UP = _HOP_BY_HOP | _EARLIER_HOPS
 _DOWN = _HOP_BY_HOP | {b"alt-svc"}
 _CORS = {b"access-control-allow-origin", b"access-control-expose-headers", b"access-control-allow-credentials"}
+_OPTIONS = {b"close", b"keep-alive", b"upgrade", b"connection"}
 _FRAMING = {b"transfer-encoding", b"content-length", b"host"}
 
 
@@ -37,6 +38,8 @@ class Upward:
     """The client wants its connection closed after the answer."""
     origin: bool
     """The request has an Origin: a browser's script sent it."""
+    broken: bytes | None = None
+    """The name of a header whose value no header may have: a line break, a folded line, a NUL (RFC 9110, 5.5)."""
 
 
 def upward(fields: Fields, *, websocket: bool) -> Upward:
@@ -44,25 +47,25 @@ def upward(fields: Fields, *, websocket: bool) -> Upward:
     kept = []
     named: set[bytes] = set()
     closes = origin = False
+    broken = None
     for name, value in fields:
         low = name.lower()
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            broken = name
         if low == b"origin":
             origin = True
         elif low == b"connection":
-            tokens = {token.strip() for token in value.lower().split(b",")}
-            named |= tokens - _FRAMING
-            closes = closes or b"close" in tokens
+            named |= _tokens(value)
+            closes = b"close" in named
             if websocket:
                 kept.append((name, value))
             continue
         elif low == b"upgrade" and websocket:
-            named.discard(low)
+            pass
         elif low in _UP or low.startswith(_EARLIER_HOPS_PREFIXES):
             continue
         kept.append((name, value))
-    if named - {b"close", b"keep-alive", b"upgrade"}:
-        kept = [(name, value) for name, value in kept if name.lower() not in named or name.lower() == b"upgrade"]
-    return Upward(tuple(kept), closes, origin)
+    return Upward(_without(kept, named), closes, origin, broken)
 
 
 def downward(fields: Fields, *, origin: bool, websocket: bool = False) -> Fields:
@@ -74,16 +77,29 @@ def downward(fields: Fields, *, origin: bool, websocket: bool = False) -> Fields
     if websocket:
         return tuple(field for field in fields if field[0].lower() != b"alt-svc")
     drop = _DOWN | _CORS if origin else _DOWN
-    return tuple(
-        (name, value)
-        for name, value in fields
-        if (low := name.lower()) not in drop or (low == b"connection" and b"close" in value.lower())
-    )
+    kept = []
+    named: set[bytes] = set()
+    for name, value in fields:
+        low = name.lower()
+        if low == b"connection":
+            named |= _tokens(value)
+            if b"close" not in named:
+                continue
+        elif low in drop:
+            continue
+        kept.append((name, value))
+    return _without(kept, named)
 
 
-def names(fields: Fields) -> set[bytes]:
-    """The lower-case names among `fields`."""
-    return {name.lower() for name, _ in fields}
+def _tokens(value: bytes) -> set[bytes]:
+    """What a Connection header names; framing is not its to name."""
+    return {token.strip() for token in value.lower().split(b",")} - _FRAMING
+
+
+def _without(kept: list[tuple[bytes, bytes]], named: set[bytes]) -> Fields:
+    if named - _OPTIONS:
+        return tuple((name, value) for name, value in kept if (low := name.lower()) not in named or low in _OPTIONS)
+    return tuple(kept)
 
 
 def size(fields: Fields) -> int:

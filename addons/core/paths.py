@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _LEADING_SLASHES = re.compile(r"^/{2,}")
-_DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+_DOT_SEGMENT = re.compile(r"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|%3b|$)", re.IGNORECASE)
 _OFFICIAL = ("/v1/", "/dashboard/billing/")
 OWN = ("/healthz", "/readyz")
 """Paths of relay's own that have no place in relay.yaml."""

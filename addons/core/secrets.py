@@ -10,13 +10,23 @@ import re
 
 # sk-..., sk-proj-..., sk-ant-..., sess-...: what OpenAI and its likes issue. A dozen characters at least, so that prose
 # such as "sk-learn" stays; upstreams that quote a key mask its middle with asterisks.
-KEY = re.compile(r"\b(?:sk|sess|rk|pk)-[A-Za-z0-9_*.\-]{8,}|\bBearer\s+[^\s\"',;]{6,}", re.IGNORECASE)
+# What stands right before it may be a Chinese character, an escape (\n) or a percent-encoding (%3D).
+KEY = re.compile(
+    r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=%[0-9A-Fa-f]{2}))"
+    r"(?:(?:sk|sess|rk|pk)-[A-Za-z0-9_*.\-]{8,}|Bearer\s+[^\s\"',;]{6,})",
+    re.IGNORECASE,
+)
 _PREFIX = 3
 
 
 def scrub(text: str) -> str:
     """The text with everything that looks like a key cut to its first characters."""
     return KEY.sub(lambda found: _masked(found[0]), text)
+
+
+def masked(key: str) -> str:
+    """What is shown of a key that is known to be one."""
+    return f"{key[:_PREFIX]}***" if len(key) >= 12 else "***"
 
 
 def _masked(found: str) -> str:
@@ -40,8 +50,8 @@ def mask(text: str, keys: dict[str, str]) -> str:
 
     `keys` maps a key to what is shown for it.
     """
-    for key, shown in keys.items():
-        text = text.replace(key, shown)
+    for key in sorted(keys, key=len, reverse=True):  # one key may begin with another
+        text = text.replace(key, keys[key])
     return KEY.sub(lambda found: found[0] if _is_fingerprint(found[0]) else _masked(found[0]), text)
 
 

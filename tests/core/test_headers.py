@@ -85,7 +85,7 @@ def test_a_websocket_keeps_its_handshake() -> None:
 
 @pytest.mark.parametrize("origin", [True, False], ids=["from a browser", "from elsewhere"])
 def test_cors_of_the_upstream_makes_room_only_where_relay_answers_a_browser(origin: bool) -> None:
-    cors = ((b"Access-Control-Allow-Origin", b"https://a"), (b"access-control-expose-headers", b"x"))
+    cors: Fields = ((b"Access-Control-Allow-Origin", b"https://a"), (b"access-control-expose-headers", b"x"))
     cors += ((b"Access-Control-Allow-Credentials", b"true"),)
     plain = ((b"X-A", b"1"), (b"Set-Cookie", b"a"), (b"Set-Cookie", b"b"))
     assert downward(cors + plain, origin=origin) == (plain if origin else cors + plain)

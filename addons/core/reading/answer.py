@@ -65,22 +65,36 @@ class Gathered:
 
 
 def _append(pieces: list[str], value: object) -> None:
-    if text := content_text(value):
+    text = value if isinstance(value, str) else content_text(value)
+    if text:
         pieces.append(text)
 
 
 def _add_message(choice: _Choice, message: dict[str, object]) -> None:
-    choice.role = text_of(message.get("role")) or choice.role
-    _append(choice.text, message.get("content"))
-    _append(choice.reasoning, message.get("reasoning_content") or message.get("reasoning"))
-    _append(choice.refusal, message.get("refusal"))
-    audio = message.get("audio")
-    if isinstance(audio, dict):
-        _append(choice.transcript, audio.get("transcript"))
-        _append(choice.sound, audio.get("data"))
-    calls = objects(message.get("tool_calls"))
-    if isinstance(old := message.get("function_call"), dict):
-        calls.append({"function": old})
+    # Thousands of times in a long stream, nearly always with content alone.
+    for name, value in message.items():
+        if not value:
+            continue
+        if name == "content":
+            _append(choice.text, value)
+        elif name == "role":
+            choice.role = text_of(value) or choice.role
+        elif name in ("reasoning_content", "reasoning") and not (
+            name == "reasoning" and "reasoning_content" in message
+        ):
+            _append(choice.reasoning, value)
+        elif name == "refusal":
+            _append(choice.refusal, value)
+        elif name == "audio" and isinstance(value, dict):
+            _append(choice.transcript, value.get("transcript"))
+            _append(choice.sound, value.get("data"))
+        elif name == "tool_calls":
+            _add_calls(choice, objects(value))
+        elif name == "function_call" and isinstance(value, dict):
+            _add_calls(choice, [{"function": value}])
+
+
+def _add_calls(choice: _Choice, calls: list[dict[str, object]]) -> None:
     for position, item in enumerate(calls):
         index = item.get("index")
         call = choice.calls.setdefault(index if isinstance(index, int) else position, _Call())

@@ -12,7 +12,11 @@ MAX_READ = 1 << 20
 """Bytes of a body that are read."""
 
 _SLICE = 1 << 14
-_EVENTS_BETWEEN_LOOKS = 32
+_DECODER = json.JSONDecoder(strict=False)  # json.loads would build a new one each time
+
+
+AT_LEAST = 100
+"""Messages, texts and the like that are shown even when time is up: most of it has gone into reading them."""
 
 
 class Unreadable(ValueError):
@@ -114,7 +118,7 @@ def document(body: Body, page: Page) -> dict[str, object]:
 def _loaded(text: str) -> object:
     """The JSON value; None for what is no JSON."""
     try:
-        return json.loads(text, strict=False)  # type: ignore[no-any-return]
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
@@ -146,24 +150,20 @@ class Stream:
     def __iter__(self) -> Iterator[Event]:
         data = self.body.data
         for start in range(0, len(data), _SLICE):
+            if start and self.body.expired():
+                self.unread = len(data) - start
+                return
             for event in self.parser.feed(data[start : start + _SLICE]):
                 if event.data.strip() == "[DONE]":
                     self.done = True
                     continue
                 self.count += 1
                 yield event
-                if self.count % _EVENTS_BETWEEN_LOOKS == 0 and self.body.expired():
-                    self.unread = max(0, len(data) - start - _SLICE)
-                    if self.unread:
-                        return
 
     def values(self) -> Iterator[tuple[Event, dict[str, object]]]:
         """The events whose data is a JSON object, with it."""
         for event in self:
-            try:
-                value = json.loads(event.data, strict=False)
-            except (ValueError, RecursionError):
-                continue
+            value = _loaded(event.data)
             if isinstance(value, dict):
                 yield event, value
 

@@ -4,7 +4,7 @@ Of a message to /chat the record holds the completion request that relay made of
 added stand apart.
 """
 
-from addons.core.reading.body import Body, Chat, document, note_time
+from addons.core.reading.body import AT_LEAST, Body, Chat, document, note_time
 from addons.core.reading.messages import content_text, message
 from addons.core.reading.page import Page, count, one_line
 from addons.core.reading.values import objects, parameters, pretty, text_of
@@ -63,7 +63,7 @@ def _purpose(function: dict[str, object]) -> str:
 
 def _messages(body: Body, page: Page, items: list[dict[str, object]]) -> None:
     for position, item in enumerate(items):
-        if position and body.expired():
+        if position >= AT_LEAST and body.expired():
             note_time(page, f"the last {count(len(items) - position, 'message')}")
             return
         message(page, item)

@@ -4,7 +4,7 @@ A stream ends in an event that carries the whole answer again; one that broke be
 deltas. Shapes: https://platform.openai.com/docs/api-reference/responses and .../responses-streaming.
 """
 
-from addons.core.reading.body import Body, Stream, document, note_time
+from addons.core.reading.body import AT_LEAST, Body, Stream, document, note_time
 from addons.core.reading.conversation import tools
 from addons.core.reading.errors import problem
 from addons.core.reading.media import placeholder
@@ -108,7 +108,7 @@ def _answer(body: Body, page: Page, answer: dict[str, object], events: int | Non
 
 def _items(body: Body, page: Page, items: list[dict[str, object]], speaker: str) -> None:
     for position, item in enumerate(items):
-        if position and body.expired():
+        if position >= AT_LEAST and body.expired():
             note_time(page, f"the last {count(len(items) - position, 'item')}")
             return
         _item(page, item, speaker)

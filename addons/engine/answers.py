@@ -1,33 +1,12 @@
-"""The only room that changes mitmproxy's own behaviour.
+"""What clients are answered where mitmproxy would answer by itself, hang, or hold too much."""
 
-Each change wraps one method of mitmproxy's, says what it is good for, and is made only for the version it was written
-for: with another one mitmproxy stays as it is, and one log line says what is then missing. Wrapping twice is harmless,
-since a reload of the addons starts from the method that was wrapped first.
-
-1. Errors. What mitmproxy answers as an HTML page with the upstream's address in it becomes relay's JSON.
-2. Early answers. An answer set in `requestheaders` together with `request.stream` goes out at once, while the body is
-   dropped as it comes. As it stands mitmproxy raises there, and the client hangs.
-3. Bodies. A body that relay holds is bounded while it is read, not when it has been.
-4. Connects. A keep-alive client may ask again after a failed connect. As it stands mitmproxy repeats the first failure
-   for as long as the client's connection lives.
-5. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that a
-record
-   can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.
-6. Heads. A request head that grows without end is cut off, and whoever trickles one can be timed.
-"""
-
-import functools
-import logging
-from collections.abc import Callable, Generator
 from typing import Any
 
-import mitmproxy.version
 from mitmproxy import flow as mflow
 from mitmproxy import http
-from mitmproxy.connection import Client, Server
 from mitmproxy.net.http import http1
-from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layers.http import HttpLayer, HttpStream, SendHttp, _http1, _http2
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers.http import HttpStream, SendHttp, _http1, _http2
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     ResponseData,
@@ -38,56 +17,25 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook, HttpResponseHook
 
 from addons import errors
+from addons.engine.wrapping import Commands, wrap
 from addons.exchange import answer_cap, of
 
-WRITTEN_FOR = "12.2.3"
 BODY_TOO_LARGE = "relay: body over its limit"
 
-logger = logging.getLogger(__name__)
-Commands = Generator[Any, Any, Any]
+
+def install() -> None:
+    """Make the changes of this room."""
+    wrap(HttpStream, "handle_protocol_error", _answer_errors)
+    wrap(HttpStream, "check_killed", _answer_errors)
+    wrap(HttpStream, "start_request_stream", _answer_early)
+    wrap(HttpStream, "check_body_size", _bound_bodies)
+    wrap(HttpStream, "send_response", _send_what_was_meant)
+    wrap(_http1.Http1Server, "read_body", _answer_bad_framing)
+    wrap(_http1, "make_error_response", _json_error_response)
+    wrap(_http2, "format_error", _json_error_body)
 
 
-def install(header_size: int, on_head: Callable[[Client], None]) -> bool:
-    """Make the changes; False, with a log line, where mitmproxy is another version.
-
-    `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
-    complete.
-    """
-    if mitmproxy.version.VERSION != WRITTEN_FOR:
-        logger.warning(
-            f"relay's changes to mitmproxy are written for {WRITTEN_FOR}, this is {mitmproxy.version.VERSION}: "
-            "errors will be mitmproxy's HTML pages, and limits.header_size and limits.headers don't hold."
-        )
-        return False
-    _wrap(HttpStream, "handle_protocol_error", _answer_errors)
-    _wrap(HttpStream, "check_killed", _answer_errors)
-    _wrap(HttpStream, "start_request_stream", _answer_early)
-    _wrap(HttpStream, "check_body_size", _bound_bodies)
-    _wrap(HttpStream, "send_response", _send_what_was_meant)
-    _wrap(HttpLayer, "get_connection", _forget_failed_connects)
-    _wrap(_http1.Http1Server, "read_headers", functools.partial(_bound_heads, header_size, on_head))
-    _wrap(_http1, "make_error_response", _json_error_response)
-    _wrap(_http2, "format_error", _json_error_body)
-    return True
-
-
-def installed() -> bool:
-    """Whether early answers work, so that nobody asks for one where mitmproxy would hang on it."""
-    return hasattr(HttpStream.start_request_stream, "relay_wraps")
-
-
-def _wrap(owner: Any, name: str, change: Callable[..., Any]) -> None:
-    stock = getattr(owner, name)
-    stock = getattr(stock, "relay_wraps", stock)
-
-    def changed(*args: Any, **kwargs: Any) -> Any:
-        return change(stock, *args, **kwargs)
-
-    changed.relay_wraps = stock  # type: ignore[attr-defined]
-    setattr(owner, name, changed)
-
-
-# 1. Errors
+# Errors
 
 
 def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
@@ -152,7 +100,15 @@ def _json_error_response(_stock: Any, status: int, message: str = "") -> bytes:
     return bytes(http1.assemble_response(http.Response.make(error.status, body, headers)))
 
 
-# 2. Early answers
+def _answer_bad_framing(stock: Any, server: Any, event: Any) -> Commands:
+    """Say what is wrong with a chunk before the connection is closed over it, where no answer has begun."""
+    for command in stock(server, event):
+        if isinstance(command, commands.CloseConnection) and command.connection is server.conn and not server.response:
+            yield commands.SendData(server.conn, _json_error_response(None, 400))
+        yield command
+
+
+# Early answers
 
 
 def _answer_early(stock: Any, stream: HttpStream) -> Commands:
@@ -167,7 +123,7 @@ def _answer_early(stock: Any, stream: HttpStream) -> Commands:
     yield from stream.send_response()
 
 
-# 3. Bodies
+# Bodies
 
 
 def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Commands:
@@ -208,17 +164,7 @@ def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
     stream.server_state = stream.state_errored
 
 
-# 4. Connects
-
-
-def _forget_failed_connects(stock: Any, layer: HttpLayer, event: Any, **kwargs: Any) -> Commands:
-    for known in layer.connections:
-        if isinstance(known, Server) and known.error and known not in layer.waiting_for_establishment:
-            known.error = None
-    yield from stock(layer, event, **kwargs)
-
-
-# 5. Records and tails
+# Records and tails
 
 
 def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: Any) -> Commands:
@@ -240,25 +186,3 @@ def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: A
             record, stream.flow.response = stream.flow.response, exchange.wire
     if record is not None:
         stream.flow.response = record
-
-
-# 6. Heads
-
-
-def _bound_heads(size: int, on_head: Callable[[Client], None], stock: Any, server: Any, event: Any) -> Commands:
-    yield from stock(server, event)
-    if not isinstance(event, events.DataReceived):
-        return
-    waiting = server.state == server.read_headers
-    if waiting and len(server.buf) > size:
-        error = errors.BadRequest(
-            f"请求头超过 {size} 字节。", f"The request's headers are over {size} bytes.", code="headers_too_large"
-        )
-        headers = {"Content-Type": "application/json; charset=utf-8", "Connection": "close"}
-        yield commands.SendData(
-            server.conn, http1.assemble_response(http.Response.make(error.status, error.openai_body(), headers))
-        )
-        yield commands.CloseConnection(server.conn)
-        server.state = server.done
-    elif waiting and server.buf:
-        on_head(server.conn)

@@ -1,0 +1,64 @@
+"""The only room that changes mitmproxy's own behaviour.
+
+Each change wraps one method of mitmproxy's, says what it is good for, and is made only for the version it was written
+for: with another one mitmproxy stays as it is, and one log line says what is then missing. Wrapping twice is harmless,
+since a reload of the addons starts from the method that was wrapped first.
+
+answers.py
+  1. Errors. What mitmproxy answers as an HTML page with the upstream's address in it becomes relay's JSON.
+  2. Early answers. An answer set in `requestheaders` together with `request.stream` goes out at once, while the body is
+     dropped as it comes. As it stands mitmproxy raises there, and the client hangs.
+  3. Bodies. A body that relay holds is bounded while it is read, not when it has been.
+  4. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that
+     a record can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.
+
+framing.py
+  5. Trailers. They are dropped, both ways. As it stands mitmproxy raises, and the exchange hangs.
+  6. Requests in HTTP/2 without a length get chunks upstream. As it stands their body goes up without framing, where
+     the next request would be.
+  7. Interim answers (103, an unasked 100) are passed over. As it stands they are taken for the answer.
+  8. Websockets. One that breaks is a break. As it stands the other side sees a clean close with code 1000.
+  9. Heads. A request head that grows without end is cut off, and whoever trickles one can be timed.
+
+connections.py
+  10. Connects. A keep-alive client may ask again after a failed connect. As it stands mitmproxy repeats the first
+      failure for as long as the client's connection lives.
+  11. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
+"""
+
+import logging
+from collections.abc import Callable
+
+import mitmproxy.version
+from mitmproxy.connection import Client
+from mitmproxy.proxy.layers.http import HttpStream
+
+from addons.engine import answers, connections, framing
+from addons.engine.wrapping import is_wrapped
+
+WRITTEN_FOR = "12.2.3"
+
+logger = logging.getLogger(__name__)
+
+
+def install(header_size: int, on_head: Callable[[Client], None]) -> bool:
+    """Make the changes; False, with a log line, where mitmproxy is another version.
+
+    `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
+    complete.
+    """
+    if mitmproxy.version.VERSION != WRITTEN_FOR:
+        logger.warning(
+            f"relay's changes to mitmproxy are written for {WRITTEN_FOR}, this is {mitmproxy.version.VERSION}: "
+            "errors will be mitmproxy's HTML pages, and limits.header_size and limits.headers don't hold."
+        )
+        return False
+    answers.install()
+    framing.install(header_size, on_head)
+    connections.install()
+    return True
+
+
+def installed() -> bool:
+    """Whether early answers work, so that nobody asks for one where mitmproxy would hang on it."""
+    return is_wrapped(HttpStream.start_request_stream)

@@ -1,0 +1,98 @@
+"""Glance: what the flow list says of an exchange in one line, and what a filter can find it by.
+
+    ~comment "session 4f1c2a9e"     one conversation
+    ~meta relay.model               everything that named a model
+
+Only where somebody looks: mitmweb, mitmproxy, or a file that flows are saved to.
+"""
+
+import re
+import time
+from typing import Any
+
+from mitmproxy import ctx, http
+
+from addons.core.summary import summary
+from addons.decoding import content_of
+from addons.exchange import Exchange, of
+
+_EDGE = 8192
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,80})"')
+_ERROR = re.compile(rb'"code"\s*:\s*"([^"\\]{1,60})"')
+_USAGE = {
+    "tokens_in": re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,9})'),
+    "tokens_out": re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,9})'),
+    "cached": re.compile(rb'"cached_tokens"\s*:\s*(\d{1,9})'),
+}
+
+
+class Glance:
+    """Writes comment and metadata of finished flows."""
+
+    optional = True
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The exchange is over."""
+        self._note(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """It broke off."""
+        self._note(flow)
+
+    def _note(self, flow: http.HTTPFlow) -> None:
+        exchange = of(flow)
+        if exchange is None or not watched():
+            return
+        flow.metadata["relay.duration_ms"] = round((time.monotonic() - exchange.started) * 1000, 1)
+        copy = exchange.notes.get("answer")
+        if copy is not None and copy.first_at is not None:
+            flow.metadata["relay.first_byte_ms"] = round((copy.first_at - exchange.started) * 1000, 1)
+        flow.comment = summary(**_found(flow, exchange))
+
+
+def watched() -> bool:
+    """Whether anybody reads what is noted."""
+    return ctx.master.addons.get("view") is not None or bool(ctx.options.save_stream_file)
+
+
+def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
+    """The arguments of `summary`."""
+    found: dict[str, Any] = {
+        "duration_ms": flow.metadata["relay.duration_ms"],
+        "first_byte_ms": flow.metadata.get("relay.first_byte_ms"),
+    }
+    chat = flow.metadata.get("relay.chat")
+    if isinstance(chat, dict):
+        found["session"] = chat["session"]
+    model = _MODEL.search(_edges(flow.request))
+    if model is not None:
+        found["model"] = flow.metadata["relay.model"] = model[1].decode("utf-8", "replace")
+    usage = flow.metadata.get("relay.usage")
+    found |= _usage(repr(usage).replace("'", '"').encode() if usage else _edges(flow.response))
+    answer = exchange.substitute if flow.error is not None else flow.response
+    if answer is not None and answer.status_code >= 400:
+        found["status"] = answer.status_code
+        code = _ERROR.search(_edges(answer))
+        found["error"] = code[1].decode("utf-8", "replace") if code else None
+    if flow.error is not None:
+        found["reason"] = exchange.fault.en if exchange.fault is not None else flow.error.msg
+    return found
+
+
+def _usage(text: bytes) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, pattern in _USAGE.items():
+        counts = pattern.findall(text)
+        if counts:
+            found[name] = int(counts[-1])
+    return found
+
+
+def _edges(message: http.Message | None) -> bytes:
+    """The first and the last bytes of a body, decoded: what is searched stands there."""
+    if message is None or not message.raw_content:
+        return b""
+    body = message.raw_content
+    if "content-encoding" in message.headers:
+        body = content_of(message, 1 << 20)
+    return body if len(body) <= 2 * _EDGE else body[:_EDGE] + body[-_EDGE:]

@@ -1,0 +1,72 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from addons.core.summary import summary
+
+texts = st.none() | st.text()
+numbers = st.none() | st.integers(0, 1 << 62)
+
+
+def test_a_plain_exchange() -> None:
+    line = summary(model="gpt-4o-mini", tokens_in=12, tokens_out=48, first_byte_ms=310, duration_ms=2400, status=200)
+    assert line == "gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s"
+
+
+def test_a_message_of_a_session() -> None:
+    line = summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=1200, tokens_out=48, cached=1024)
+    assert line == "gpt-3.5-turbo · session 4f1c2a9e · 1,200 (1,024 cached)→48 tok"
+
+
+def test_an_embedding_has_no_answer_in_tokens() -> None:
+    assert summary(model="e", tokens_in=5) == "e · 5 tok"
+
+
+def test_refusals_and_breaks_say_why() -> None:
+    line = summary(session="4f", status=413, error="too_large", reason="The body is over 65536 bytes.", duration_ms=3)
+    assert line == "session 4f · 413 too_large: The body is over 65536 bytes. · 3 ms"
+    assert summary(model="m", status=200, reason="the client left") == "m · 200: the client left"
+    assert summary(status=502) == "502"
+
+
+def test_nothing_is_known() -> None:
+    assert summary() == ""
+
+
+@given(
+    texts,
+    texts,
+    texts,
+    texts,
+    numbers,
+    numbers,
+    numbers,
+    numbers,
+    st.none() | st.floats(0, 1e12),
+    st.none() | st.floats(0, 1e12),
+)
+def test_always_one_short_line(
+    model: str | None,
+    session: str | None,
+    error: str | None,
+    reason: str | None,
+    tokens_in: int | None,
+    tokens_out: int | None,
+    cached: int | None,
+    status: int | None,
+    first_byte_ms: float | None,
+    duration_ms: float | None,
+) -> None:
+    line = summary(
+        model=model,
+        session=session,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        cached=cached,
+        first_byte_ms=first_byte_ms,
+        duration_ms=duration_ms,
+        status=status,
+        error=error,
+        reason=reason,
+    )
+    assert len(line) < 250
+    assert len(line.splitlines()) <= 1

@@ -1,0 +1,223 @@
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from mitmproxy import http
+
+from addons import balance as balance_module
+from addons import errors
+from addons.balance import Balance
+from addons.config import Upstream
+from tests import flows
+
+KEY = "sk-0123456789abcdef"
+NOW = 1_700_000_000.0  # 2023-11-14 UTC
+GRANTED = {"hard_limit_usd": 18}
+USED = {"total_usage": 8.0}
+
+Answers = Callable[[str], tuple[int, Any]]
+
+
+class Asked:
+    """Stands in for `ask`: notes what is asked, and answers."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.seen: list[tuple[str, str, Mapping[str, str], float]] = []
+        self.open = 0
+
+    async def __call__(
+        self, upstream: Upstream, path: str, headers: Mapping[str, str], *, timeout: float
+    ) -> http.Response:
+        self.seen.append((upstream.name, path, headers, timeout))
+        self.open += 1
+        try:
+            await asyncio.sleep(0)
+            status, body = self.answers(path)
+            if isinstance(body, Exception):
+                raise body
+            if body is Ellipsis:
+                await asyncio.sleep(60)
+            return http.Response.make(status, body if isinstance(body, bytes) else json.dumps(body).encode())
+        finally:
+            self.open -= 1
+
+
+def fine(path: str) -> tuple[int, Any]:
+    return 200, GRANTED if path.endswith("/subscription") else USED
+
+
+def always(status: int, body: Any) -> Answers:
+    return lambda path: (status, body)
+
+
+def question(
+    monkeypatch: pytest.MonkeyPatch,
+    answers: Answers = fine,
+    path: str = f"/pro/balance?apiKey={KEY}",
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    **sections: Any,
+) -> tuple[http.HTTPFlow, Asked]:
+    asked = Asked(answers)
+    monkeypatch.setattr(balance_module, "ask", asked)
+    flow = flows.opened(method, path, headers or {}, **sections)
+    addon = Balance(lambda: NOW)
+    addon.requestheaders(flow)
+    asyncio.run(addon.request(flow))
+    assert asked.open == 0
+    assert not addon._asking
+    return flow, asked
+
+
+def test_a_balance_is_told_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, asked = question(monkeypatch)
+    assert flows.answer_of(flow).raw_content == (
+        '{"code": 200, "message": "执行成功", "data": {"total": 18.00, "balance": 17.92, "used": 0.08}}'.encode()
+    )
+    assert flows.answer_of(flow).headers["Content-Type"] == "application/json; charset=utf-8"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    folder = "/proxy/v1/dashboard/billing"
+    assert asked.seen == [
+        ("test", f"{folder}/subscription", headers, 10.0),
+        ("test", f"{folder}/usage?start_date=2023-08-16&end_date=2023-11-15", headers, 10.0),
+    ]
+
+
+def test_the_settings_say_how_far_back_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, asked = question(monkeypatch, balance={"window_days": 1, "timeout": "3s"})
+    assert "start_date=2023-11-13&end_date=2023-11-15" in asked.seen[1][1]
+    assert {timeout for *_, timeout in asked.seen} == {3.0}
+
+
+def test_a_route_asks_its_own_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, asked = question(monkeypatch, path=f"/other/pro/balance?apiKey={KEY}")
+    assert [(name, path.startswith("/v1/dashboard")) for name, path, *_ in asked.seen] == [("other", True)] * 2
+
+
+def test_a_key_without_a_limit_says_so_beside_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, _ = question(monkeypatch, lambda path: (200, {"hard_limit_usd": 100_000_000} | USED))
+    answer = flows.json_of(flow)
+    assert answer["detail"] == {"unlimited": True}
+    assert set(answer["data"]) == {"total", "balance", "used"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "key"),
+    [
+        (f"/pro/balance?apiKey={KEY}", {}, KEY),
+        (f"/pro/balance?x=1&apiKey=%20{KEY}%0A", {}, KEY),
+        (f"/pro/balance?apiKey={KEY}", {"Authorization": "Bearer sk-other-123456"}, KEY),
+        ("/pro/balance", {"Authorization": f"Bearer {KEY}"}, KEY),
+        ("/pro/balance?apiKey=sk%2Dabc%2Fdef", {}, "sk-abc/def"),
+    ],
+    ids=["in the query", "with blanks around it", "the query first", "as bearer", "percent-encoded"],
+)
+def test_the_key_is_found(monkeypatch: pytest.MonkeyPatch, path: str, headers: dict[str, str], key: str) -> None:
+    _, asked = question(monkeypatch, path=path, headers=headers)
+    assert [headers["Authorization"] for _, _, headers, _ in asked.seen] == [f"Bearer {key}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/pro/balance", {}),
+        ("/pro/balance?apiKey=", {}),
+        ("/pro/balance?apiKey=%20", {}),
+        ("/pro/balance?apikey=x", {}),
+        ("/pro/balance", {"Authorization": "Basic dTpw"}),
+        ("/pro/balance?apiKey=a%0d%0aX:%20y", {}),
+        ("/pro/balance?apiKey=%E4%BD%A0", {}),
+        ("/pro/balance?apiKey=%FF", {}),
+        ("/pro/balance?apiKey=" + "k" * 257, {}),
+    ],
+    ids=["none", "empty", "a blank", "misspelt", "no bearer", "a header's end", "Chinese", "not UTF-8", "too long"],
+)
+def test_a_bad_key_asks_nobody(monkeypatch: pytest.MonkeyPatch, path: str, headers: dict[str, str]) -> None:
+    flow, asked = question(monkeypatch, path=path, headers=headers)
+    assert flows.answer_of(flow).status_code == 200
+    answer = flows.json_of(flow)
+    assert (answer["code"], "data" in answer) == (400, False)
+    assert "apiKey" in answer["message"]
+    assert asked.seen == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "code"),
+    [
+        pytest.param(always(401, {"error": {"message": "no"}}), 401, id="the key is refused"),
+        pytest.param(always(429, {"error": {"message": "slow down"}}), 429, id="too fast"),
+        pytest.param(always(404, b"<html>"), 501, id="no such page"),
+        pytest.param(always(405, b""), 501, id="not that method"),
+        pytest.param(always(500, b"<html>"), 502, id="the upstream fails"),
+        pytest.param(always(200, b"<html>"), 502, id="a page for an answer"),
+        pytest.param(always(200, b"\xff"), 502, id="no text"),
+        pytest.param(always(200, []), 502, id="an array"),
+        pytest.param(always(200, {}), 502, id="nothing in it"),
+        pytest.param(always(200, {"hard_limit_usd": "18", "total_usage": 8}), 502, id="text for a number"),
+        pytest.param(always(200, {"hard_limit_usd": None, "total_usage": 8}), 502, id="null for a number"),
+        pytest.param(always(200, {"error": {"message": "invalid api key"}}), 401, id="refused in a 200"),
+        pytest.param(always(0, errors.UpstreamTimeout("慢。", "Slow.")), 408, id="too slow"),
+        pytest.param(always(0, errors.UpstreamFailed("断。", "Broken.")), 502, id="unreachable"),
+        pytest.param(lambda path: (200, GRANTED) if "sub" in path else (401, {}), 401, id="only usage is refused"),
+        pytest.param(lambda path: (200, ...) if "sub" in path else (401, {}), 401, id="refused while the other hangs"),
+        pytest.param(lambda path: (200, USED) if "usage" in path else (500, b""), 502, id="only the grant fails"),
+    ],
+)
+def test_an_error_has_a_code_and_no_data(monkeypatch: pytest.MonkeyPatch, answers: Answers, code: int) -> None:
+    flow, _ = question(monkeypatch, answers)
+    assert flows.answer_of(flow).status_code == 200
+    answer = flows.json_of(flow)
+    assert list(answer) == ["code", "message"]
+    assert answer["code"] == code
+
+
+def test_an_upstream_that_tells_no_balance_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, asked = question(monkeypatch, upstreams=[flows.UPSTREAM | {"balance": None}], routes=[])
+    assert flows.json_of(flow)["code"] == 501
+    assert asked.seen == []
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_a_wrong_method_asks_nobody(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    flow, asked = question(monkeypatch, method=method)
+    assert flows.answer_of(flow).status_code == 405
+    assert flows.answer_of(flow).headers["Allow"] == "GET"
+    assert "data" not in flows.json_of(flow)
+    assert asked.seen == []
+
+
+def test_no_body_of_a_question_is_held() -> None:
+    flow = flows.opened("GET", "/pro/balance")
+    Balance(lambda: NOW).requestheaders(flow)
+    assert flows.exchange(flow).body_cap == 0
+
+
+def test_a_client_that_leaves_ends_both_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(always(200, ...))
+    monkeypatch.setattr(balance_module, "ask", asked)
+
+    async def scenario() -> None:
+        flow = flows.opened("GET", f"/pro/balance?apiKey={KEY}")
+        addon = Balance(lambda: NOW)
+        task = asyncio.ensure_future(addon.request(flow))
+        while asked.open < 2:
+            await asyncio.sleep(0)
+        addon.client_disconnected(flows.request("GET", "/").client_conn)  # somebody else
+        await asyncio.sleep(0)
+        assert not task.done()
+        addon.client_disconnected(flow.client_conn)
+        await asyncio.wait_for(task, 5)
+        await asyncio.sleep(0)
+        assert asked.open == 0
+        assert not addon._asking
+
+    asyncio.run(scenario())
+
+
+def test_other_paths_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, asked = question(monkeypatch, path="/v1/models")
+    assert flow.response is None
+    assert asked.seen == []
