@@ -54,7 +54,7 @@ class Exchange:
     connect_timed_out: bool = False
     """A connect of this client was given up after `limits.connect`."""
     substitute: http.Response | None = None
-    """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by engine.py."""
+    """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
     sent: bool = False
     """The answer's body was streamed and is on the wire: what the record says of it is free to change."""
     wire: http.Response | None = None

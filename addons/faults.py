@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Faults:
-    """Leaves an answer for engine.py to send where an exchange has failed before its answer began."""
+    """Leaves an answer for the engine to send where an exchange has failed before its answer began."""
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Choose the answer. Once an answer has begun, a break is the only honest end, and nothing is left here."""

@@ -1,7 +1,7 @@
 """Aiming a flow at its upstream, and reaching mitmproxy's live connections: cutting an upstream off, closing a client.
 
-mitmproxy offers no public way to the latter. What is used here was seen to work with the version engine.py names; where
-a connection is gone already, nothing happens.
+mitmproxy offers no public way to the latter. What is used here was seen to work with the version the engine names;
+where a connection is gone already, nothing happens.
 """
 
 import sys

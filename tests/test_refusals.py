@@ -8,6 +8,8 @@ from addons import errors
 from addons.core.failures import Failure
 from addons.refusals import failure_error, refusal
 
+KEY = "sk-test-0123456789"
+
 
 def body(message: str = "", code: object = None, kind: object = None) -> bytes:
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
@@ -37,7 +39,7 @@ def body(message: str = "", code: object = None, kind: object = None) -> bytes:
     ],
 )
 def test_a_refusal_is_understood(status: int, answer: bytes, kind: type[errors.RelayError]) -> None:
-    error = refusal(status, answer, model="gpt-x")
+    error = refusal(status, answer, model="gpt-x", key=KEY)
     assert type(error) is kind
     assert error.zh and error.en
 
@@ -53,21 +55,21 @@ def test_a_refusal_is_understood(status: int, answer: bytes, kind: type[errors.R
     ],
 )
 def test_too_fast_and_out_of_quota_are_told_apart(answer: bytes, out: bool) -> None:
-    error = refusal(429, answer)
+    error = refusal(429, answer, key=KEY)
     assert (error.code == "insufficient_quota") is out
     assert ("额度已用完" in error.zh) is out
     assert error.envelope_code == 429
 
 
 def test_a_missing_model_says_which_and_where_to_change_it() -> None:
-    error = refusal(404, body("The model does not exist"), model="gpt-99")
+    error = refusal(404, body("The model does not exist"), model="gpt-99", key=KEY)
     assert error.code == "model_not_found"
     for text in (error.zh, error.en):
         assert "gpt-99" in text and "chat.model" in text and "upstreams[].model" in text
 
 
 def test_what_upstream_says_is_carried_along_in_one_line_and_shortened() -> None:
-    message = refusal(400, body("first\n\tsecond " + "x" * 1000 + "END")).message
+    message = refusal(400, body("first\n\tsecond " + "x" * 1000 + "END"), key=KEY).message
     assert "first second xxx" in message
     assert "END" not in message
     assert len(message) < 800
@@ -75,7 +77,7 @@ def test_what_upstream_says_is_carried_along_in_one_line_and_shortened() -> None
 
 @pytest.mark.parametrize("before", [0, 150, 290, 296], ids=lambda before: f"{before} characters before it")
 def test_a_key_that_upstream_quotes_is_taken_out(before: int) -> None:
-    error = refusal(401, body(f"{'x ' * (before // 2)}sk-0123456789abcdefghij."))
+    error = refusal(401, body(f"{'x ' * (before // 2)}sk-0123456789abcdefghij."), key=KEY)
     for shape in (error.openai_body(), error.envelope(), error.balance_envelope()):
         assert b"0123456789" not in shape
         assert b"sk-***" in shape or before > 290
@@ -93,7 +95,7 @@ anything = st.recursive(
 
 @given(st.integers(100, 599), anything.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40))
 def test_any_answer_makes_an_error(status: int, answer: bytes) -> None:
-    error = refusal(status, answer, model="m")
+    error = refusal(status, answer, model="m", key=KEY)
     assert isinstance(error, errors.RelayError)
     assert json.loads(error.envelope())["code"] == error.envelope_code != 200
 

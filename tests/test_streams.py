@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +77,7 @@ def test_a_declared_length_is_judged_before_a_byte_is_sent(declared: str, refuse
         ("1e3", None),
         ("1, 2", None),
         ("٣", None),
-        ("9" * 30, None),
+        ("9" * 30, sys.maxsize),
         ("+1", None),
     ],
     ids=repr,
