@@ -571,7 +571,7 @@ def test_a_declared_length_over_the_limit_is_413(strict: Live, upstream: Upstrea
 
 
 def test_a_length_beyond_all_numbers_is_refused(strict: Live, upstream: Upstream) -> None:
-    raw = strict.raw(b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nx", timeout=3)
+    raw = strict.raw(b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nx", timeout=10)
     openai_error(answer_in(raw), 400, 413)
     assert not [seen for seen in upstream.seen if seen.complete]
 

@@ -23,7 +23,9 @@ framing.py
 connections.py
   10. Connects. A keep-alive client may ask again after a failed connect. As it stands mitmproxy repeats the first
       failure for as long as the client's connection lives.
-  11. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
+  11. Early refusals. An upstream that answers an upload before its end and closes is heard. As it stands its answer is
+      lost with the next write.
+  12. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
 """
 
 import logging

@@ -103,8 +103,10 @@ def _json_error_response(_stock: Any, status: int, message: str = "") -> bytes:
 def _answer_bad_framing(stock: Any, server: Any, event: Any) -> Commands:
     """Say what is wrong with a chunk before the connection is closed over it, where no answer has begun."""
     for command in stock(server, event):
-        if isinstance(command, commands.CloseConnection) and command.connection is server.conn and not server.response:
+        closing = isinstance(command, commands.CloseConnection) and command.connection is server.conn
+        if closing and not server.response and server.conn.connected:
             yield commands.SendData(server.conn, _json_error_response(None, 400))
+            server.state = server.done
         yield command
 
 
