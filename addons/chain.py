@@ -5,7 +5,6 @@ exchange with an error for the client, and nothing passes raw. Addons that only 
 own result alone.
 """
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -34,6 +33,7 @@ HOOKS = (
     "response",
     "error",
     "websocket_message",
+    "websocket_end",
 )
 
 
@@ -47,25 +47,50 @@ class Chain:
             name: tuple(getattr(addon, name) for addon in self.addons if hasattr(addon, name)) for name in HOOKS
         }
 
-    async def run(self, name: str, data: Any) -> None:
-        """Run one hook of all addons, one after the other."""
-        for hook in self.hooks[name]:
-            try:
-                pending: Awaitable[None] | None = hook(data)
-                if pending is not None and inspect.isawaitable(pending):
-                    await pending
-            except Exception as error:
-                addon = getattr(hook, "__self__", hook)
-                logger.error(f"{name} of {type(addon).__name__} failed: {error!r}", exc_info=True)
-                if isinstance(data, http.HTTPFlow) and not getattr(addon, "optional", False):
-                    fail_closed(name, data)
-                    if name in ("requestheaders", "request", "responseheaders"):
-                        return
+    def begin(self, name: str, data: Any) -> Awaitable[None] | None:
+        """Run one hook of all addons, one after the other; what is left to await, once one of them waits."""
+        return self._run_from(0, name, data)
 
-    def done(self) -> None:
-        """Let the addons go."""
+    async def run(self, name: str, data: Any) -> None:
+        """The same, to its end."""
+        if (pending := self.begin(name, data)) is not None:
+            await pending
+
+    def _run_from(self, first: int, name: str, data: Any) -> Awaitable[None] | None:
+        for position, hook in enumerate(self.hooks[name][first:], first):
+            try:
+                pending = hook(data)
+            except Exception as error:
+                if self._failed(hook, name, data, error):
+                    return None
+            else:
+                if pending is not None:
+                    return self._wait(pending, position, name, data)
+        return None
+
+    async def _wait(self, pending: Awaitable[None], position: int, name: str, data: Any) -> None:
+        try:
+            await pending
+        except Exception as error:
+            if self._failed(self.hooks[name][position], name, data, error):
+                return
+        if (rest := self._run_from(position + 1, name, data)) is not None:
+            await rest
+
+    def _failed(self, hook: Callable[..., Any], name: str, data: Any, error: Exception) -> bool:
+        """Fail closed; True where the addons behind this one must not go on as if nothing had happened."""
+        addon = getattr(hook, "__self__", hook)
+        logger.error(f"{name} of {type(addon).__name__} failed: {error!r}", exc_info=error)
+        if not isinstance(data, http.HTTPFlow) or getattr(addon, "optional", False):
+            return False
+        fail_closed(name, data)
+        return name in ("requestheaders", "request", "responseheaders")
+
+    def done(self, successor: "Chain | None" = None) -> None:
+        """Let the addons go, but for those that go on in `successor`."""
+        staying = successor.addons if successor is not None else ()
         for addon in self.addons:
-            if hasattr(addon, "done"):
+            if hasattr(addon, "done") and not any(addon is other for other in staying):
                 addon.done()
 
 

@@ -19,7 +19,7 @@ from addons.core.failures import CONNECT_TIMEOUT
 from addons.core.headers import size
 from addons.errors import BadRequest
 from addons.exchange import Exchange, of
-from addons.wire import close_client, gave_up, handler_of
+from addons.wire import asked, close_client, gave_up, handler_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +34,14 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
-        self.proxies = {upstream.via: upstream.scheme == "https" for upstream in settings.upstreams if upstream.via}
         self._clients: dict[str, asyncio.TimerHandle] = {}
         self._heads: set[str] = set()
         self._open: defaultdict[str, set[Exchange]] = defaultdict(set)
         self._connects: dict[str, tuple[connection.Server, str, asyncio.TimerHandle]] = {}
+
+    def adopt(self, settings: Settings) -> None:
+        """Go on under other settings; timers that run keep their time."""
+        self.limits = settings.limits
 
     # The client's side
 
@@ -129,9 +132,16 @@ class Limits:
 
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """TCP is there; where TLS is to follow the timer runs on."""
-        if data.server.tls or self.proxies.get(data.server.address or ("", 0), False):
+        if data.server.tls or self._tunnels_tls(data):
             return
         self._connected(data.server)
+
+    def _tunnels_tls(self, data: server_hooks.ServerConnectionHookData) -> bool:
+        """Whether this is a connection to a proxy, and TLS with an upstream is to follow inside."""
+        if (upstream := asked.get()) is not None:
+            return upstream.via == data.server.address and upstream.scheme == "https"
+        waiting = self._open.get(data.client.id, ())
+        return any(one.upstream.via == data.server.address and one.upstream.scheme == "https" for one in waiting)
 
     def tls_established_server(self, data: tls.TlsData) -> None:
         """TLS is there, at the upstream's own connection or inside the tunnel through a proxy."""

@@ -24,9 +24,13 @@ class Trust:
         }
 
     def tls_start_server(self, data: tls.TlsData) -> None:
-        """Exchange the trusted authorities."""
+        """Exchange the trusted authorities, and speak HTTP/1.1.
+
+        One exchange has one upstream connection: it can be cut off without harm to another, and timed by itself.
+        """
         if not isinstance(data.conn, connection.Server) or data.conn.address is None:
             return
+        data.conn.alpn_offers = (b"http/1.1",)
         authority = self.authorities.get((data.conn.address[0], data.conn.address[1]))
         if authority is None:
             return

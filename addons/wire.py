@@ -12,25 +12,26 @@ from mitmproxy.proxy import server
 
 from addons.config import Upstream
 
+asked: ContextVar[Upstream | None] = ContextVar("asked", default=None)
+"""The upstream of a sub-request, in the context of its tasks."""
 gave_up: ContextVar[list[str] | None] = ContextVar("gave_up", default=None)
 """Where a sub-request hears why its connect was given up: mitmproxy connects in tasks that inherit the asker's
 context."""
 
 
 def point(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
-    """Send `flow` to `upstream`, asking for `path` (with its query).
-
-    The order matters to mitmproxy: scheme, port, host, then the Host header, or the latter gains a needless port.
-    """
-    request = flow.request
-    request.scheme = upstream.scheme
-    request.port = upstream.port
-    request.host = upstream.host
-    if not request.is_http2:
-        # A request in absolute form (`GET http://host/path`) would go up in that form, with the client's idea of a
-        # host.
-        request.authority = ""
-    request.host_header = upstream.authority
+    """Send `flow` to `upstream`, asking for `path` (with its query)."""
+    request, data = flow.request, flow.request.data
+    # The setters for these would each take the Host header apart and put it together again.
+    data.scheme = upstream.scheme.encode()
+    data.port = upstream.port
+    data.host = upstream.host
+    if request.is_http2:
+        request.host_header = upstream.authority
+    else:
+        # A request in absolute form (`GET http://host/path`) would go up so, with the client's idea of a host.
+        data.authority = b""
+        request.headers["Host"] = upstream.authority
     request.path = path
     if upstream.via is not None:
         flow.server_conn.via = ("http", upstream.via)

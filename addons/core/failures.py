@@ -31,7 +31,7 @@ class Failure(enum.Enum):
 
 
 _SIGNS: tuple[tuple[Failure, str], ...] = (
-    (Failure.CONNECT_TIMEOUT, re.escape(CONNECT_TIMEOUT) + r"|\[Errno 110\]|timed? ?out"),
+    (Failure.CONNECT_TIMEOUT, re.escape(CONNECT_TIMEOUT) + r"|\[Errno (?:60|110)\]|\[WinError 10060\]|timed? ?out"),
     (Failure.ANSWER_TIMEOUT, re.escape(ANSWER_TIMEOUT)),
     (Failure.CLIENT_LEFT, r"^Client disconnected|^killed$|^Connection killed|^stream reset by client|^StreamReset"),
     (Failure.PROXY, r"^Upstream proxy |^Error connecting to "),
@@ -41,8 +41,8 @@ _SIGNS: tuple[tuple[Failure, str], ...] = (
         r"\[Errno -\d+\]|getaddrinfo|name resolution|nodename nor servname|Name or service not known|No address",
     ),
     (Failure.TLS, r"certificate|TLS|SSL|handshake"),
-    (Failure.REFUSED, r"\[Errno 111\]|\[Errno 61\]|Connect call failed|refused"),
-    (Failure.UNREACHABLE, r"\[Errno 1(?:01|13)\]|unreachable|No route"),
+    (Failure.UNREACHABLE, r"\[Errno (?:51|65|101|113)\]|\[WinError 1005[01]\]|\[WinError 10065\]|unreachable|No route"),
+    (Failure.REFUSED, r"\[Errno (?:61|111)\]|\[WinError 10061\]|Connect call failed|refused"),
     (
         Failure.UNREADABLE,
         r"^unexpected server response|^Cannot parse HTTP response|protocol error| from server, refusing",

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _LEADING_SLASHES = re.compile(r"^/{2,}")
+_DOUBLED_VERSION = re.compile(r"^(?:/v1/?)+(?=/v1/)")
 _DOT_SEGMENT = re.compile(r"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|%3b|$)", re.IGNORECASE)
 _OFFICIAL = ("/v1/", "/dashboard/billing/")
 OWN = ("/healthz", "/readyz")
 """Paths of relay's own that have no place in relay.yaml."""
+PAGE = "/"
+"""Where a person finds out what this is. Under a route it is the upstream's, like any other path there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,7 @@ def resolve(raw: str, routes: Mapping[str, object] | tuple[str, ...]) -> Target:
     if route is not None:
         path = path[len(route) :] or "/"
     path = _LEADING_SLASHES.sub("/", path)
-    while path.startswith("/v1/v1/"):
-        path = path[3:]
-    if path.startswith("/v1//v1/"):
-        path = path[4:]
+    path = _DOUBLED_VERSION.sub("", path)
     return Target(route, path, mark + query)
 
 

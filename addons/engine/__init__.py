@@ -18,7 +18,9 @@ framing.py
      the next request would be.
   7. Interim answers (103, an unasked 100) are passed over. As it stands they are taken for the answer.
   8. Websockets. One that breaks is a break. As it stands the other side sees a clean close with code 1000.
-  9. Heads. A request head that grows without end is cut off, and whoever trickles one can be timed.
+     The record of a message may differ from what is sent, as that of an answer may.
+  9. Buffers. A head, or the frame of a chunk, that grows without end is cut off, and whoever trickles a head can be
+     timed. As it stands mitmproxy holds whatever comes.
 
 connections.py
   10. Connects. A keep-alive client may ask again after a failed connect. As it stands mitmproxy repeats the first
@@ -26,6 +28,16 @@ connections.py
   11. Early refusals. An upstream that answers an upload before its end and closes is heard. As it stands its answer is
       lost with the next write.
   12. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
+
+dispatch.py, for speed
+  13. Each event goes straight to the hooks that want it. As it stands mitmproxy walks all its addons for each, twice.
+
+serving.py, for speed
+  14. A hook that does not wait is taken up in the same turn of the loop, and log records that nobody wants are not
+  made.  15. What one turn says to a peer is written at once.
+
+lookups.py, for speed
+  16. A header is found by its name without a call for every other name.
 """
 
 import logging
@@ -35,7 +47,7 @@ import mitmproxy.version
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 
-from addons.engine import answers, connections, framing
+from addons.engine import answers, connections, dispatch, framing, lookups, serving
 from addons.engine.wrapping import is_wrapped
 
 WRITTEN_FOR = "12.2.3"
@@ -43,11 +55,11 @@ WRITTEN_FOR = "12.2.3"
 logger = logging.getLogger(__name__)
 
 
-def install(header_size: int, on_head: Callable[[Client], None]) -> bool:
+def install(header_size: int, on_head: Callable[[Client], None], *, fast: bool = True) -> bool:
     """Make the changes; False, with a log line, where mitmproxy is another version.
 
     `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
-    complete.
+    complete. `fast` makes the changes that are for speed alone, too; without it they are taken back.
     """
     if mitmproxy.version.VERSION != WRITTEN_FOR:
         logger.warning(
@@ -58,6 +70,11 @@ def install(header_size: int, on_head: Callable[[Client], None]) -> bool:
     answers.install()
     framing.install(header_size, on_head)
     connections.install()
+    for room in (dispatch, serving, lookups):
+        if fast:
+            room.install()
+        else:
+            room.uninstall()
     return True
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from mitmproxy import flow as mflow
 from mitmproxy import http
-from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import HttpStream, SendHttp, _http1, _http2
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
+    RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -26,7 +26,7 @@ BODY_TOO_LARGE = "relay: body over its limit"
 def install() -> None:
     """Make the changes of this room."""
     wrap(HttpStream, "handle_protocol_error", _answer_errors)
-    wrap(HttpStream, "check_killed", _answer_errors)
+    wrap(HttpStream, "check_killed", _answer_kills)
     wrap(HttpStream, "start_request_stream", _answer_early)
     wrap(HttpStream, "check_body_size", _bound_bodies)
     wrap(HttpStream, "send_response", _send_what_was_meant)
@@ -38,8 +38,20 @@ def install() -> None:
 # Errors
 
 
+def _answer_kills(stock: Any, stream: HttpStream, emit_error_hook: bool) -> Any:
+    """The same for `check_killed`, which is asked all the time and has nothing to say nearly always."""
+    if stream.flow.error is None and not stream._paused_event_queue:
+        return stock(stream, emit_error_hook)
+    return _answer_errors(stock, stream, emit_error_hook)
+
+
 def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
     """Send the answer that the `error` hook left, where stock would send its own page."""
+    exchange = of(stream.flow)
+    if exchange is not None and any(
+        isinstance(each, RequestProtocolError) for each in (*args, *stream._paused_event_queue)
+    ):
+        exchange.client_failed = True
     generator = stock(stream, *args)
     reply = None
     while True:
@@ -48,12 +60,12 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
         except StopIteration as end:
             return end.value
         reply = None
-        exchange = of(stream.flow) if _is_error_page(command, stream) else None
-        if exchange is None or exchange.substitute is None or exchange.committed:
+        substitute = exchange.substitute if exchange is not None else None
+        if exchange is None or substitute is None or exchange.committed or not _is_error_page(command, stream):
             reply = yield command
         else:
             exchange.committed = True
-            yield from _send_whole(stream, exchange.substitute)
+            yield from _send_whole(stream, substitute)
 
 
 def _is_error_page(command: Any, stream: HttpStream) -> bool:
@@ -94,10 +106,7 @@ def _json_error_body(_stock: Any, status: int, message: str = "") -> bytes:
 
 
 def _json_error_response(_stock: Any, status: int, message: str = "") -> bytes:
-    error = error_for(status)
-    body = error.openai_body()
-    headers = {"Content-Type": "application/json; charset=utf-8", "Connection": "close"}
-    return bytes(http1.assemble_response(http.Response.make(error.status, body, headers)))
+    return errors.closing_answer(error_for(status))
 
 
 def _answer_bad_framing(stock: Any, server: Any, event: Any) -> Commands:
@@ -128,17 +137,18 @@ def _answer_early(stock: Any, stream: HttpStream) -> Commands:
 # Bodies
 
 
-def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Commands:
+def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Any:
     exchange = of(stream.flow)
     held = stream.request_body_buf if request else stream.response_body_buf
     cap = (exchange.body_cap if exchange is not None else None) if request else answer_cap(stream.flow)
     if cap is None or len(held) <= cap:
-        return (yield from stock(stream, request))
+        return stock(stream, request)
     held.clear()
-    if request:
-        yield from _refuse_body(stream, cap)
-    else:
-        yield from _refuse_answer(stream, cap)
+    return _refuse(stream, cap, request)
+
+
+def _refuse(stream: HttpStream, cap: int, request: bool) -> Commands:
+    yield from _refuse_body(stream, cap) if request else _refuse_answer(stream, cap)
     return True
 
 

@@ -8,7 +8,7 @@ from mitmproxy.connection import Server
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons.engine.wrapping import Commands, wrap
+from addons.engine.wrapping import replace, wrap
 
 _STEP = 1 << 16
 
@@ -17,15 +17,15 @@ def install() -> None:
     """Make the changes of this room."""
     wrap(HttpLayer, "get_connection", _forget_failed_connects)
     wrap(ConnectionHandler, "handle_connection", _begin_after_registration)
-    wrap(ConnectionHandler, "drain_writers", _drain_writers)
+    replace(ConnectionHandler, "drain_writers", _drain_writers)
     wrap(asyncio.StreamReaderProtocol, "connection_lost", _read_what_is_left)
 
 
-def _forget_failed_connects(stock: Any, layer: HttpLayer, event: Any, **kwargs: Any) -> Commands:
+def _forget_failed_connects(stock: Any, layer: HttpLayer, event: Any, **kwargs: Any) -> Any:
     for known in layer.connections:
         if isinstance(known, Server) and known.error and known not in layer.waiting_for_establishment:
             known.error = None
-    yield from stock(layer, event, **kwargs)
+    return stock(layer, event, **kwargs)
 
 
 async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -> None:
@@ -35,17 +35,25 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
     await stock(handler, connection)
 
 
-async def _drain_writers(stock: Any, handler: Any) -> None:
-    """As stock, but an upstream that takes no more is not given up: its answer may be there already."""
+async def _drain_writers(handler: Any) -> None:
+    """As stock, but an upstream that takes no more is not given up: its answer may be there already.
+
+    What has nothing to drain is left alone, which is nearly always all there is.
+    """
+    full = [(peer, io) for peer, io in handler.transports.items() if io.writer is not None and _holds_data(io.writer)]
+    if not full:
+        return
     async with handler._drain_lock:
-        for peer, transport in list(handler.transports.items()):
-            if transport.writer is None:
-                continue
+        for peer, io in full:
             try:
-                await transport.writer.drain()
+                await io.writer.drain()
             except OSError as error:
-                if transport.handler is not None and not isinstance(peer, Server):
-                    transport.handler.cancel(f"Error sending data: {error}")
+                if io.handler is not None and not isinstance(peer, Server):
+                    io.handler.cancel(f"Error sending data: {error}")
+
+
+def _holds_data(writer: Any) -> bool:
+    return not isinstance(writer, asyncio.StreamWriter) or writer.transport.get_write_buffer_size() > 0
 
 
 def _read_what_is_left(stock: Any, protocol: Any, exc: Exception | None) -> None:

@@ -8,19 +8,28 @@ from typing import Any
 import h11
 import wsproto
 from h11._readers import ChunkedReader
-from mitmproxy import http
 from mitmproxy.connection import Client
-from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import websocket
 from mitmproxy.proxy.layers.http import _http1
-from mitmproxy.proxy.layers.http._events import RequestHeaders
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestHeaders,
+    RequestProtocolError,
+    RequestTrailers,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
 from wsproto.frame_protocol import CloseReason
 
 from addons import errors
 from addons.engine.wrapping import Commands, wrap
+from addons.exchange import came, forget_message
 
 _BINARY = ("HTTP/2", "HTTP/3")
+_NOTHING: tuple[Any, ...] = ()
+_READ = 1 << 16  # what one read brings at most
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1\d\d")
 
 
@@ -28,9 +37,13 @@ def install(header_size: int, on_head: Callable[[Client], None]) -> None:
     """Make the changes of this room; the arguments are those of `engine.install`."""
     wrap(_http1, "make_body_reader", _without_trailers)
     wrap(_http1.Http1Client, "send", _frame_http2_bodies)
+    wrap(_http1.Http1Server, "send", _drop_trailers_down)
+    for peer in (_http1.Http1Client, _http1.Http1Server):
+        wrap(peer, "_handle_event", functools.partial(_bound_buffers, header_size))
     wrap(_http1.Http1Client, "read_headers", _skip_interim_answers)
     wrap(websocket.WebsocketConnection, "send2", _break_websockets)
-    wrap(_http1.Http1Server, "read_headers", functools.partial(_bound_heads, header_size, on_head))
+    wrap(websocket.WebsocketLayer, "relay_messages", _send_messages_as_they_came)
+    wrap(_http1.Http1Server, "read_headers", functools.partial(_watch_heads, on_head))
 
 
 # Trailers
@@ -49,23 +62,27 @@ def _without_trailers(stock: Any, expected_size: int | None) -> Any:
 # Requests in HTTP/2
 
 
-def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Commands:
+def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Any:
     if isinstance(event, RequestHeaders) and not event.end_stream and event.request.http_version.startswith(_BINARY):
         headers = event.request.headers
         if "content-length" not in headers:
             headers["Transfer-Encoding"] = "chunked"
-    return (yield from stock(client, event))
+    return _NOTHING if isinstance(event, RequestTrailers) else stock(client, event)
+
+
+def _drop_trailers_down(stock: Any, server: Any, event: Any) -> Any:
+    return _NOTHING if isinstance(event, ResponseTrailers) else stock(server, event)
 
 
 # Interim answers
 
 
-def _skip_interim_answers(stock: Any, client: Any, event: Any) -> Commands:
+def _skip_interim_answers(stock: Any, client: Any, event: Any) -> Any:
     if isinstance(event, events.DataReceived) and client.request is not None:
         while _INTERIM.match(head := bytes(client.buf)[:12]) and head[9:12] != b"101":
             if client.buf.maybe_extract_lines() is None or not client.buf:
-                return
-    yield from stock(client, event)
+                return _NOTHING
+    return stock(client, event)
 
 
 # Websockets
@@ -77,23 +94,76 @@ def _break_websockets(stock: Any, peer: Any, event: Any) -> Any:
     return stock(peer, event)
 
 
+def _send_messages_as_they_came(stock: Any, layer: websocket.WebsocketLayer, event: Any) -> Commands:
+    """Send what came where the record of a message has been cleaned."""
+    generator = stock(layer, event)
+    reply: Any = None
+    message: Any = None
+    record: Any = None
+    while True:
+        try:
+            command = generator.send(reply)
+        except StopIteration as end:
+            return end.value
+        finally:
+            if message is not None:  # stock has read the content by now, and nobody else ran meanwhile
+                message.content, message = record, None
+        reply = yield command
+        if isinstance(command, websocket.WebsocketMessageHook) and layer.flow.websocket is not None:
+            newest = layer.flow.websocket.messages[-1]
+            if (content := came(newest)) is not None:
+                message, record = newest, newest.content
+                message.content = content
+                forget_message(message)
+
+
+# Buffers
+
+
+def _bound_buffers(size: int, stock: Any, peer: Any, event: Any) -> Any:
+    """Close on who fills a buffer that is never delivered: a head, a chunk's length, trailers or a next request without
+    end.
+
+    Between two events a sound peer leaves at most an unfinished line there, or a head.
+    """
+    if len(peer.buf) <= size + _READ or peer.state == peer.passthrough or peer.state == peer.done:
+        return stock(peer, event)
+    return _close_over_buffer(size, peer)
+
+
+def _close_over_buffer(size: int, peer: Any) -> Commands:
+    peer.buf = type(peer.buf)()
+    if isinstance(peer, _http1.Http1Server):
+        yield from _too_much_from_client(size, peer)
+        return
+    yield commands.CloseConnection(peer.conn)
+    if peer.stream_id is not None:
+        error = ResponseProtocolError(
+            peer.stream_id, "unexpected server response: too long a head", ErrorCode.GENERIC_SERVER_ERROR
+        )
+        yield ReceiveHttp(error)
+    peer.state = peer.done
+
+
+def _too_much_from_client(size: int, server: Any) -> Commands:
+    if not server.response:
+        error = errors.BadRequest(
+            f"请求头或分块超过 {size} 字节。",
+            f"The request's headers, or the frame of a chunk, are over {size} bytes (limits.header_size).",
+            code="headers_too_large",
+        )
+        yield commands.SendData(server.conn, errors.closing_answer(error))
+    yield commands.CloseConnection(server.conn)
+    if server.request is not None:
+        left = RequestProtocolError(server.stream_id, "Client disconnected.", ErrorCode.CLIENT_DISCONNECTED)
+        yield ReceiveHttp(left)
+    server.state = server.done
+
+
 # Heads
 
 
-def _bound_heads(size: int, on_head: Callable[[Client], None], stock: Any, server: Any, event: Any) -> Commands:
+def _watch_heads(on_head: Callable[[Client], None], stock: Any, server: Any, event: Any) -> Commands:
     yield from stock(server, event)
-    if not isinstance(event, events.DataReceived):
-        return
-    waiting = server.state == server.read_headers
-    if waiting and len(server.buf) > size:
-        error = errors.BadRequest(
-            f"请求头超过 {size} 字节。", f"The request's headers are over {size} bytes.", code="headers_too_large"
-        )
-        headers = {"Content-Type": "application/json; charset=utf-8", "Connection": "close"}
-        yield commands.SendData(
-            server.conn, http1.assemble_response(http.Response.make(error.status, error.openai_body(), headers))
-        )
-        yield commands.CloseConnection(server.conn)
-        server.state = server.done
-    elif waiting and server.buf:
+    if isinstance(event, events.DataReceived) and server.state == server.read_headers and server.buf:
         on_head(server.conn)

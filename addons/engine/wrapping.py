@@ -14,8 +14,7 @@ def wrap(owner: Any, name: str, change: Callable[..., Any]) -> None:
 
     Done again, as a reload of the addons does, it starts from the stock one.
     """
-    stock = getattr(owner, name)
-    stock = getattr(stock, _STOCK, stock)
+    stock = stock_of(getattr(owner, name))
 
     def changed(*args: Any, **kwargs: Any) -> Any:
         return change(stock, *args, **kwargs)
@@ -24,6 +23,27 @@ def wrap(owner: Any, name: str, change: Callable[..., Any]) -> None:
     setattr(owner, name, changed)
 
 
+def replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    """Put `function` in the place of `owner.name`, where calling the stock one is never needed: spares a call."""
+    setattr(function, _STOCK, stock_of(getattr(owner, name)))
+    setattr(owner, name, function)
+
+
+def restore(owner: Any, name: str) -> None:
+    """Put back what `wrap` or `replace` found; harmless where neither has been."""
+    changed = vars(owner).get(name)
+    if not is_wrapped(changed):
+        return
+    delattr(owner, name)
+    if getattr(owner, name, None) is not stock_of(changed):  # else it is inherited
+        setattr(owner, name, stock_of(changed))
+
+
+def stock_of(function: Any) -> Any:
+    """What stood in the place of `function` before."""
+    return getattr(function, _STOCK, function)
+
+
 def is_wrapped(function: Any) -> bool:
-    """Whether `wrap` has been here."""
+    """Whether `wrap` or `replace` has been here."""
     return hasattr(function, _STOCK)

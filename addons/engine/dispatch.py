@@ -1,0 +1,319 @@
+"""Dispatch: each event goes straight to the hooks that want it.
+
+As it stands mitmproxy walks all of its 31 addons for every event, and once more for the `update` event that follows
+each flow's, with a context manager per addon; looking for hooks takes some 40% of its time on short requests. Here a
+table holds the bound hooks by the event's name. What a hook may do, raise or await is as before:
+
+- hooks run in the order of the addons, nested ones after their parent, each awaited;
+- one that raises is logged, and ends the turn of its top-level addon with all that is nested there;
+- AddonHalt ends the event.
+
+1. The table is built when an event first comes, and thrown away whenever an addon is registered or removed, when
+   options change and when mitmproxy is up, and when an addon is found to have other children than it had.
+2. If that happens while an event is on its way, the rest of its way is stock's: what comes next is looked up when its
+   turn has come.
+3. What cannot be known beforehand (an attribute that is computed, or that raises) is left to stock each time.
+
+So one thing only is seen later than stock sees it: a hook, or a first child, that an addon gets by plain assignment
+long after it was registered.
+"""
+
+import inspect
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+from mitmproxy import addonmanager, exceptions, flow, hooks
+from mitmproxy.addonmanager import AddonManager, cut_traceback, safecall, traverse
+
+from addons.engine.wrapping import replace, restore, wrap
+
+# Built-in addons that look closely at every request before they see that they have nothing to do: the hooks, and the
+# attribute that is empty then.
+_IDLE = {("maplocal", "request"): "replacements", ("mapremote", "request"): "replacements"}
+
+_PLAIN = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, staticmethod, classmethod)
+_ORDINARY: tuple[Any, ...] = (object.__getattribute__, types.ModuleType.__getattribute__, type.__getattribute__)
+_LIFE = (hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
+"""Events in which addons set themselves up; they are rare, and stock's."""
+
+_TABLE = "relay_hooks"
+_stamp = object()
+"""Of the latest `install`: a table with another one may have missed a change."""
+
+Trail = tuple[tuple[Sequence[Any], int], ...]
+"""How an addon is reached from its top-level one: each time a list of children, and the place in it."""
+
+
+class Call(NamedTuple):
+    """A hook to call, or None: the whole top-level addon is to be walked as stock does. `addon` has the hook."""
+
+    hook: Callable[..., Any] | None
+    addon: Any
+    trail: Trail
+
+
+class Turn(NamedTuple):
+    """The calls of one top-level addon, which stands at `position`; `nested` if it has children."""
+
+    position: int
+    nested: bool
+    calls: tuple[Call, ...]
+
+
+class Table:
+    """Who wants what, for as long as the addons stay as they are; `alive` until something else is known."""
+
+    __slots__ = ("alive", "chain", "odd", "parents", "size", "stamp", "turns")
+
+    def __init__(self, manager: AddonManager) -> None:
+        self.alive = True
+        self.stamp = _stamp
+        self.chain = manager.chain
+        self.size = len(self.chain)
+        self.turns: dict[str, tuple[Turn, ...]] = {}
+        self.parents: list[tuple[Any, Sequence[Any]]] = []
+        self.odd: set[int] = set()
+        for position, addon in enumerate(self.chain):
+            try:
+                self.parents += [(each, _copy(each.addons)) for each in traverse([addon]) if hasattr(each, "addons")]
+            except Exception:
+                self.odd.add(position)
+
+    def holds(self, manager: AddonManager) -> bool:
+        """Whether the addons are those they were, children included."""
+        chain = manager.chain
+        if not self.alive or self.stamp is not _stamp or chain is not self.chain or len(chain) != self.size:
+            return False
+        try:
+            for parent, children in self.parents:
+                if parent.addons != children:
+                    return False
+        except Exception:
+            return False
+        return True
+
+    def find(self, name: str) -> tuple[Turn, ...]:
+        """The hooks for the event `name`, looked up and kept."""
+        nested = {id(parent) for parent, _ in self.parents}
+        found = (Turn(at, id(top) in nested, tuple(self._calls(at, name))) for at, top in enumerate(self.chain))
+        turns = self.turns[name] = tuple(turn for turn in found if turn.calls)
+        return turns
+
+    def _calls(self, position: int, name: str) -> list[Call]:
+        top = self.chain[position]
+        walked = [Call(None, top, ())]
+        if position in self.odd:
+            return walked
+        calls = []
+        try:
+            for addon, trail in _places(top, ()):
+                hook = getattr(addon, name, None)
+                if not _is_plain(addon, name):
+                    return walked
+                if hook and callable(hook):
+                    calls.append(Call(_unless_idle(addon, name, hook), addon, trail))
+                elif hook and not isinstance(hook, types.ModuleType):
+                    return walked  # which complains each time
+        except Exception:
+            return walked
+        return calls
+
+
+def install() -> None:
+    """Make the changes of this room."""
+    global _stamp
+    _stamp = object()
+    for owner, name, function in _REPLACED:
+        replace(owner, name, function)
+    for name, change in _WRAPPED.items():
+        wrap(AddonManager, name, change)
+
+
+def uninstall() -> None:
+    """Take them back."""
+    for owner, name, _ in _REPLACED:
+        restore(owner, name)
+    for name in _WRAPPED:
+        restore(AddonManager, name)
+
+
+def forget(manager: AddonManager) -> None:
+    """Throw the table away: what hooks there are may have changed."""
+    table = vars(manager).pop(_TABLE, None)
+    if table is not None:
+        table.alive = False  # events on their way have it in hand
+
+
+def _copy(children: Any) -> Sequence[Any]:
+    if not isinstance(children, list | tuple):
+        raise TypeError("children that cannot be compared with what they were")
+    return children[:]
+
+
+def _forget_table(stock: Any, manager: AddonManager, *args: Any, **kwargs: Any) -> Any:
+    forget(manager)
+    try:
+        return stock(manager, *args, **kwargs)
+    finally:
+        forget(manager)  # a hook may have run in between, and built one
+
+
+def _table(manager: AddonManager) -> Table:
+    table = vars(manager).get(_TABLE)
+    if type(table) is not Table or not table.holds(manager):
+        table = Table(manager)
+        setattr(manager, _TABLE, table)
+    return table
+
+
+def wanted(manager: AddonManager, name: str) -> bool:
+    """Whether any addon may have a hook for the event `name`."""
+    table = _table(manager)
+    turns = table.turns.get(name)
+    return bool(table.find(name) if turns is None else turns)
+
+
+def _places(addon: Any, trail: Trail) -> Iterator[tuple[Any, Trail]]:
+    """`addon` and all below it, in stock's order, with their trails."""
+    yield addon, trail
+    if hasattr(addon, "addons"):
+        children = addon.addons
+        for index, child in enumerate(children):
+            yield from _places(child, (*trail, (children, index)))
+
+
+def _is_plain(addon: Any, name: str) -> bool:
+    """Whether asking `addon` for the hook `name` again would give the same answer."""
+    kind: Any = type(addon)
+    if kind.__getattribute__ not in _ORDINARY or hasattr(kind, "__getattr__"):
+        return False
+    if kind is types.ModuleType and "__getattr__" in vars(addon):
+        return False
+    static = inspect.getattr_static(addon, name, None)
+    return static is None or isinstance(static, _PLAIN) or not hasattr(type(static), "__get__")
+
+
+def _unless_idle(addon: Any, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    attribute = _IDLE.get((type(addon).__name__.lower(), name))
+    if attribute is None or not type(addon).__module__.startswith("mitmproxy.addons."):
+        return hook
+    return lambda *args: hook(*args) if getattr(addon, attribute) else None
+
+
+async def _trigger_event(manager: AddonManager, event: hooks.Hook) -> None:
+    if isinstance(event, _LIFE):
+        await _forget_and_walk(manager, event)
+        return
+    table = _table(manager)
+    turns = table.turns.get(event.name)
+    if turns is None:
+        turns = table.find(event.name)
+    if not turns:
+        return
+    args = event.args()
+    for position, nested, calls in turns:
+        try:
+            for hook, addon, trail in calls:
+                unsure = nested
+                if hook is None:
+                    await manager.invoke_addon(addon, event)
+                    unsure = True
+                elif (result := hook(*args)) is not None and inspect.isawaitable(result):
+                    await result
+                    unsure = True
+                if not (table.holds(manager) if unsure else table.alive):
+                    if hook is not None:
+                        await manager.invoke_addon(_Rest(_beyond(addon, trail)), event)
+                    break
+            else:
+                continue
+        except exceptions.AddonHalt:
+            return
+        except exceptions.OptionsError:
+            raise
+        except Exception as error:
+            _log_as_stock_does(error)
+            if table.holds(manager):
+                continue
+        await _walk(manager, islice(table.chain, position + 1, None), event)
+        return
+
+
+class _Rest:
+    """Addons to walk, seen by stock's code as the children of one that has no hooks."""
+
+    def __init__(self, addons: Iterator[Any]) -> None:
+        self.addons = addons
+
+
+def _beyond(addon: Any, trail: Trail) -> Iterator[Any]:
+    """What stock would still walk in the turn of a top-level addon once it has been at `addon`."""
+    if hasattr(addon, "addons"):
+        yield from addon.addons
+    for children, index in reversed(trail):
+        yield from islice(children, index + 1, None)
+
+
+async def _walk(manager: AddonManager, addons: Iterator[Any], event: hooks.Hook) -> None:
+    for addon in addons:
+        try:
+            with safecall():
+                await manager.invoke_addon(addon, event)
+        except exceptions.AddonHalt:
+            return
+
+
+async def _forget_and_walk(manager: AddonManager, event: hooks.Hook) -> None:
+    forget(manager)
+    try:
+        await _walk(manager, iter(manager.chain), event)
+    finally:
+        forget(manager)
+
+
+def _trigger(stock: Any, manager: AddonManager, event: hooks.Hook) -> None:
+    if isinstance(event, _LIFE):
+        _forget_table(stock, manager, event)
+    elif wanted(manager, event.name):
+        stock(manager, event)
+
+
+def _log_as_stock_does(error: Exception) -> None:
+    trace = error.__traceback__.tb_next if error.__traceback__ else None  # from the hook on
+    trace = cut_traceback(cut_traceback(trace, "invoke_addon_sync"), "invoke_addon")
+    addonmanager.logger.error(f"Addon error: {error}", exc_info=(type(error), error, trace))
+
+
+async def _handle_lifecycle(manager: AddonManager, event: hooks.Hook) -> None:
+    message = event.args()[0]
+    await manager.trigger_event(event)
+    if isinstance(message, flow.Flow) and wanted(manager, "update"):
+        await manager.trigger_event(hooks.UpdateHook([message]))
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _args(hook: Any) -> list[Any]:
+    kind: Any = type(hook)
+    return [getattr(hook, name) for name in _names(kind)]
+
+
+_REPLACED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+    (AddonManager, "trigger_event", _trigger_event),
+    (AddonManager, "handle_lifecycle", _handle_lifecycle),
+    (hooks.Hook, "args", _args),
+)
+_WRAPPED: dict[str, Callable[..., Any]] = {
+    "trigger": _trigger,
+    "register": _forget_table,
+    "remove": _forget_table,
+    "clear": _forget_table,
+    "add": _forget_table,
+}

@@ -1,0 +1,179 @@
+"""Serving: what mitmproxy does for every event of a connection, without what nobody needs.
+
+mitmproxy's proxy core is one loop: an event goes into the layers, commands come out, one of them starts a hook, and the
+hook's end is an event again. Each of these steps is kept; what is spared is
+
+- waiting for a lock that the very same task holds: an event that comes while its own turn is on, such as the end of a
+  hook that did not have to wait, is taken up in that turn, before what other tasks have brought since;
+- names and time stamps for tasks that are over before anybody could list them;
+- a system call for every piece of what is said to a peer in one turn: it goes out at the turn's end, or when the
+  connection is closed, so that a hook that runs in the middle of a turn finds it not yet written;
+- log records that no handler wants.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+from mitmproxy import flow
+from mitmproxy.connection import ConnectionState
+from mitmproxy.log import LegacyLogEvents
+from mitmproxy.proxy import commands, events, mode_servers, server
+from mitmproxy.utils import asyncio_utils
+
+from addons.engine.dispatch import wanted
+from addons.engine.wrapping import replace, restore, stock_of
+
+_TURN = "relay_turn"
+_CAN_WRITE = ConnectionState.CAN_WRITE
+
+Said = dict[Any, list[bytes]]
+"""What is to be written when the turn is over, in the order in which it was said, by its writer."""
+
+
+def install() -> None:
+    """Make the changes of this room."""
+    for owner, name, function in _CHANGES:
+        replace(owner, name, function)
+
+
+def uninstall() -> None:
+    """Take them back."""
+    for owner, name, _ in _CHANGES:
+        restore(owner, name)
+
+
+async def _server_event(handler: Any, event: events.Event) -> None:
+    turn: deque[events.Event] | None = getattr(handler, _TURN, None)
+    if turn is not None:
+        turn.append(event)  # from a task that this turn has started
+        return
+    async with handler._server_event_lock:
+        # No `await` beyond this point.
+        turn = deque((event,))
+        said: Said = {}
+        setattr(handler, _TURN, turn)
+        try:
+            while turn:
+                handler.timeout_watchdog.register_activity()
+                try:
+                    for command in handler.layer.handle_event(turn.popleft()):
+                        _carry_out(handler, command, said)
+                except Exception:
+                    _log_crash(handler)
+        finally:
+            setattr(handler, _TURN, None)
+            for writer, data in said.items():
+                try:
+                    _write(writer, data)
+                except Exception:
+                    _log_crash(handler)
+
+
+def _log_crash(handler: Any) -> None:
+    handler.log("mitmproxy has crashed!", logging.ERROR, exc_info=True)
+
+
+def _say(handler: Any, command: commands.SendData, said: Said) -> None:
+    connection = command.connection
+    io = handler.transports.get(connection)
+    if io is None:
+        return  # it has been closed already
+    writer = io.writer
+    if writer in said:
+        said[writer].append(command.data)
+    elif not writer.is_closing():
+        if connection.transport_protocol == "tcp" and connection.state & _CAN_WRITE:
+            said[writer] = [command.data]
+        else:
+            writer.write(command.data)  # a datagram is a unit; and whether a closed one takes it, the writer knows
+
+
+def _write(writer: Any, data: list[bytes] | None) -> None:
+    if data and not writer.is_closing():
+        writer.write(data[0] if len(data) == 1 else b"".join(data))
+
+
+def _close(handler: Any, command: commands.CloseConnection, said: Said) -> None:
+    writer = handler.transports[command.connection].writer
+    _write(writer, said.pop(writer, None))
+    half_close = isinstance(command, commands.CloseTcpConnection) and command.half_close
+    handler.close_connection(command.connection, half_close)
+
+
+def _carry_out(handler: Any, command: commands.Command, said: Said) -> None:
+    if isinstance(command, commands.SendData):
+        _say(handler, command, said)
+    elif isinstance(command, commands.StartHook):
+        task = asyncio.create_task(handler.hook_task(command))
+        if not task.done():
+            asyncio_utils.set_task_debug_info(task, name=f"handle_hook({command.name})", client=handler.client.peername)
+            asyncio_utils._KEEP_ALIVE.add(task)
+            task.add_done_callback(asyncio_utils._KEEP_ALIVE.discard)
+    elif isinstance(command, commands.Log):
+        handler.log(command.message, command.level)
+    elif isinstance(command, commands.OpenConnection):
+        task = asyncio_utils.create_task(
+            handler.open_connection(command),
+            name=f"server connection handler {command.connection.address}",
+            keep_ref=False,
+            client=handler.client.peername,
+        )
+        handler.transports[command.connection] = server.ConnectionIO(handler=task)
+    elif isinstance(command, commands.RequestWakeup):
+        task = asyncio_utils.create_task(
+            handler.wakeup(command),
+            name=f"wakeup timer ({command.delay:.1f}s)",
+            keep_ref=False,
+            client=handler.client.peername,
+        )
+        handler.wakeup_timer.add(task)
+    elif isinstance(command, commands.ConnectionCommand) and command.connection not in handler.transports:
+        pass  # it has been closed already
+    elif isinstance(command, commands.CloseConnection):
+        _close(handler, command, said)
+    else:
+        raise RuntimeError(f"Unexpected command: {command}")
+
+
+async def _handle_hook(handler: Any, hook: commands.StartHook) -> None:
+    watchdog = handler.timeout_watchdog
+    watchdog.can_timeout.clear()
+    watchdog.blocker += 1
+    try:
+        (data,) = hook.args()
+        await handler.master.addons.handle_lifecycle(hook)
+        if isinstance(data, flow.Flow) and data.intercepted:
+            await data.wait_for_resume()
+    finally:
+        watchdog.blocker -= 1
+        if watchdog.blocker == 0:
+            watchdog.register_activity()
+            watchdog.can_timeout.set()
+
+
+def _log(handler: Any, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
+    if level >= logging.WARNING or _is_heard(server.logger, level):
+        stock_of(server.ConnectionHandler.log)(handler, message, level, exc_info)
+
+
+def _is_heard(logger: logging.Logger | None, level: int) -> bool:
+    while logger is not None:
+        if logger.filters or any(_listens(each, level) for each in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def _listens(handler: logging.Handler, level: int) -> bool:
+    if isinstance(handler, LegacyLogEvents):
+        return wanted(handler.master.addons, "add_log")
+    return level >= handler.level
+
+
+_CHANGES = (
+    (server.ConnectionHandler, "server_event", _server_event),
+    (server.ConnectionHandler, "log", _log),
+    (mode_servers.ProxyConnectionHandler, "handle_hook", _handle_hook),
+)
