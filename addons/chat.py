@@ -87,6 +87,7 @@ class Chat:
     def __init__(self, store: SessionStore, gates: Gates) -> None:
         self.store = store
         self.gates = gates
+        self._retries: dict[str, set[asyncio.Task[http.Response]]] = {}
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Bound what is to be read."""
@@ -120,6 +121,7 @@ class Chat:
             refuse(flow, exchange, error)
             return
         exchange.notes["chat"] = pending
+        flow.metadata["relay.session"] = key
         flow.metadata["relay.chat"] = {"session": key[:8], "content": message.content, "turns": len(pending.sent)}
         _rewrite(flow, exchange, pending)
         limit = exchange.settings.chat.timeout
@@ -134,8 +136,10 @@ class Chat:
             raise no_store(error) from None
 
     def client_disconnected(self, client: connection.Client) -> None:
-        """Whoever leaves while waiting gives up its place. What is under way upstream ends in `error`."""
+        """Whoever leaves gives up its place, and second tries. What else is under way upstream ends in `error`."""
         self.gates.client_left(client.id)
+        for retry in list(self._retries.get(client.id, ())):
+            retry.cancel()
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Retell a stream piece by piece; everything else is read whole first."""
@@ -154,6 +158,8 @@ class Chat:
         dress(response, exchange)
 
         def tell(chunk: bytes) -> bytes | list[bytes]:
+            if exchange.tap is not None:
+                exchange.tap(chunk)
             told = retelling.feed(chunk) if chunk else b""
             if retelling.overflowed:
                 cut_upstream(flow, "relay: the answer is over chat.max_answer")
@@ -193,7 +199,7 @@ class Chat:
         response = flow.response
         try:
             if response is not None and pending.sent and is_too_long(response):
-                response = await _retry(exchange, pending)
+                response = await self._retry(flow.client_conn.id, exchange, pending)
             said = await self._keep(
                 flow, exchange, pending, completion_of(response, pending.message.api_key, pending.model)
             )
@@ -204,6 +210,21 @@ class Chat:
             answer = error_response(Kind.CHAT, error)
         dress(answer, exchange)
         flow.response = answer
+
+    async def _retry(self, client: str, exchange: Exchange, pending: Pending) -> http.Response:
+        # mitmproxy does not call `error` before this hook has returned: a client that leaves has to end it.
+        retry = asyncio.ensure_future(_ask_again(exchange, pending))
+        self._retries.setdefault(client, set()).add(retry)
+        try:
+            return await retry
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise errors.Unavailable("客户端已断开。", "The client has left.") from None
+        finally:
+            self._retries[client].discard(retry)
+            if not self._retries[client]:
+                del self._retries[client]
 
     async def _keep(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending, completion: Completion) -> bytes:
         """Store the turn; the envelope that tells its text."""
@@ -299,7 +320,7 @@ def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request.trailers = None
 
 
-async def _retry(exchange: Exchange, pending: Pending) -> http.Response:
+async def _ask_again(exchange: Exchange, pending: Pending) -> http.Response:
     """Ask once more with half the earlier turns: the caller hears nothing of the first refusal."""
     pending.sent = pending.sent[(len(pending.sent) + 1) // 2 :]
     messages = sessions.messages(pending.sent, system=pending.system, content=pending.message.content)
@@ -307,7 +328,7 @@ async def _retry(exchange: Exchange, pending: Pending) -> http.Response:
         exchange.upstream,
         exchange.upstream.prefix + _COMPLETIONS,
         {"Authorization": f"Bearer {pending.message.api_key}"},
-        timeout=max(pending.deadline - asyncio.get_running_loop().time(), 1.0),
+        timeout=pending.deadline - asyncio.get_running_loop().time(),
         body=chat.completion_request(pending.model, pending.params, messages),
         max_answer=exchange.settings.chat.max_answer,
     )

@@ -6,6 +6,7 @@ from mitmproxy import http
 
 from addons import errors
 from addons.core.completion import Completion
+from addons.core.retelling import Retelling
 from addons.decoding import content_of
 from addons.refusals import refusal
 
@@ -22,22 +23,33 @@ def is_too_long(response: http.Response) -> bool:
 
 
 def completion_of(response: http.Response | None, key: str, model: str) -> Completion:
-    """The completion in a whole answer. Raises the RelayError that tells why there is none."""
+    """The completion in a whole answer, or the error told in its place. Raises RelayError where there is neither."""
     if response is None:
         raise errors.UpstreamFailed("上游没有回答。", "The upstream did not answer.")
     body = content_of(response, MAX_DECODED)
     if response.status_code != 200:
         raise refusal(response.status_code, body, key=key, model=model)
     try:
-        completion = Completion.from_json(json.loads(body), max_text=len(body))
+        return _of_stream(body) if _is_stream(response) else Completion.from_json(json.loads(body), len(body))
     except (ValueError, RecursionError):
         raise errors.UpstreamFailed(
             "上游的回答不是 JSON:请检查 relay.yaml 中的 upstreams[].url。",
             "The upstream's answer is not JSON: check upstreams[].url in relay.yaml.",
         ) from None
-    if completion.error is not None:
-        raise refusal(200, body, key=key, model=model)
-    return completion
+
+
+def _is_stream(response: http.Response) -> bool:
+    """Whether an answer comes as Server-Sent Events."""
+    return bool(response.headers.get("content-type", "").lower().startswith("text/event-stream"))
+
+
+def _of_stream(body: bytes) -> Completion:
+    """The completion in a stream that was read whole: compressed, it can't be retold piece by piece."""
+    retelling = Retelling(len(body))
+    retelling.feed(body)
+    if not retelling.whole and retelling.completion.error is None:
+        raise errors.UpstreamFailed("上游的回答不完整,请重试。", "The upstream's answer broke off; try again.")
+    return retelling.completion
 
 
 def words(completion: Completion, key: str, model: str) -> str:

@@ -81,7 +81,8 @@ class Shelf:
             if isinstance(error, sqlite3.OperationalError) or not _is_damage(error):
                 raise
             aside = path.with_name(f"sessions.damaged-{time.strftime('%Y%m%d-%H%M%S')}.db")
-            logger.error(f"the session store is damaged ({error}): set aside as {aside.name}, a new one is begun.")
+            # A warning: over an error that is logged while it starts mitmproxy ends itself.
+            logger.warning(f"the session store is damaged ({error}): set aside as {aside.name}, a new one is begun.")
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(f"{path}{suffix}", f"{aside}{suffix}")

@@ -225,7 +225,7 @@ def test_a_wrong_method_goes_nowhere(relay: Relay, method: str) -> None:
     asyncio.run(relay.ask(flow))
     assert flows.answer_of(flow).status_code == 405
     assert flows.answer_of(flow).headers["Allow"] == "POST"
-    assert flows.json_of(flow)["data"] is None
+    assert method == "HEAD" or flows.json_of(flow)["data"] is None
 
 
 REFUSALS = [
