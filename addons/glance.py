@@ -1,24 +1,30 @@
 """Glance: what the flow list says of an exchange in one line, and what a filter can find it by.
 
-    ~comment "session 4f1c2a9e"     one conversation
-    ~meta relay.model               everything that named a model
+    ~comment 4f1c2a9e               one conversation, by the short hash in its comments
+    ~meta "relay.session: 4f1c"     the same, in what -w has saved, too
+    ~meta "relay.model: gpt-4o$"    what named this model
+    ~marker warning                 what failed
 
 Only where somebody looks: mitmweb, mitmproxy, or a file that flows are saved to.
 """
 
+import json
 import re
 import time
 from typing import Any
 
-from mitmproxy import ctx, http
+from mitmproxy import http
 
-from addons.core.summary import summary
+from addons.core.summary import FAILED, summary
 from addons.decoding import content_of
-from addons.exchange import Exchange, of
+from addons.errors import RelayError
+from addons.exchange import Exchange, Kind, of
 
 _EDGE = 8192
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,80})"')
 _ERROR = re.compile(rb'"code"\s*:\s*"([^"\\]{1,60})"')
+_ENVELOPE = re.compile(rb'\{"code": (\d{3}), "message": ("(?:[^"\\]|\\.)*")')
+_ENGLISH = re.compile(r"(?<=[。)] )[A-Z].*", re.DOTALL)
 _USAGE = {
     "tokens_in": re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,9})'),
     "tokens_out": re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,9})'),
@@ -41,18 +47,16 @@ class Glance:
 
     def _note(self, flow: http.HTTPFlow) -> None:
         exchange = of(flow)
-        if exchange is None or not watched():
+        if exchange is None or not exchange.watched:
             return
         flow.metadata["relay.duration_ms"] = round((time.monotonic() - exchange.started) * 1000, 1)
         copy = exchange.notes.get("answer")
         if copy is not None and copy.first_at is not None:
             flow.metadata["relay.first_byte_ms"] = round((copy.first_at - exchange.started) * 1000, 1)
-        flow.comment = summary(**_found(flow, exchange))
-
-
-def watched() -> bool:
-    """Whether anybody reads what is noted."""
-    return ctx.master.addons.get("view") is not None or bool(ctx.options.save_stream_file)
+        found = _found(flow, exchange)
+        flow.comment = summary(**found)
+        if not flow.marked and (found.get("status", 0) >= 400 or flow.error is not None):
+            flow.marked = FAILED
 
 
 def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
@@ -70,13 +74,36 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
     usage = flow.metadata.get("relay.usage")
     found |= _usage(repr(usage).replace("'", '"').encode() if usage else _edges(flow.response))
     answer = exchange.substitute if flow.error is not None else flow.response
-    if answer is not None and answer.status_code >= 400:
-        found["status"] = answer.status_code
-        code = _ERROR.search(_edges(answer))
-        found["error"] = code[1].decode("utf-8", "replace") if code else None
+    if answer is not None:
+        found |= _failure(answer, exchange)
     if flow.error is not None:
         found["reason"] = exchange.fault.en if exchange.fault is not None else flow.error.msg
     return found
+
+
+def _failure(answer: http.Response, exchange: Exchange) -> dict[str, object]:
+    """What an answer says went wrong, and why where relay knows."""
+    text = _edges(answer)
+    found: dict[str, object] = {}
+    if answer.status_code >= 400:
+        code = _ERROR.search(text)
+        found = {"status": answer.status_code, "error": code[1].decode("utf-8", "replace") if code else None}
+    elif exchange.kind in (Kind.CHAT, Kind.BALANCE) and (told := _told(text)) is not None:
+        found = {"status": told[0], "reason": told[1]}
+    refusal = exchange.notes.get("refusal")
+    if found and isinstance(refusal, RelayError):
+        found |= {"error": refusal.code, "reason": refusal.en}
+    return found
+
+
+def _told(text: bytes) -> tuple[int, str] | None:
+    """Code and English words of an envelope that tells of a failure; it may end a stream."""
+    envelope = _ENVELOPE.search(text)
+    if envelope is None or envelope[1] == b"200":
+        return None
+    message = str(json.loads(envelope[2]))
+    english = _ENGLISH.search(message)
+    return int(envelope[1]), english[0] if english else message
 
 
 def _usage(text: bytes) -> dict[str, object]:

@@ -8,6 +8,7 @@ from collections import deque
 from mitmproxy import ctx, http
 
 from addons.config import Settings
+from addons.core.summary import FAILED
 
 
 class Keep:
@@ -18,6 +19,10 @@ class Keep:
     def __init__(self, settings: Settings) -> None:
         self.limit = settings.inspect.keep_flows
         self._flows: deque[http.HTTPFlow] = deque()
+
+    def adopt(self, settings: Settings) -> None:
+        """Go on under other settings."""
+        self.limit = settings.inspect.keep_flows
 
     def response(self, flow: http.HTTPFlow) -> None:
         """One more has come to its end."""
@@ -34,7 +39,7 @@ class Keep:
         self._flows.append(flow)
         for _ in range(len(self._flows) - self.limit):
             oldest = self._flows.popleft()
-            if oldest.websocket is not None and oldest.live:
-                self._flows.append(oldest)  # still open: its turn comes again
-            elif not oldest.marked:
+            if oldest.live or oldest.intercepted:
+                self._flows.append(oldest)  # not over yet, and removing kills: its turn comes again
+            elif oldest.marked in ("", FAILED):
                 view.remove([oldest])

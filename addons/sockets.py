@@ -3,6 +3,8 @@
 mitmproxy keeps every message of a socket for as long as it is open.
 """
 
+from collections import deque
+
 from mitmproxy import http
 
 from addons.exchange import of
@@ -22,12 +24,15 @@ class Sockets:
         if exchange is None or flow.websocket is None:
             return
         messages = flow.websocket.messages
-        held = exchange.notes.get("websocket", 0) + len(messages[-1].content) + FRAME
+        # Sizes as they came: the record of a message may be shorter by then.
+        sizes: deque[int] = exchange.notes.setdefault("websocket", deque())
+        sizes.append(len(messages[-1].content) + FRAME)
+        held = exchange.notes.get("websocket_held", 0) + sizes[-1]
         gone = 0
-        while held > exchange.settings.inspect.max_body and gone < len(messages) - 1:
-            held -= len(messages[gone].content) + FRAME
+        while held > exchange.settings.inspect.max_body and len(sizes) > 1:
+            held -= sizes.popleft()
             gone += 1
         del messages[:gone]
-        exchange.notes["websocket"] = held
+        exchange.notes["websocket_held"] = held
         if gone:
             flow.metadata["relay.messages_dropped"] = flow.metadata.get("relay.messages_dropped", 0) + gone

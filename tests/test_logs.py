@@ -3,6 +3,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from mitmproxy.log import MitmFormatter
 
 from addons import logs
 
@@ -32,7 +33,6 @@ def lines() -> Iterator[tuple[logging.Logger, io.StringIO]]:
         pytest.param("key %s", (KEY,), id="in an argument"),
         pytest.param("%s", (ValueError(f"bad key {KEY}"),), id="in an exception for an argument"),
         pytest.param("%(key)s", ({"key": KEY},), id="in a mapping"),
-        pytest.param("%r", (f"Authorization: Bearer {KEY}".encode(),), id="in bytes"),
         pytest.param(f"100%% of %s: {KEY}", ("us",), id="beside a percent sign"),
     ],
 )
@@ -41,6 +41,60 @@ def test_a_key_is_cut(message: str, arguments: tuple[object, ...], lines: tuple[
     logger.error(message, *arguments)
     assert "0123456789" not in written.getvalue()
     assert "***" in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Client closed connection before completing request headers: {}",
+        "127.0.0.1:1: Bad HTTP request line: {}",
+        "Received WebSocket ping from client (payload: {})",
+        ">> DataReceived(client, {:.30}…",
+    ],
+)
+@pytest.mark.parametrize("key", [b"Authorization: a-key-like-any-text", b'it\'s "quoted" a-key-like-any-text'])
+def test_bytes_that_mitmproxy_quotes_are_left_out(
+    text: str, key: bytes, lines: tuple[logging.Logger, io.StringIO]
+) -> None:
+    logger, written = lines
+    logger.warning(text.format(_Quoted(key)))
+    assert "any-text" not in written.getvalue() and "quoted" not in written.getvalue()
+    assert "b'...'" in written.getvalue()
+
+
+class _Quoted(bytes):
+    def __format__(self, spec: str) -> str:
+        return format(repr(bytes(self)), spec)
+
+
+def test_a_key_of_an_exchange_under_way_is_cut_whatever_it_looks_like(
+    lines: tuple[logging.Logger, io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, written = lines
+    monkeypatch.setattr(logs, "known_keys", logs._Known(req_1={"a-key-like-any-text": "a-k***01234567"}))
+    try:
+        raise ValueError("bad: a-key-like-any-text")
+    except ValueError:
+        logger.exception("it failed, a%2Dkey%2Dlike%2Dany%2Dtext")
+    assert "any-text" not in written.getvalue()
+    assert written.getvalue().count("a-k***01234567") >= 1
+
+
+def test_the_keys_of_old_exchanges_are_forgotten() -> None:
+    known = logs._Known()
+    for number in range(600):
+        known[str(number)] = {}
+    assert len(known) == 512 and "599" in known
+
+
+def test_mitmproxy_s_formatter_writes_no_key_of_a_traceback(lines: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, written = lines
+    logger.handlers[0].setFormatter(MitmFormatter(colorize=False))
+    try:
+        raise ValueError(f"refused: {KEY}")
+    except ValueError:
+        logger.exception("it failed")
+    assert "Traceback" in written.getvalue() and "0123456789" not in written.getvalue()
 
 
 def test_a_key_in_a_traceback_is_cut(lines: tuple[logging.Logger, io.StringIO]) -> None:

@@ -1,16 +1,18 @@
 import gzip
 import json
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mitmproxy import http
+from mitmproxy import http, websocket
+from wsproto.frame_protocol import Opcode
 
 from addons import redact
-from addons.core.secrets import fingerprint
-from addons.exchange import Kind
-from addons.redact import Redact, suspicious
+from addons.core.secrets import fingerprint, holds_key
+from addons.exchange import Kind, came
+from addons.redact import Noting, Redact
 from tests import flows
 
 SECRET = b"0" * 32
@@ -141,6 +143,100 @@ def test_an_answer_that_was_sent_is_cleaned_in_place() -> None:
     assert KEY not in record(flow)
 
 
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        pytest.param({}, '{{"apiKey": "{}"', id="a body that breaks off"),
+        pytest.param({}, "apiKey={}&sessionId=1", id="a form"),
+        pytest.param({}, 'name="apiKey"\r\n\r\n{}\r\n--b--', id="a form in parts"),
+        pytest.param({"X-Auth-Token": "{}"}, "", id="a header of another name"),
+        pytest.param({"Proxy-Authorization": "Bearer {}"}, "", id="a header that goes no further"),
+        pytest.param({"Cookie": "a=1; session={}"}, "", id="a cookie"),
+    ],
+)
+def test_a_key_like_any_text_is_found_in_odd_places(headers: dict[str, str], body: str) -> None:
+    filled = {name: value.format(PLAIN) for name, value in headers.items()}
+    flow = flows.request("POST", "/v1/x", filled, body.format(PLAIN).encode())
+    flows.respond(flow, 200, f"you said {PLAIN}".encode())
+    assert PLAIN not in record(clean(flow))
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda key: "".join(f"\\u{ord(one):04x}" for one in key),
+        lambda key: "".join(f"\\\\u{ord(one):04X}" for one in key),
+        lambda key: "".join(f"%{ord(one):02x}" for one in key),
+    ],
+    ids=["escaped", "escaped twice", "percent-encoded"],
+)
+def test_a_key_is_found_however_it_is_spelt(spell: Callable[[str], str]) -> None:
+    flow = flows.request("GET", f"/v1/x?again={quote(PLAIN)}", {"api-key": PLAIN})
+    flows.respond(flow, 200, f"before {spell(PLAIN)} after".encode())
+    assert flows.answer_of(clean(flow)).raw_content == f"before {fingerprint(PLAIN, SECRET)} after".encode()
+
+
+def test_a_key_in_pieces_of_a_stream_is_found() -> None:
+    pieces = ["my key is 0a1b2c", "3d4e5f6071", "8293, you know"]
+    body = b"".join(b"data: %s\n\n" % json.dumps({"delta": {"content": piece}}).encode() for piece in pieces)
+    flow = flows.request("GET", "/v1/x", {"api-key": PLAIN})
+    flows.respond(flow, 200, body, {"Content-Type": "text/event-stream"})
+    left = (flows.answer_of(clean(flow)).raw_content or b"").decode()
+    said = "".join(json.loads(line[6:])["delta"]["content"] for line in left.split("\n\n") if line)
+    assert said == f"my key is {fingerprint(PLAIN, SECRET)}, you know"
+
+
+def test_what_is_no_secret_stays() -> None:
+    headers = {"Idempotency-Key": "stainless-retry-0123", "Sec-WebSocket-Key": "dGhlIHNhbXBsZQ==", "X-Trace": "abc"}
+    flow = flows.request("GET", "/v1/x?keyword=tokens&max_tokens=5&limit=20", headers, b'{"max_tokens": 5}')
+    before = record(flow)
+    assert record(clean(flow)) == before
+
+
+def test_the_reason_phrase_the_comment_and_the_metadata_are_cleaned() -> None:
+    flow = flows.request("GET", "/v1/x", {"api-key": PLAIN})
+    flows.respond(flow, 401)
+    flows.answer_of(flow).reason = f"no {PLAIN}"
+    flow.comment = f"why: {PLAIN}"
+    heard = {"status": 401, "headers": [[b"X", PLAIN.encode()]], "body": PLAIN.encode(), "chunks": [[1, 2]]}
+    flow.metadata |= {"relay.heard": heard, "relay.model": PLAIN}
+    clean(flow)
+    assert PLAIN not in str(flow.get_state())
+    assert flow.metadata["relay.heard"]["chunks"] == [[1, 2]]
+
+
+def test_what_a_flow_was_before_a_replay_is_not_kept() -> None:
+    flow = flows.request("GET", "/v1/x", {"api-key": PLAIN})
+    flow.backup()
+    assert PLAIN in str(flow.get_state()["backup"])
+    assert PLAIN not in str(clean(flow).get_state())
+
+
+def test_the_request_is_clean_once_an_answer_has_begun() -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flow.request.headers["Authorization"] = f"Bearer {KEY}"
+    redact_it = Redact(flows.settings(), SECRET)
+    Noting(redact_it).requestheaders(flow)
+    assert flow.request.headers["Authorization"] == f"Bearer {KEY}"
+    flows.respond(flow, 200)
+    redact_it.responseheaders(flow)
+    assert flow.request.headers["Authorization"] == f"Bearer {SHOWN}"
+
+
+def test_a_message_of_a_websocket_is_cleaned_beside_what_is_sent() -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flow.request.headers["api-key"] = PLAIN
+    redact_it = Redact(flows.settings(), SECRET)
+    Noting(redact_it).requestheaders(flow)
+    message = websocket.WebSocketMessage(Opcode.TEXT, True, f"say {PLAIN}".encode())
+    flow.websocket = websocket.WebSocketData(messages=[message], close_reason=f"bye {PLAIN}")
+    redact_it.websocket_message(flow)
+    redact_it.websocket_end(flow)
+    assert message.content == f"say {fingerprint(PLAIN, SECRET)}".encode()
+    assert came(message) == f"say {PLAIN}".encode()
+    assert PLAIN not in str(flow.websocket.get_state())
+
+
 def test_redaction_can_be_switched_off() -> None:
     flow = clean(flows.request("GET", "/v1/x", {"Authorization": f"Bearer {KEY}"}), redact=False)
     assert KEY in record(flow)
@@ -171,7 +267,7 @@ def test_no_key_is_left_in_any_record(key: str, text: str) -> None:
 
 
 def test_a_quick_look_overlooks_no_key() -> None:
-    assert suspicious(b"x SK-abc", [])
-    assert suspicious(b"x bearer abc", [])
-    assert suspicious(b"x " + PLAIN.encode(), [PLAIN])
-    assert not suspicious("你好, world".encode(), [PLAIN])
+    assert holds_key(b"x SK-abc", [])
+    assert holds_key(b"x bearer abc", [])
+    assert holds_key(b"x " + PLAIN.encode(), [PLAIN])
+    assert not holds_key("你好, world".encode(), [PLAIN])

@@ -2,6 +2,9 @@
 
 from addons.core.reading.page import one_line, seconds
 
+FAILED = ":warning:"
+"""mitmproxy's mark of a flow that failed. Other marks are set by people."""
+
 _LONGEST = 200
 
 

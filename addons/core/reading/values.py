@@ -93,6 +93,10 @@ def timing(known: Timing, events: int | None, tokens: int) -> str | None:
     if whole is not None:
         streaming = whole - first if events is not None and first is not None and whole > first else whole
         if streaming > 0:
-            parts += [f"{events * 1000 / streaming:.3g} events/s"] if events else []
-            parts += [f"{tokens * 1000 / streaming:.3g} tokens/s"] if tokens else []
+            parts += [f"{_rate(events * 1000 / streaming)} events/s"] if events else []
+            parts += [f"{_rate(tokens * 1000 / streaming)} tokens/s"] if tokens else []
     return " · ".join(parts) or None
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

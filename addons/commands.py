@@ -1,0 +1,260 @@
+"""Commands: what a person may ask relay for inside mitmproxy and mitmweb.
+
+    relay.sessions                  the conversations among the flows
+    relay.session @focus            the flows of that conversation, and nothing else in the list
+    relay.forget @focus             that conversation begins anew
+    relay.balance KEY               what is left on a key
+    relay.replay @focus KEY         the same request again
+
+A key may be named instead of shown: `$OPENAI_API_KEY` is taken from the environment. One that was typed is taken out of
+mitmproxy's command history.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
+
+from mitmproxy import command, ctx, exceptions, flow, http
+from mitmproxy.log import ALERT
+
+from addons import errors
+from addons.balance import billing
+from addons.config import Settings, Upstream
+from addons.core import chat, money
+from addons.core.secrets import masked
+from addons.store import SessionStore, StoreError
+from addons.turnstile import Full, Gates
+
+logger = logging.getLogger(__name__)
+
+_SHORT = 8
+_WAITING = 1000
+_FINGERPRINT = re.compile(r".{0,3}\*{3}[0-9a-f]{8}")
+_KEY_HEADERS = ("authorization", "api-key", "x-api-key")
+
+
+class Lasting(Protocol):
+    """What outlives a change of settings."""
+
+    @property
+    def gates(self) -> Gates:
+        """Who waits for which session."""
+
+
+class Served(Protocol):
+    """What commands need of relay: the settings and the store in force."""
+
+    @property
+    def settings(self) -> Settings | None:
+        """relay.yaml's."""
+
+    @property
+    def store(self) -> SessionStore | None:
+        """Where sessions live."""
+
+    @property
+    def lasting(self) -> Lasting | None:
+        """What outlives both."""
+
+
+class Commands:
+    """relay's commands, as mitmproxy's `command` module wants them."""
+
+    name = "relay-commands"
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @command.command("relay.sessions")
+    def sessions(self) -> Sequence[str]:
+        """
+        List the conversations among the flows: the short hash of each session, its flows, and when it was last used.
+        """
+        last: dict[str, tuple[int, float]] = {}
+        for each in _flows():
+            if (key := _session_of(each)) is not None:
+                count, at = last.get(key, (0, 0.0))
+                last[key] = (count + 1, max(at, each.timestamp_created))
+        lines = []
+        for key, (count, at) in sorted(last.items(), key=lambda item: item[1][1], reverse=True):
+            clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+            lines.append(f"{key[:_SHORT]}  {count} {'flow' if count == 1 else 'flows'}  last used {clock}")
+        return lines
+
+    @command.command("relay.session")
+    def session(self, flows: Sequence[flow.Flow]) -> None:
+        """
+        Show the conversation that these flows belong to, and nothing else: sets view_filter. An empty view_filter shows
+        everything again.
+        """
+        keys = _sessions_of(flows)
+        found = sum(_session_of(each) in keys for each in _flows())
+        ctx.options.update(view_filter="~meta '^relay.session: (" + "|".join(sorted(keys)) + ")'")
+        names = ", ".join(sorted(key[:_SHORT] for key in keys))
+        logger.log(ALERT, f"{found} of session {names}; without a view_filter all flows are shown again")
+
+    @command.command("relay.forget")
+    def forget(self, flows: Sequence[flow.Flow]) -> None:
+        """
+        Forget the session that these flows belong to: its next message begins a new conversation.
+        """
+        keys = _sessions_of(flows)
+        store, lasting = self.served.store, self.served.lasting
+        if store is None or lasting is None:
+            raise exceptions.CommandError("relay.yaml is wrong: relay serves nothing.")
+        self._begin(_forget(store, keys, lasting.gates))
+
+    @command.command("relay.balance")
+    def balance(self, key: str = "", upstream: str = "") -> None:
+        """
+        Ask what is left on KEY, at the first upstream or at the one of this name, and print it. KEY may be the name of
+        an environment variable, as in $OPENAI_API_KEY.
+        """
+        settings = self._settings()
+        given = _key(key, "relay.balance KEY")
+        self._begin(_balance(_upstream(settings, upstream), given, settings))
+
+    @command.command("relay.replay")
+    def replay(self, flows: Sequence[flow.Flow], key: str = "") -> None:
+        """
+        Send the same requests again with KEY, since records hold no key; of a message to /chat its completion. KEY may
+        be the name of an environment variable, as in $OPENAI_API_KEY.
+        """
+        given = _key(key, "relay.replay @focus KEY")
+        again = [_again(each, given) for each in flows]
+        if not again:
+            raise exceptions.CommandError("No flow is selected.")
+        view = ctx.master.addons.get("view")
+        if view is not None:
+            view.add(again)
+        ctx.master.commands.call("replay.client", again)
+
+    def _settings(self) -> Settings:
+        if self.served.settings is None:
+            raise exceptions.CommandError("relay.yaml is wrong: relay serves nothing.")
+        return self.served.settings
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _flows() -> list[flow.Flow]:
+    view = ctx.master.addons.get("view")
+    if view is None:
+        raise exceptions.CommandError("mitmdump keeps no flows: use ./run.sh web, or mitmproxy.")
+    return list(view._store.values())  # the view itself holds only what its filter lets through
+
+
+def _session_of(each: flow.Flow) -> str | None:
+    key = each.metadata.get("relay.session")
+    return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{8,64}", key) else None
+
+
+def _sessions_of(flows: Sequence[flow.Flow]) -> set[str]:
+    keys = {key for each in flows if (key := _session_of(each)) is not None}
+    if not keys:
+        raise exceptions.CommandError("No message to /chat is among the selected flows.")
+    return keys
+
+
+def _key(text: str, usage: str) -> str:
+    """The key that was typed, or that the environment holds. What was typed leaves the history."""
+    if not text:
+        raise exceptions.CommandError(
+            f"A key is needed, since records hold none: {usage}, or $NAME of the environment."
+        )
+    if text.startswith("$"):
+        text, name = os.environ.get(text[1:], ""), text
+        if not text:
+            raise exceptions.CommandError(f"The environment has no {name}.")
+    else:
+        _forget_typed(text)
+    try:
+        return chat.read_key(text)
+    except chat.Invalid as error:
+        raise exceptions.CommandError(str(error)) from None
+
+
+def _forget_typed(key: str) -> None:
+    history = ctx.master.addons.get("commandhistory")
+    if history is None or not any(key in line for line in history.history):
+        return
+    history.history = [line.replace(key, masked(key)) for line in history.history]
+    history.set_filter("")
+    try:
+        file = history.history_file
+        if ctx.options.command_history and file.is_file():
+            file.write_text(file.read_text().replace(key, masked(key)))
+    except OSError as error:
+        logger.warning(f"the key is still in mitmproxy's command history: {error}")
+
+
+def _upstream(settings: Settings, name: str) -> Upstream:
+    for upstream in settings.upstreams:
+        if name in ("", upstream.name):
+            if upstream.balance is None:
+                raise exceptions.CommandError(f"{upstream.name} tells no balance (upstreams[].balance is null).")
+            return upstream
+    names = ", ".join(upstream.name for upstream in settings.upstreams)
+    raise exceptions.CommandError(f"No such upstream: {name}. There are: {names}.")
+
+
+async def _balance(upstream: Upstream, key: str, settings: Settings) -> None:
+    try:
+        told = await billing(upstream, key, settings, time.time())
+    except errors.RelayError as error:
+        logger.error(f"balance at {upstream.name}: {error.en}")
+        return
+    text = "no limit" if told.unlimited else money.to_json(told)
+    logger.log(ALERT, f"balance of {masked(key)} at {upstream.name}: {text}")
+
+
+async def _forget(store: SessionStore, keys: set[str], gates: Gates) -> None:
+    for key in sorted(keys):
+        try:
+            # A message that is being answered would bring the session back: it comes to its end first.
+            leave = await gates.enter("relay.forget", key, _WAITING)
+            try:
+                known = await store.delete(key)
+            finally:
+                leave()
+        except (StoreError, Full) as error:
+            logger.error(f"session {key[:_SHORT]} can't be forgotten: {error}")
+            continue
+        logger.log(ALERT, f"session {key[:_SHORT]} is forgotten" if known else f"there is no session {key[:_SHORT]}")
+
+
+def _again(each: flow.Flow, key: str) -> http.HTTPFlow:
+    """A copy of a recorded request, with a key. Raises CommandError where the record can't be sent."""
+    if not isinstance(each, http.HTTPFlow) or each.websocket is not None:
+        raise exceptions.CommandError("Only HTTP requests can be sent again.")
+    if each.request.pretty_host == "relay.invalid" or each.request.host == "relay.invalid":
+        raise exceptions.CommandError("Nothing of this flow went upstream: relay answered it. Send it to relay anew.")
+    if each.live or each.request.raw_content is None:
+        raise exceptions.CommandError("This request is not complete yet.")
+    if "relay.upload_bytes" in each.metadata:
+        raise exceptions.CommandError("The record holds only the start of this body (inspect.max_body).")
+    again: http.HTTPFlow = each.copy()
+    again.response = again.error = None
+    again.comment = again.marked = ""
+    again.metadata = {}
+    request = again.request
+    shown = {found for name in _KEY_HEADERS for found in _FINGERPRINT.findall(request.headers.get(name, ""))}
+    for mark in shown:
+        request.path = request.path.replace(mark, key)
+        request.headers.fields = tuple(
+            (name, value.replace(mark.encode(), key.encode())) for name, value in request.headers.fields
+        )
+    if not shown:
+        request.headers["Authorization"] = f"Bearer {key}"
+    request.headers.pop("cookie", None)
+    if "transfer-encoding" not in request.headers:
+        request.headers["Content-Length"] = str(len(request.raw_content or b""))
+    return again

@@ -1,0 +1,115 @@
+"""Copies of bodies, made by taps that stand beside the bytes on their way."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mitmproxy import ctx, http
+
+from addons.exchange import Exchange
+
+logger = logging.getLogger(__name__)
+
+MOST_CHUNKS = 50_000
+"""Times that are noted of one body; what comes later belongs to the last of them."""
+RECORDED_BODY = 64 << 20
+"""Bytes of a body that a recording keeps at least: replaying what was cut would be another answer."""
+UNWATCHED_BODY = 64 << 10
+"""Bytes of a body that are kept where nobody looks but for its length in mitmdump's line."""
+_LOOKS: dict[str, Callable[[Any], bool]] = {
+    "hardump": bool,
+    "flow_detail": lambda detail: detail > 1,
+    "scripts": lambda scripts: len(scripts) > 1,
+}
+
+
+class Copy:
+    """The first bytes of a body, and how many there were; with `timed`, when each chunk came."""
+
+    def __init__(self, cap: int, *, timed: bool = False) -> None:
+        self.cap = cap
+        self.seen = 0
+        self.first_at: float | None = None
+        """When the first chunk came, on the monotonic clock."""
+        self.times: list[list[int]] = []
+        """[milliseconds since this copy was begun, bytes] of each chunk."""
+        self._begun = time.monotonic() if timed else None
+        self._chunks: list[bytes] = []
+        self._held = 0
+
+    def __call__(self, chunk: bytes) -> bytes:
+        """Note a chunk and pass it on: mitmproxy's streaming interface. An empty one is the end."""
+        if self.first_at is None:
+            self.first_at = time.monotonic()
+        self.seen += len(chunk)
+        if self._begun is not None and chunk:
+            self._note_time(self._begun, len(chunk))
+        if self._held < self.cap and chunk:
+            part = chunk[: self.cap - self._held]
+            self._chunks.append(part)
+            self._held += len(part)
+        return chunk
+
+    def _note_time(self, begun: float, size: int) -> None:
+        if len(self.times) < MOST_CHUNKS:
+            self.times.append([round((time.monotonic() - begun) * 1000), size])
+        else:
+            self.times[-1][1] += size
+
+    @property
+    def cut(self) -> bool:
+        """Whether there was more than is held."""
+        return self.seen > self._held
+
+    def body(self) -> bytes:
+        """What is held, as it was on the wire: still compressed, if it was."""
+        return b"".join(self._chunks)
+
+
+def recording() -> bool:
+    """Whether flows are saved to a file as they end."""
+    return bool(getattr(getattr(ctx, "options", None), "save_stream_file", None))
+
+
+def watched() -> bool:
+    """Whether anybody may look into flows that have ended: a person, a file, another script.
+
+    mitmdump by itself prints a line of each and lets it go.
+    """
+    options, master = getattr(ctx, "options", None), getattr(ctx, "master", None)
+    if recording() or (master is not None and master.addons.get("view") is not None):
+        return True
+    return any(_LOOKS[name](value) for name in _LOOKS if (value := getattr(options, name, None)))
+
+
+class Watch:
+    """Who looks, asked anew once a second: mitmproxy's options are slow to read, and change by a person's hand."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._found = (False, False)
+
+    def __call__(self) -> tuple[bool, bool]:
+        """Whether flows are watched, and whether they are recorded."""
+        now = time.monotonic()
+        if now >= self._until:
+            self._until = now + 1.0
+            self._found = (watched(), recording())
+        return self._found
+
+
+def new_copy(exchange: Exchange) -> Copy:
+    """A copy of a body of `exchange`: `inspect.max_body` bytes, in a recording more, and with its times."""
+    most = exchange.settings.inspect.max_body
+    if exchange.recorded:
+        return Copy(max(most, RECORDED_BODY), timed=True)
+    return Copy(most if exchange.watched else min(most, UNWATCHED_BODY))
+
+
+def warn_cut(flow: http.HTTPFlow, name: str, copy: Copy) -> None:
+    """Say that a recorded body is not whole, so that it can't be replayed."""
+    logger.warning(
+        f"{flow.request.method} {flow.request.path.partition('?')[0]}: of its {name} only the first {copy.cap} of "
+        f"{copy.seen} bytes are recorded (inspect.max_body), so it can't be replayed."
+    )

@@ -1,0 +1,78 @@
+"""What the flow list says of an exchange, and what it marks."""
+
+from collections.abc import Iterator
+
+import pytest
+from mitmproxy import http
+from mitmproxy.addons import view
+from mitmproxy.test import taddons
+
+from addons import errors
+from addons.answers import refuse
+from addons.core.summary import FAILED
+from addons.exchange import Kind
+from addons.glance import Glance
+from tests import flows
+
+
+@pytest.fixture(autouse=True)
+def watched() -> Iterator[None]:
+    """Somebody looks."""
+    with taddons.context(view.View()):
+        yield
+
+
+def noted(flow: http.HTTPFlow, hook: str = "response") -> str:
+    """The comment without its times."""
+    getattr(Glance(), hook)(flow)
+    return flow.comment.rpartition(" · ")[0]
+
+
+def test_a_completion() -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flow.request.content = b'{"model": "gpt-4o"}'
+    flows.respond(flow, 200, {"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    assert noted(flow) == "gpt-4o · 3→4 tok"
+    assert flow.metadata["relay.model"] == "gpt-4o"
+    assert flow.marked == ""
+
+
+def test_an_upstream_s_refusal() -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flows.respond(flow, 429, {"error": {"code": "insufficient_quota"}})
+    assert noted(flow) == "429 insufficient_quota"
+    assert flow.marked == FAILED
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(Kind.PASS, 413), (Kind.CHAT, 413), (Kind.BALANCE, 413)], ids=lambda value: str(value)
+)
+def test_why_relay_refused(kind: Kind, status: int) -> None:
+    flow, exchange = flows.attached(kind)
+    refuse(flow, exchange, errors.TooLarge("请求体过大。", "The body is over 5 bytes."))
+    assert noted(flow) == f"{status} request_too_large: The body is over 5 bytes."
+    assert flow.marked == FAILED
+
+
+@pytest.mark.parametrize("body", ["{}", 'data: {{"delta": "你"}}\n\ndata: {}\n\n'], ids=["an envelope", "a stream"])
+def test_why_a_message_failed_after_it_went_upstream(body: str) -> None:
+    flow, _ = flows.attached(Kind.CHAT)
+    told = errors.RateLimited("请求过于频繁,请稍后再试。", "Rate limited: slow down.").envelope().decode()
+    flows.respond(flow, 200, body.format(told).encode())
+    assert noted(flow) == "429: Rate limited: slow down."
+    assert flow.marked == FAILED
+
+
+def test_what_broke() -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flows.fail(flow, "peer closed connection")
+    assert noted(flow, "error") == "peer closed connection"
+    assert flow.marked == FAILED
+
+
+def test_a_person_s_mark_stays() -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flow.marked = ":red_circle:"
+    flows.respond(flow, 500)
+    noted(flow)
+    assert flow.marked == ":red_circle:"
