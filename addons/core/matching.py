@@ -1,0 +1,300 @@
+"""Which recorded exchange answers a request, and how a request differs from the nearest recorded one.
+
+1. `ask` makes an `Ask` of a request: what is compared of it. Headers and keys are not; of a JSON body neither are the
+   order of its keys, its whitespace and the fields named volatile; of a form neither is its boundary.
+2. A `Shelf` holds records by their Ask and hands them out in the order in which they were recorded.
+3. `differences` says in which places two Asks differ.
+
+Records hold no keys: `sk-***1a2b3c4d` stands where one was (core/secrets.py). So keys are cut to `sk-***` on both sides
+before they are compared, and the hash of a key of another look stands for any text.
+"""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from email.message import Message
+from itertools import islice
+from typing import Any
+from urllib.parse import parse_qsl
+
+from addons.core.secrets import scrub
+
+_KEY_PARAMETERS = {"apikey", "api_key", "api-key", "key"}
+_BILLING_DATES = {"start_date", "end_date"}
+_MASK = re.compile(r"\\\*\\\*\\\*[0-9a-f]{8}")
+_SIGNS = ("sk-", "sess-", "rk-", "pk-", "bearer")
+_MOST_LEAVES = 5000
+_MOST_COMPARED = 300
+_SHOWN = 60
+_TEXT_PART = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is compared of a request."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    """Sorted, without keys."""
+    body: Any
+    """JSON's value, a form as a mapping of names to texts, or words about bytes."""
+    text: str
+    """All of it in one line: two requests are the same if these are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place in which a request differs from a recorded one; None is not there."""
+
+    where: str
+    recorded: str | None
+    asked: str | None
+
+    def __str__(self) -> str:
+        """`temperature: recorded 0.2, asked 0.7`."""
+        recorded = "not recorded" if self.recorded is None else f"recorded {self.recorded}"
+        asked = "not asked" if self.asked is None else f"asked {self.asked}"
+        return f"{self.where}: {recorded}, {asked}"
+
+
+def ask(method: str, target: str, content_type: str, body: bytes, ignore: Iterable[str] = ()) -> Ask:
+    """The Ask of a request: `target` with its query, `body` decoded, `ignore` the volatile fields.
+
+    A volatile field is named as in `user` or `metadata.run`; the objects of a list are all looked into.
+    """
+    path, _, query = target.partition("?")
+    pairs = _query(path, query)
+    kind, value = _value(content_type, body, [name.split(".") for name in ignore])
+    text = f"{method} {path} {json.dumps(pairs)} {kind} {_canonical(value)}"
+    return Ask(method, path, pairs, value, _scrubbed(text))
+
+
+def service_path(path: str, prefixes: Sequence[str] = ()) -> str:
+    """The path behind whatever an upstream's address put before it.
+
+    >>> service_path("/proxy/v1/models?limit=2")
+    '/v1/models?limit=2'
+    """
+    own, mark, query = path.partition("?")
+    for start in ("/v1/", "/dashboard/billing/"):
+        if start in own:
+            return own[own.index(start) :] + mark + query
+    for prefix in sorted(prefixes, key=len, reverse=True):
+        if prefix and own.startswith(prefix + "/"):
+            return own[len(prefix) :] + mark + query
+    return path
+
+
+def differences(recorded: Ask, asked: Ask) -> list[Difference]:
+    """Where two Asks differ, in the order of the recorded one."""
+    found = []
+    before, after = dict(_leaves(recorded)), dict(_leaves(asked))
+    for where in [*before, *(name for name in after if name not in before)]:
+        old, new = before.get(where), after.get(where)
+        if old != new and not (old is not None and new is not None and _scrubbed(old) == _scrubbed(new)):
+            found.append(Difference(where, *_around(old, new)))
+    return found
+
+
+class Shelf[T]:
+    """Records by what was asked. The same request gets them in the order of their recording, then the last again."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[str | None, Ask, T]] = []
+        self._by_text: defaultdict[tuple[str | None, str], list[T]] = defaultdict(list)
+        self._patterns: dict[tuple[str | None, str], re.Pattern[str]] = {}
+        self._handed_out: defaultdict[tuple[str | None, str], int] = defaultdict(int)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, upstream: str | None, asked: Ask, record: T) -> None:
+        """Put a record at the end. `upstream` is the one it belongs to, None where it answers for any."""
+        key = (upstream, asked.text)
+        self._entries.append((upstream, asked, record))
+        self._by_text[key].append(record)
+        pattern = re.escape(asked.text)
+        if _MASK.search(pattern):
+            self._patterns[key] = re.compile(_MASK.sub('[^"]{1,300}', pattern))
+
+    def find(self, upstream: str | None, asked: Ask) -> T | None:
+        """The record whose turn it is, or None where there is none for this request."""
+        for owner in dict.fromkeys((upstream, None)):
+            key = self._key(owner, asked.text)
+            if key is not None:
+                records = self._by_text[key]
+                turn = self._handed_out[key]
+                self._handed_out[key] += 1
+                return records[min(turn, len(records) - 1)]
+        return None
+
+    def _key(self, owner: str | None, text: str) -> tuple[str | None, str] | None:
+        if (owner, text) in self._by_text:
+            return owner, text
+        fitting = (key for key, pattern in self._patterns.items() if key[0] == owner and pattern.fullmatch(text))
+        return next(fitting, None)
+
+    def nearest(self, upstream: str | None, asked: Ask) -> tuple[T, list[Difference]] | None:
+        """The record that differs least, and in what; None where there is none at all.
+
+        Records of the same method and path go first; among those that differ equally, the later one.
+        """
+        own = [entry for entry in self._entries if entry[0] in (upstream, None)]
+        same = [entry for entry in own if (entry[1].method, entry[1].path) == (asked.method, asked.path)]
+        if same:
+            compared = [(differences(known, asked), record) for _, known, record in same[-_MOST_COMPARED:]]
+            found, record = min(reversed(compared), key=lambda pair: len(pair[0]))
+            return record, found
+        if not own:
+            return None
+        _, known, record = max(own[-_MOST_COMPARED:], key=lambda entry: _likeness(entry[1], asked))
+        places = (("method", known.method, asked.method), ("path", known.path, asked.path))
+        return record, [Difference(where, old, new) for where, old, new in places if old != new]
+
+
+def _likeness(known: Ask, asked: Ask) -> float:
+    return SequenceMatcher(None, f"{known.path} {known.method}", f"{asked.path} {asked.method}").ratio()
+
+
+# -- what is compared
+
+
+def _query(path: str, query: str) -> tuple[tuple[str, str], ...]:
+    volatile = _KEY_PARAMETERS | (_BILLING_DATES if "/dashboard/billing/" in path else set())
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        pairs = [(query, "")]
+    return tuple(sorted((name, value) for name, value in pairs if name.lower() not in volatile))
+
+
+def _value(content_type: str, body: bytes, ignore: Sequence[Sequence[str]]) -> tuple[str, Any]:
+    if not body:
+        return "nothing", None
+    if (form := _form(content_type, body)) is not None:
+        return "form", {name: value for name, value in form.items() if [name] not in ignore}
+    try:
+        value = json.loads(body)
+        for path in ignore:
+            _drop(value, path)
+        return "json", _plain(value)
+    except (ValueError, RecursionError):
+        return "bytes", _words(body)
+
+
+def _drop(value: Any, path: Sequence[str]) -> None:
+    if isinstance(value, list):
+        for each in value:
+            _drop(each, path)
+    elif isinstance(value, dict):
+        if len(path) == 1:
+            value.pop(path[0], None)
+        elif path[0] in value:
+            _drop(value[path[0]], path[1:])
+
+
+def _plain(value: Any) -> Any:
+    """The value with 1.0 as 1: both are one number in JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _words(body: bytes) -> str:
+    return f"{len(body)} bytes, sha256 {hashlib.sha256(body).hexdigest()}"
+
+
+def _scrubbed(text: str) -> str:
+    lowered = text.lower()
+    return scrub(text) if any(sign in lowered for sign in _SIGNS) else text
+
+
+def _form(content_type: str, body: bytes) -> dict[str, str] | None:
+    """The parts of a multipart body, name to text or words about a file; None for what is none."""
+    head = Message()
+    head["Content-Type"] = content_type.replace("\r", " ").replace("\n", " ")
+    boundary = head.get_param("boundary")
+    if head.get_content_maintype() != "multipart" or not isinstance(boundary, str) or not boundary:
+        return None
+    parts: dict[str, str] = {}
+    for piece in (b"\r\n" + body).split(b"\r\n--" + boundary.encode("utf-8", "replace"))[1:]:
+        if piece.startswith(b"--"):
+            return parts
+        heading, blank, content = piece.partition(b"\r\n\r\n")
+        if not blank:
+            return None
+        name, told = _part(heading.decode("utf-8", "replace"), content)
+        count = sum(1 for known in parts if known.partition("#")[0] == name)
+        parts[f"{name}#{count + 1}" if count else name] = told
+    return None
+
+
+def _part(heading: str, content: bytes) -> tuple[str, str]:
+    disposition = Message()
+    for line in heading.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "content-disposition":
+            disposition["Content-Disposition"] = value.strip()
+    name = str(disposition.get_param("name", "", "content-disposition"))
+    filename = disposition.get_filename()
+    if filename is None and len(content) <= _TEXT_PART:
+        try:
+            return name, content.decode()
+        except UnicodeDecodeError:
+            pass
+    return name, f"file {filename or ''}, {_words(content)}"
+
+
+# -- what differs
+
+
+def _leaves(asked: Ask) -> Iterator[tuple[str, str]]:
+    for name, value in asked.query:
+        yield f"?{name}", json.dumps(value, ensure_ascii=False)
+    if isinstance(asked.body, dict | list):
+        for where, value in islice(_walk(asked.body, ""), _MOST_LEAVES):
+            yield where or "body", _canonical(value)
+    else:
+        yield "body", "nothing" if asked.body is None else str(asked.body)
+
+
+def _walk(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, each in value.items():
+            yield from _walk(each, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list) and value:
+        for index, each in enumerate(value):
+            yield from _walk(each, f"{where}[{index}]")
+    else:
+        yield where, value
+
+
+def _around(old: str | None, new: str | None) -> tuple[str | None, str | None]:
+    """Both texts, of long ones the part where they begin to differ. No key is shown."""
+
+    def show(text: str | None, begin: int) -> str | None:
+        return None if text is None else _cut(text, begin)
+
+    if old is None or new is None:
+        return show(old, 0), show(new, 0)
+    old, new = _scrubbed(old), _scrubbed(new)
+    same = next((index for index, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    begin = max(0, same - _SHOWN // 3) if max(len(old), len(new)) > _SHOWN else 0
+    return show(old, begin), show(new, begin)
+
+
+def _cut(text: str, begin: int) -> str:
+    text = _scrubbed(text)
+    end = begin + _SHOWN
+    return f"{'…' if begin else ''}{text[begin:end]}{'…' if len(text) > end else ''}"

@@ -1,0 +1,78 @@
+"""Recording: what a flow file needs beyond what a person sees, so that it can be replayed (addons/tape.py).
+
+1. `/chat` answers with an envelope. What upstream said to it is kept beside, as `relay.heard` in the flow's metadata.
+2. What relay answered by itself is marked `relay.own`: a replaying relay will do so again.
+3. An exchange that is under way when relay ends is not saved: its keys are still in it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mitmproxy import ctx, http
+
+from addons.copies import Copy, new_copy, recording, warn_cut
+from addons.exchange import Kind, of
+
+
+@dataclass
+class _Heard:
+    response: http.Response
+    copy: Copy
+
+
+class Recording:
+    """Stands before Chat, so it sees upstream's answer first."""
+
+    optional = True
+
+    def __init__(self, clean: Callable[[http.HTTPFlow], None]) -> None:
+        self.clean = clean  # takes the keys out of a flow
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Begin to keep what upstream says to `/chat`."""
+        exchange = of(flow)
+        if exchange is None or exchange.kind != Kind.CHAT or exchange.refused or flow.response is None:
+            return
+        if exchange.watched:
+            exchange.tap = new_copy(exchange)
+            exchange.notes["heard"] = _Heard(flow.response.copy(), exchange.tap)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """Put it into the flow."""
+        self._note(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """As much as there was."""
+        self._note(flow)
+
+    def _note(self, flow: http.HTTPFlow) -> None:
+        exchange = of(flow)
+        if exchange is None:
+            return
+        if exchange.refused or exchange.kind in (Kind.OWN, Kind.BALANCE):
+            flow.metadata["relay.own"] = True
+            return
+        heard: _Heard | None = exchange.notes.pop("heard", None)
+        if heard is None:
+            return
+        if heard.copy.cut:
+            warn_cut(flow, "answer", heard.copy)
+            return
+        whole = flow.response.raw_content if flow.response is not None else None
+        heard.response.raw_content = heard.copy.body() if heard.copy.seen else whole or b""
+        # The keys to take out are those of the request.
+        scratch = http.HTTPFlow(flow.client_conn, flow.server_conn)
+        scratch.request, scratch.response = flow.request.copy(), heard.response
+        self.clean(scratch)
+        flow.metadata["relay.heard"] = {
+            "status": scratch.response.status_code,
+            "headers": [[name, value] for name, value in scratch.response.headers.fields],
+            "body": scratch.response.raw_content or b"",
+            "chunks": heard.copy.times,
+        }
+
+    def done(self) -> None:
+        """Leave out of the file what is still under way."""
+        save = ctx.master.addons.get("save") if recording() else None
+        if save is not None:
+            save.active_flows.clear()
