@@ -1,0 +1,421 @@
+// The page at /: fills in the address it was opened under, talks to /chat and /pro/balance of the same origin.
+//
+// 1. Words come in two languages side by side; the stylesheet shows one of them.
+// 2. What others wrote (answers, messages, settings) becomes text nodes, never markup.
+// 3. The key is read from its field when it is needed. Nothing is stored.
+"use strict";
+
+const settings = JSON.parse(document.getElementById("settings").textContent);
+const base = location.origin + location.pathname.replace(/\/+$/, "");
+const at = (id) => document.getElementById(id);
+
+function element(name, className, ...children) {
+  const made = document.createElement(name);
+  made.className = className;
+  made.append(...children);
+  return made;
+}
+
+function both(zh, en) {
+  const made = document.createDocumentFragment();
+  for (const [lang, text] of [["zh-CN", zh], ["en", en]]) {
+    const span = element("span", "", text);
+    span.lang = lang;
+    made.append(span);
+  }
+  return made;
+}
+
+// -- language
+
+function speak(lang) {
+  document.documentElement.lang = lang;
+  for (const button of document.querySelectorAll("[data-language]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.language === lang));
+  }
+}
+
+speak((navigator.languages[0] || navigator.language || "zh").toLowerCase().startsWith("zh") ? "zh-CN" : "en");
+for (const button of document.querySelectorAll("[data-language]")) {
+  button.addEventListener("click", () => speak(button.dataset.language));
+}
+
+// -- numbers in words
+
+const SIZES = ["B", "KiB", "MiB", "GiB", "TiB"];
+const TIMES = [[86400, "天", "d"], [3600, "小时", "h"], [60, "分钟", "min"], [1, "秒", "s"], [0.001, "毫秒", "ms"]];
+
+function size(bytes) {
+  let power = 0;
+  while (power < SIZES.length - 1 && bytes >= 1024) {
+    bytes /= 1024;
+    power += 1;
+  }
+  return `${Number(bytes.toFixed(1))} ${SIZES[power]}`;
+}
+
+function duration(seconds, word) {
+  const parts = [];
+  let rest = Math.round(seconds * 1000);
+  for (const time of TIMES) {
+    const count = Math.floor(rest / Math.round(time[0] * 1000));
+    rest -= count * Math.round(time[0] * 1000);
+    if (count) parts.push(`${count} ${time[word]}`);
+  }
+  return parts.join(" ");
+}
+
+const lasting = (seconds) => [duration(seconds, 1), duration(seconds, 2)];
+
+// -- addresses and examples
+
+function shellWord(text) {
+  return /^[\w.:/@%+=,\[\]-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+function examples() {
+  const model = JSON.stringify(settings.model);
+  const v1 = JSON.stringify(`${base}/v1`);
+  const body = (fields) => `'${fields.replaceAll("'", "'\\''")}'`;
+  const shown = {
+    curl: `curl ${shellWord(`${base}/v1/chat/completions`)} \\
+  -H "Authorization: Bearer $OPENAI_API_KEY" \\
+  -H "Content-Type: application/json" \\
+  -d ${body(`{
+    "model": ${model},
+    "messages": [{"role": "user", "content": "Hello"}]
+  }`)}`,
+    python: `from openai import OpenAI
+
+client = OpenAI(
+    base_url=${v1},
+    api_key="sk-...",
+)
+answer = client.chat.completions.create(
+    model=${model},
+    messages=[{"role": "user", "content": "Hello"}],
+)
+print(answer.choices[0].message.content)`,
+    node: `import OpenAI from "openai";
+
+const client = new OpenAI({
+  baseURL: ${v1},
+  apiKey: "sk-...",
+});
+const answer = await client.chat.completions.create({
+  model: ${model},
+  messages: [{ role: "user", content: "Hello" }],
+});
+console.log(answer.choices[0].message.content);`,
+  };
+  if (settings.chat) {
+    const url = shellWord(base + settings.chat.path);
+    const fields = (content) => body(`{
+  "apiKey": "sk-...", "sessionId": "1",
+  "content": "${content}"
+}`);
+    shown.chat = `curl ${url} -d ${fields("我叫小明")}
+
+curl ${url} -d ${fields("我叫什么名字?")}`;
+  }
+  return shown;
+}
+
+function fill() {
+  at("base-url").textContent = `${base}/v1`;
+  at("origin-url").textContent = base;
+  at("insecure").hidden = window.isSecureContext;
+  for (const [name, text] of Object.entries(examples())) at(`code-${name}`).textContent = text;
+  if (settings.chat) at("chat-label").textContent = settings.chat.path;
+  else for (const id of ["tab-chat", "chat-label"]) at(id).remove();
+  for (const part of document.querySelectorAll("[data-needs]")) {
+    part.hidden = !part.dataset.needs.split(" ").some((need) => settings[need]);
+  }
+  document.querySelector("main").classList.toggle("alone", !settings.chat && !settings.balance);
+}
+
+function limits() {
+  const rows = [];
+  const row = (zh, en, zhValue, enValue = zhValue) => rows.push([both(zh, en), both(zhValue, enValue)]);
+  const { chat, balance } = settings;
+  if (chat) {
+    row("对话的模型", "Model of a conversation", settings.model);
+    row("每条消息", "One message", `${chat.max_content} 字符`, `${chat.max_content} characters`);
+    row("每次请求(对话)", "One request (chat)", size(chat.max_body));
+    row("上文保存", "Conversation kept", ...lasting(chat.session_ttl));
+    row("随消息发送的上文", "Sent again with a message", `最多 ${chat.max_turns} 轮、约 ${chat.max_tokens} token`,
+      `up to ${chat.max_turns} turns, about ${chat.max_tokens} tokens`);
+    row("等待回答(对话)", "Time for an answer (chat)", ...lasting(chat.timeout));
+  }
+  row("每次请求(/v1)", "One request (/v1)", size(settings.max_body));
+  row("静止超时", "Silence until given up", ...lasting(settings.idle));
+  if (balance) row("余额统计", "Use that a balance counts", `最近 ${balance.window_days} 天`, `last ${balance.window_days} days`);
+  for (const [name, value] of rows) {
+    at("limits").append(element("div", "", element("dt", "", name), element("dd", "", value)));
+  }
+}
+
+function notes() {
+  const note = (zh, en) => at("notes").append(element("li", "", both(zh, en)));
+  const { chat, balance } = settings;
+  if (balance) { // where it matters, beside the number
+    const zh = `密钥使用超过 ${balance.window_days} 天后,查询到的余额不准确:更早的用量没有计入。`;
+    const en = `Once a key has been in use for more than ${balance.window_days} days, its balance is inexact: earlier use is not counted.`;
+    at("inexact").append(both(zh, en));
+  }
+  note("上下文越长,消耗的 token 越多。", "The longer the context, the more tokens a message costs.");
+  if (chat) {
+    note(`对话以明文保存在中转服务器上,最后一轮之后 ${duration(chat.session_ttl, 1)}删除;密钥只保存为哈希。`,
+      `Conversations lie on the relay in plain text until ${duration(chat.session_ttl, 2)} after the last turn; keys as hashes only.`);
+  }
+  note("请求会带着你的密钥转发给上游。只使用你信任的中转。", "Requests go to the upstream with your key. Use a relay that you trust.");
+}
+
+// -- copying
+
+async function copy(button) {
+  const source = at(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(source.textContent); // there in secure contexts only
+  } catch {
+    const selection = getSelection();
+    selection.selectAllChildren(source);
+    if (!document.execCommand("copy")) return; // it stays selected
+    selection.removeAllRanges();
+  }
+  const label = [...button.childNodes];
+  button.replaceChildren(both("已复制", "Copied"));
+  at("said").replaceChildren(both("已复制", "Copied"));
+  button.disabled = true;
+  setTimeout(() => {
+    button.replaceChildren(...label);
+    button.disabled = false;
+    at("said").replaceChildren();
+  }, 1500);
+}
+
+// -- asking relay
+
+class Refused extends Error {
+  constructor(zh, en = zh) {
+    super(en);
+    this.words = zh === en ? document.createTextNode(zh) : both(zh, en);
+  }
+}
+
+function key() {
+  const given = at("key").value.trim();
+  if (/^[\x21-\x7e]+$/.test(given)) return given;
+  at("key").focus();
+  throw given ? new Refused("密钥含有无效字符,请检查。", "The key holds characters that no key has: check it.")
+    : new Refused("请先填写密钥。", "Enter your API key first.");
+}
+
+async function ask(path, options) {
+  try {
+    return await fetch(base + path, { ...options, cache: "no-store", credentials: "omit" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused("无法连接中转服务,请检查网络后重试。", "The relay can't be reached: check your network and try again.");
+  }
+}
+
+async function envelopeOf(response) {
+  const text = await response.text();
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Refused(`收到无法识别的回答(HTTP ${response.status})。`, `That was no answer of the relay's (HTTP ${response.status}).`);
+  }
+}
+
+// Messages of relay's own are Chinese, then English, in one line.
+function checked(envelope) {
+  if (envelope.code === 200) return envelope;
+  throw new Refused(`${envelope.code || ""} ${envelope.message || envelope.error?.message || ""}`.trim() || "?");
+}
+
+// -- chat
+
+let session = "";
+let asking = null;
+
+function begin() {
+  session = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// What relay keeps of this conversation, asked of relay itself.
+async function remember(secret) {
+  const mine = session;
+  try {
+    const kept = checked(await envelopeOf(await ask(`${settings.chat.path}/${mine}`, { headers: { Authorization: `Bearer ${secret}` } })));
+    const turns = kept.data.length / 2;
+    const [zh, en] = lasting(settings.chat.session_ttl);
+    if (mine !== session) return;
+    at("memory").replaceChildren(turns ? both(`中转记得这个对话的 ${turns} 轮,最后一轮之后保存 ${zh}。`,
+      `The relay remembers ${turns} ${turns === 1 ? "turn" : "turns"}, until ${en} after the last.`) : "");
+  } catch {
+    at("memory").replaceChildren(); // not what was asked for: the chat itself says what is wrong
+  }
+}
+
+function show(node) {
+  at("log").querySelector(".empty")?.remove();
+  at("log").append(node);
+  at("log").scrollTop = at("log").scrollHeight;
+  return node;
+}
+
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const whole = (held + value).split("\n\n");
+    held = whole.pop();
+    for (const event of whole) {
+      if (event.startsWith("data:")) yield JSON.parse(event.slice(5));
+    }
+  }
+}
+
+async function answer(response, bubble) {
+  if (!(response.headers.get("Content-Type") || "").startsWith("text/event-stream")) {
+    return checked(await envelopeOf(response)).data;
+  }
+  try {
+    for await (const event of events(response.body)) {
+      if (!("delta" in event)) return checked(event).data;
+      bubble.append(event.delta);
+      at("log").scrollTop = at("log").scrollHeight;
+    }
+  } catch (error) {
+    if (error instanceof Refused || error.name === "AbortError") throw error;
+  }
+  throw new Refused("回答中断了,这一轮没有保存。请重试。", "The answer broke off, and this turn was not kept. Try again.");
+}
+
+async function send(content) {
+  const secret = key();
+  const mine = new AbortController();
+  asking = mine;
+  busy(true);
+  show(element("div", "said user", content));
+  const bubble = show(element("div", "said assistant waiting"));
+  try {
+    const response = await ask(settings.chat.path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ apiKey: secret, sessionId: session, content, stream: true }),
+      signal: mine.signal,
+    });
+    bubble.textContent = await answer(response, bubble);
+    at("content").value = at("content").value === content ? "" : at("content").value;
+    count();
+  } catch (error) {
+    if (!bubble.textContent) bubble.remove();
+    if (asking === mine) complain(error); // else a new conversation has begun
+  } finally {
+    bubble.classList.remove("waiting");
+    if (asking === mine) {
+      asking = null;
+      busy(false);
+      remember(secret);
+    }
+  }
+}
+
+function complain(error) {
+  if (error.name === "AbortError") {
+    show(element("p", "aside", both("已停止,这一轮没有保存。", "Stopped; this turn was not kept.")));
+  } else if (error instanceof Refused) {
+    show(element("p", "error", error.words));
+  } else {
+    throw error;
+  }
+}
+
+function busy(is) {
+  at("send").hidden = is;
+  at("stop").hidden = !is;
+  at("log").setAttribute("aria-busy", String(is));
+  if (!is && document.activeElement === document.body) at("content").focus({ preventScroll: true });
+}
+
+function count() {
+  const length = [...at("content").value].length;
+  at("count").textContent = `${length} / ${settings.chat.max_content}`;
+  at("count").className = length > settings.chat.max_content ? "over" : "";
+  at("send").disabled = !length || length > settings.chat.max_content;
+}
+
+function restart() {
+  const old = session;
+  const spoken = Boolean(at("log").querySelector(".user"));
+  asking?.abort();
+  asking = null;
+  begin();
+  at("log").replaceChildren(nothingSaid.cloneNode(true));
+  at("memory").replaceChildren();
+  busy(false);
+  at("content").focus();
+  const secret = at("key").value.trim();
+  if (spoken && /^[\x21-\x7e]+$/.test(secret)) {
+    ask(`${settings.chat.path}/${old}`, { method: "DELETE", headers: { Authorization: `Bearer ${secret}` } }).catch(() => {});
+  }
+}
+
+const nothingSaid = at("log").querySelector(".empty");
+
+function chat() {
+  begin();
+  count();
+  at("content").addEventListener("input", count);
+  at("content").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    event.preventDefault();
+    at("chat").requestSubmit();
+  });
+  at("chat").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!asking && !at("send").disabled) send(at("content").value).catch(complain);
+  });
+  at("stop").addEventListener("click", () => asking?.abort());
+  at("new").addEventListener("click", restart);
+}
+
+// -- balance
+
+function amount(zh, en, value) {
+  const shown = element("dd", "", `$${value.toFixed(2)}`);
+  return element("div", "", element("dt", "", both(zh, en)), shown);
+}
+
+async function balance() {
+  const button = at("ask-balance");
+  button.disabled = true;
+  try {
+    const { data, detail } = checked(await envelopeOf(await ask(settings.balance.path, { headers: { Authorization: `Bearer ${key()}` } })));
+    const list = detail?.unlimited
+      ? [element("div", "", element("dt", "", both("额度", "Granted")), element("dd", "", both("不限", "unlimited")))]
+      : [amount("总额", "Granted", data.total)];
+    list.push(amount("已用", "Used", data.used));
+    if (!detail?.unlimited) list.push(amount("余额", "Left", data.balance));
+    at("balance").replaceChildren(element("dl", "", ...list));
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    at("balance").replaceChildren(element("p", "error", error.words));
+  } finally {
+    button.disabled = false;
+  }
+}
+
+// -- all of it
+
+fill();
+limits();
+notes();
+for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
+if (settings.chat) chat();
+if (settings.balance) at("ask-balance").addEventListener("click", balance);
