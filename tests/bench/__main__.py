@@ -1,0 +1,203 @@
+"""`./run.sh bench`: measures relay beside others, in turn, and writes tests/bench/RESULTS.md.
+
+Everything stays on this machine's loopback, and everything started is ended.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from tests.bench import flame, load, others, sessions, soak, sse, throughput
+from tests.bench.load import Load
+from tests.bench.report import PLACE, Report
+from tests.bench.rounds import ratio
+from tests.bench.tables import times
+from tests.bench.targets import (
+    DIRECT,
+    NGINX,
+    PLAIN,
+    RELAY,
+    STOCK,
+    Starter,
+    Target,
+    nginx_proxy,
+    peer,
+    plain,
+    plain_streams,
+    relay,
+    running,
+    stock,
+)
+
+SECTIONS = ("requests", "connections", "chat", "balance", "memory", "sse", "sessions")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    rounds: int
+    seconds: float
+    clients: tuple[int, ...]
+    streams: tuple[int, ...]
+    stores: tuple[int, ...]
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> "Size":
+        """As the command line says."""
+        size = cls(5, 3, (1, 8, 32, 128), (200,), (1_000, 10_000, 100_000))
+        if given.quick:
+            size = cls(2, 1, (1, 32), (100,), (1_000, 10_000))
+        if given.long:
+            size = cls(7, 4, size.clients, (200, 1000), (*size.stores, 1_000_000))
+        return cls(given.rounds or size.rounds, given.seconds or size.seconds, size.clients, size.streams, size.stores)
+
+
+def main() -> int:
+    """The command line."""
+    given = _arguments()
+    signal.signal(signal.SIGTERM, _end)  # as Ctrl-C: whatever was started is ended
+    if given.generator:
+        os.environ["RELAY_BENCH_GENERATOR"] = given.generator
+    try:
+        if given.profile:
+            return flame.profile(given.profile, given.seconds or 15, given.clients)
+        if given.soak:
+            return soak.main(given.soak)
+        return _bench(given)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _bench(given: argparse.Namespace) -> int:
+    report, missing, began = Report(), dict[str, str](), time.monotonic()
+    size, wanted = Size.of(given), set(given.only or SECTIONS)
+    starters = _starters(given, missing)
+    headline = ""
+    if wanted - {"sse", "sessions"}:
+        with running(starters, streams=False, missing=missing) as there:
+            headline = _requests(report, there, size, wanted)
+    if "sse" in wanted:
+        for number in size.streams:
+            # Started anew: memory that an earlier load has taken would hide what the streams take.
+            with running(starters | {PLAIN: plain_streams}, streams=True, missing=missing) as there:
+                note = (
+                    "All streams begin at once; the time to the first event counts the connection. mitmdump has the "
+                    "one addon that lets it stream (peers/). The upstream is tests/bench/upstream.py."
+                )
+                report.add(
+                    f"{number} streams of 20 events/s", sse.section(there, number, size.seconds + 1, _few(size)), note
+                )
+    if "sessions" in wanted:
+        report.add("The session store by itself", sessions.section(list(size.stores)))
+    if missing:
+        report.add("Not measured", "\n".join(f"- {name}: {why}" for name, why in missing.items()))
+    if headline:
+        report.first("In short", headline)
+    print(f"\n{time.monotonic() - began:.0f} s")
+    if given.output or not (given.quick or given.only):
+        report.write(given.output or PLACE, " ".join(["./run.sh bench", *sys.argv[1:]]))
+    return 0
+
+
+def _few(size: Size) -> int:
+    return max(1, size.rounds // 2 + 1)
+
+
+def _requests(report: Report, there: list[Target], size: Size, wanted: set[str]) -> str:
+    """The sections of requests; returns what they come to."""
+    note = (
+        f"Upstream: {throughput.upstream_name()}. Load: {'wrk' if load.wrk() else 'our own generator'}. Medians of "
+        f"{size.rounds} rounds of {size.seconds:g} s; ratios are medians of ratios within a round. relay and mitmdump "
+        "both write their flow lines to /dev/null."
+    )
+    report.add("The generator against the upstream itself", throughput.generator(there[0].port, 32, size.seconds), note)
+    loads: dict[int, dict[str, list[Load]]] = {}
+    if "requests" in wanted:
+        for clients in size.clients:
+            text, loads[clients] = throughput.keep_alive(there, clients, size.seconds, size.rounds)
+            report.add(f"Small chat completions, {clients} client(s), keep-alive", text)
+    if "connections" in wanted:
+        text = throughput.connections(there, 8, size.seconds, size.rounds)
+        report.add("A new connection for each request, 8 clients", text)
+    for kind, title in (("chat", "/chat, 32 clients, 1000 sessions"), ("balance", "/pro/balance, 32 clients")):
+        if kind in wanted:
+            report.add(title, throughput.own(there, kind, 32, size.seconds, _few(size)))
+    if "memory" in wanted:
+        report.add("Memory", throughput.memory(there))
+    return _headline(loads)
+
+
+def _headline(loads: dict[int, dict[str, list[Load]]]) -> str:
+    if not loads:
+        return ""
+    clients = min(loads, key=lambda number: abs(number - 32))
+    found = loads[clients]
+    lines = []
+    for name in found:
+        rate = ratio(found, RELAY, name, lambda each: each.rate)
+        cpu = ratio(found, name, RELAY, lambda each: each.cpu_each)
+        if name not in (RELAY, DIRECT) and rate is not None:
+            lines.append(f"- relay / {name}: **{times(rate)}** (in requests per second of CPU: {times(cpu)})")
+    title = f"Requests a second with {clients} clients that keep their connections, one process each:"
+    return "\n".join([title, "", *lines])
+
+
+def _starters(given: argparse.Namespace, missing: dict[str, str]) -> dict[str, Starter]:
+    starters: dict[str, Starter] = {NGINX: nginx_proxy, RELAY: relay, STOCK: stock, PLAIN: plain}
+    if given.peers:
+        for name, install in others.ALL.items():
+            print(f"bench: {name}: looking into {given.cache}", file=sys.stderr)
+            try:
+                ready = install(given.cache)
+            except others.Unavailable as error:
+                missing[name] = str(error)
+            else:
+                starters[ready.name] = peer(ready)
+    return starters
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="./run.sh bench",
+        description="Measures relay beside plain mitmdump, nginx and, with --peers, other relays; writes RESULTS.md.",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="about two minutes, rough; writes nothing without --output"
+    )
+    parser.add_argument("--long", action="store_true", help="1000 streams and a million sessions, too")
+    parser.add_argument(
+        "--peers", action="store_true", help="LiteLLM, Portkey and openai-forward, installed on first use"
+    )
+    parser.add_argument("--cache", type=Path, default=others.cache(), help="where peers are installed (%(default)s)")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="this section only; may be repeated")
+    parser.add_argument("--rounds", type=int, help="how often all of them have their turn")
+    parser.add_argument("--seconds", type=float, help="of each measurement")
+    parser.add_argument("--output", type=Path, help="write the results here")
+    parser.add_argument("--generator", choices=["wrk", "own"], help="what makes the load (wrk where it is installed)")
+    parser.add_argument(
+        "--profile", nargs="?", type=Path, const=flame.PLACE, metavar="SVG", help="write a flame graph instead (py-spy)"
+    )
+    parser.add_argument("--clients", type=int, default=32, help="of the profile (%(default)s)")
+    parser.add_argument(
+        "--soak",
+        nargs="?",
+        type=int,
+        const=200_000,
+        metavar="N",
+        help="N mixed requests instead (%(const)s): no leaks?",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
