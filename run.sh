@@ -29,6 +29,8 @@ help() {
 ./run.sh web       the same in mitmweb, to look inside at http://127.0.0.1:8081
 ./run.sh demo      relay before a small upstream of its own: no key, no network (demo web: in mitmweb)
 ./run.sh check     read relay.yaml and say what it means, or what is wrong with it
+./run.sh record    relay that saves what passes to a file, without keys: ./run.sh record FILE
+./run.sh replay    answer apps from that file, without upstream or key: ./run.sh replay FILE [--fast] [--or-forward] [--list]
 ./run.sh test      the tests; further arguments go to pytest
 ./run.sh bench     the benchmarks
 ./run.sh lock      write requirements/*.txt anew from pyproject.toml; --upgrade takes the newest versions
@@ -258,7 +260,7 @@ case ${1:-} in
 esac
 
 case $command in
-  start | web | demo | check)
+  start | web | demo | check | record | replay)
     set_up run
     relay "$command" "$@"
     ;;

@@ -3,8 +3,11 @@
 from mitmproxy import http
 
 from addons import engine
+from addons.core import headers
 from addons.errors import MethodNotAllowed, RelayError
 from addons.exchange import Exchange, Kind, of
+
+_CORS = ((b"Access-Control-Allow-Origin", b"*"), (b"Access-Control-Expose-Headers", b"*"))
 
 JSON = "application/json; charset=utf-8"
 
@@ -17,9 +20,9 @@ def json_response(body: bytes, status: int = 200) -> http.Response:
 def error_response(kind: Kind, error: RelayError) -> http.Response:
     """`error` in the shape that callers of `kind` read: OpenAI's, or an envelope under HTTP 200 (405 stays 405)."""
     wrong_method = isinstance(error, MethodNotAllowed)
-    if kind is Kind.CHAT:
+    if kind == Kind.CHAT:
         response = json_response(error.envelope(), 405 if wrong_method else 200)
-    elif kind is Kind.BALANCE:
+    elif kind == Kind.BALANCE:
         response = json_response(error.balance_envelope(), 405 if wrong_method else 200)
     else:
         response = json_response(error.openai_body(), error.status)
@@ -41,21 +44,23 @@ def answer(flow: http.HTTPFlow, response: http.Response) -> None:
         # The client holds its body back until it hears 100: after a final answer nobody can tell whether the bytes that
         # follow are this body or the next request.
         response.headers["Connection"] = "close"
+    if flow.request.method == "HEAD":
+        response.raw_content = b""  # its length stays in the head
     flow.response = response
     flow.request.stream = engine.installed()
 
 
 def refuse(flow: http.HTTPFlow, exchange: Exchange, error: RelayError) -> None:
     """Answer `flow` with `error` in the shape its caller reads."""
+    exchange.notes["refusal"] = error
     answer(flow, error_response(exchange.kind, error))
 
 
 def dress(response: http.Response, exchange: Exchange) -> None:
     """Add what every answer carries: an id to quote, what browsers need, and the close that the client asked for."""
-    headers = response.headers
-    headers["x-relay-request-id"] = exchange.id
+    added: headers.Fields = ((b"x-relay-request-id", exchange.id.encode()),)
     if exchange.origin:
-        headers["Access-Control-Allow-Origin"] = "*"
-        headers["Access-Control-Expose-Headers"] = "*"
+        added += _CORS
+    response.headers.fields += added
     if exchange.client_closes:
-        headers["Connection"] = "close"
+        response.headers["Connection"] = "close"

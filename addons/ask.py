@@ -6,6 +6,7 @@ They appear among the flows as replays, so request hooks leave them alone (they 
 import asyncio
 import time
 from collections.abc import Mapping
+from contextvars import Context, copy_context
 
 from mitmproxy import connection, ctx, http
 from mitmproxy.addons.clientplayback import ReplayHandler
@@ -15,7 +16,7 @@ from addons.config import Upstream
 from addons.core.failures import classify
 from addons.exchange import cap_answer, original
 from addons.refusals import failure_error
-from addons.wire import gave_up
+from addons.wire import asked, gave_up
 
 MAX_ANSWER = 1 << 20
 """Bytes of an answer to a sub-request; what is asked for fits into a thousandth."""
@@ -39,8 +40,7 @@ async def ask(
     cap_answer(flow, max_answer)
     handler = ReplayHandler(flow, ctx.options)
     given_up: list[str] = []
-    gave_up.set(given_up)
-    replay = asyncio.ensure_future(handler.replay())
+    replay = asyncio.create_task(handler.replay(), context=_context(upstream, given_up))
     try:
         async with asyncio.timeout(timeout):
             await replay
@@ -57,6 +57,14 @@ async def ask(
     if flow.error is not None or response is None:
         raise failure_error(classify(given_up[0] if given_up else flow.error.msg if flow.error else ""))
     return response
+
+
+def _context(upstream: Upstream, given_up: list[str]) -> Context:
+    """Where the tasks of a sub-request run: Limits finds there whom it asks, and leaves word of a time-out."""
+    context = copy_context()
+    context.run(asked.set, upstream)
+    context.run(gave_up.set, given_up)
+    return context
 
 
 def _flow(upstream: Upstream, path: str, headers: Mapping[str, str], body: bytes) -> http.HTTPFlow:

@@ -17,7 +17,7 @@ from addons.config import Settings, Upstream
 from addons.core import chat, envelope, money
 from addons.decoding import content_of
 from addons.exchange import Exchange, Kind, ongoing
-from addons.refusals import refusal
+from addons.refusals import NOT_RECORDED, refusal
 
 _UNSUPPORTED = (404, 405, 501)
 
@@ -104,7 +104,7 @@ async def billing(upstream: Upstream, key: str, settings: Settings, now: float) 
 async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float) -> object:
     response = await ask(upstream, path, {"Authorization": f"Bearer {key}"}, timeout=timeout)
     body = content_of(response, MAX_ANSWER)
-    if response.status_code in _UNSUPPORTED:
+    if response.status_code in _UNSUPPORTED and NOT_RECORDED.encode() not in body:
         raise errors.BalanceUnknown(
             "此上游不提供余额查询。",
             f"This upstream tells no balance (HTTP {response.status_code}).",

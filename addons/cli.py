@@ -1,21 +1,23 @@
-"""`./run.sh start|web|demo|check`: read relay.yaml, say in a few lines what comes, then become mitmdump or mitmweb.
+"""The commands of run.sh: read relay.yaml, say in a few lines what comes, then become mitmdump or mitmweb.
 
 1. start and web replace this process by mitmproxy's, so signals, the terminal and the exit code are mitmproxy's own.
 2. demo stays as the parent of a small upstream and of a relay before it (addons/demo.py).
-3. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
+3. record is start with a flow file; replay is like demo, with a recording for its upstream (addons/replaying.py).
+4. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
    a mistake in relay.yaml, else 1.
 
 Further arguments go to mitmproxy as they are. Those that change what relay says here are read, too (options.given_in).
 """
 
 import os
+import socket
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from addons import config, demo, ports
+from addons import config, demo, ports, replaying, tape
 from addons.config import ConfigError, Settings, Upstream
 from addons.options import as_arguments, given_in, options_for
 from addons.ports import Refusal
@@ -25,7 +27,13 @@ ENTRY = ROOT / "addons" / "relay.py"
 
 _QUIET: dict[str, object] = {"termlog_verbosity": "warn"}
 # mitmweb's log stays at info: there it prints its address with the token.
-_WEB: dict[str, object] = {"web_host": "127.0.0.1", "web_port": 8081, "web_open_browser": False}
+_WEB: dict[str, object] = {
+    "web_host": "127.0.0.1",
+    "web_port": 8081,
+    "web_open_browser": False,
+    # The comment is where relay says what an exchange was about; mitmweb does not show it by itself.
+    "web_columns": ["method", "path", "comment", "status", "size", "time"],
+}
 
 # Questions that mitmproxy answers and ends: they need no port, and no words before the answer.
 _QUESTIONS = {"-h", "--help", "--version", "--options", "--commands"}
@@ -108,7 +116,113 @@ def run_demo(arguments: list[str]) -> int:
     return 0
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {"start": start, "web": web, "demo": run_demo, "check": check}
+def record(arguments: list[str]) -> int:
+    """relay in mitmdump, saving what passes to a file that `replay` can answer from."""
+    path, flags, rest = _file_of("record", arguments, "--append", "--overwrite")
+    if {"-w", "--save-stream-file"}.intersection(rest) or "save_stream_file" in given_in(rest):
+        raise Refusal(f"{path} is where it is saved, so -w can't be given")
+    if path.exists() and not flags:
+        raise Refusal(f"{path} is there already: add --append to go on with it, or --overwrite to begin it anew")
+    if "--append" in flags and path.exists() and tape.is_har(path):
+        raise Refusal(f"{path} is a HAR, to which nothing can be added: record into another file")
+    _claim_file(path)
+    named = given_in(rest).get("relay_config", "")
+    if not config.load(config.locate(named, os.environ, ROOT), os.environ).inspect.redact:
+        raise Refusal("the recording would hold keys: set inspect.redact to true in relay.yaml")
+    _become("mitmdump", rest, {**_QUIET, "save_stream_file": _stream_file(path, append="--append" in flags)})
+
+
+def replay(arguments: list[str]) -> int:
+    """relay before a recording, until it is told to end; with --list only say what is in it."""
+    path, flags, rest = _file_of("replay", arguments, "--fast", "--list", "--or-forward")
+    if "--list" in flags:
+        held = tape.read(path, config.load(config.locate("", os.environ, ROOT), os.environ))
+        print("\n".join([*tape.table(held.records), *(f"left out: {each}" for each in tape.reasons(held))]))
+        return 0
+    given = _checked(rest)
+    if "relay_config" in given:
+        raise Refusal("replay writes a relay.yaml of its own, so relay_config can't be given: use RELAY_CONFIG")
+    settings = config.load(config.locate("", os.environ, ROOT), os.environ)
+    library = replaying.Library(path, settings)
+    if "--or-forward" in flags and tape.is_har(path):
+        raise Refusal(f"{path} is a HAR, to which nothing can be added: --or-forward needs a file of ./run.sh record")
+    with demo.family(ROOT, "replay") as family:
+        forward = _forwarding(family, path, settings) if "--or-forward" in flags else None
+        with replaying.Server(library, fast="--fast" in flags, forward=forward).running() as url:
+            options = _written(family.folder / "relay.yaml", replaying.front(settings, url, family.folder))
+            words = options | given
+            ports.check(words, "mitmdump")
+            family.relay([*_mitmproxy("mitmdump"), *as_arguments(options, given), *rest], ports.listening(words))
+            tls = settings.listen.tls is not None
+            _say([_introduction(settings, words)[0], ("answers from", _contents(path, library.tape))])
+            _say([("left out", each) for each in tape.reasons(library.tape, tape.OWN)])
+            if forward is not None:
+                _say([("else asks", _place(settings.upstreams[0]) + ", and records that")])
+            _say([("try", f"OPENAI_BASE_URL={ports.origin(words, tls=tls)}/v1 OPENAI_API_KEY=any your-app")])
+            _say([("", "any key works; Ctrl-C ends it")])
+            family.wait()
+    return 0
+
+
+def _forwarding(family: demo.Family, path: Path, settings: Settings) -> tuple[str, int]:
+    """Start the relay that asks the real upstreams and adds to the file; where it listens."""
+    _claim_file(path)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    text = replaying.behind(settings, port, family.folder)
+    options = _written(family.folder / "forwarding.yaml", text)
+    options["save_stream_file"] = _stream_file(path, append=True)
+    family.relay([*_mitmproxy("mitmdump"), *as_arguments(options)], ("127.0.0.1", port), "forwarding relay")
+    return "127.0.0.1", port
+
+
+def _written(path: Path, text: str) -> dict[str, object]:
+    """Write a relay.yaml; the options of a mitmdump under it."""
+    path.write_text(text, encoding="utf-8")
+    settings = config.load(path, os.environ)
+    # Whoever starts a replay may read its first lines and then no more: it must never wait for them.
+    quiet = {**_QUIET, "flow_detail": 0}
+    return {"scripts": [str(ENTRY)], **_options(settings), "relay_config": str(path), **quiet}
+
+
+def _file_of(command: str, arguments: list[str], *flags: str) -> tuple[Path, set[str], list[str]]:
+    """The file that a command names first, its own flags, and what is for mitmproxy."""
+    given = {each for each in arguments if each in flags}
+    file, *rest = [each for each in arguments if each not in flags] or [""]
+    if not file or file.startswith("-"):
+        raise Refusal(f"{command} needs a file: ./run.sh {command} FILE [{'] ['.join(flags)}]")
+    return Path(file).expanduser().absolute(), given, rest
+
+
+def _claim_file(path: Path) -> None:
+    """Raise Refusal where nothing can be written to it; mitmproxy would say so in its own way, and later."""
+    there = path.exists()
+    try:
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise Refusal(f"{path} can't be written: {error.strerror}") from None
+
+
+def _stream_file(path: Path, *, append: bool) -> str:
+    """The file as mitmproxy's option: it takes a + for append, and % for times."""
+    return ("+" if append else "") + str(path).replace("%", "%%")
+
+
+def _contents(path: Path, held: tape.Tape) -> str:
+    streams = sum(record.streamed for record in held.records)
+    return f"{path.name}: {len(held.records)} exchange(s), {streams} of them streamed"
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "start": start,
+    "web": web,
+    "demo": run_demo,
+    "check": check,
+    "record": record,
+    "replay": replay,
+}
 
 
 def _become(program: str, arguments: list[str], extra: Mapping[str, object]) -> NoReturn:
@@ -124,6 +238,8 @@ def _become(program: str, arguments: list[str], extra: Mapping[str, object]) -> 
     _say(_introduction(settings, words))
     if program == "mitmweb":
         _say([_web_line(words)])
+    if "save_stream_file" in extra:
+        _say([("records into", Path(str(extra["save_stream_file"])).name.replace("%%", "%"))])
     key = '-H "Authorization: Bearer $OPENAI_API_KEY"'
     insecure = "-k " if settings.listen.tls else ""
     origin = ports.origin(words, tls=settings.listen.tls is not None)

@@ -196,6 +196,24 @@ class Inspect(_Section):
     max_body: kinds.SizeOrZero = 1024**2
 
 
+class Page(_Section):
+    """The page at `/`, for people."""
+
+    enabled: kinds.Flag = True
+
+
+class Engine(_Section):
+    """What relay changes of mitmproxy for speed alone."""
+
+    fast: kinds.Flag = True
+
+
+class Replay(_Section):
+    """`./run.sh replay`: fields of a JSON body that are not compared, `user` or deeper ones as in `metadata.run`."""
+
+    ignore: Annotated[tuple[kinds.Text, ...], kinds.Items] = ("user", "seed", "safety_identifier", "prompt_cache_key")
+
+
 def _default_upstreams() -> tuple[Upstream, ...]:
     return (Upstream(name="openai", url="https://api.openai.com"),)
 
@@ -217,6 +235,9 @@ class Settings(_Section):
     store: Annotated[Store, _OrEmpty] = Field(default_factory=Store)
     limits: Annotated[Limits, _OrEmpty] = Field(default_factory=Limits)
     inspect: Annotated[Inspect, _OrEmpty] = Field(default_factory=Inspect)
+    replay: Annotated[Replay, _OrEmpty] = Field(default_factory=Replay)
+    page: Annotated[Page, _OrEmpty] = Field(default_factory=Page)
+    engine: Annotated[Engine, _OrEmpty] = Field(default_factory=Engine)
 
     _source: Path | None = PrivateAttr(default=None)
     _written: Mapping[str, str] = PrivateAttr(default=FrozenDict())

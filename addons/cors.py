@@ -25,4 +25,6 @@ class Cors:
         allow = {"Access-Control-Allow-Methods": asked, "Access-Control-Max-Age": "600"}
         if (wanted := headers.get("Access-Control-Request-Headers")) is not None:
             allow["Access-Control-Allow-Headers"] = wanted
-        answer(flow, http.Response.make(204, b"", allow))
+        response = http.Response.make(204, b"", allow)
+        del response.headers["content-length"]  # RFC 9110, 8.6: none with 204
+        answer(flow, response)

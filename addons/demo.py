@@ -24,7 +24,7 @@ from addons.ports import Refusal
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 5.0
 _TICK = 0.05
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Ended(Exception):
@@ -32,10 +32,11 @@ class Ended(Exception):
 
 
 class Family:
-    """The demo's processes, in the order of their start."""
+    """The demo's processes, in the order of their start. `name` is what messages call the whole."""
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path, name: str = "demo") -> None:
         self.root = root
+        self.name = name
         self.folder = folder
         self.ended = False
         self.children: dict[str, subprocess.Popen[bytes]] = {}
@@ -61,7 +62,7 @@ class Family:
         path.write_text(json.dumps(settings), encoding="utf-8")
         return path
 
-    def relay(self, command: Sequence[str], address: tuple[str, int]) -> None:
+    def relay(self, command: Sequence[str], address: tuple[str, int], name: str = "relay") -> None:
         """Start mitmproxy and return when it accepts connections at the address."""
 
         def accepts() -> bool:
@@ -69,8 +70,8 @@ class Family:
                 return True
             return False
 
-        self._start("relay", command, None)
-        self._until(accepts, "relay")
+        self._start(name, command, None)
+        self._until(accepts, name)
 
     def wait(self) -> None:
         """Until a signal comes or one of the two ends by itself, which is a Refusal."""
@@ -108,18 +109,21 @@ class Family:
             for name in names:
                 if (code := self.children[name].poll()) is not None:
                     raise Refusal(
-                        f"the demo's {name} has ended by itself (exit code {code}); its words are above, if it left any"
+                        f"the {self.name}'s {name} has ended by itself (exit code {code}); "
+                        "its words are above, if it left any"
                     )
             if time.monotonic() > end:
-                raise Refusal(f"the demo's {' and '.join(names)} did not start within {timeout:.0f} seconds; try again")
+                raise Refusal(
+                    f"the {self.name}'s {' and '.join(names)} did not start within {timeout:.0f} seconds; try again"
+                )
             time.sleep(_TICK)
 
 
 @contextmanager
-def family(root: Path) -> Iterator[Family]:
+def family(root: Path, name: str = "demo") -> Iterator[Family]:
     """A family without members yet; at the end all of them are ended and their folder is gone. Ended stays in here."""
-    with tempfile.TemporaryDirectory(prefix="relay-demo-", ignore_cleanup_errors=True) as folder:
-        members = Family(root, Path(folder))
+    with tempfile.TemporaryDirectory(prefix=f"relay-{name}-", ignore_cleanup_errors=True) as folder:
+        members = Family(root, Path(folder), name)
         before = {number: signal.signal(number, members.note) for number in _SIGNALS}
         try:
             with suppress(Ended):

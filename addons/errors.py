@@ -7,6 +7,7 @@ nor a key.
 """
 
 import json
+from http import HTTPStatus
 from typing import ClassVar
 
 from addons.core import envelope as shapes
@@ -147,3 +148,14 @@ class UpstreamTimeout(RelayError):
     envelope_code = 408
     type = "upstream_error"
     code = "upstream_timeout"
+
+
+def closing_answer(error: RelayError) -> bytes:
+    """A whole HTTP/1 answer in OpenAI's shape, for where there is no flow to answer; the connection ends with it."""
+    body = error.openai_body()
+    status = HTTPStatus(error.status)
+    head = (
+        f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: application/json; charset=utf-8\r\n"
+        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

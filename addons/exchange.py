@@ -8,10 +8,11 @@ a flow read from a file, copied or replayed has none, which is how hooks tell th
 import enum
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mitmproxy import http
+from mitmproxy import http, websocket
 
 from addons.config import Settings, Upstream
 from addons.errors import RelayError
@@ -19,9 +20,11 @@ from addons.errors import RelayError
 _ATTRIBUTE = "relay_exchange"
 _CAP = "relay_answer_cap"
 _ORIGINAL = "relay_original"
+_CAME = "relay_came"
+_KEYS = "relay_keys"
 
 
-class Kind(enum.Enum):
+class Kind(enum.StrEnum):
     """Whose answer it is."""
 
     PASS = "pass"
@@ -51,10 +54,16 @@ class Exchange:
     """relay has answered by itself; later hooks leave the flow alone."""
     fault: RelayError | None = None
     """Why relay cut upstream off; the `error` hook answers with it."""
+    client_failed: bool = False
+    """The client left, or broke the rules of HTTP: it is not upstream's failure."""
     connect_timed_out: bool = False
     """A connect of this client was given up after `limits.connect`."""
     substitute: http.Response | None = None
     """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
+    watched: bool = True
+    """Somebody may look at the record of this exchange when it is over."""
+    recorded: bool = False
+    """Flows are saved to a file as they end."""
     sent: bool = False
     """The answer's body was streamed and is on the wire: what the record says of it is free to change."""
     wire: http.Response | None = None
@@ -66,6 +75,8 @@ class Exchange:
     id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
     started: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""
+    tap: Callable[[bytes], object] | None = None
+    """Hears what upstream says where relay tells the client something else."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What one addon leaves for its own later hooks, under its own name."""
 
@@ -78,7 +89,7 @@ def attach(flow: http.HTTPFlow, exchange: Exchange) -> Exchange:
 
 def of(flow: http.HTTPFlow) -> Exchange | None:
     """The exchange of `flow`, or None where the flow is not a client's: replayed, read from a file, a sub-request."""
-    return getattr(flow, _ATTRIBUTE, None)
+    return None if flow.is_replay else getattr(flow, _ATTRIBUTE, None)
 
 
 def ongoing(flow: http.HTTPFlow, *kinds: Kind) -> Exchange | None:
@@ -107,3 +118,28 @@ def keep_original(flow: http.HTTPFlow, response: http.Response) -> None:
 def original(flow: http.HTTPFlow) -> http.Response | None:
     """The answer as it came, or the flow's own where nobody has cleaned that."""
     return getattr(flow, _ORIGINAL, flow.response)
+
+
+def keys_of(flow: http.HTTPFlow) -> dict[str, str]:
+    """The keys that have been seen in `flow` so far, and what is shown for each. For redaction alone."""
+    keys: dict[str, str] | None = getattr(flow, _KEYS, None)
+    if keys is None:
+        keys = {}
+        setattr(flow, _KEYS, keys)
+    return keys
+
+
+def keep_message(message: websocket.WebSocketMessage, content: bytes) -> None:
+    """Keep what a message said as it came beside its cleaned record, until it has been sent."""
+    setattr(message, _CAME, content)
+
+
+def came(message: websocket.WebSocketMessage) -> bytes | None:
+    """What a message said as it came, or None where its record is that."""
+    return getattr(message, _CAME, None)
+
+
+def forget_message(message: websocket.WebSocketMessage) -> None:
+    """It has been sent."""
+    if hasattr(message, _CAME):
+        delattr(message, _CAME)

@@ -22,7 +22,7 @@ class Faults:
         if exchange is None or exchange.committed or flow.error is None:
             return
         failure = classify(flow.error.msg)
-        if failure is Failure.CLIENT_LEFT and exchange.fault is None:
+        if exchange.fault is None and (exchange.client_failed or failure is Failure.CLIENT_LEFT):
             return
         if exchange.connect_timed_out and failure in (Failure.BROKEN, Failure.OTHER):
             failure = Failure.CONNECT_TIMEOUT

@@ -12,6 +12,7 @@ from mitmproxy import http
 
 from addons.answers import dress, refuse
 from addons.config import Settings, Upstream
+from addons.copies import Watch
 from addons.core import headers, paths
 from addons.core.secrets import scrub
 from addons.errors import BadRequest, NotFound
@@ -28,6 +29,7 @@ class Hosts:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         by_name = {upstream.name: upstream for upstream in settings.upstreams}
+        self.watch = Watch()
         self.routes: dict[str, Upstream] = {route.path: by_name[route.upstream] for route in settings.routes}
         self.own = {path: Kind.CHAT for path in settings.chat.paths}
         self.own |= {path: Kind.BALANCE for path in settings.balance.paths}
@@ -35,19 +37,29 @@ class Hosts:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Judge a request by its head."""
-        if flow.is_replay or flow.error:
-            return
+        if flow.is_replay or flow.error or not flow.live:
+            return  # not a client's: replayed, refused already, or read from a file
         request = flow.request
         target = paths.resolve(request.path, tuple(self.routes))
         upstream = self.routes[target.route] if target.route else self.settings.upstreams[0]
         session_id = self._session_path(target.path)
         kind = Kind.PASS if session_id is None else Kind.CHAT
-        kind = self.own.get(target.path, kind)
+        kind = Kind.OWN if self._is_page(target) else self.own.get(target.path, kind)
         websocket = _is_websocket(request)
         up = headers.upward(request.headers.fields, websocket=websocket)
+        seen, saved = self.watch()
         exchange = attach(
             flow,
-            Exchange(self.settings, upstream, kind, target.path, origin=up.origin, client_closes=up.closes),
+            Exchange(
+                self.settings,
+                upstream,
+                kind,
+                target.path,
+                origin=up.origin,
+                client_closes=up.closes,
+                watched=seen,
+                recorded=saved,
+            ),
         )
         if session_id is not None:
             exchange.notes["session_id"] = _unquoted(session_id)
@@ -55,12 +67,12 @@ class Hosts:
             exchange.client_closes = True
             refuse(flow, exchange, error)
             return
-        if kind is Kind.PASS and not _served(target):
+        if kind == Kind.PASS and not _served(target):
             exchange.kind = Kind.OWN
             refuse(flow, exchange, _unknown_path(target.path, self.settings))
             return
         request.headers.fields = up.fields
-        if kind is Kind.PASS:
+        if kind == Kind.PASS:
             point(flow, upstream, upstream.prefix + target.path + target.query)
 
     def _refusal(self, flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:
@@ -69,10 +81,13 @@ class Hosts:
             return BadRequest("请使用 https://。", "Use https://: plain HTTP is refused here.", code="https_required")
         return _malformed(flow.request, up)
 
+    def _is_page(self, target: paths.Target) -> bool:
+        return self.settings.page.enabled and target.route is None and target.path == paths.PAGE
+
     def _session_path(self, path: str) -> str | None:
         """The session id in `/chat/{sessionId}`, still encoded; None for other paths."""
         folder, slash, name = path.rpartition("/")
-        return name if slash and name and self.own.get(folder) is Kind.CHAT else None
+        return name if slash and name and self.own.get(folder) == Kind.CHAT else None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Clean an answer's headers, upstream's or relay's own."""

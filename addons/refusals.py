@@ -12,6 +12,8 @@ from addons.core.failures import Failure
 from addons.core.secrets import masked, scrub
 
 _SHOWN = 300
+NOT_RECORDED = "not_recorded"
+"""The code of a replaying upstream's refusal (addons/replaying.py): what it says is carried along at length."""
 _KEY_REFUSED = ("api_key", "api key", "apikey", "invalid token", "unauthorized", "authentication", "令牌", "密钥")
 _TOO_FAST = ("rate limit", "rate_limit", "too many requests", "频繁")
 _QUOTA = ("quota", "billing", "balance", "credit", "余额", "额度", "欠费")
@@ -28,6 +30,8 @@ def refusal(status: int, body: bytes, *, key: str, model: str | None = None) -> 
     told = f" (上游 upstream: {said})" if said else ""
     if status == 200:
         status = _status_in_words(words)
+    if code == NOT_RECORDED:
+        return errors.NotFound("没有录到这个请求。", f"This request was not recorded.{told}", code=NOT_RECORDED)
     if status == 401:
         return errors.Unauthorized("apiKey 无效或已被拒绝。", f"The key was refused: check apiKey.{told}")
     if status == 404 and model is not None:
@@ -73,7 +77,8 @@ def _read(body: bytes, key: str) -> tuple[str, str, str]:
     except (ValueError, RecursionError):
         return "", "", ""
     code, kind, said = (error.get(name) for name in ("code", "type", "message"))
-    message = scrub(" ".join(said.replace(key, masked(key)).split()))[:_SHOWN] if isinstance(said, str) else ""
+    shown = 2000 if code == NOT_RECORDED else _SHOWN
+    message = scrub(" ".join(said.replace(key, masked(key)).split()))[:shown] if isinstance(said, str) else ""
     code = code.replace(key, masked(key)) if isinstance(code, str) else ""
     return code, kind if isinstance(kind, str) else "", message
 

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,10 +24,11 @@ from mitmproxy import connection, ctx, exceptions, http  # noqa: E402
 from mitmproxy.addonmanager import Loader  # noqa: E402
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
-from addons import config, engine, logs, views  # noqa: E402
+from addons import config, engine, logs, views, weblook  # noqa: E402
 from addons.balance import Balance  # noqa: E402
 from addons.chain import HOOKS, Chain  # noqa: E402
 from addons.chat import Chat  # noqa: E402
+from addons.commands import Commands  # noqa: E402
 from addons.cors import Cors  # noqa: E402
 from addons.faults import Faults  # noqa: E402
 from addons.glance import Glance  # noqa: E402
@@ -35,7 +37,9 @@ from addons.keep import Keep  # noqa: E402
 from addons.limits import Limits  # noqa: E402
 from addons.options import MODE, options_for  # noqa: E402
 from addons.own import Own  # noqa: E402
-from addons.redact import Redact  # noqa: E402
+from addons.page import Page  # noqa: E402
+from addons.recording import Recording  # noqa: E402
+from addons.redact import Noting, Redact  # noqa: E402
 from addons.sessions import Sessions  # noqa: E402
 from addons.sockets import Sockets  # noqa: E402
 from addons.store import SessionStore, StoreError  # noqa: E402
@@ -47,33 +51,54 @@ from addons.turnstile import Gates  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-def chain_for(settings: config.Settings, store: SessionStore) -> Chain:
+class Lasting:
+    """What outlives a change of settings: clients that are connected, sessions in use, flows on view."""
+
+    def __init__(self, settings: config.Settings, gates: Gates) -> None:
+        self.gates = gates
+        self.limits = Limits(settings)
+        self.balance = Balance(time.time)
+        self.keep = Keep(settings)
+
+    def adopt(self, settings: config.Settings) -> None:
+        """Go on under other settings."""
+        self.limits.adopt(settings)
+        self.keep.adopt(settings)
+
+
+def chain_for(settings: config.Settings, store: SessionStore, lasting: Lasting) -> Chain:
     """relay's addons in the order in which traffic meets them. The order is behaviour:
 
     who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last.
     """
-    limits = Limits(settings)
-    gates = Gates()
-    engine.install(settings.limits.header_size, limits.head_begins)
+    redact = Redact(settings, store.secret)
+    gates = lasting.gates
     return Chain(
         (
+            Noting(redact),
             Hosts(settings),
-            limits,
+            lasting.limits,
             Trust(settings),
             Cors(),
+            Page(settings),
             Own(),
+            Recording(redact.response),
             Chat(store, gates),
             Sessions(store, gates),
-            Balance(time.time),
+            lasting.balance,
             Streams(),
             Sockets(),
             Faults(),
+            redact,
             Glance(),
-            Redact(settings, store.secret),
-            Keep(settings),
+            lasting.keep,
             Sweeper(settings, store),
         )
     )
+
+
+def _open_store(kept: config.Store) -> SessionStore:
+    return SessionStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
 
 
 class Relay:
@@ -85,12 +110,15 @@ class Relay:
         self.settings: config.Settings | None = None
         self.store: SessionStore | None = None
         self.chain: Chain | None = None
+        self.gates = Gates()
+        self.lasting: Lasting | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
 
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
         views.register()
+        weblook.install(ctx.master)
         loader.add_option("relay_config", str, "", "Path of relay.yaml (else RELAY_CONFIG, else beside run.sh).")
 
     def configure(self, updated: set[str]) -> None:
@@ -106,16 +134,36 @@ class Relay:
                 raise exceptions.OptionsError("relay.yaml was not read anew; the settings in force stay.") from None
 
     def _serve(self, settings: config.Settings) -> None:
-        old, store = self.chain, self.store
-        if store is None or self.settings is None or settings.store != self.settings.store:
-            if self.store is not None:
-                self.store.close()  # first: it may be the same folder under another bound
-            kept = settings.store
-            store = SessionStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
-        self.chain = chain_for(settings, store)
+        store = self._store(settings)
+        if self.lasting is None:
+            self.lasting = Lasting(settings, self.gates)
+        self.lasting.adopt(settings)
+        engine.install(settings.limits.header_size, self.lasting.limits.head_begins, fast=settings.engine.fast)
+        old, self.chain = self.chain, chain_for(settings, store, self.lasting)
         self.settings, self.store = settings, store
         if old is not None:
-            old.done()
+            old.done(self.chain)
+
+    def _store(self, settings: config.Settings) -> SessionStore:
+        """The store for `settings`: the one there is, if nothing of it changes.
+
+        Raises StoreError; then nothing has changed.
+        """
+        old, kept = self.store, settings.store
+        before = self.settings.store if self.settings is not None else None
+        if old is not None and before == kept:
+            return old
+        if old is not None and before is not None and before.path == kept.path:
+            old.close()  # one folder has one owner
+            try:
+                return _open_store(kept)
+            except StoreError:
+                self.store = _open_store(before)
+                raise
+        store = _open_store(kept)
+        if old is not None:
+            old.close()
+        return store
 
     def running(self) -> None:
         """Under bare `mitmdump -s`, take the address and options from relay.yaml: those the user did not set."""
@@ -142,11 +190,12 @@ class Relay:
 
 
 def _hand_on(name: str) -> None:
-    async def hook(self: Relay, data: object) -> None:
+    def hook(self: Relay, data: object) -> Awaitable[None] | None:
         if self.chain is not None:
-            await self.chain.run(name, data)
-        elif isinstance(data, http.HTTPFlow):
+            return self.chain.begin(name, data)
+        if isinstance(data, http.HTTPFlow) and data.killable:
             data.kill()
+        return None
 
     hook.__name__ = name
     setattr(Relay, name, hook)
@@ -157,4 +206,5 @@ for _hook in HOOKS:
         _hand_on(_hook)
 
 logs.install()
-addons = [Relay()]
+_relay = Relay()
+addons = [_relay, Commands(_relay)]

@@ -6,48 +6,16 @@ byte.
 """
 
 import logging
-import time
 
 from mitmproxy import http
 
 from addons.answers import refuse
+from addons.copies import Copy, new_copy, warn_cut
 from addons.errors import TooLarge
 from addons.exchange import Exchange, Kind, of, ongoing
 from addons.wire import cut_upstream, declared_length
 
 logger = logging.getLogger(__name__)
-
-
-class Copy:
-    """The first bytes of a body, and how many there were."""
-
-    def __init__(self, cap: int) -> None:
-        self.cap = cap
-        self.seen = 0
-        self.first_at: float | None = None
-        """When the first chunk came, on the monotonic clock."""
-        self._chunks: list[bytes] = []
-        self._held = 0
-
-    def __call__(self, chunk: bytes) -> bytes:
-        """Note a chunk and pass it on: mitmproxy's streaming interface. An empty one is the end."""
-        if self.first_at is None:
-            self.first_at = time.monotonic()
-        self.seen += len(chunk)
-        if self._held < self.cap and chunk:
-            part = chunk[: self.cap - self._held]
-            self._chunks.append(part)
-            self._held += len(part)
-        return chunk
-
-    @property
-    def cut(self) -> bool:
-        """Whether there was more than is held."""
-        return self.seen > self._held
-
-    def body(self) -> bytes:
-        """What is held, as it was on the wire: still compressed, if it was."""
-        return b"".join(self._chunks)
 
 
 class Upload:
@@ -83,19 +51,19 @@ class Streams:
         if declared is not None and declared > limits.body:
             refuse(flow, exchange, too_large(limits.body))
             return
-        copy = exchange.notes["upload"] = Copy(exchange.settings.inspect.max_body)
+        copy = exchange.notes["upload"] = new_copy(exchange)
         flow.request.stream = Upload(flow, exchange, copy)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the answer down, whatever it is."""
         exchange = of(flow)
-        if exchange is None or exchange.refused or exchange.kind is not Kind.PASS or flow.response is None:
+        if exchange is None or exchange.refused or exchange.kind != Kind.PASS or flow.response is None:
             return
         exchange.committed = True
         if flow.response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             flow.response.headers["X-Accel-Buffering"] = "no"
             flow.response.headers.setdefault("Cache-Control", "no-cache")
-        copy = exchange.notes["answer"] = Copy(exchange.settings.inspect.max_body)
+        copy = exchange.notes["answer"] = new_copy(exchange)
         flow.response.stream = copy
 
     def response(self, flow: http.HTTPFlow) -> None:
@@ -121,8 +89,12 @@ class Streams:
             if copy is None or message is None or message.raw_content is not None:
                 continue
             message.raw_content = copy.body()
+            if name == "answer" and copy.times:
+                flow.metadata["relay.chunks"] = copy.times
             if copy.cut:
                 flow.metadata[f"relay.{name}_bytes"] = copy.seen
+                if exchange.recorded:
+                    warn_cut(flow, name, copy)
 
 
 def too_large(limit: int) -> TooLarge:

@@ -72,6 +72,9 @@ balance: {paths: [], window_days: 1, timeout: 500ms}
 store: {path: var/sessions, max_sessions: 5}
 limits: {body: 1.5m, idle: 2d}
 inspect: {redact: false, keep_flows: 0, max_body: 0}
+replay: {ignore: [user, metadata.run]}
+page: {enabled: false}
+engine: {fast: false}
 """
 
 

@@ -264,7 +264,7 @@ def test_an_environment_of_ones_own_is_used_as_it_is(house: House) -> None:
 def test_help_needs_no_python(house: House, arguments: tuple[str, ...]) -> None:
     code, said = house.run(*arguments)
     assert code == 0
-    assert all(f"./run.sh {word}" in said for word in ("web", "demo", "check", "test", "bench"))
+    assert all(f"./run.sh {word}" in said for word in ("web", "demo", "check", "record", "replay", "test", "bench"))
 
 
 def test_an_unknown_command_is_named(house: House) -> None:

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from mitmproxy import http
 
 from addons import streams
+from addons.copies import Copy
 from addons.exchange import Kind
-from addons.streams import Copy, Streams, Upload
+from addons.streams import Streams, Upload
 from addons.wire import declared_length
 from tests import flows
 
