@@ -34,8 +34,8 @@ from addons.decoding import TooLong, decode
 from addons.exchange import Exchange, Kind, cap_answer, of, ongoing
 from addons.folding import completion_of, is_too_long, words
 from addons.queueing import enter, no_store
-from addons.store import SessionStore, StoreError
-from addons.turnstile import Gates
+from addons.store import Store, StoreError
+from addons.turnstile import Queue
 from addons.wire import cut_upstream, declared_length, point
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Pending:
 class Chat:
     """Answers `chat.paths`."""
 
-    def __init__(self, store: SessionStore, gates: Gates) -> None:
+    def __init__(self, store: Store, gates: Queue) -> None:
         self.store = store
         self.gates = gates
         self._retries: dict[str, set[asyncio.Task[http.Response]]] = {}

@@ -1,6 +1,7 @@
 """The commands of run.sh: read relay.yaml, say in a few lines what comes, then become mitmdump or mitmweb.
 
 1. start and web replace this process by mitmproxy's, so signals, the terminal and the exit code are mitmproxy's own.
+   With more than one worker start stays as their parent (addons/workers/).
 2. demo stays as the parent of a small upstream and of a relay before it (addons/demo.py).
 3. record is start with a flow file; replay is like demo, with a recording for its upstream (addons/replaying.py).
 4. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
@@ -9,18 +10,23 @@
 Further arguments go to mitmproxy as they are. Those that change what relay says here are read, too (options.given_in).
 """
 
+import contextlib
 import os
 import socket
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from addons import config, demo, ports, replaying, tape
+from addons import config, demo, ports, replaying, tape, workers
 from addons.config import ConfigError, Settings, Upstream
-from addons.options import as_arguments, given_in, options_for
+from addons.options import as_arguments, given_in, one_process, options_for
 from addons.ports import Refusal
+from addons.store import SessionStore, StoreError
+from addons.workers import parent
+from addons.workers.processes import Orders
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = ROOT / "addons" / "relay.py"
@@ -34,6 +40,9 @@ _WEB: dict[str, object] = {
     # The comment is where relay says what an exchange was about; mitmweb does not show it by itself.
     "web_columns": ["method", "path", "comment", "status", "size", "time"],
 }
+
+# A worker has no server until it is told what to listen on.
+_WORKER: dict[str, object] = {"server": False}
 
 # Questions that mitmproxy answers and ends: they need no port, and no words before the answer.
 _QUESTIONS = {"-h", "--help", "--version", "--options", "--commands"}
@@ -67,13 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def start(arguments: list[str]) -> int:
-    """relay in mitmdump."""
-    _become("mitmdump", arguments, _QUIET)
+    """relay in mitmdump, or in as many of them as relay.yaml has workers."""
+    plan = _plan("mitmdump", arguments, _QUIET)
+    count = workers.count(plan.settings.workers)
+    if count == 1:
+        _become(plan)
+    if alone := one_process(arguments):
+        _become(plan, [("workers", f"1 and not {count}: {alone} is for one process")])
+    return _lead(plan, count)
 
 
 def web(arguments: list[str]) -> int:
     """relay in mitmweb."""
-    _become("mitmweb", arguments, _WEB)
+    plan = _plan("mitmweb", arguments, _WEB)
+    _become(plan, [_web_line(plan.words)])
 
 
 def check(arguments: list[str]) -> int:
@@ -86,6 +102,8 @@ def check(arguments: list[str]) -> int:
     lines += _introduction(settings, {"listen_host": settings.listen.host, "listen_port": settings.listen.port})
     upstreams = {upstream.name: upstream for upstream in settings.upstreams}
     lines += [(f"{route.path}/...", f"goes to {_place(upstreams[route.upstream])}") for route in settings.routes]
+    if (count := workers.count(settings.workers)) > 1:
+        lines.append(("workers", str(count)))
     _say(lines, before="# ")
     print(config.describe(settings).rstrip())
     return 0
@@ -129,7 +147,8 @@ def record(arguments: list[str]) -> int:
     named = given_in(rest).get("relay_config", "")
     if not config.load(config.locate(named, os.environ, ROOT), os.environ).inspect.redact:
         raise Refusal("the recording would hold keys: set inspect.redact to true in relay.yaml")
-    _become("mitmdump", rest, {**_QUIET, "save_stream_file": _stream_file(path, append="--append" in flags)})
+    file = _stream_file(path, append="--append" in flags)
+    _become(_plan("mitmdump", rest, {**_QUIET, "save_stream_file": file}), [("records into", path.name)])
 
 
 def replay(arguments: list[str]) -> int:
@@ -225,26 +244,73 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
-def _become(program: str, arguments: list[str], extra: Mapping[str, object]) -> NoReturn:
-    """Replace this process by mitmdump or mitmweb with relay in it."""
+class _Plan(NamedTuple):
+    """A mitmdump or mitmweb with relay in it, before its start."""
+
+    program: str
+    arguments: list[str]
+    given: dict[str, str]
+    settings: Settings
+    options: dict[str, object]
+
+    @property
+    def words(self) -> dict[str, object]:
+        """What of mitmproxy's options is in force: relay's, and the user's over them."""
+        return self.options | self.given
+
+    @property
+    def command(self) -> list[str]:
+        """How to start it."""
+        return [*_mitmproxy(self.program), *as_arguments(self.options, self.given), *self.arguments]
+
+
+def _plan(program: str, arguments: list[str], extra: Mapping[str, object]) -> _Plan:
+    """Read relay.yaml and the arguments. A question becomes mitmproxy's at once."""
     if _QUESTIONS.intersection(arguments):
         _execute([*_mitmproxy(program), *arguments])
     given = _checked(arguments)
     path = config.locate(given.get("relay_config", ""), os.environ, ROOT)
     settings = config.load(path, os.environ)
     options = {"scripts": [str(ENTRY)], **_options(settings), "relay_config": str(path), **extra}
-    words = options | given
-    ports.check(words, program)
-    _say(_introduction(settings, words))
-    if program == "mitmweb":
-        _say([_web_line(words)])
-    if "save_stream_file" in extra:
-        _say([("records into", Path(str(extra["save_stream_file"])).name.replace("%%", "%"))])
+    return _Plan(program, arguments, given, settings, options)
+
+
+def _become(plan: _Plan, more: Sequence[tuple[str, str]] = ()) -> NoReturn:
+    """Replace this process by mitmdump or mitmweb with relay in it."""
+    ports.check(plan.words, plan.program)
+    _introduce(plan, plan.words, more)
+    _execute(plan.command)
+
+
+def _lead(plan: _Plan, count: int) -> int:
+    """Be the parent of so many mitmdumps; the exit code."""
+    if sys.platform == "win32":
+        raise Refusal("several workers need sockets that are passed on, which Windows has not: set workers to 1")
+
+    def orders() -> Orders:
+        again = _plan(plan.program, plan.arguments, {**_QUIET, **_WORKER})
+        return Orders(again.settings, again.command)
+
+    first = orders()
+    kept = first.settings.store
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(sock) for sock in ports.listen(plan.words)]
+        try:
+            store = SessionStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
+        except StoreError as error:
+            raise Refusal(str(error)) from error
+        stack.callback(store.close)
+        port = listeners[0].getsockname()[1]
+        _introduce(plan, plan.words | {"listen_port": port}, [("workers", str(count))])
+        return parent.run(count, first, orders, listeners, store)
+
+
+def _introduce(plan: _Plan, words: Mapping[str, object], more: Sequence[tuple[str, str]]) -> None:
+    """Say what comes."""
+    tls = plan.settings.listen.tls is not None
     key = '-H "Authorization: Bearer $OPENAI_API_KEY"'
-    insecure = "-k " if settings.listen.tls else ""
-    origin = ports.origin(words, tls=settings.listen.tls is not None)
-    _say([("try", f"curl {insecure}--noproxy '*' {origin}/v1/models {key}")])
-    _execute([*_mitmproxy(program), *as_arguments(options, given), *arguments])
+    curl = f"curl {'-k ' if tls else ''}--noproxy '*' {ports.origin(words, tls=tls)}/v1/models {key}"
+    _say([*_introduction(plan.settings, words), *more, ("try", curl)])
 
 
 def _checked(arguments: Sequence[str]) -> dict[str, str]:

@@ -26,8 +26,8 @@ from addons.balance import billing
 from addons.config import Settings, Upstream
 from addons.core import chat, money
 from addons.core.secrets import masked
-from addons.store import SessionStore, StoreError
-from addons.turnstile import Full, Gates
+from addons.store import Store, StoreError
+from addons.turnstile import Full, Queue
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Lasting(Protocol):
     """What outlives a change of settings."""
 
     @property
-    def gates(self) -> Gates:
+    def gates(self) -> Queue:
         """Who waits for which session."""
 
 
@@ -53,7 +53,7 @@ class Served(Protocol):
         """relay.yaml's."""
 
     @property
-    def store(self) -> SessionStore | None:
+    def store(self) -> Store | None:
         """Where sessions live."""
 
     @property
@@ -216,7 +216,7 @@ async def _balance(upstream: Upstream, key: str, settings: Settings) -> None:
     logger.log(ALERT, f"balance of {masked(key)} at {upstream.name}: {text}")
 
 
-async def _forget(store: SessionStore, keys: set[str], gates: Gates) -> None:
+async def _forget(store: Store, keys: set[str], gates: Queue) -> None:
     for key in sorted(keys):
         try:
             # A message that is being answered would bring the session back: it comes to its end first.

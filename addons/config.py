@@ -228,6 +228,7 @@ class Settings(_Section):
     """relay.yaml, checked. Immutable; equal if what it asks for is equal, whichever file it comes from."""
 
     listen: Annotated[Listen, _OrEmpty] = Field(default_factory=Listen)
+    workers: kinds.Workers = 1
     upstreams: Annotated[tuple[Upstream, ...], BeforeValidator(_upstreams)] = Field(default_factory=_default_upstreams)
     routes: Annotated[tuple[Route, ...], kinds.Items] = ()
     chat: Annotated[Chat, _OrEmpty] = Field(default_factory=Chat)
@@ -240,17 +241,24 @@ class Settings(_Section):
     engine: Annotated[Engine, _OrEmpty] = Field(default_factory=Engine)
 
     _source: Path | None = PrivateAttr(default=None)
+    _text: str = PrivateAttr(default="")
     _written: Mapping[str, str] = PrivateAttr(default=FrozenDict())
 
     def model_post_init(self, context: Any) -> None:
         """Notes where the settings come from, and what the file says where the environment supplied text."""
         self._source = (context or {}).get("source")
+        self._text = (context or {}).get("text", "")
         self._written = FrozenDict((context or {}).get("written", {}))
 
     @property
     def source(self) -> Path | None:
         """The file, None for settings that came from none."""
         return self._source
+
+    @property
+    def text(self) -> str:
+        """What the file said when it was read."""
+        return self._text
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         yield "source", self._source  # and nothing that the environment may have supplied: this ends up in logs
@@ -268,13 +276,15 @@ def locate(option: str, environ: Mapping[str, str], root: Path) -> Path:
     return Path(named).expanduser().absolute() if named else root / "relay.yaml"
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+def load(path: Path | None, environ: Mapping[str, str], text: str | None = None) -> Settings:
     """The settings of a file, or for None those of an empty one in the current folder.
 
-    Raises ConfigError with every mistake at once.
+    `text` is taken in place of what the file says now. Raises ConfigError with every mistake at once.
     """
     source = "relay.yaml" if path is None else str(path)
-    tree, problems = (None, []) if path is None else config_yaml.read(config_yaml.text_of(path), environ)
+    if text is None:
+        text = "" if path is None else config_yaml.text_of(path)
+    tree, problems = config_yaml.read(text, environ)
     if problems and tree is None:
         raise ConfigError(problems, source)
     if tree is None:
@@ -287,6 +297,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         "folder": Path.cwd() if path is None else path.absolute().parent,
         "environ": environ,
         "source": path,
+        "text": text,
         "written": dict(_supplied(tree, ())),
     }
     settings = None

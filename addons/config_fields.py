@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
 
@@ -18,6 +18,7 @@ from addons.core.frozen import FrozenDict, freeze
 from addons.core.units import DURATION_EXPECTED, SIZE_EXPECTED, format_duration, format_size, parse_duration, parse_size
 from addons.core.urls import PROXY_EXPECTED, URL_EXPECTED, is_host, parse_proxy, parse_upstream, proxy_from_environ
 
+MAX_WORKERS = 64
 BALANCE_KINDS = ("billing",)
 UNBUILT_BALANCE_KINDS = ("credit_grants", "costs", "openrouter", "deepseek", "siliconflow", "moonshot")
 RELAY_SETS = {"model": "chat.model", "messages": None, "stream": None}
@@ -92,6 +93,17 @@ def _size_of_at_least(least: int) -> Callable[[Any], int]:
         return size
 
     return read
+
+
+def _workers(value: Any) -> int | str:
+    count = plain(value)
+    if count is None:
+        return 1
+    if count == "auto":
+        return "auto"
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_WORKERS:
+        raise ValueError(f"expected a whole number from 1 to {MAX_WORKERS}, or auto for one per core")
+    return count
 
 
 def _as_number(written: str) -> str | int:
@@ -225,6 +237,11 @@ def _items(value: Any) -> Any:
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
+Workers = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]}),
+]
 Text = Annotated[str, _text_field("expected text")]
 OptionalText = Annotated[str | None, BeforeValidator(_optional)]
 Duration = Annotated[

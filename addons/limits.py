@@ -27,6 +27,10 @@ MAX_UPSTREAMS_PER_CLIENT = 1000
 """mitmproxy opens at most 5 upstream connections for one client, which an HTTP/2 client meets with its sixth stream."""
 LINGER = 5.0
 """Seconds that a client may go on writing a body that nobody wants any more."""
+FAREWELL = 1.0
+"""Seconds in which a client may ask once more while relay drains: its request may be on its way already."""
+
+_HTTP2 = "limits.http2"
 
 
 class Limits:
@@ -34,7 +38,8 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
-        self._clients: dict[str, asyncio.TimerHandle] = {}
+        self.draining = False
+        self._clients: dict[str, tuple[connection.Client, asyncio.TimerHandle]] = {}
         self._heads: set[str] = set()
         self._open: defaultdict[str, set[Exchange]] = defaultdict(set)
         self._connects: dict[str, tuple[connection.Server, str, asyncio.TimerHandle]] = {}
@@ -43,13 +48,22 @@ class Limits:
         """Go on under other settings; timers that run keep their time."""
         self.limits = settings.limits
 
+    def drain(self) -> None:
+        """Send every client away: with the next answer it gets, or soon where it has nothing under way."""
+        self.draining = True
+        for exchange in [each for exchanges in self._open.values() for each in exchanges]:
+            _say_goodbye(exchange)
+        for client, timer in list(self._clients.values()):
+            if client.id not in self._heads and timer.when() > asyncio.get_running_loop().time() + FAREWELL:
+                self._start(client, FAREWELL, "relay: draining")
+
     # The client's side
 
     def client_connected(self, client: connection.Client) -> None:
         """A client has `limits.headers` for its first request."""
         if (handler := handler_of(client)) is not None:
             handler.max_conns = defaultdict(lambda: asyncio.Semaphore(MAX_UPSTREAMS_PER_CLIENT))
-        self._start(client, self.limits.headers, "relay: no request in time")
+        self._start(client, FAREWELL if self.draining else self.limits.headers, "relay: no request in time")
 
     def head_begins(self, client: connection.Client) -> None:
         """The first bytes of a request head are in, the last not yet."""
@@ -67,6 +81,10 @@ class Limits:
         self._heads.discard(client.id)
         self._open[client.id].add(exchange)
         request = flow.request
+        if request.is_http2:
+            exchange.notes[_HTTP2] = True
+        if self.draining:
+            _say_goodbye(exchange)
         if size(request.headers.fields) + len(request.data.path) > self.limits.header_size and not exchange.refused:
             error = BadRequest(
                 f"请求头超过 {self.limits.header_size} 字节。",
@@ -94,7 +112,7 @@ class Limits:
         if flow.request.timestamp_end is None:
             self._start(client, LINGER, "relay: answered already")
         else:
-            self._start(client, self.limits.keepalive, "relay: idle")
+            self._start(client, FAREWELL if self.draining else self.limits.keepalive, "relay: idle")
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget the client."""
@@ -105,11 +123,11 @@ class Limits:
     def _start(self, client: connection.Client, seconds: float, why: str) -> None:
         self._stop(client)
         loop = asyncio.get_running_loop()
-        self._clients[client.id] = loop.call_later(seconds, close_client, client, why)
+        self._clients[client.id] = client, loop.call_later(seconds, close_client, client, why)
 
     def _stop(self, client: connection.Client) -> None:
-        if (timer := self._clients.pop(client.id, None)) is not None:
-            timer.cancel()
+        if (entry := self._clients.pop(client.id, None)) is not None:
+            entry[1].cancel()
 
     # The upstream's side
 
@@ -170,5 +188,14 @@ class Limits:
 
     def done(self) -> None:
         """No timer outlives the addon."""
-        for timer in [*self._clients.values(), *(entry[2] for entry in self._connects.values())]:
+        for timer in [
+            *(entry[1] for entry in self._clients.values()),
+            *(entry[2] for entry in self._connects.values()),
+        ]:
             timer.cancel()
+
+
+def _say_goodbye(exchange: Exchange) -> None:
+    """Have the answer say that it is the connection's last. HTTP/2 has no such header."""
+    if _HTTP2 not in exchange.notes:
+        exchange.client_closes = True

@@ -24,6 +24,16 @@ _FLAGS = {
     "web_port": "--web-port",
 }
 
+ONE_PROCESS: dict[str, tuple[str, ...]] = {
+    "save_stream_file": ("--save-stream-file", "-w"),
+    "hardump": (),
+    "rfile": ("--rfile", "-r"),
+    "client_replay": ("--client-replay", "-C"),
+    "server_replay": ("--server-replay", "-S"),
+    "server": ("--no-server", "-n"),
+}
+"""What one process alone can do: mitmproxy's options, with their flags."""
+
 
 def options_for(settings: Settings) -> dict[str, object]:
     """The mitmproxy options, name -> value, under which relay works as relay.yaml says.
@@ -84,6 +94,23 @@ def given_in(arguments: Sequence[str]) -> dict[str, str]:
     known = vars(parser.parse_known_args(list(arguments))[0])
     given = {name: value for name, _, value in (each.partition("=") for each in known.pop("settings"))}
     return given | {name: value for name, value in known.items() if value is not None}
+
+
+def one_process(arguments: Sequence[str]) -> str:
+    """What a command line asks for that one process alone can do, as it is written there; "" for nothing."""
+    parser = argparse.ArgumentParser(prog="run.sh", add_help=False, allow_abbrev=False)
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    for name, flags in ONE_PROCESS.items():
+        if flags:
+            parser.add_argument(*flags, dest=name, action="store_true" if name == "server" else "store")
+    known = vars(parser.parse_known_args(list(arguments))[0])
+    given = {each.partition("=")[0] for each in known.pop("settings")}
+    for name, flags in ONE_PROCESS.items():
+        if known.get(name):
+            return flags[-1]
+        if name in given:
+            return f"--set {name}"
+    return ""
 
 
 def as_arguments(options: Mapping[str, object], given: Iterable[str] = ()) -> list[str]:

@@ -8,7 +8,10 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 
+_BACKLOG = 1024
+"""Connections that may wait to be taken; the system may have a lower bound of its own."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LISTEN_HINT = "stop what listens there, or choose another port: listen.port in relay.yaml, or ./run.sh -p {port}"
 _WEB_HINT = "stop what listens there, or choose another port for mitmweb: ./run.sh web --web-port {port}"
@@ -30,29 +33,62 @@ def check(words: Mapping[str, object], program: str) -> None:
 
 
 def claim(host: str, port: int, hint: str) -> None:
-    """Listen there for a moment, as asyncio's servers do; raise Refusal where that fails. Port 0 is always free."""
-    if port == 0:
-        return
+    """Have the address for a moment, as asyncio's servers do; raise Refusal where that fails. Port 0 is always free."""
+    if port:
+        for sock in _bound(host, port, hint):
+            sock.close()
+
+
+def listen(words: Mapping[str, object]) -> list[socket.socket]:
+    """Sockets that listen where relay shall, one for each address of the host. Raises Refusal.
+
+    Port 0 is any free one, the same for all of them.
+    """
+    host, port = listen_address(words)
+    sockets = _bound(host, port, _LISTEN_HINT)
+    try:
+        for sock in sockets:
+            sock.listen(_BACKLOG)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise Refusal(_failure(error, host, port, _LISTEN_HINT)) from error
+    return sockets
+
+
+def _bound(host: str, port: int, hint: str) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise Refusal(
             f"{host} is no address to listen on ({error.strerror}): change listen.host in relay.yaml"
         ) from error
-    bound = 0
-    for family, kind, protocol, _, address in found:
+    bound: list[socket.socket] = []
+    for family, kind, protocol, _, address in dict.fromkeys(found):
         try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-            bound += 1
+            taken = bound[0].getsockname()[1] if bound else port
+            bound.append(_bind(family, kind, protocol, (address[0], taken, *address[2:])))
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                for sock in bound:
+                    sock.close()
                 raise Refusal(_failure(error, host, port, hint)) from error
     if not bound:
         raise Refusal(f"{host} is no address of this machine: change listen.host in relay.yaml")
+    return bound
+
+
+def _bind(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _failure(error: OSError, host: str, port: int, hint: str) -> str:

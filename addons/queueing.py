@@ -7,12 +7,12 @@ from mitmproxy import http
 
 from addons import errors
 from addons.store import StoreError
-from addons.turnstile import Full, Gates, Left
+from addons.turnstile import Full, Left, Queue
 
 logger = logging.getLogger(__name__)
 
 
-async def enter(gates: Gates, flow: http.HTTPFlow, key: str, max_waiting: int) -> Callable[[], None]:
+async def enter(gates: Queue, flow: http.HTTPFlow, key: str, max_waiting: int) -> Callable[[], None]:
     """Wait until a session is free. The result frees it. Raises RelayError where that is not to be."""
     try:
         return await gates.enter(flow.client_conn.id, key, max_waiting)

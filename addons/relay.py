@@ -24,7 +24,7 @@ from mitmproxy import connection, ctx, exceptions, http  # noqa: E402
 from mitmproxy.addonmanager import Loader  # noqa: E402
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
-from addons import config, engine, logs, views, weblook  # noqa: E402
+from addons import config, engine, logs, views, weblook, workers  # noqa: E402
 from addons.balance import Balance  # noqa: E402
 from addons.chain import HOOKS, Chain  # noqa: E402
 from addons.chat import Chat  # noqa: E402
@@ -42,11 +42,12 @@ from addons.recording import Recording  # noqa: E402
 from addons.redact import Noting, Redact  # noqa: E402
 from addons.sessions import Sessions  # noqa: E402
 from addons.sockets import Sockets  # noqa: E402
-from addons.store import SessionStore, StoreError  # noqa: E402
+from addons.store import SessionStore, Store, StoreError  # noqa: E402
 from addons.streams import Streams  # noqa: E402
 from addons.sweeper import Sweeper  # noqa: E402
 from addons.trust import Trust  # noqa: E402
-from addons.turnstile import Gates  # noqa: E402
+from addons.turnstile import Gates, Queue  # noqa: E402
+from addons.workers import worker  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ logger = logging.getLogger(__name__)
 class Lasting:
     """What outlives a change of settings: clients that are connected, sessions in use, flows on view."""
 
-    def __init__(self, settings: config.Settings, gates: Gates) -> None:
+    def __init__(self, settings: config.Settings, gates: Queue) -> None:
         self.gates = gates
         self.limits = Limits(settings)
         self.balance = Balance(time.time)
@@ -66,10 +67,11 @@ class Lasting:
         self.keep.adopt(settings)
 
 
-def chain_for(settings: config.Settings, store: SessionStore, lasting: Lasting) -> Chain:
+def chain_for(settings: config.Settings, store: Store, lasting: Lasting) -> Chain:
     """relay's addons in the order in which traffic meets them. The order is behaviour:
 
-    who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last.
+    who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last. A store
+    that is borrowed is swept where it is kept.
     """
     redact = Redact(settings, store.secret)
     gates = lasting.gates
@@ -92,7 +94,7 @@ def chain_for(settings: config.Settings, store: SessionStore, lasting: Lasting) 
             redact,
             Glance(),
             lasting.keep,
-            Sweeper(settings, store),
+            *([Sweeper(settings, store)] if isinstance(store, SessionStore) else []),
         )
     )
 
@@ -108,9 +110,10 @@ class Relay:
 
     def __init__(self) -> None:
         self.settings: config.Settings | None = None
-        self.store: SessionStore | None = None
+        self.store: Store | None = None
         self.chain: Chain | None = None
-        self.gates = Gates()
+        self.worker = worker.join(getattr(ctx, "master", None), os.environ)
+        self.gates: Queue = self.worker.channel.gates if self.worker is not None else Gates()
         self.lasting: Lasting | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
@@ -126,8 +129,9 @@ class Relay:
         if "relay_config" not in updated:
             return
         try:
-            settings = config.load(config.locate(ctx.options.relay_config, os.environ, ROOT), os.environ)
-            self._serve(settings)
+            path = config.locate(ctx.options.relay_config, os.environ, ROOT)
+            text = self.worker.settings if self.worker is not None else None
+            self._serve(config.load(path, os.environ, text))
         except (config.ConfigError, StoreError) as error:
             logger.error(str(error))
             if self.settings is not None:
@@ -138,17 +142,26 @@ class Relay:
         if self.lasting is None:
             self.lasting = Lasting(settings, self.gates)
         self.lasting.adopt(settings)
-        engine.install(settings.limits.header_size, self.lasting.limits.head_begins, fast=settings.engine.fast)
+        fit = engine.install(
+            settings.limits.header_size,
+            self.lasting.limits.head_begins,
+            fast=settings.engine.fast,
+            listeners=self.worker.listeners if self.worker is not None else (),
+        )
+        if self.worker is not None and not fit:
+            logger.error(worker.UNFIT)
         old, self.chain = self.chain, chain_for(settings, store, self.lasting)
         self.settings, self.store = settings, store
         if old is not None:
             old.done(self.chain)
 
-    def _store(self, settings: config.Settings) -> SessionStore:
-        """The store for `settings`: the one there is, if nothing of it changes.
+    def _store(self, settings: config.Settings) -> Store:
+        """The store for `settings`: the one there is, if nothing of it changes. A worker's is its parent's.
 
         Raises StoreError; then nothing has changed.
         """
+        if self.worker is not None:
+            return self.worker.channel.store
         old, kept = self.store, settings.store
         before = self.settings.store if self.settings is not None else None
         if old is not None and before == kept:
@@ -170,6 +183,10 @@ class Relay:
         if self.settings is not None and ctx.options.mode != [MODE]:
             wanted = options_for(self.settings)
             ctx.options.update(**{name: wanted[name] for name in wanted if not ctx.options.has_changed(name)})
+            if (count := workers.count(self.settings.workers)) > 1:
+                logger.warning(f"relay.yaml asks for {count} workers: this is one process; ./run.sh starts them all")
+        if self.worker is not None and self.lasting is not None:
+            self.worker.serve(self.lasting.limits)
         self.up.set()
 
     async def client_connected(self, client: connection.Client) -> None:

@@ -8,8 +8,8 @@ from addons.core import chat, envelope
 from addons.core.sessions import Session
 from addons.exchange import Exchange, Kind, ongoing
 from addons.queueing import enter, no_store
-from addons.store import SessionStore, StoreError
-from addons.turnstile import Gates
+from addons.store import Store, StoreError
+from addons.turnstile import Queue
 
 _ALLOW = "GET, DELETE"
 
@@ -17,7 +17,7 @@ _ALLOW = "GET, DELETE"
 class Sessions:
     """Answers the paths of single sessions, which Hosts has told apart."""
 
-    def __init__(self, store: SessionStore, gates: Gates) -> None:
+    def __init__(self, store: Store, gates: Queue) -> None:
         self.store = store
         self.gates = gates
 

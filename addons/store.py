@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from addons.core.sessions import Session
 
@@ -179,6 +179,32 @@ class Shelf:
             os.close(self._lock)
 
 
+class Store(Protocol):
+    """Where sessions live, as whoever needs them sees it: here, or in another process."""
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes that key hashes."""
+
+    def key(self, api_key: str, session_id: str) -> tuple[str, str]:
+        """The name of a session, and its owner's."""
+
+    async def load(self, key: str, ttl: float) -> Session:
+        """A session, empty if it was unused for `ttl` seconds."""
+
+    async def save(self, key: str, owner: str, session: Session) -> None:
+        """Keep a session."""
+
+    async def delete(self, key: str) -> bool:
+        """Forget a session; False if there was none."""
+
+    async def sweep(self, ttl: float) -> None:
+        """Forget what was unused for `ttl` seconds."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
 class SessionStore:
     """The store as chat.py sees it: every call is awaited and runs in the store's own thread.
 
@@ -201,11 +227,7 @@ class SessionStore:
 
     def key(self, api_key: str, session_id: str) -> tuple[str, str]:
         """The name of a session in the store, and its owner's: keyed hashes, in hexadecimal."""
-        owner = self._hash(b"owner", api_key)
-        return self._hash(b"session " + owner.encode(), session_id), owner
-
-    def _hash(self, label: bytes, text: str) -> str:
-        return hmac.digest(self.secret, label + b"\0" + text.encode("utf-8", "surrogatepass"), "sha256").hex()[:40]
+        return names(self.secret, api_key, session_id)
 
     async def load(self, key: str, ttl: float) -> Session:
         """The session under `key`, empty if it was unused for `ttl` seconds."""
@@ -243,6 +265,16 @@ class SessionStore:
         self._thread.shutdown()
         if (error := closing.exception()) is not None:
             logger.error(f"closing the session store failed: {error}")
+
+
+def names(secret: bytes, api_key: str, session_id: str) -> tuple[str, str]:
+    """The name of a session in the store, and its owner's: hashes keyed with the store's secret, in hexadecimal."""
+    owner = _hash(secret, b"owner", api_key)
+    return _hash(secret, b"session " + owner.encode(), session_id), owner
+
+
+def _hash(secret: bytes, label: bytes, text: str) -> str:
+    return hmac.digest(secret, label + b"\0" + text.encode("utf-8", "surrogatepass"), "sha256").hex()[:40]
 
 
 def _named[**P, T](work: Callable[P, T]) -> Callable[P, T]:

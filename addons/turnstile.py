@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 
 class Full(Exception):
@@ -11,6 +12,16 @@ class Full(Exception):
 
 class Left(Exception):
     """Who waited is gone."""
+
+
+class Queue(Protocol):
+    """Gates as whoever waits before them sees them: here, or in another process."""
+
+    async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
+        """Wait for the gate `key` on behalf of a client. The result frees the gate. Raises Full and Left."""
+
+    def client_left(self, client: str) -> None:
+        """Give up every place of a client."""
 
 
 class Turnstile:

@@ -51,6 +51,7 @@ def models(model: type[BaseModel] = Settings, path: str = "") -> Iterator[tuple[
 
 EVERYTHING = """
 listen: {host: "::1", port: 8443, tls: {cert: a.pem, key: keys/b.pem, plain: refuse}}
+workers: auto
 upstreams:
   - {name: one, url: "https://x.com/proxy/v1/", model: gpt-4o, proxy: "http://127.0.0.1:7890", balance: null}
   - name: two_2

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +19,8 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.tools.dump import DumpMaster
 
 from addons import cli, config, options, ports
+from addons.workers import parent
+from addons.workers.processes import Orders
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,6 +106,26 @@ def test_as_arguments_they_are_what_the_command_line_takes() -> None:
 )
 def test_what_a_command_line_gives(arguments: list[str], given: dict[str, str]) -> None:
     assert options.given_in(arguments) == given
+
+
+@pytest.mark.parametrize(
+    ("arguments", "alone"),
+    [
+        ([], ""),
+        (["-p", "1", "-q", "--set", "flow_detail=2", "~d x"], ""),
+        (["-w", "out.flow"], "-w"),
+        (["-wout.flow"], "-w"),
+        (["--save-stream-file=out.flow"], "-w"),
+        (["--set", "save_stream_file=out.flow"], "--set save_stream_file"),
+        (["--set", "hardump=out.har"], "--set hardump"),
+        (["-r", "in.flow"], "-r"),
+        (["-C", "in.flow"], "-C"),
+        (["--server-replay", "in.flow"], "-S"),
+        (["-n"], "-n"),
+    ],
+)
+def test_what_one_process_alone_can_do(arguments: list[str], alone: str) -> None:
+    assert options.one_process(arguments) == alone
 
 
 def test_a_certificate_and_its_key_are_joined_for_the_owner_alone(tmp_path: Path) -> None:
@@ -237,6 +259,40 @@ def test_a_certificate_that_cannot_be_read_is_refused(
     assert "listen.tls" in capsys.readouterr().err
 
 
+def test_several_workers_are_led_and_one_is_not(
+    became: list[str], file: Path, free: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    led: list[tuple[int, Sequence[str], int]] = []
+
+    def run(count: int, orders: Orders, reread: object, listeners: Sequence[socket.socket], store: object) -> int:
+        led.append((count, orders.command, listeners[0].getsockname()[1]))
+        return 7
+
+    monkeypatch.setattr(parent, "run", run)
+    file.write_text(f"listen: {{port: {free}}}\nworkers: 3\n")
+    assert cli.main(["start"]) == 7
+    [(count, command, port)] = led
+    assert (count, port) == (3, free)
+    assert command[3].endswith("/mitmdump") and "server=false" in command
+    assert capsys.readouterr().out.splitlines()[2].split() == ["workers", "3"]
+
+    for arguments in (["start", "-w", "out.flow"], ["web", "--web-port", "0"]):
+        with pytest.raises(Became):
+            cli.main(arguments)
+        assert "server=false" not in became
+    assert "workers            1 and not 3: -w is for one process\n" in capsys.readouterr().out
+    assert len(led) == 1
+
+
+def test_several_workers_need_a_system_that_passes_sockets_on(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("workers: 2")
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert cli.main(["start"]) == 1
+    assert "set workers to 1" in capsys.readouterr().err
+
+
 # -- check
 
 
@@ -252,6 +308,18 @@ def test_check_prints_yaml_that_reads_back(tmp_path: Path, capsys: pytest.Captur
     again = tmp_path / "again.yaml"
     again.write_text(said)
     assert config.describe(config.load(again, {})) == config.describe(config.load(file, {}))
+
+
+@pytest.mark.parametrize(("written", "shown"), [("1", None), ("3", "3"), ("auto", "6")])
+def test_check_counts_the_workers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path, written: str, shown: str | None
+) -> None:
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 6)
+    file.write_text(f"workers: {written}")
+    assert cli.main(["check"]) == 0
+    said = capsys.readouterr().out
+    assert f"\nworkers: {written}\n" in said
+    assert (f"# workers            {shown}\n" in said) if shown else ("# workers" not in said)
 
 
 def test_check_takes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,6 +352,23 @@ def test_loopback(host: str) -> None:
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "10.0.0.1", "a.test"])
 def test_not_loopback(host: str) -> None:
     assert not ports.is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", ""])
+def test_listening_on_every_address_of_a_host_at_one_port(host: str) -> None:
+    try:
+        sockets = ports.listen({"listen_host": host, "listen_port": "0"})
+    except ports.Refusal:
+        pytest.skip("this machine has no such address")
+    try:
+        assert len({sock.getsockname()[1] for sock in sockets}) == 1
+        for sock in sockets:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+            with pytest.raises(ports.Refusal, match="is in use already"):
+                ports.listen({"listen_host": sock.getsockname()[0], "listen_port": sock.getsockname()[1]})
+    finally:
+        for sock in sockets:
+            sock.close()
 
 
 # -- the demo, for real

@@ -1,6 +1,9 @@
+import asyncio
+
 import pytest
 from mitmproxy.test import taddons
 
+from addons import limits
 from addons.limits import Limits
 from tests import flows
 
@@ -51,3 +54,49 @@ def test_a_sub_request_is_none_of_ours() -> None:
     flow = flows.request("GET", "/v1/models", {"X": "y" * 3000})
     Limits(flows.settings(limits={"header_size": "2k"})).requestheaders(flow)
     assert flow.response is None
+
+
+# Draining
+
+
+def test_an_answer_while_it_drains_is_the_connections_last() -> None:
+    before, after, spoken = (flows.opened("GET", "/v1/models") for _ in range(3))
+    spoken.request.http_version = "HTTP/2.0"
+
+    async def drains() -> None:
+        addon = Limits(flows.exchange(before).settings)
+        addon.requestheaders(before)
+        addon.requestheaders(spoken)
+        addon.drain()
+        addon.requestheaders(after)
+
+    with taddons.context():
+        asyncio.run(drains())
+    assert flows.exchange(before).client_closes
+    assert flows.exchange(after).client_closes
+    assert not flows.exchange(spoken).client_closes, "HTTP/2 has no such header"
+
+
+def test_who_has_nothing_under_way_is_sent_away_while_it_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(limits, "close_client", lambda client, why: closed.append(client.id))
+    monkeypatch.setattr(limits, "FAREWELL", 0.01)
+    asking, silent, trickling, late = (flows.opened("GET", "/v1/models") for _ in range(4))
+
+    async def drains() -> None:
+        addon = Limits(flows.exchange(asking).settings)
+        for flow in (asking, silent, trickling):
+            addon.client_connected(flow.client_conn)
+        addon.requestheaders(asking)
+        addon.head_begins(trickling.client_conn)
+        addon.drain()
+        addon.client_connected(late.client_conn)
+        await asyncio.sleep(0.1)
+        assert sorted(closed) == sorted([silent.client_conn.id, late.client_conn.id])
+        addon.response(asking)
+        await asyncio.sleep(0.1)
+        assert closed[2:] == [asking.client_conn.id]
+        addon.done()
+
+    with taddons.context():
+        asyncio.run(drains())

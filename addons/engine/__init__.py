@@ -38,16 +38,21 @@ serving.py, for speed
 
 lookups.py, for speed
   16. A header is found by its name without a call for every other name.
+
+listening.py
+  17. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
+      can't have the same address.
 """
 
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 
 import mitmproxy.version
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 
-from addons.engine import answers, connections, dispatch, framing, lookups, serving
+from addons.engine import answers, connections, dispatch, framing, listening, lookups, serving
 from addons.engine.wrapping import is_wrapped
 
 WRITTEN_FOR = "12.2.3"
@@ -55,11 +60,18 @@ WRITTEN_FOR = "12.2.3"
 logger = logging.getLogger(__name__)
 
 
-def install(header_size: int, on_head: Callable[[Client], None], *, fast: bool = True) -> bool:
+def install(
+    header_size: int,
+    on_head: Callable[[Client], None],
+    *,
+    fast: bool = True,
+    listeners: Sequence[socket.socket] = (),
+) -> bool:
     """Make the changes; False, with a log line, where mitmproxy is another version.
 
     `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
-    complete. `fast` makes the changes that are for speed alone, too; without it they are taken back.
+    complete. `fast` makes the changes that are for speed alone, too; without it they are taken back. `listeners` are
+    the sockets to listen on, where a parent has passed some.
     """
     if mitmproxy.version.VERSION != WRITTEN_FOR:
         logger.warning(
@@ -70,6 +82,7 @@ def install(header_size: int, on_head: Callable[[Client], None], *, fast: bool =
     answers.install()
     framing.install(header_size, on_head)
     connections.install()
+    listening.install(listeners)
     for room in (dispatch, serving, lookups):
         if fast:
             room.install()

@@ -1,0 +1,45 @@
+"""Listening: a worker takes the sockets that its parent listens on, in place of binding some of its own.
+
+The queue of connections that nobody has accepted yet belongs to the kernel and not to a worker, so none of them is lost
+where a worker ends. Whoever has time takes the next one: a busy worker takes one a turn of its loop, and comes round
+seldom.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.mode_servers import AsyncioServerInstance
+
+from addons.engine.wrapping import restore, wrap
+
+_ONE_A_TURN = 1
+
+
+class _Listening(socket.socket):
+    """A socket that listens already, with a queue that is not asyncio's to resize."""
+
+    def listen(self, backlog: int = 0, /) -> None:
+        """Nothing: the parent has done it."""
+
+
+def install(listeners: Sequence[socket.socket]) -> None:
+    """Have reverse mode listen on `listeners`; with none of them it binds as it stands. They stay open."""
+    if not listeners:
+        restore(AsyncioServerInstance, "listen")
+        return
+
+    async def listen(stock: Any, instance: Any, host: str, port: int) -> Any:
+        if not isinstance(instance.mode, mode_specs.ReverseMode) or instance.mode.transport_protocol != "tcp":
+            return await stock(instance, host, port)
+        # Copies: a server closes its sockets when it stops, and may be started again.
+        return [await _serve(instance, _Listening(fileno=os.dup(each.fileno()))) for each in listeners]
+
+    wrap(AsyncioServerInstance, "listen", listen)
+
+
+async def _serve(instance: Any, sock: socket.socket) -> asyncio.Server:
+    return await asyncio.start_server(instance.handle_stream, sock=sock, backlog=_ONE_A_TURN)

@@ -1,0 +1,15 @@
+"""What a parent and its workers call things between them."""
+
+NUMBER = "RELAY_WORKER"
+"""In a worker's environment: which one it is, counted from 1."""
+CHANNEL = "RELAY_CHANNEL"
+"""Likewise: the descriptor of its channel."""
+LISTENERS = "RELAY_LISTENERS"
+"""Likewise: the descriptors of the listening sockets, with commas between them."""
+SETTINGS = "RELAY_SETTINGS"
+"""Likewise: the descriptor of a file with the text of relay.yaml, as all workers have it."""
+
+READY = "ready"
+"""What a worker notes when it serves."""
+DRAIN = "drain"
+"""What its parent notes when it shall take no more clients and end with the last one."""

@@ -1,0 +1,165 @@
+"""Worker: what is different in a mitmdump that is one of several.
+
+Its parent tells it who it is by variables of the environment, which are gone as soon as they are read. It has no
+server until relay is up and then takes the parent's sockets; it says `ready`; and on `drain` it takes no more clients,
+lets what is under way come to its end, and ends.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Any, Protocol, Self
+
+from mitmproxy import ctx
+
+from addons.options import ONE_PROCESS
+from addons.store import StoreError
+from addons.workers import blocks
+from addons.workers.borrowed import Channel
+from addons.workers.names import CHANNEL, DRAIN, LISTENERS, NUMBER, READY, SETTINGS
+
+UNFIT = (
+    "several workers need the version of mitmproxy that relay's changes are written for, since they take over the "
+    "sockets of their parent: install that one, or set workers to 1"
+)
+
+_KEPT = "relay_worker"
+_TICK = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+class Draining(Protocol):
+    """Whoever can send the clients away."""
+
+    def drain(self) -> None:
+        """Let each client go as soon as nothing of it is under way."""
+
+
+class Worker:
+    """This process, as its parent sees it. Kept by mitmproxy's master, where a reload of relay finds it again."""
+
+    def __init__(self, number: int, channel: Channel, listeners: tuple[socket.socket, ...], settings: str) -> None:
+        self.number = number
+        self.channel = channel
+        self.listeners = listeners
+        self.settings = settings
+        """The text of relay.yaml. The file itself may have been edited since."""
+        self.draining = False
+        self._clients: Draining | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hush = _Hush()
+
+    @classmethod
+    def from_environment(cls, environ: MutableMapping[str, str]) -> Self:
+        """Read what the parent has passed, and take it out of the environment. Raises StoreError."""
+        number, channel, listeners, text = (environ.pop(name) for name in (NUMBER, CHANNEL, LISTENERS, SETTINGS))
+        with open(int(text), encoding="utf-8", newline="") as file:
+            settings = file.read()
+        sockets = tuple(_inherited(each) for each in listeners.split(","))
+        return cls(int(number), Channel(_inherited(channel)), sockets, settings)
+
+    def settle_in(self, master: object) -> None:
+        """Print in blocks; and what all workers would say while they start, only the first one says."""
+        blocks.install(master)
+        if self.number > 1:
+            self._hush.begin(master)
+
+    def serve(self, clients: Draining) -> None:
+        """Take clients from now on; `clients` knows what is under way."""
+        self._clients = clients
+        self.channel.start(self._hear, ctx.master.shutdown)
+        self._begin(self._drain() if self.draining else self._open())
+
+    async def _open(self) -> None:
+        await asyncio.sleep(0)  # for mitmproxy to be up
+        if name := next((name for name in ONE_PROCESS if name != "server" and getattr(ctx.options, name, None)), None):
+            # On the command line it would have been seen by the parent.
+            logger.error(
+                f"{name} in mitmproxy's config.yaml is for one process: set workers to 1, or take it out there"
+            )
+            raise SystemExit(1)
+        proxyserver = ctx.master.addons.get("proxyserver")
+        ctx.options.update(server=True)
+        await proxyserver.setup_servers()
+        if not all(server.is_running for server in proxyserver.servers):
+            raise SystemExit(1)  # the log says why
+        if not _has_errored():
+            self._hush.end()
+            self.channel.note(READY)
+
+    def _hear(self, note: str) -> None:
+        if note == DRAIN and not self.draining:
+            self.draining = True
+            self._begin(self._drain())
+
+    async def _drain(self) -> None:
+        proxyserver = ctx.master.addons.get("proxyserver")
+        ctx.options.update(server=False)
+        await asyncio.sleep(_TICK)  # for who was just accepted to be seen
+        if self._clients is not None:
+            self._clients.drain()
+        while proxyserver.connections:
+            await asyncio.sleep(_TICK)
+        await asyncio.sleep(_TICK)
+        ctx.master.shutdown()
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def join(master: Any, environ: MutableMapping[str, str]) -> Worker | None:
+    """What this process is; None for one that works alone. Ends it where its parent is gone already."""
+    before: Worker | None = getattr(master, _KEPT, None)
+    if before is not None:  # made by the code before a reload
+        worker = Worker(before.number, Channel.resumed(before.channel), before.listeners, before.settings)
+        worker.draining = before.draining
+    elif NUMBER in environ:
+        try:
+            worker = Worker.from_environment(environ)
+        except StoreError as error:
+            logger.error(str(error))
+            raise SystemExit(1) from None
+        worker.settle_in(master)
+    else:
+        return None
+    setattr(master, _KEPT, worker)
+    return worker
+
+
+def _inherited(descriptor: str) -> socket.socket:
+    os.set_inheritable(int(descriptor), False)
+    return socket.socket(fileno=int(descriptor))
+
+
+def _has_errored() -> bool:
+    """Whether mitmproxy is about to end itself, as it does over any error while it starts."""
+    check = ctx.master.addons.get("errorcheck")
+    return bool(check is not None and check.logger.has_errored)
+
+
+class _Hush(logging.Filter):
+    """Keeps the log to errors while a worker starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handler: logging.Handler | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Errors only."""
+        return record.levelno >= logging.ERROR
+
+    def begin(self, master: object) -> None:
+        """From now on."""
+        self._handler = getattr(getattr(master, "_termlog_addon", None), "logger", None)
+        if self._handler is not None:
+            self._handler.addFilter(self)
+
+    def end(self) -> None:
+        """No longer."""
+        if self._handler is not None:
+            self._handler.removeFilter(self)
