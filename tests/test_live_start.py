@@ -236,7 +236,7 @@ def test_a_broken_edit_of_the_entry_lets_nothing_pass(house: Path, upstream: Ups
         for slip in ("def broken(:\n", "import no_such_module\n", "raise RuntimeError('x')\n"):
             said = len(live.log)
             entry.write_text(slip)
-            assert eventually(lambda said=said: "error" in live.log[said:].lower(), 6), (
+            assert eventually(lambda said=said: "error" in live.log[said:].lower(), 20), (
                 "it says that something is wrong"
             )
             upstream.clear()
@@ -245,7 +245,7 @@ def test_a_broken_edit_of_the_entry_lets_nothing_pass(house: Path, upstream: Ups
                     assert live.ask("GET", path, headers=AUTH).status >= 500
             assert not upstream.seen
         entry.write_text(whole, encoding="utf-8")
-        assert eventually(lambda: _works(live), 6), "the next edit heals it"
+        assert eventually(lambda: _works(live), 20), "the next edit heals it"
 
 
 def _works(live: Live) -> bool:
