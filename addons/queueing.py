@@ -23,6 +23,8 @@ async def enter(gates: Queue, flow: http.HTTPFlow, key: str, max_waiting: int) -
         ) from None
     except Left:
         raise errors.Unavailable("客户端已断开。", "The client has left.") from None
+    except StoreError as error:  # the queue is kept where the store is
+        raise no_store(error) from None
 
 
 def no_store(error: StoreError) -> errors.Unavailable:

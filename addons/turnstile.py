@@ -18,7 +18,10 @@ class Queue(Protocol):
     """Gates as whoever waits before them sees them: here, or in another process."""
 
     async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
-        """Wait for the gate `key` on behalf of a client. The result frees the gate. Raises Full and Left."""
+        """Wait for the gate `key` on behalf of a client. The result frees the gate.
+
+        Raises Full and Left, and StoreError where the other process is gone.
+        """
 
     def client_left(self, client: str) -> None:
         """Give up every place of a client."""

@@ -354,6 +354,22 @@ def test_a_store_that_fails_is_told(relay: Relay, call: str, monkeypatch: pytest
     asyncio.run(scenario())
 
 
+def test_a_queue_that_is_gone_with_its_process_is_told(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(*_arguments: object) -> None:
+        raise StoreError("the process that keeps the sessions is gone")
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(relay.gates, "enter", gone)
+            answer = await relay.exchange("one")
+        assert (answer["code"], answer["data"]) == (503, None)
+        assert "会话" in answer["message"]
+        assert relay.at_rest()
+        assert await relay.sent("two") == ["two"]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("name", ["_expand", "_rewrite", "completion_of", "_read"])
 def test_a_bug_frees_the_session(relay: Relay, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def buggy(*args: object) -> None:
