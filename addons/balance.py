@@ -25,6 +25,8 @@ _UNSUPPORTED = (404, 405, 501)
 class Balance:
     """Answers `balance.paths`."""
 
+    serves = (Kind.BALANCE,)
+
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._asking: dict[str, set[asyncio.Task[money.Balance]]] = {}

@@ -35,29 +35,55 @@ HOOKS = (
     "websocket_message",
     "websocket_end",
 )
+_FIRST = "requestheaders"
+
+
+Hooks = Sequence[Callable[..., Any]]
 
 
 class Chain:
-    """The addons that serve under one state of the settings. `hooks` maps a hook's name to the bound hooks, in
-    order."""
+    """The addons that serve under one state of the settings.
+
+    An addon may say which exchanges it `serves`; its flow hooks are not called for others. Which kind an exchange is of
+    is known from the addon on that `opens` it.
+    """
 
     def __init__(self, addons: Sequence[object]) -> None:
         self.addons = tuple(addons)
-        self.hooks: dict[str, tuple[Callable[..., Any], ...]] = {
-            name: tuple(getattr(addon, name) for addon in self.addons if hasattr(addon, name)) for name in HOOKS
+        self.hooks: dict[str, Hooks] = {name: _hooks(self.addons, name) for name in HOOKS}
+        self.served: dict[Kind, dict[str, Hooks]] = {
+            kind: {name: _hooks([each for each in self.addons if _serves(each, kind)], name) for name in HOOKS}
+            for kind in Kind
+        }
+        opens = next((at for at, each in enumerate(self.addons, 1) if getattr(each, "opens", False)), len(self.addons))
+        self.opening: Hooks = (*_hooks(self.addons[:opens], _FIRST), self._opened)
+        self.behind: dict[Kind | None, Hooks] = {
+            kind: _hooks([each for each in self.addons[opens:] if kind is None or _serves(each, kind)], _FIRST)
+            for kind in (None, *Kind)
         }
 
     def begin(self, name: str, data: Any) -> Awaitable[None] | None:
-        """Run one hook of all addons, one after the other; what is left to await, once one of them waits."""
-        return self._run_from(0, name, data)
+        """Run one hook of all addons that it concerns, one after the other; what is left to await, once one of them
+        waits."""
+        exchange = of(data) if isinstance(data, http.HTTPFlow) else None
+        if exchange is not None:
+            hooks = self.served[exchange.kind][name]
+        else:
+            hooks = self.opening if name == _FIRST else self.hooks[name]
+        return self._run(hooks, 0, name, data)
 
     async def run(self, name: str, data: Any) -> None:
         """The same, to its end."""
         if (pending := self.begin(name, data)) is not None:
             await pending
 
-    def _run_from(self, first: int, name: str, data: Any) -> Awaitable[None] | None:
-        for position, hook in enumerate(self.hooks[name][first:], first):
+    def _opened(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        exchange = of(flow)
+        return self._run(self.behind[exchange.kind if exchange is not None else None], 0, _FIRST, flow)
+
+    def _run(self, hooks: Hooks, first: int, name: str, data: Any) -> Awaitable[None] | None:
+        for position in range(first, len(hooks)):
+            hook = hooks[position]
             try:
                 pending = hook(data)
             except Exception as error:
@@ -65,16 +91,16 @@ class Chain:
                     return None
             else:
                 if pending is not None:
-                    return self._wait(pending, position, name, data)
+                    return self._wait(pending, hooks, position, name, data)
         return None
 
-    async def _wait(self, pending: Awaitable[None], position: int, name: str, data: Any) -> None:
+    async def _wait(self, pending: Awaitable[None], hooks: Hooks, position: int, name: str, data: Any) -> None:
         try:
             await pending
         except Exception as error:
-            if self._failed(self.hooks[name][position], name, data, error):
+            if self._failed(hooks[position], name, data, error):
                 return
-        if (rest := self._run_from(position + 1, name, data)) is not None:
+        if (rest := self._run(hooks, position + 1, name, data)) is not None:
             await rest
 
     def _failed(self, hook: Callable[..., Any], name: str, data: Any, error: Exception) -> bool:
@@ -92,6 +118,14 @@ class Chain:
         for addon in self.addons:
             if hasattr(addon, "done") and not any(addon is other for other in staying):
                 addon.done()
+
+
+def _hooks(addons: Sequence[object], name: str) -> Hooks:
+    return tuple(getattr(addon, name) for addon in addons if hasattr(addon, name))
+
+
+def _serves(addon: object, kind: Kind) -> bool:
+    return kind in getattr(addon, "serves", Kind)
 
 
 def fail_closed(hook: str, flow: http.HTTPFlow) -> None:

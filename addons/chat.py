@@ -84,6 +84,8 @@ class Pending:
 class Chat:
     """Answers `chat.paths`."""
 
+    serves = (Kind.CHAT,)
+
     def __init__(self, store: Store, gates: Queue) -> None:
         self.store = store
         self.gates = gates

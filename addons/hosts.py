@@ -26,6 +26,8 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 class Hosts:
     """Opens every exchange: names its kind and its upstream, cleans its headers, refuses what is not served."""
 
+    opens = True
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         by_name = {upstream.name: upstream for upstream in settings.upstreams}

@@ -12,6 +12,8 @@ from addons.exchange import Kind, ongoing
 class Own:
     """Answers `/healthz` (this process runs) and `/readyz` (it would take requests)."""
 
+    serves = (Kind.OWN,)
+
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer at once."""
         exchange = ongoing(flow, Kind.OWN)

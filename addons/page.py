@@ -90,6 +90,8 @@ def _hash(text: str) -> str:
 class Page:
     """Answers `/`, unless relay.yaml has switched that off."""
 
+    serves = (Kind.OWN,)
+
     def __init__(self, settings: Settings) -> None:
         self.body, policy = render(settings)
         self.etag = f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'

@@ -17,6 +17,8 @@ _ALLOW = "GET, DELETE"
 class Sessions:
     """Answers the paths of single sessions, which Hosts has told apart."""
 
+    serves = (Kind.CHAT,)
+
     def __init__(self, store: Store, gates: Queue) -> None:
         self.store = store
         self.gates = gates

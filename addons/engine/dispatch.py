@@ -20,7 +20,7 @@ long after it was registered.
 
 import inspect
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import fields
 from functools import cache
 from itertools import islice
@@ -207,40 +207,91 @@ def _unless_idle(addon: Any, name: str, hook: Callable[..., Any]) -> Callable[..
 async def _trigger_event(manager: AddonManager, event: hooks.Hook) -> None:
     if isinstance(event, _LIFE):
         await _forget_and_walk(manager, event)
-        return
+    elif (rest := _begin(manager, event)) is not None:
+        await rest
+
+
+def _begin(manager: AddonManager, event: hooks.Hook) -> Coroutine[Any, Any, None] | None:
+    """Run the hooks of `event` until one of them waits; what is then left to await."""
     table = _table(manager)
     turns = table.turns.get(event.name)
     if turns is None:
         turns = table.find(event.name)
-    if not turns:
-        return
-    args = event.args()
-    for position, nested, calls in turns:
+    return _Way(manager, event, table, turns).go(0, 0) if turns else None
+
+
+class _Way:
+    """The way of one event through the hooks that want it. A place on it is a turn, and a call in that turn."""
+
+    __slots__ = ("args", "event", "manager", "table", "turns")
+
+    def __init__(self, manager: AddonManager, event: hooks.Hook, table: Table, turns: tuple[Turn, ...]) -> None:
+        self.manager = manager
+        self.event = event
+        self.table = table
+        self.turns = turns
+        self.args = event.args()
+
+    def go(self, turn: int, call: int) -> Coroutine[Any, Any, None] | None:
+        """Go on from a place; what is left to await, if it isn't the end that was reached."""
+        table, args = self.table, self.args
+        for turn in range(turn, len(self.turns)):
+            _, nested, calls = self.turns[turn]
+            try:
+                for call in range(call, len(calls)):
+                    hook, addon, _ = calls[call]
+                    if hook is None:
+                        return self._wait(self.manager.invoke_addon(addon, self.event), turn, call)
+                    result = hook(*args)
+                    if result is not None and inspect.isawaitable(result):
+                        return self._wait(result, turn, call)
+                    if not (table.holds(self.manager) if nested else table.alive):
+                        return self._wait(self._beyond(turn, call), turn, None)
+            except exceptions.OptionsError:
+                raise
+            except Exception as error:
+                if self._ends_with(error):
+                    return None
+                if not table.holds(self.manager):
+                    return self._leave(turn)
+            call = 0
+        return None
+
+    async def _wait(self, pending: Awaitable[Any], turn: int, call: int | None) -> None:
+        """Go on behind what waits; with no `call` the rest of the way is stock's."""
+        sure = call is not None
         try:
-            for hook, addon, trail in calls:
-                unsure = nested
-                if hook is None:
-                    await manager.invoke_addon(addon, event)
-                    unsure = True
-                elif (result := hook(*args)) is not None and inspect.isawaitable(result):
-                    await result
-                    unsure = True
-                if not (table.holds(manager) if unsure else table.alive):
-                    if hook is not None:
-                        await manager.invoke_addon(_Rest(_beyond(addon, trail)), event)
-                    break
-            else:
-                continue
-        except exceptions.AddonHalt:
-            return
+            await pending
+            if call is not None and not self.table.holds(self.manager):
+                sure = False
+                await self._beyond(turn, call)
         except exceptions.OptionsError:
             raise
         except Exception as error:
-            _log_as_stock_does(error)
-            if table.holds(manager):
-                continue
-        await _walk(manager, islice(table.chain, position + 1, None), event)
-        return
+            if self._ends_with(error):
+                return
+            sure, call = self.table.holds(self.manager), None
+        place = (turn, call + 1) if call is not None else (turn + 1, 0)
+        if (rest := self.go(*place) if sure else self._leave(turn)) is not None:
+            await rest
+
+    async def _beyond(self, turn: int, call: int) -> None:
+        """What stock would still walk in this turn."""
+        hook, addon, trail = self.turns[turn].calls[call]
+        if hook is not None:
+            await self.manager.invoke_addon(_Rest(_beyond(addon, trail)), self.event)
+
+    async def _leave(self, turn: int) -> None:
+        """Leave all that comes behind this turn to stock."""
+        await _walk(self.manager, islice(self.table.chain, self.turns[turn].position + 1, None), self.event)
+
+    @staticmethod
+    def _ends_with(error: Exception) -> bool:
+        """Whether the event ends with what a hook has raised."""
+        if isinstance(error, exceptions.AddonHalt):
+            return True
+        _log_as_stock_does(error)
+        return False
 
 
 class _Rest:
@@ -289,10 +340,30 @@ def _log_as_stock_does(error: Exception) -> None:
 
 
 async def _handle_lifecycle(manager: AddonManager, event: hooks.Hook) -> None:
+    if (rest := begin(manager, event)) is not None:
+        await rest
+
+
+def begin(manager: AddonManager, event: hooks.Hook) -> Coroutine[Any, Any, None] | None:
+    """As `AddonManager.handle_lifecycle`, but what does not wait is done already; the rest is left to await."""
+    if isinstance(event, _LIFE):
+        return _update_behind(_forget_and_walk(manager, event), manager, event.args()[0])
     message = event.args()[0]
-    await manager.trigger_event(event)
+    if (rest := _begin(manager, event)) is not None:
+        return _update_behind(rest, manager, message)
+    return _update(manager, message)
+
+
+def _update(manager: AddonManager, message: Any) -> Coroutine[Any, Any, None] | None:
     if isinstance(message, flow.Flow) and wanted(manager, "update"):
-        await manager.trigger_event(hooks.UpdateHook([message]))
+        return _begin(manager, hooks.UpdateHook([message]))
+    return None
+
+
+async def _update_behind(rest: Coroutine[Any, Any, None], manager: AddonManager, message: Any) -> None:
+    await rest
+    if (update := _update(manager, message)) is not None:
+        await update
 
 
 @cache

@@ -3,6 +3,8 @@
 mitmproxy's proxy core is one loop: an event goes into the layers, commands come out, one of them starts a hook, and the
 hook's end is an event again. Each of these steps is kept; what is spared is
 
+- a task for a hook that does not wait: it runs where its event has come to, in a context of its own as a task would have.
+  One thing only looks different to it, `asyncio.current_task()`;
 - waiting for a lock that the very same task holds: an event that comes while its own turn is on, such as the end of a
   hook that did not have to wait, is taken up in that turn, before what other tasks have brought since;
 - names and time stamps for tasks that are over before anybody could list them;
@@ -14,6 +16,9 @@ hook's end is an event again. Each of these steps is kept; what is spared is
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Coroutine
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from mitmproxy import flow
@@ -22,7 +27,7 @@ from mitmproxy.log import LegacyLogEvents
 from mitmproxy.proxy import commands, events, mode_servers, server
 from mitmproxy.utils import asyncio_utils
 
-from addons.engine.dispatch import wanted
+from addons.engine import dispatch, layers
 from addons.engine.wrapping import replace, restore, stock_of
 
 _TURN = "relay_turn"
@@ -53,13 +58,13 @@ async def _server_event(handler: Any, event: events.Event) -> None:
         # No `await` beyond this point.
         turn = deque((event,))
         said: Said = {}
+        do = partial(_carry_out, handler, turn, said)
         setattr(handler, _TURN, turn)
         try:
             while turn:
                 handler.timeout_watchdog.register_activity()
                 try:
-                    for command in handler.layer.handle_event(turn.popleft()):
-                        _carry_out(handler, command, said)
+                    layers.enter(handler, turn.popleft(), do)
                 except Exception:
                     _log_crash(handler)
         finally:
@@ -102,15 +107,11 @@ def _close(handler: Any, command: commands.CloseConnection, said: Said) -> None:
     handler.close_connection(command.connection, half_close)
 
 
-def _carry_out(handler: Any, command: commands.Command, said: Said) -> None:
+def _carry_out(handler: Any, turn: deque[events.Event], said: Said, command: commands.Command) -> None:
     if isinstance(command, commands.SendData):
         _say(handler, command, said)
     elif isinstance(command, commands.StartHook):
-        task = asyncio.create_task(handler.hook_task(command))
-        if not task.done():
-            asyncio_utils.set_task_debug_info(task, name=f"handle_hook({command.name})", client=handler.client.peername)
-            asyncio_utils._KEEP_ALIVE.add(task)
-            task.add_done_callback(asyncio_utils._KEEP_ALIVE.discard)
+        _start_hook(handler, turn, command)
     elif isinstance(command, commands.Log):
         handler.log(command.message, command.level)
     elif isinstance(command, commands.OpenConnection):
@@ -137,20 +138,60 @@ def _carry_out(handler: Any, command: commands.Command, said: Said) -> None:
         raise RuntimeError(f"Unexpected command: {command}")
 
 
+def _start_hook(handler: Any, turn: deque[events.Event], hook: commands.StartHook) -> None:
+    if type(handler).handle_hook is not _handle_hook:
+        rest = handler.hook_task(hook)  # of a handler with hooks of its own, as replays have
+    else:
+        try:
+            rest = copy_context().run(_run_hook, handler, hook)
+        except BaseException as error:
+            rest = _raise(error)  # where a task of its own would have kept it
+        else:
+            if rest is None:
+                if hook.blocking:
+                    turn.append(events.HookCompleted(hook))
+                return
+            rest = _finish_hook(handler, hook, rest)
+    task = asyncio.create_task(rest)
+    if not task.done():
+        asyncio_utils.set_task_debug_info(task, name=f"handle_hook({hook.name})", client=handler.client.peername)
+        asyncio_utils._KEEP_ALIVE.add(task)
+        task.add_done_callback(asyncio_utils._KEEP_ALIVE.discard)
+
+
+def _run_hook(handler: Any, hook: commands.StartHook) -> Coroutine[Any, Any, None] | None:
+    """Run a hook as far as it does not wait; what is then left to await."""
+    (data,) = hook.args()
+    if (rest := dispatch.begin(handler.master.addons, hook)) is not None:
+        return _held(rest, data)
+    if isinstance(data, flow.Flow) and data.intercepted:
+        return data.wait_for_resume()
+    if handler.timeout_watchdog.blocker == 0:
+        handler.timeout_watchdog.register_activity()
+    return None
+
+
+async def _held(rest: Coroutine[Any, Any, None], data: Any) -> None:
+    await rest
+    if isinstance(data, flow.Flow) and data.intercepted:
+        await data.wait_for_resume()
+
+
+async def _finish_hook(handler: Any, hook: commands.StartHook, rest: Coroutine[Any, Any, None]) -> None:
+    with handler.timeout_watchdog.disarm():
+        await rest
+    if hook.blocking:
+        await handler.server_event(events.HookCompleted(hook))
+
+
+async def _raise(error: BaseException) -> None:
+    raise error
+
+
 async def _handle_hook(handler: Any, hook: commands.StartHook) -> None:
-    watchdog = handler.timeout_watchdog
-    watchdog.can_timeout.clear()
-    watchdog.blocker += 1
-    try:
-        (data,) = hook.args()
-        await handler.master.addons.handle_lifecycle(hook)
-        if isinstance(data, flow.Flow) and data.intercepted:
-            await data.wait_for_resume()
-    finally:
-        watchdog.blocker -= 1
-        if watchdog.blocker == 0:
-            watchdog.register_activity()
-            watchdog.can_timeout.set()
+    if (rest := _run_hook(handler, hook)) is not None:
+        with handler.timeout_watchdog.disarm():
+            await rest
 
 
 def _log(handler: Any, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
@@ -168,7 +209,7 @@ def _is_heard(logger: logging.Logger | None, level: int) -> bool:
 
 def _listens(handler: logging.Handler, level: int) -> bool:
     if isinstance(handler, LegacyLogEvents):
-        return wanted(handler.master.addons, "add_log")
+        return dispatch.wanted(handler.master.addons, "add_log")
     return level >= handler.level
 
 

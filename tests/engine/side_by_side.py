@@ -11,14 +11,16 @@ from mitmproxy import options
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.http import Headers
 from mitmproxy.master import Master
+from mitmproxy.proxy.layers.http import HttpLayer
 
-from addons.engine import dispatch, lookups, serving
+from addons.engine import dispatch, layers, lookups, serving
 
-ROOMS = (dispatch, serving, lookups)
+ROOMS = (dispatch, serving, layers, lookups)
 CHANGED: tuple[tuple[Any, str], ...] = (
     *((owner, name) for owner, name, _ in dispatch._REPLACED),
     *((AddonManager, name) for name in dispatch._WRAPPED),
     *((owner, name) for owner, name, _ in serving._CHANGES),
+    (HttpLayer, "event_to_child"),
     *((Headers, name) for name in lookups._CHANGES),
 )
 _ABSENT = object()
