@@ -11,6 +11,7 @@ Each step notes what is wrong and goes on, so that one start shows every mistake
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,37 +79,37 @@ class Upstream(_Section):
         elif self.proxy is not None:
             self._proxy = parse_proxy(self.proxy)
 
-    @property
+    @cached_property
     def scheme(self) -> str:
         """`http` or `https`."""
         return self._address.scheme
 
-    @property
+    @cached_property
     def host(self) -> str:
         """The host, an IPv6 address without brackets."""
         return self._address.host
 
-    @property
+    @cached_property
     def port(self) -> int:
         """The port, the scheme's own if the url has none."""
         return self._address.port
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """What goes before the path of a request: `""` or like `/proxy`, never with a final slash or `/v1`."""
         return self._address.prefix
 
-    @property
+    @cached_property
     def authority(self) -> str:
         """The Host header."""
         return self._address.authority
 
-    @property
+    @cached_property
     def via(self) -> tuple[str, int] | None:
         """Host and port of the HTTP proxy on the way out, if there is one."""
         return (self._proxy.host, self._proxy.port) if self._proxy else None
 
-    @property
+    @cached_property
     def proxy_auth(self) -> str | None:
         """`user:pass` for that proxy, if its url has them."""
         return self._proxy.auth if self._proxy else None

@@ -11,6 +11,7 @@ from mitmproxy import connection, ctx, http
 from mitmproxy.proxy import server
 
 from addons.config import Upstream
+from addons.core.headers import Fields
 
 asked: ContextVar[Upstream | None] = ContextVar("asked", default=None)
 """The upstream of a sub-request, in the context of its tasks."""
@@ -31,10 +32,22 @@ def point(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
     else:
         # A request in absolute form (`GET http://host/path`) would go up so, with the client's idea of a host.
         data.authority = b""
-        request.headers["Host"] = upstream.authority
-    request.path = path
+        data.headers.fields = _with_host(data.headers.fields, upstream.authority.encode())
+    data.path = path.encode("utf-8", "surrogateescape")
     if upstream.via is not None:
         flow.server_conn.via = ("http", upstream.via)
+
+
+def _with_host(fields: Fields, authority: bytes) -> Fields:
+    """As `headers["Host"] = ...`, without its detours."""
+    kept, found = [], False
+    for field in fields:
+        if field[0].lower() != b"host":
+            kept.append(field)
+        elif not found:
+            kept.append((field[0], authority))
+            found = True
+    return tuple(kept if found else [*kept, (b"Host", authority)])
 
 
 def declared_length(request: http.Request) -> int | None:

@@ -25,6 +25,8 @@ KEY = re.compile(
 SIGNS = (b"sk-", b"sess-", b"rk-", b"pk-", b"xai-", b"pplx-", b"fk", b"ek_", b"gsk_", b"hf_", b"aiza", b"bearer")
 """One of these stands, in lower case, in whatever KEY finds."""
 
+_SIGNS = tuple(sign.decode() for sign in SIGNS)
+
 # A field that holds a key, in JSON (escaped in another string or not), a form, a query or a script.
 _FIELD = re.compile(
     r"(?:api[-_]?key|access[-_]?token|client[-_]?secret)\\?[\"']?"
@@ -84,7 +86,18 @@ def mask(text: str, keys: Mapping[str, str]) -> str:
         text = text.replace(key, keys[key])
     if keys and _ESCAPE.search(text):
         text = _mask_escaped(text, keys)
+    if not _may_hold_key(text):
+        return text
     return KEY.sub(lambda found: found[0] if _is_fingerprint(found[0]) else _masked(found[0]), text)
+
+
+def _may_hold_key(text: str) -> bool:
+    """A quick look that spares most texts the thorough one."""
+    lowered = text.lower()
+    for sign in _SIGNS:
+        if sign in lowered:
+            return True
+    return not text.isascii()  # where a letter may be another's lower case
 
 
 def _mask_escaped(text: str, keys: Mapping[str, str]) -> str:

@@ -52,7 +52,7 @@ import mitmproxy.version
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 
-from addons.engine import answers, connections, dispatch, framing, layers, listening, lookups, serving
+from addons.engine import answers, connections, dispatch, framing, layers, listening, lookups, serving, trifles
 from addons.engine.wrapping import is_wrapped
 
 WRITTEN_FOR = "12.2.3"
@@ -83,7 +83,7 @@ def install(
     framing.install(header_size, on_head)
     connections.install()
     listening.install(listeners)
-    for room in (dispatch, serving, layers, lookups):
+    for room in (dispatch, serving, layers, lookups, trifles):
         if fast:
             room.install()
         else:

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook, HttpResponseHook
 
 from addons import errors
-from addons.engine.wrapping import Commands, wrap
+from addons.engine.wrapping import Commands, wrap, wrap_inner
 from addons.exchange import answer_cap, of
 
 BODY_TOO_LARGE = "relay: body over its limit"
@@ -26,11 +26,11 @@ BODY_TOO_LARGE = "relay: body over its limit"
 def install() -> None:
     """Make the changes of this room."""
     wrap(HttpStream, "handle_protocol_error", _answer_errors)
-    wrap(HttpStream, "check_killed", _answer_kills)
+    wrap_inner(HttpStream, "check_killed", _answer_kills)
     wrap(HttpStream, "start_request_stream", _answer_early)
-    wrap(HttpStream, "check_body_size", _bound_bodies)
+    wrap_inner(HttpStream, "check_body_size", _bound_bodies)
     wrap(HttpStream, "send_response", _send_what_was_meant)
-    wrap(_http1.Http1Server, "read_body", _answer_bad_framing)
+    wrap_inner(_http1.Http1Server, "read_body", _answer_bad_framing)
     wrap(_http1, "make_error_response", _json_error_response)
     wrap(_http2, "format_error", _json_error_body)
 
@@ -40,8 +40,12 @@ def install() -> None:
 
 def _answer_kills(stock: Any, stream: HttpStream, emit_error_hook: bool) -> Any:
     """The same for `check_killed`, which is asked all the time and has nothing to say nearly always."""
-    if stream.flow.error is None and not stream._paused_event_queue:
-        return stock(stream, emit_error_hook)
+    if stream.flow.error is None:
+        for event in stream._paused_event_queue:
+            if isinstance(event, RequestProtocolError):
+                break
+        else:
+            return stock(stream, emit_error_hook)
     return _answer_errors(stock, stream, emit_error_hook)
 
 

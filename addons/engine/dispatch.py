@@ -12,7 +12,8 @@ table holds the bound hooks by the event's name. What a hook may do, raise or aw
    options change and when mitmproxy is up, and when an addon is found to have other children than it had.
 2. If that happens while an event is on its way, the rest of its way is stock's: what comes next is looked up when its
    turn has come.
-3. What cannot be known beforehand (an attribute that is computed, or that raises) is left to stock each time.
+3. Built-in addons that are switched off are left out.
+4. What cannot be known beforehand (an attribute that is computed, or that raises) is left to stock each time.
 
 So one thing only is seen later than stock sees it: a hook, or a first child, that an addon gets by plain assignment
 long after it was registered.
@@ -24,16 +25,32 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import fields
 from functools import cache
 from itertools import islice
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mitmproxy import addonmanager, exceptions, flow, hooks
+from mitmproxy import addonmanager, ctx, exceptions, flow, hooks
 from mitmproxy.addonmanager import AddonManager, cut_traceback, safecall, traverse
 
 from addons.engine.wrapping import replace, restore, wrap
 
-# Built-in addons that look closely at every request before they see that they have nothing to do: the hooks, and the
-# attribute that is empty then.
-_IDLE = {("maplocal", "request"): "replacements", ("mapremote", "request"): "replacements"}
+# Built-in addons that have nothing to do as long as an option is not set, and the hooks in which they would find that
+# out for each flow. What says whether they have work changes with options alone, and so does the table.
+_WORK: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "AntiCache": ("request", lambda _: ctx.options.anticache),
+    "AntiComp": ("request", lambda _: ctx.options.anticomp),
+    "BlockList": ("request", attrgetter("items")),
+    "MapLocal": ("request", attrgetter("replacements")),
+    "MapRemote": ("request", attrgetter("replacements")),
+    "ModifyBody": ("request response", attrgetter("replacements")),
+    "ModifyHeaders": ("requestheaders responseheaders", attrgetter("replacements")),
+    "Onboarding": ("request", lambda _: ctx.options.onboarding),
+    "ProxyAuth": ("requestheaders", attrgetter("validator")),
+    "Save": ("request response error", attrgetter("stream")),
+    "SaveHar": ("response error", lambda _: ctx.options.hardump),
+    "StickyAuth": ("request", attrgetter("flt")),
+    "StickyCookie": ("request response", attrgetter("flt")),
+    "UpstreamAuth": ("requestheaders", attrgetter("auth")),
+}
 
 _PLAIN = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, staticmethod, classmethod)
 _ORDINARY: tuple[Any, ...] = (object.__getattribute__, types.ModuleType.__getattribute__, type.__getattribute__)
@@ -115,7 +132,8 @@ class Table:
                 if not _is_plain(addon, name):
                     return walked
                 if hook and callable(hook):
-                    calls.append(Call(_unless_idle(addon, name, hook), addon, trail))
+                    if not _is_idle(addon, name):
+                        calls.append(Call(hook, addon, trail))
                 elif hook and not isinstance(hook, types.ModuleType):
                     return walked  # which complains each time
         except Exception:
@@ -197,27 +215,26 @@ def _is_plain(addon: Any, name: str) -> bool:
     return static is None or isinstance(static, _PLAIN) or not hasattr(type(static), "__get__")
 
 
-def _unless_idle(addon: Any, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-    attribute = _IDLE.get((type(addon).__name__.lower(), name))
-    if attribute is None or not type(addon).__module__.startswith("mitmproxy.addons."):
-        return hook
-    return lambda *args: hook(*args) if getattr(addon, attribute) else None
+def _is_idle(addon: Any, name: str) -> bool:
+    kind = type(addon)
+    names, has_work = _WORK.get(kind.__name__, ("", bool))
+    return name in names.split() and kind.__module__.startswith("mitmproxy.addons.") and not has_work(addon)
 
 
 async def _trigger_event(manager: AddonManager, event: hooks.Hook) -> None:
     if isinstance(event, _LIFE):
         await _forget_and_walk(manager, event)
-    elif (rest := _begin(manager, event)) is not None:
+    elif (rest := _begin(manager, event, event.args())) is not None:
         await rest
 
 
-def _begin(manager: AddonManager, event: hooks.Hook) -> Coroutine[Any, Any, None] | None:
+def _begin(manager: AddonManager, event: hooks.Hook, args: Sequence[Any]) -> Coroutine[Any, Any, None] | None:
     """Run the hooks of `event` until one of them waits; what is then left to await."""
     table = _table(manager)
     turns = table.turns.get(event.name)
     if turns is None:
         turns = table.find(event.name)
-    return _Way(manager, event, table, turns).go(0, 0) if turns else None
+    return _Way(manager, event, args, table, turns).go(0, 0) if turns else None
 
 
 class _Way:
@@ -225,20 +242,22 @@ class _Way:
 
     __slots__ = ("args", "event", "manager", "table", "turns")
 
-    def __init__(self, manager: AddonManager, event: hooks.Hook, table: Table, turns: tuple[Turn, ...]) -> None:
+    def __init__(
+        self, manager: AddonManager, event: hooks.Hook, args: Sequence[Any], table: Table, turns: tuple[Turn, ...]
+    ) -> None:
         self.manager = manager
         self.event = event
+        self.args = args
         self.table = table
         self.turns = turns
-        self.args = event.args()
 
-    def go(self, turn: int, call: int) -> Coroutine[Any, Any, None] | None:
-        """Go on from a place; what is left to await, if it isn't the end that was reached."""
+    def go(self, at: int, first: int) -> Coroutine[Any, Any, None] | None:
+        """Go on from a place, a turn and a call in it; what is left to await, if it isn't the end that was reached."""
         table, args = self.table, self.args
-        for turn in range(turn, len(self.turns)):
+        for turn in range(at, len(self.turns)):
             _, nested, calls = self.turns[turn]
             try:
-                for call in range(call, len(calls)):
+                for call in range(first, len(calls)):
                     hook, addon, _ = calls[call]
                     if hook is None:
                         return self._wait(self.manager.invoke_addon(addon, self.event), turn, call)
@@ -254,7 +273,7 @@ class _Way:
                     return None
                 if not table.holds(self.manager):
                     return self._leave(turn)
-            call = 0
+            first = 0
         return None
 
     async def _wait(self, pending: Awaitable[Any], turn: int, call: int | None) -> None:
@@ -340,23 +359,25 @@ def _log_as_stock_does(error: Exception) -> None:
 
 
 async def _handle_lifecycle(manager: AddonManager, event: hooks.Hook) -> None:
-    if (rest := begin(manager, event)) is not None:
+    if (rest := begin(manager, event, event.args())) is not None:
         await rest
 
 
-def begin(manager: AddonManager, event: hooks.Hook) -> Coroutine[Any, Any, None] | None:
-    """As `AddonManager.handle_lifecycle`, but what does not wait is done already; the rest is left to await."""
-    if isinstance(event, _LIFE):
-        return _update_behind(_forget_and_walk(manager, event), manager, event.args()[0])
-    message = event.args()[0]
-    if (rest := _begin(manager, event)) is not None:
+def begin(manager: AddonManager, event: hooks.Hook, args: Sequence[Any]) -> Coroutine[Any, Any, None] | None:
+    """As `AddonManager.handle_lifecycle`, but what does not wait is done already; the rest is left to await.
+
+    `args` are those of the event.
+    """
+    message = args[0]
+    rest = _forget_and_walk(manager, event) if isinstance(event, _LIFE) else _begin(manager, event, args)
+    if rest is not None:
         return _update_behind(rest, manager, message)
     return _update(manager, message)
 
 
 def _update(manager: AddonManager, message: Any) -> Coroutine[Any, Any, None] | None:
     if isinstance(message, flow.Flow) and wanted(manager, "update"):
-        return _begin(manager, hooks.UpdateHook([message]))
+        return _begin(manager, hooks.UpdateHook([message]), ([message],))
     return None
 
 

@@ -24,7 +24,7 @@ from mitmproxy.proxy.layers.http._events import (
 from wsproto.frame_protocol import CloseReason
 
 from addons import errors
-from addons.engine.wrapping import Commands, wrap
+from addons.engine.wrapping import Commands, wrap, wrap_inner
 from addons.exchange import came, forget_message
 
 _BINARY = ("HTTP/2", "HTTP/3")
@@ -36,14 +36,14 @@ _INTERIM = re.compile(rb"HTTP/1\.[01] 1\d\d")
 def install(header_size: int, on_head: Callable[[Client], None]) -> None:
     """Make the changes of this room; the arguments are those of `engine.install`."""
     wrap(_http1, "make_body_reader", _without_trailers)
-    wrap(_http1.Http1Client, "send", _frame_http2_bodies)
-    wrap(_http1.Http1Server, "send", _drop_trailers_down)
+    wrap_inner(_http1.Http1Client, "send", _frame_http2_bodies)
+    wrap_inner(_http1.Http1Server, "send", _drop_trailers_down)
     for peer in (_http1.Http1Client, _http1.Http1Server):
-        wrap(peer, "_handle_event", functools.partial(_bound_buffers, header_size))
-    wrap(_http1.Http1Client, "read_headers", _skip_interim_answers)
+        wrap_inner(peer, "_handle_event", functools.partial(_bound_buffers, header_size))
+    wrap_inner(_http1.Http1Client, "read_headers", _skip_interim_answers)
     wrap(websocket.WebsocketConnection, "send2", _break_websockets)
     wrap(websocket.WebsocketLayer, "relay_messages", _send_messages_as_they_came)
-    wrap(_http1.Http1Server, "read_headers", functools.partial(_watch_heads, on_head))
+    wrap_inner(_http1.Http1Server, "read_headers", functools.partial(_watch_heads, on_head))
 
 
 # Trailers
@@ -120,14 +120,14 @@ def _send_messages_as_they_came(stock: Any, layer: websocket.WebsocketLayer, eve
 # Buffers
 
 
-def _bound_buffers(size: int, stock: Any, peer: Any, event: Any) -> Any:
+def _bound_buffers(size: int, _stock: Any, peer: Any, event: Any) -> Any:
     """Close on who fills a buffer that is never delivered: a head, a chunk's length, trailers or a next request without
     end.
 
     Between two events a sound peer leaves at most an unfinished line there, or a head.
     """
     if len(peer.buf) <= size + _READ or peer.state == peer.passthrough or peer.state == peer.done:
-        return stock(peer, event)
+        return _http1.Http1Connection._handle_event(peer, event)  # which may be a faster one than `stock`
     return _close_over_buffer(size, peer)
 
 

@@ -1,10 +1,10 @@
 """Layers: the way of an event through mitmproxy's HTTP layers, without what only hands on.
 
 As it stands an event goes down, and each command it leads to comes up, through a generator for every layer: some ten of
-them stand open for one piece of a body. Most of these hand on and nothing else. Here `feed` does what `Layer.handle_event`
-and `HttpLayer.event_to_child` do together, as plain calls: it runs a layer's own generator, hands what is meant for
-another HTTP layer to that one before it goes on, and all else to whoever carries commands out. The order in which layers
-run and commands are carried out is the same, since both are depth first and nothing is collected.
+them stand open for one piece of a body. Most of these hand on and nothing else. Here `feed` does what
+`Layer.handle_event` and `HttpLayer.event_to_child` do together, as plain calls: it runs a layer's own generator, hands
+what is meant for another HTTP layer to that one before it goes on, and all else to whoever carries commands out. The
+order in which layers run and commands are carried out is the same: both are depth first, and nothing is collected.
 
 1. `straight` finds the HttpLayer of a connection if all layers above it only hand on, as they do in reverse mode where
    the client speaks no TLS. Where it finds none, all is as it stands.
@@ -14,6 +14,7 @@ run and commands are carried out is the same, since both are depth first and not
 """
 
 from collections.abc import Callable, Generator, Iterable
+from types import GeneratorType
 from typing import Any
 
 from mitmproxy.proxy import commands, events
@@ -27,12 +28,20 @@ from mitmproxy.proxy.layers.http import (
     RegisterHttpConnection,
     SendHttp,
 )
-from mitmproxy.proxy.layers.http._base import HttpCommand, ReceiveHttp
-from mitmproxy.proxy.layers.http._events import RequestHeaders
-from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
+from mitmproxy.proxy.layers.http._base import HttpCommand, HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import (
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    RequestTrailers,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
 
-from addons.engine.wrapping import restore, wrap
+from addons.engine.wrapping import replace, restore, wrap
 
+Steps = Generator[commands.Command, Any, Any]
 Do = Callable[[commands.Command], None]
 """Carries out a command that leaves the layers."""
 
@@ -44,11 +53,15 @@ _NOTHING: tuple[commands.Command, ...] = ()
 def install() -> None:
     """Make the changes of this room."""
     wrap(HttpLayer, "event_to_child", _event_to_child)
+    for owner, function in _HANDLERS.items():
+        replace(owner, "_handle_event", function)
 
 
 def uninstall() -> None:
     """Take them back."""
     restore(HttpLayer, "event_to_child")
+    for owner in _HANDLERS:
+        restore(owner, "_handle_event")
 
 
 def enter(handler: Any, event: events.Event, do: Do) -> None:
@@ -89,13 +102,11 @@ def straight(top: Any) -> HttpLayer | None:
 def feed(http: HttpLayer, child: Any, event: events.Event, do: Do) -> None:
     """Let one layer below `http` handle an event."""
     kind = type(child)
-    if kind is HttpClient and child._paused is None and isinstance(below := getattr(child, "child_layer", None), Layer):
-        if getattr(child._handle_event, "__self__", None) is below:
-            child, kind = below, type(below)  # connected: it only hands on
+    if kind is HttpClient and child._paused is None and (below := vars(child).get("_handle_event")) is not None:
+        child = below.__self__  # connected: it only hands on
+        kind = type(child)
     if kind not in _KNOWN or child.debug is not None:
         for command in child.handle_event(event):
-            if command.blocking or isinstance(command, commands.RequestWakeup):
-                http.command_sources[command] = child
             _hand_on(http, child, command, do)
         return
     paused = child._paused
@@ -109,46 +120,89 @@ def feed(http: HttpLayer, child: Any, event: events.Event, do: Do) -> None:
             _run(http, child, child._handle_event(queue.popleft()), None, do)
     else:
         child._paused_event_queue.append(event)
+    if kind is HttpStream and child.stream_id not in http.streams and child._paused is None:
+        _let_go(child)
 
 
-def _run(http: HttpLayer, child: Any, steps: Iterable[Any], reply: Any, do: Do) -> None:
+def _let_go(stream: HttpStream) -> None:
+    """Untie what is over: its parts hold one another, and would wait for the garbage collector."""
+    for state in ("client_state", "server_state"):
+        vars(stream).pop(state, None)
+    if stream in stream.context.layers:
+        stream.context.layers.remove(stream)
+
+
+def _http1_event(peer: Http1Connection, event: events.Event) -> Steps:
+    """As stock, without a generator around the one that does the work."""
+    if isinstance(event, HttpEvent):
+        return _steps(peer.send(event))
+    if isinstance(event, events.DataReceived) and peer.state != peer.passthrough:
+        peer.buf += event.data
+    return _steps(peer.state(event))
+
+
+def _stream_event(stream: HttpStream, event: events.Event) -> Steps:
+    """The same for a stream."""
+    if isinstance(event, events.Start):
+        stream.client_state = stream.state_wait_for_request_headers
+        return _steps(_NOTHING)
+    if isinstance(event, RequestProtocolError | ResponseProtocolError):
+        return _steps(stream.handle_protocol_error(event))
+    return _steps((stream.client_state if isinstance(event, _OF_REQUESTS) else stream.server_state)(event))
+
+
+def _steps(said: Any) -> Steps:
+    return said if isinstance(said, GeneratorType) else _each(said)
+
+
+def _each(said: Iterable[commands.Command]) -> Steps:
+    yield from said
+
+
+def _run(http: HttpLayer, child: Any, steps: Steps, reply: Any, do: Do) -> None:
     """Run a layer's generator to its end, or to where it waits for an answer."""
-    if not isinstance(steps, Generator):
-        for command in steps:  # of a layer that has nothing to say
-            _hand_on(http, child, command, do)
-        return
     send = steps.send
     while True:
         try:
-            command = send(reply)
+            command: Any = send(reply)
         except StopIteration:
             return
         reply = None
-        waits = command.blocking is True
-        if waits:
+        kind = type(command)
+        if kind is ReceiveHttp:
+            _receive(http, command.event, do)
+        elif kind is SendHttp:
+            feed(http, http.connections[command.connection], command.event, do)
+        elif kind is commands.SendData or kind is commands.Log:
+            do(command)
+        elif command.blocking is True:
             command.blocking = child
             child._paused = Paused(command, steps)
-        if command.blocking or isinstance(command, commands.RequestWakeup):
-            http.command_sources[command] = child
-        _hand_on(http, child, command, do)
-        if waits:
+            _hand_on(http, child, command, do)
             return
+        else:
+            _hand_on(http, child, command, do)
+
+
+def _receive(http: HttpLayer, event: HttpEvent, do: Do) -> None:
+    if isinstance(event, RequestHeaders):
+        for made in http.make_stream(event.stream_id):
+            do(made)
+    # Events may come for a stream that is over already.
+    if (stream := http.streams.get(event.stream_id)) is not None:
+        feed(http, stream, event, do)
 
 
 def _hand_on(http: HttpLayer, child: Any, command: Any, do: Do) -> None:
     """Take a command where it belongs."""
+    if command.blocking or isinstance(command, commands.RequestWakeup):
+        http.command_sources[command] = child  # whom its end is to be told
     if not isinstance(command, HttpCommand):
         if isinstance(command, commands.OpenConnection):
             http.connections[command.connection] = child
         do(command)
     elif isinstance(command, ReceiveHttp):
-        event = command.event
-        if isinstance(event, RequestHeaders):
-            for made in http.make_stream(event.stream_id):
-                do(made)
-        # Events may come for a stream that is over already.
-        if (stream := http.streams.get(event.stream_id)) is not None:
-            feed(http, stream, event, do)
+        _receive(http, command.event, do)
     elif isinstance(command, SendHttp):
         feed(http, http.connections[command.connection], command.event, do)
     elif isinstance(command, DropStream):
@@ -166,9 +220,12 @@ def _hand_on(http: HttpLayer, child: Any, command: Any, do: Do) -> None:
 def _event_to_child(stock: Any, http: HttpLayer, child: Any, event: events.Event) -> Iterable[commands.Command]:
     do = vars(http).get(_DO)
     if do is None:
-        return stock(http, child, event)
+        said: Iterable[commands.Command] = stock(http, child, event)
+        return said
     feed(http, child, event, do)
     return _NOTHING
 
 
 _KNOWN = frozenset((HttpStream, Http1Server, Http1Client))
+_OF_REQUESTS = (RequestHeaders, RequestData, RequestTrailers, RequestEndOfMessage)
+_HANDLERS: dict[Any, Callable[..., Any]] = {Http1Connection: _http1_event, HttpStream: _stream_event}

@@ -5,12 +5,15 @@ converted by a call of its own, with an exception for what is not there.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from mitmproxy.http import Headers
 from mitmproxy.utils import strutils
 
 from addons.engine.wrapping import replace, restore
+
+_SHORT = 64
 
 
 def install() -> None:
@@ -25,10 +28,15 @@ def uninstall() -> None:
         restore(Headers, name)
 
 
+@lru_cache(1024)
+def _low_text(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape").lower()
+
+
 def _low(name: Any) -> Any:
-    if isinstance(name, str):
-        return name.encode("utf-8", "surrogateescape").lower()
-    return strutils.always_bytes(name).lower()  # and stock's errors, for what is no name
+    if type(name) is str and len(name) <= _SHORT:
+        return _low_text(name)
+    return strutils.always_bytes(name, "utf-8", "surrogateescape").lower()  # and stock's errors, for what is no name
 
 
 def _get_all(headers: Any, name: Any) -> list[str]:

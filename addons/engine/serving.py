@@ -3,8 +3,8 @@
 mitmproxy's proxy core is one loop: an event goes into the layers, commands come out, one of them starts a hook, and the
 hook's end is an event again. Each of these steps is kept; what is spared is
 
-- a task for a hook that does not wait: it runs where its event has come to, in a context of its own as a task would have.
-  One thing only looks different to it, `asyncio.current_task()`;
+- a task for a hook that does not wait: it runs where its event has come to, in a context of its own as a task's would
+  be. One thing only looks different to it, `asyncio.current_task()`;
 - waiting for a lock that the very same task holds: an event that comes while its own turn is on, such as the end of a
   hook that did not have to wait, is taken up in that turn, before what other tasks have brought since;
 - names and time stamps for tasks that are over before anybody could list them;
@@ -31,7 +31,7 @@ from addons.engine import dispatch, layers
 from addons.engine.wrapping import replace, restore, stock_of
 
 _TURN = "relay_turn"
-_CAN_WRITE = ConnectionState.CAN_WRITE
+_WRITABLE = (ConnectionState.OPEN, ConnectionState.CAN_WRITE)
 
 Said = dict[Any, list[bytes]]
 """What is to be written when the turn is over, in the order in which it was said, by its writer."""
@@ -89,7 +89,7 @@ def _say(handler: Any, command: commands.SendData, said: Said) -> None:
     if writer in said:
         said[writer].append(command.data)
     elif not writer.is_closing():
-        if connection.transport_protocol == "tcp" and connection.state & _CAN_WRITE:
+        if connection.transport_protocol == "tcp" and connection.state in _WRITABLE:
             said[writer] = [command.data]
         else:
             writer.write(command.data)  # a datagram is a unit; and whether a closed one takes it, the writer knows
@@ -161,8 +161,8 @@ def _start_hook(handler: Any, turn: deque[events.Event], hook: commands.StartHoo
 
 def _run_hook(handler: Any, hook: commands.StartHook) -> Coroutine[Any, Any, None] | None:
     """Run a hook as far as it does not wait; what is then left to await."""
-    (data,) = hook.args()
-    if (rest := dispatch.begin(handler.master.addons, hook)) is not None:
+    (data,) = args = hook.args()
+    if (rest := dispatch.begin(handler.master.addons, hook, args)) is not None:
         return _held(rest, data)
     if isinstance(data, flow.Flow) and data.intercepted:
         return data.wait_for_resume()

@@ -23,6 +23,17 @@ def wrap(owner: Any, name: str, change: Callable[..., Any]) -> None:
     setattr(owner, name, changed)
 
 
+def wrap_inner(owner: Any, name: str, change: Callable[..., Any]) -> None:
+    """As `wrap`, in half the time, for a method with one argument that mitmproxy alone calls, and not by its name."""
+    stock = stock_of(getattr(owner, name))
+
+    def changed(this: Any, argument: Any) -> Any:
+        return change(stock, this, argument)
+
+    setattr(changed, _STOCK, stock)
+    setattr(owner, name, changed)
+
+
 def replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
     """Put `function` in the place of `owner.name`, where calling the stock one is never needed: spares a call."""
     setattr(function, _STOCK, stock_of(getattr(owner, name)))

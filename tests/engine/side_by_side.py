@@ -13,14 +13,16 @@ from mitmproxy.http import Headers
 from mitmproxy.master import Master
 from mitmproxy.proxy.layers.http import HttpLayer
 
-from addons.engine import dispatch, layers, lookups, serving
+from addons.engine import dispatch, layers, lookups, serving, trifles
 
-ROOMS = (dispatch, serving, layers, lookups)
+ROOMS = (dispatch, serving, layers, lookups, trifles)
 CHANGED: tuple[tuple[Any, str], ...] = (
     *((owner, name) for owner, name, _ in dispatch._REPLACED),
     *((AddonManager, name) for name in dispatch._WRAPPED),
     *((owner, name) for owner, name, _ in serving._CHANGES),
     (HttpLayer, "event_to_child"),
+    *((owner, "_handle_event") for owner in layers._HANDLERS),
+    *((owner, name) for owner, name, _ in trifles._CHANGES),
     *((Headers, name) for name in lookups._CHANGES),
 )
 _ABSENT = object()

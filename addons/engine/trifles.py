@@ -1,0 +1,158 @@
+"""Trifles: what mitmproxy works out again for every request, the same answer in a fraction of the time.
+
+- An option's value is copied deeply each time it is asked for. What can't be changed need not be.
+- Each layer's context begins with a server that is thrown away at once, its random id included.
+- Ids: a UUID becomes text by way of a number and back.
+- An address becomes text by way of `ipaddress`, twice for each line that mitmdump prints.
+- mitmdump asks the system for the terminal's width before each line. Here once a second, so a line may be cut to the
+  width of a second ago.
+- How long a body is, and whether its connection ends with it, is looked up in the headers some ten times.
+"""
+
+import os
+import shutil
+import time
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import mitmproxy.flow
+from mitmproxy import connection, http
+from mitmproxy.addons import dumper
+from mitmproxy.net.http import http1
+from mitmproxy.optmanager import OptManager, unset
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import http as layers
+from mitmproxy.utils import human
+
+from addons.engine.wrapping import replace, restore, stock_of
+
+_NEVER_CHANGES = (str, bool, int, float, type(None))
+_VARIANTS = "89ab"  # RFC 9562, 4.1
+_NO_BODY = (204, 304)
+
+
+def install() -> None:
+    """Make the changes of this room."""
+    for owner, name, function in _CHANGES:
+        replace(owner, name, function)
+
+
+def uninstall() -> None:
+    """Take them back."""
+    for owner, name, _ in _CHANGES:
+        restore(owner, name)
+
+
+def _option(options: Any, name: str) -> Any:
+    option = options._options.get(name)
+    if option is None:
+        raise AttributeError(f"No such option: {name}")
+    value = option._default if option.value is unset else option.value
+    return value if type(value) in _NEVER_CHANGES else option.current()
+
+
+def _fork(context: Context) -> Context:
+    fork = Context.__new__(Context)
+    fork.client, fork.options, fork.server = context.client, context.options, context.server
+    fork.layers = context.layers.copy()
+    return fork
+
+
+def new_id() -> str:
+    """A random UUID, version 4, as text."""
+    digits = os.urandom(16).hex()
+    variant = _VARIANTS[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+class _Terminal:
+    """`shutil`, as far as mitmdump's lines need it."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._size = os.terminal_size((80, 24))
+
+    def get_terminal_size(self) -> os.terminal_size:
+        """As `shutil.get_terminal_size`, of at most a second ago."""
+        now = time.monotonic()
+        if now >= self._until:
+            self._size, self._until = shutil.get_terminal_size(), now + 1.0
+        return self._size
+
+
+def _body_size(request: http.Request, response: http.Response | None = None) -> int | None:
+    """As stock for the usual: one length in digits, or none. All else is stock's."""
+    if response is None:
+        fields = request.data.headers.fields
+    else:
+        status = response.data.status_code
+        if status < 200 or status in _NO_BODY or request.data.method.upper() in (b"HEAD", b"CONNECT"):
+            return _stock_body_size(request, response)
+        fields = response.data.headers.fields
+    length = None
+    for name, value in fields:
+        low = name.lower()
+        if low == b"content-length":
+            if length is not None:
+                return _stock_body_size(request, response)
+            length = value
+        elif low == b"transfer-encoding":
+            return _stock_body_size(request, response)
+    if not length:
+        return 0 if response is None else -1
+    if length.isdigit() and not (length.startswith(b"0") and len(length) > 1) and len(length) < 19:
+        return int(length)
+    return _stock_body_size(request, response)
+
+
+def _stock_body_size(request: http.Request, response: http.Response | None) -> int | None:
+    size: int | None = stock_of(http1.expected_http_body_size)(request, response)
+    return size
+
+
+def _connection_close(http_version: Any, headers: http.Headers) -> Any:
+    for name, _ in headers.fields:
+        if name.lower() == b"connection":
+            return stock_of(http1.connection_close)(http_version, headers)
+    return http_version not in ("HTTP/1.1", b"HTTP/1.1", "HTTP/2.0", b"HTTP/2.0")
+
+
+def _begin_headers(headers: Any, fields: Any = (), **more: Any) -> None:
+    if more:
+        stock_of(http.Headers.__init__)(headers, fields, **more)
+        return
+    headers.fields = fields = tuple([tuple(each) for each in fields])
+    for key, value in fields:
+        if not isinstance(key, bytes) or not isinstance(value, bytes):
+            raise TypeError("Header fields must be bytes.")
+
+
+def _header_block(headers: http.Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in headers.fields])
+
+
+def _address(address: Any) -> str:
+    try:
+        text: str = _known_address(address)
+    except TypeError:  # a list, as flow files have it
+        text = stock_of(human.format_address)(address)
+    return text
+
+
+_known_address = lru_cache(1024)(stock_of(human.format_address))
+_terminal = _Terminal()
+_ids = SimpleNamespace(uuid4=new_id)
+_CHANGES: tuple[tuple[Any, str, Any], ...] = (
+    (OptManager, "__getattr__", _option),
+    (Context, "fork", _fork),
+    (mitmproxy.flow, "uuid", _ids),
+    (connection, "uuid", _ids),
+    (human, "format_address", _address),
+    (dumper, "shutil", _terminal),
+    (http1, "expected_http_body_size", _body_size),
+    (layers, "expected_http_body_size", _body_size),
+    (http1, "connection_close", _connection_close),
+    (http.Headers, "__init__", _begin_headers),
+    (http.Headers, "__bytes__", _header_block),
+)
