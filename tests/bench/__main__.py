@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import flame, load, others, sessions, soak, sse, throughput
+from tests.bench import flame, idle, load, others, sessions, soak, sse, throughput, workers
 from tests.bench.load import Load
+from tests.bench.processes import more_files
 from tests.bench.report import PLACE, Report
 from tests.bench.rounds import ratio
 from tests.bench.tables import times
@@ -34,7 +35,7 @@ from tests.bench.targets import (
     stock,
 )
 
-SECTIONS = ("requests", "connections", "chat", "balance", "memory", "sse", "sessions")
+SECTIONS = ("requests", "connections", "workers", "chat", "balance", "memory", "sse", "sessions")
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,27 @@ def main() -> int:
             return flame.profile(given.profile, given.seconds or 15, given.clients)
         if given.soak:
             return soak.main(given.soak)
+        if given.idle:
+            return idle.main(given.idle, given.seconds or idle.SECONDS)
         return _bench(given)
     except KeyboardInterrupt:
         return 130
 
 
 def _bench(given: argparse.Namespace) -> int:
+    more_files()  # for the targets, too: 1000 streams take 2000
     report, missing, began = Report(), dict[str, str](), time.monotonic()
     size, wanted = Size.of(given), set(given.only or SECTIONS)
     starters = _starters(given, missing)
     headline = ""
-    if wanted - {"sse", "sessions"}:
+    if wanted - {"workers", "sse", "sessions"}:
         with running(starters, streams=False, missing=missing) as there:
             headline = _requests(report, there, size, wanted)
+    if "workers" in wanted:
+        # By themselves: the cores are scarce here.
+        with running(workers.starters(), streams=False, missing=missing) as there:
+            note = workers.NOTE.format(cores=workers.cores())
+            report.add("Two workers beside one", workers.section(there, size.seconds, size.rounds), note)
     if "sse" in wanted:
         for number in size.streams:
             # Started anew: memory that an earlier load has taken would hide what the streams take.
@@ -195,6 +204,14 @@ def _arguments() -> argparse.Namespace:
         const=200_000,
         metavar="N",
         help="N mixed requests instead (%(const)s): no leaks?",
+    )
+    parser.add_argument(
+        "--idle",
+        nargs="?",
+        type=int,
+        const=1000,
+        metavar="N",
+        help="N streams instead (%(const)s) that are silent for --seconds (600): is one lost?",
     )
     return parser.parse_args()
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,17 @@ def chat(name: str) -> Ask:
     return Ask("POST", "/chat", tuple(json.dumps(each) for each in said))
 
 
+def stream(**more: object) -> Ask:
+    """A completion that comes as a stream; `more` are fields of the request."""
+    said = {"model": "gpt-4o-mini", "stream": True, "messages": [{"role": "user", "content": "Hello, who are you?"}]}
+    return Ask("POST", "/v1/chat/completions", (json.dumps(said | more),))
+
+
+def told(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that every request has, and `headers`."""
+    return {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}", **headers}
+
+
 @dataclass(frozen=True)
 class Load:
     """What came of it. Times in seconds."""
@@ -50,6 +62,8 @@ class Load:
     p99: float
     cpu: float = 0.0
     """CPU the target took for all of it."""
+    generator: float = 0.0
+    """CPU the generator took."""
 
     @property
     def rate(self) -> float:
@@ -80,7 +94,7 @@ def only(name: str) -> Iterator[None]:
 
 def run(port: int, ask: Ask, clients: int, seconds: float, headers: Mapping[str, str]) -> Load:
     """Put `clients` connections on a port of this machine for so long. Raises subprocess.SubprocessError."""
-    sent = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}", **headers}
+    sent, before = told(headers), _ended()
     if ask.close:
         sent["Connection"] = "close"
     tool = wrk()
@@ -89,7 +103,21 @@ def run(port: int, ask: Ask, clients: int, seconds: float, headers: Mapping[str,
         found = json.loads(said)
     except ValueError:
         raise subprocess.SubprocessError(f"the load generator said {said[-300:]!r}") from None
-    return Load(int(found["requests"]), found["seconds"], int(found["errors"]), found["p50"], found["p99"])
+    generator = found.get("cpu", _ended() - before)
+    return Load(
+        int(found["requests"]),
+        found["seconds"],
+        int(found["errors"]),
+        found["p50"],
+        found["p99"],
+        generator=generator,
+    )
+
+
+def _ended() -> float:
+    """Seconds of CPU of all programs that this process has started and seen end."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
 
 
 def _own(port: int, ask: Ask, clients: int, seconds: float, headers: Mapping[str, str]) -> str:

@@ -3,9 +3,11 @@
 import contextlib
 import math
 import os
+import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from pathlib import Path
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PROC = Path("/proc")
+_FILES = 65_536
+"""Open files that are enough for anything here."""
 
 
 class Failed(Exception):
@@ -57,6 +61,20 @@ def _stat(path: Path) -> list[str] | None:
 def descriptors(pid: int) -> int:
     """Open files and sockets of one process."""
     return len(list((_PROC / str(pid) / "fd").iterdir()))
+
+
+def files(pid: int) -> int:
+    """How many files process `pid` may open (Linux)."""
+    soft, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)  # type: ignore[attr-defined, unused-ignore]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else int(soft)
+
+
+def more_files() -> None:
+    """Let this process, and what it starts from now on, open as many files as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def threads(pid: int) -> int:

@@ -117,20 +117,21 @@ def run(number: int, *, loud: bool = False) -> Soaked:
 def _settled(relay: Target, place: Path) -> Counts:
     """Counts once nothing is under way any more, or after a while."""
     end = time.monotonic() + 15
-    counts = _counts(relay, place)
+    counts = taken(relay, place)
     while time.monotonic() < end and counts["connections"]:
         time.sleep(0.5)
-        counts = _counts(relay, place)
+        counts = taken(relay, place)
     return counts
 
 
-def _counts(relay: Target, place: Path) -> Counts:
+def taken(relay: Target, place: Path) -> Counts:
+    """What a target that runs counts.py counts now, by way of the file `place`, and /proc's counts. Raises Failed."""
     place.unlink(missing_ok=True)
     os.kill(relay.child.pid, signal.SIGUSR1)
     end = time.monotonic() + 10
     while not place.exists():
         if time.monotonic() > end or relay.child.process.poll() is not None:
-            raise Failed(f"relay tells no counts: {relay.child.said()}")
+            raise Failed(f"{relay.name} tells no counts: {relay.child.said()}")
         time.sleep(0.02)
     own: Counts = json.loads(place.read_text())
     pid = relay.child.pid

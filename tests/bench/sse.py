@@ -31,7 +31,7 @@ def section(running: Sequence[Target], number: int, seconds: float, rounds: int)
                 # What the first round has left behind is used again by the others.
                 kb(seen[0].memory_each),
                 f"{middle(seen, lambda each: each.delivered):.0%}",
-                str(sum(each.streams - each.begun for each in seen)),
+                str(sum(each.lost for each in seen)),
             ]
         )
     head = [

@@ -4,7 +4,7 @@
 
 1. All connect and ask at once: the time from then to each stream's first event.
 2. When all have begun (or a while has passed) and things have settled: events and CPU of process `pid` over `seconds`.
-3. All are closed.
+3. All are closed, and the process comes to rest, so that the next turn does not pay for this one.
 
 Prints one line of JSON (`Seen`).
 """
@@ -18,12 +18,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from tests.bench.load import KEY, Ask, requests
-from tests.bench.processes import usage
+from tests.bench.load import requests, stream, told
+from tests.bench.processes import more_files, usage
 from tests.live import ROOT, environment
 
 _BEGIN = 30.0
-"""Seconds in which all streams must have begun."""
+"""Seconds in which all streams must have begun, and in which all must be quiet after their end."""
+_LOOK = 0.5
+"""Seconds between two looks at a process that comes to rest."""
+_REST = 0.05
+"""The share of a core below which a process is at rest."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Seen:
 
     streams: int
     begun: int
+    lost: int
+    """Those that did not begin, and those that broke off."""
     first_p50: float
     first_p99: float
     events: int
@@ -62,10 +68,15 @@ class Listener(asyncio.Protocol):
     def __init__(self, request: bytes, counts: list[int], firsts: list[float], began: float) -> None:
         self.request, self.counts, self.firsts, self.began = request, counts, firsts, began
         self.fresh = True
+        self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
         cast(asyncio.Transport, transport).write(self.request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        self.gone = True
 
     def data_received(self, data: bytes) -> None:
         """Count events."""
@@ -100,13 +111,16 @@ async def watch(spec: dict[str, Any]) -> Seen:
     await asyncio.sleep(spec["seconds"])
     last = usage(spec["pid"])
     events, seconds = counts[0] - events, time.perf_counter() - start
+    lost = sum(listener.fresh or listener.gone for listener in listeners)
     for transport in transports:
         if transport is not None:
             transport.abort()
+    await _rest(spec["pid"])
     times = sorted(firsts) or [0.0]
     return Seen(
         number,
         len(firsts),
+        lost,
         times[len(times) // 2],
         times[len(times) * 99 // 100],
         events,
@@ -117,23 +131,29 @@ async def watch(spec: dict[str, Any]) -> Seen:
     )
 
 
+async def _rest(pid: int) -> None:
+    """Wait until process `pid` has nothing left to do, or for a while."""
+    end, before = time.perf_counter() + _BEGIN, usage(pid).cpu
+    while time.perf_counter() < end:
+        await asyncio.sleep(_LOOK)
+        now = usage(pid).cpu
+        if not now - before > _REST * _LOOK:
+            return
+        before = now
+
+
 def run(port: int, pid: int, streams: int, seconds: float, rate: float, headers: Mapping[str, str]) -> Seen:
     """Watch from another process. Raises subprocess.SubprocessError."""
-    sent = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}", **headers}
-    asked = {
-        "model": "gpt-4o-mini",
-        "stream": True,
-        "max_tokens": round(rate * (seconds + _BEGIN * 2)),
-        "messages": [{"role": "user", "content": "Hello, who are you?"}],
-    }
-    (request,) = requests(port, Ask("POST", "/v1/chat/completions", (json.dumps(asked),)), sent)
+    asked = stream(max_tokens=round(rate * (seconds + _BEGIN * 2)))
+    (request,) = requests(port, asked, told(headers))
     spec = {"port": port, "pid": pid, "streams": streams, "seconds": seconds, "rate": rate, "request": request}
     command = [sys.executable, "-m", "tests.bench.streams", json.dumps(spec)]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True, timeout=seconds + 2 * _BEGIN
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True, timeout=seconds + 4 * _BEGIN
     )
     return Seen(**json.loads(done.stdout))
 
 
 if __name__ == "__main__":
+    more_files()
     print(json.dumps(asdict(asyncio.run(watch(json.loads(sys.argv[1]))))))

@@ -9,7 +9,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -24,7 +24,8 @@ RELAY, STOCK, PLAIN, NGINX, DIRECT = "relay", "relay, stock engine", "mitmdump",
 
 # Both print their flow lines, to /dev/null, and log warnings only, as ./run.sh has it.
 _PLAIN = ["--set", "termlog_verbosity=warn"]
-_STREAMS = ["-s", str(Path(__file__).with_name("peers") / "mitmdump_streams.py")]
+STREAMS = ["-s", str(Path(__file__).with_name("peers") / "mitmdump_streams.py")]
+"""The addon that plain mitmdump needs to let streams through."""
 
 
 _FIRST = 20.0
@@ -50,7 +51,7 @@ class Target:
         load = run(self.port, ask, clients, seconds, self.headers)
         after = self.child.usage()
         self.loaded = max(self.loaded, after.rss)
-        return Load(load.requests, load.seconds, load.errors, load.p50, load.p99, after.cpu - before.cpu)
+        return replace(load, cpu=after.cpu - before.cpu)
 
 
 def nginx() -> str | None:
@@ -109,21 +110,22 @@ def _relay_yaml(folder: Path, port: int, upstream_port: int, settings: Mapping[s
 
 
 @contextlib.contextmanager
-def plain(folder: Path, upstream_port: int, arguments: Sequence[str] = ()) -> Iterator[Target]:
+def plain(
+    folder: Path, upstream_port: int, arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Iterator[Target]:
     """mitmdump as it comes, in reverse mode."""
     port = free_port()
     mode = f"reverse:http://127.0.0.1:{upstream_port}"
     where = ["--mode", mode, "--listen-host", "127.0.0.1", "-p", str(port), "--set", f"confdir={folder}"]
-    with started(
-        PLAIN, [sys.executable, "-P", _mitmdump(), *where, *_PLAIN, *arguments], port, folder, environment()
-    ) as child:
+    command = [sys.executable, "-P", _mitmdump(), *where, *_PLAIN, *arguments]
+    with started(PLAIN, command, port, folder, environment(**(environ or {}))) as child:
         yield Target(PLAIN, child, port)
 
 
 @contextlib.contextmanager
 def plain_streams(folder: Path, upstream_port: int) -> Iterator[Target]:
     """The same with the one addon that lets streams through."""
-    with plain(folder, upstream_port, _STREAMS) as target:
+    with plain(folder, upstream_port, STREAMS) as target:
         yield target
 
 

@@ -2,7 +2,8 @@
 
     python -m tests.bench.upstream --port 9000 --rate 20
 
-1. A body that asks for a stream gets an event at once, then `--rate` a second, as many as its max_tokens says.
+1. A body that asks for a stream gets an event at once, then `--rate` a second, as many as its max_tokens says. Where
+   its "user" is "idle", nothing more comes until SIGUSR1; then the last event does.
 2. A path with "billing" in it gets what /pro/balance asks for.
 3. A path with "broken" in it gets half an answer, one with "silent" none: for the soak.
 4. Everything else gets a small chat completion.
@@ -17,6 +18,8 @@ import re
 import signal
 from pathlib import Path
 from typing import cast
+
+from tests.bench.processes import more_files
 
 COMPLETION = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"gpt-4o-mini","choices":[{"index":0,'
@@ -42,6 +45,7 @@ _BUCKETS = 20
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream" ?: ?true')
+_IDLE = re.compile(rb'"user" ?: ?"idle"')
 _EVENTS = re.compile(rb'"max_(?:completion_)?tokens" ?: ?(\d+)')
 
 
@@ -65,6 +69,7 @@ class Clock:
     def __init__(self, rate: float) -> None:
         self.step = 1 / rate / _BUCKETS
         self.buckets: list[set[Fast]] = [set() for _ in range(_BUCKETS)]
+        self.idle: set[Fast] = set()
         self.now = 0
         self.next = 0
         self.due = 0.0
@@ -74,6 +79,11 @@ class Clock:
         self.next = (self.next + 1) % _BUCKETS
         self.buckets[self.next].add(stream)
         stream.bucket = self.next
+
+    def release(self) -> None:
+        """Let the idle streams come to their end."""
+        for stream in tuple(self.idle):
+            stream.finish()
 
     def start(self) -> None:
         """Begin to tick, in the running loop."""
@@ -97,6 +107,7 @@ class Fast(asyncio.Protocol):
         self.buffer = bytearray()
         self.bucket = -1
         self.left = 0
+        self.full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A proxy has connected."""
@@ -105,6 +116,14 @@ class Fast(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._quiet()
+
+    def pause_writing(self) -> None:
+        """The proxy doesn't keep up: events wait until it does."""
+        self.full = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self.full = False
 
     def data_received(self, data: bytes) -> None:
         """Answer every request that is complete."""
@@ -137,20 +156,30 @@ class Fast(asyncio.Protocol):
             asked = _EVENTS.search(body)
             self.left = int(asked[1]) if asked else 100
             self.transport.write(_STREAM_HEAD + _EVENT_CHUNK)
-            self.clock.add(self)
+            if _IDLE.search(body):
+                self.clock.idle.add(self)
+            else:
+                self.clock.add(self)
         else:
             self.transport.write(_COMPLETION)
 
     def event(self) -> None:
         """The next event is due."""
+        if self.full:
+            return
         self.left -= 1
         if self.left > 0:
             self.transport.write(_EVENT_CHUNK)
         else:
-            self._quiet()
-            self.transport.write(_LAST_CHUNK)
+            self.finish()
+
+    def finish(self) -> None:
+        """Send the last event."""
+        self._quiet()
+        self.transport.write(_LAST_CHUNK)
 
     def _quiet(self) -> None:
+        self.clock.idle.discard(self)
         if self.bucket >= 0:
             self.clock.buckets[self.bucket].discard(self)
             self.bucket = -1
@@ -197,6 +226,7 @@ async def _serve(port: int, rate: float) -> None:
     done, loop, clock = asyncio.Event(), asyncio.get_running_loop(), Clock(rate)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, done.set)
+    loop.add_signal_handler(signal.SIGUSR1, clock.release)
     server = await loop.create_server(lambda: Fast(clock), "127.0.0.1", port, backlog=4096)
     clock.start()
     await done.wait()
@@ -209,6 +239,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--rate", type=float, default=20, help="events a second and stream")
     given = parser.parse_args()
+    more_files()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(given.port, given.rate))
 
