@@ -145,6 +145,8 @@ def fail_closed(hook: str, flow: http.HTTPFlow) -> None:
     elif hook in ("request", "responseheaders"):
         if exchange is not None:
             exchange.fault = error
+            # The rest of the upstream's answer may still be on its way, where this client's next request would go.
+            exchange.client_closes = exchange.client_closes or not flow.request.is_http2
         if flow.killable:
             flow.kill()
 

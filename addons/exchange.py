@@ -6,7 +6,7 @@ a flow read from a file, copied or replayed has none, which is how hooks tell th
 """
 
 import enum
-import secrets
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ class Exchange:
     """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
     tail: bytes = b""
     """What a streamed answer still says when its `response` hook is over."""
-    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
     started: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""
     tap: Callable[[bytes], object] | None = None

@@ -9,8 +9,10 @@ it goes through, whichever logger and handler it is meant for.
    request yet and nobody can tell what in it is a key.
 """
 
+import contextlib
 import logging
 import re
+import sys
 import traceback
 from collections import OrderedDict
 from typing import Any
@@ -68,6 +70,19 @@ def _unquoted(text: str) -> str:
     return _QUOTED.sub(lambda found: found[0] if len(found[0]) <= _SHORT + 3 else "b'...'", text)
 
 
+class _Flush(logging.Handler):
+    """Lets what has gone wrong be seen at once: Python holds lines back where stdout is a file or a pipe."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Flush; mitmproxy's own handler, which stands before this one, has printed the record."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+
+
 def install() -> None:
-    """Make every record of this process a safe one."""
+    """Make every record of this process a safe one, and none of a failure wait."""
     logging.setLogRecordFactory(SafeRecord)
+    root = logging.getLogger()
+    for each in [each for each in root.handlers if type(each).__name__ == _Flush.__name__]:
+        root.removeHandler(each)  # of an earlier load
+    root.addHandler(_Flush(logging.WARNING))

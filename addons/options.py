@@ -55,6 +55,8 @@ def options_for(settings: Settings) -> dict[str, object]:
         # Silence on a connection; a model may think for a long time before it says the next word.
         "tcp_timeout": max(1, round(settings.limits.idle)),
         "validate_inbound_headers": True,
+        # relay names the upstream in Host by itself, and what it answers by itself keeps the client's.
+        "keep_host_header": True,
         # The page that helps to install mitmproxy's certificate: nobody needs it here, whatever Host they name.
         "onboarding": False,
         "http3": False,

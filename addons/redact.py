@@ -250,6 +250,13 @@ def _names_secret(name: str) -> bool:
     return _SECRET_HEADER.search(name) is not None and name not in _NOT_SECRET
 
 
+@lru_cache(maxsize=1024)
+def _secret_name(raw: bytes) -> str:
+    """The name in lower case of a request header that may hold a key, or nothing."""
+    name = raw.decode("latin-1").lower()
+    return name if _names_secret(name) or name == "sec-websocket-protocol" else ""
+
+
 def _parts(query: str) -> Iterator[tuple[str, str, str, bool]]:
     """The parts of a query: as written, name, value, and whether it is a secret's."""
     for part in query.split("&"):
@@ -262,7 +269,8 @@ def _keys(request: http.Request) -> set[str]:
     """The keys of a request, wherever they are sent, as written and as meant."""
     keys = _header_keys(request) | _body_keys(request)
     found = {spelt for key in keys if len(key) >= 4 for spelt in (key, unescaped(key))}
-    for _, _, value, secret in _parts(request.path.partition("?")[2]):
+    query = request.path.partition("?")[2]
+    for _, _, value, secret in _parts(query) if query else ():
         if secret:
             found |= {key for key in _spellings(value) if len(key) >= 4}
     return found
@@ -271,14 +279,16 @@ def _keys(request: http.Request) -> set[str]:
 def _header_keys(request: http.Request) -> set[str]:
     keys: set[str] = set()
     for raw_name, raw_value in request.headers.fields:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+        if not (name := _secret_name(raw_name)):
+            continue
+        value = raw_value.decode("latin-1").strip()
         if name == "sec-websocket-protocol":
             offered = (protocol.strip().partition(_SUBPROTOCOL) for protocol in value.split(","))
             keys |= {key for _, mark, key in offered if mark}
         elif "cookie" in name:
             pairs = (pair.partition("=") for pair in value.split(";"))
             keys |= {word.strip() for name, _, word in pairs if len(word.strip()) >= _SEARCHED}
-        elif _names_secret(name):
+        else:
             scheme, _, credentials = value.partition(" ")
             key = (credentials if scheme.lower() in _SCHEMES else value).strip()
             if len(key) >= _SEARCHED or name in ("authorization", "api-key", "x-api-key"):

@@ -5,8 +5,8 @@ Kept are `Transfer-Encoding`, by which mitmproxy frames, and a websocket's hands
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -33,8 +33,7 @@ _DOWN_TO_BROWSERS = _DOWN | _CORS
 _FRAMING = {b"transfer-encoding", b"content-length", b"host"}
 
 
-@dataclass(frozen=True, slots=True)
-class Upward:
+class Upward(NamedTuple):
     """A request's fields as upstream gets them, and what their removal left to remember."""
 
     fields: Fields

@@ -6,7 +6,7 @@ at the start is mended. The rest of the path, and the query, stay as they were s
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _LEADING_SLASHES = re.compile(r"^/{2,}")
 _DOUBLED_VERSION = re.compile(r"^(?:/v1/?)+(?=/v1/)")
@@ -18,8 +18,7 @@ PAGE = "/"
 """Where a person finds out what this is. Under a route it is the upstream's, like any other path there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A request's path, taken apart."""
 
     route: str | None
@@ -37,14 +36,19 @@ def resolve(raw: str, routes: Mapping[str, object] | tuple[str, ...]) -> Target:
     Target(route='/deepseek', path='/v1/models', query='?a=%2F')
     """
     path, mark, query = raw.partition("?")
-    path = _LEADING_SLASHES.sub("/", path)
+    path = _single_slash(path)
     matching = [route for route in routes if path == route or path.startswith(route + "/")]
     route = max(matching, key=len) if matching else None
     if route is not None:
         path = path[len(route) :] or "/"
-    path = _LEADING_SLASHES.sub("/", path)
-    path = _DOUBLED_VERSION.sub("", path)
+    path = _single_slash(path)
+    if path.startswith("/v1/"):
+        path = _DOUBLED_VERSION.sub("", path)
     return Target(route, path, mark + query)
+
+
+def _single_slash(path: str) -> str:
+    return _LEADING_SLASHES.sub("/", path) if path.startswith("//") else path
 
 
 def is_official(path: str) -> bool:

@@ -201,8 +201,11 @@ def _log(handler: Any, message: str, level: int = logging.INFO, exc_info: Any = 
 
 def _is_heard(logger: logging.Logger | None, level: int) -> bool:
     while logger is not None:
-        if logger.filters or any(_listens(each, level) for each in logger.handlers):
+        if logger.filters:
             return True
+        for each in logger.handlers:
+            if _listens(each, level):
+                return True
         logger = logger.parent if logger.propagate else None
     return False
 
