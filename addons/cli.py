@@ -31,6 +31,9 @@ from addons.workers.processes import Orders
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = ROOT / "addons" / "relay.py"
 
+_FILES = 65_536
+"""Open files that are enough for anyone: the limit is raised so far, and no further."""
+
 _QUIET: dict[str, object] = {"termlog_verbosity": "warn"}
 # mitmweb's log stays at info: there it prints its address with the token.
 _WEB: dict[str, object] = {
@@ -278,8 +281,23 @@ def _plan(program: str, arguments: list[str], extra: Mapping[str, object]) -> _P
 def _become(plan: _Plan, more: Sequence[tuple[str, str]] = ()) -> NoReturn:
     """Replace this process by mitmdump or mitmweb with relay in it."""
     ports.check(plan.words, plan.program)
+    allow_many_files()
     _introduce(plan, plan.words, more)
     _execute(plan.command)
+
+
+def allow_many_files() -> None:
+    """Raise the soft limit of open files as far as this system lets us: each exchange under way takes two of them, and
+    shells give 256 to 1024."""
+    if sys.platform == "win32":
+        return
+    import resource  # which Windows has not
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a limit of its own below the hard one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _lead(plan: _Plan, count: int) -> int:
@@ -292,6 +310,7 @@ def _lead(plan: _Plan, count: int) -> int:
         return Orders(again.settings, again.command)
 
     first = orders()
+    allow_many_files()
     kept = first.settings.store
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(sock) for sock in ports.listen(plan.words)]

@@ -405,3 +405,22 @@ def _processes_naming(text: str) -> list[str]:
         if time.monotonic() > end:
             return found
     return []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_the_limit_of_open_files_is_raised() -> None:
+    lower = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, r.getrlimit(r.RLIMIT_NOFILE)[1]))"
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{lower}; from addons import cli; cli.allow_many_files(); print(*r.getrlimit(r.RLIMIT_NOFILE))",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    soft, hard = map(int, said.stdout.split())
+    assert soft > 256
+    assert soft == cli._FILES or soft == hard

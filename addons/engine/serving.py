@@ -141,9 +141,11 @@ def _carry_out(handler: Any, turn: deque[events.Event], said: Said, command: com
 def _start_hook(handler: Any, turn: deque[events.Event], hook: commands.StartHook) -> None:
     if type(handler).handle_hook is not _handle_hook:
         rest = handler.hook_task(hook)  # of a handler with hooks of its own, as replays have
+        context = None
     else:
+        context = copy_context()
         try:
-            rest = copy_context().run(_run_hook, handler, hook)
+            rest = context.run(_run_hook, handler, hook)
         except BaseException as error:
             rest = _raise(error)  # where a task of its own would have kept it
         else:
@@ -152,7 +154,7 @@ def _start_hook(handler: Any, turn: deque[events.Event], hook: commands.StartHoo
                     turn.append(events.HookCompleted(hook))
                 return
             rest = _finish_hook(handler, hook, rest)
-    task = asyncio.create_task(rest)
+    task = asyncio.create_task(rest, context=context)  # what hooks have set so far is seen by those that come behind
     if not task.done():
         asyncio_utils.set_task_debug_info(task, name=f"handle_hook({hook.name})", client=handler.client.peername)
         asyncio_utils._KEEP_ALIVE.add(task)

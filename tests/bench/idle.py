@@ -208,7 +208,7 @@ def _fits(target: Target, number: int) -> None:
     if limit < needed:
         raise Failed(
             f"{target.name} may open {limit} files, and {number} streams take {needed}: "
-            f"`ulimit -n {needed}` before this, or fewer streams"
+            f"`ulimit -Hn {needed}` before this, or fewer streams"
         )
 
 
