@@ -30,17 +30,26 @@ connections.py
   12. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
 
 dispatch.py, for speed
-  13. Each event goes straight to the hooks that want it. As it stands mitmproxy walks all its addons for each, twice.
+  13. Each event goes straight to the hooks that want it. As it stands mitmproxy walks all its addons for each, twice,
+      those that are switched off among them.
 
 serving.py, for speed
-  14. A hook that does not wait is taken up in the same turn of the loop, and log records that nobody wants are not
-  made.  15. What one turn says to a peer is written at once.
+  14. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+      nobody wants are not made.
+  15. What one turn says to a peer is written at once.
+
+layers.py, for speed
+  16. An event goes straight to the HTTP layer that it is for, and what that says straight on. As it stands both pass
+      through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 lookups.py, for speed
-  16. A header is found by its name without a call for every other name.
+  17. A header is found by its name without a call for every other name.
+
+trifles.py, for speed
+  18. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 listening.py
-  17. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
+  19. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
       can't have the same address.
 """
 
