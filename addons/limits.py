@@ -9,10 +9,12 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 from mitmproxy import connection, http, tls
 from mitmproxy.proxy import server_hooks
 
+from addons.alarm import Alarm
 from addons.answers import refuse
 from addons.config import Settings
 from addons.core.failures import CONNECT_TIMEOUT
@@ -39,7 +41,7 @@ class Limits:
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
         self.draining = False
-        self._clients: dict[str, tuple[connection.Client, asyncio.TimerHandle]] = {}
+        self._clients: dict[str, Alarm] = {}
         self._heads: set[str] = set()
         self._open: defaultdict[str, set[Exchange]] = defaultdict(set)
         self._connects: dict[str, tuple[connection.Server, str, asyncio.TimerHandle]] = {}
@@ -53,9 +55,10 @@ class Limits:
         self.draining = True
         for exchange in [each for exchanges in self._open.values() for each in exchanges]:
             _say_goodbye(exchange)
-        for client, timer in list(self._clients.values()):
-            if client.id not in self._heads and timer.when() > asyncio.get_running_loop().time() + FAREWELL:
-                self._start(client, FAREWELL, "relay: draining")
+        soon = asyncio.get_running_loop().time() + FAREWELL
+        for client_id, alarm in self._clients.items():
+            if client_id not in self._heads and alarm.due is not None and alarm.due > soon:
+                alarm.set(FAREWELL, "relay: draining")
 
     # The client's side
 
@@ -116,18 +119,20 @@ class Limits:
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget the client."""
-        self._stop(client)
+        if (alarm := self._clients.pop(client.id, None)) is not None:
+            alarm.cancel()
         self._heads.discard(client.id)
         self._open.pop(client.id, None)
 
     def _start(self, client: connection.Client, seconds: float, why: str) -> None:
-        self._stop(client)
-        loop = asyncio.get_running_loop()
-        self._clients[client.id] = client, loop.call_later(seconds, close_client, client, why)
+        alarm = self._clients.get(client.id)
+        if alarm is None:
+            alarm = self._clients[client.id] = Alarm(partial(close_client, client))
+        alarm.set(seconds, why)
 
     def _stop(self, client: connection.Client) -> None:
-        if (entry := self._clients.pop(client.id, None)) is not None:
-            entry[1].cancel()
+        if (alarm := self._clients.get(client.id)) is not None:
+            alarm.put_off()
 
     # The upstream's side
 
@@ -188,10 +193,9 @@ class Limits:
 
     def done(self) -> None:
         """No timer outlives the addon."""
-        for timer in [
-            *(entry[1] for entry in self._clients.values()),
-            *(entry[2] for entry in self._connects.values()),
-        ]:
+        for alarm in self._clients.values():
+            alarm.cancel()
+        for _, _, timer in self._connects.values():
             timer.cancel()
 
 

@@ -126,8 +126,7 @@ def feed(http: HttpLayer, child: Any, event: events.Event, do: Do) -> None:
 
 def _let_go(stream: HttpStream) -> None:
     """Untie what is over: its parts hold one another, and would wait for the garbage collector."""
-    for state in ("client_state", "server_state"):
-        vars(stream).pop(state, None)
+    vars(stream).update(client_state=HttpStream.state_done, server_state=HttpStream.state_done)  # not bound to it
     if stream in stream.context.layers:
         stream.context.layers.remove(stream)
 

@@ -13,6 +13,8 @@ from mitmproxy.utils import strutils
 
 from addons.engine.wrapping import replace, restore
 
+Index = dict[bytes, tuple[bytes, ...]]
+_INDEX = "relay_values"
 _SHORT = 64
 
 
@@ -39,14 +41,32 @@ def _low(name: Any) -> Any:
     return strutils.always_bytes(name, "utf-8", "surrogateescape").lower()  # and stock's errors, for what is no name
 
 
+def values_by_name(headers: Any) -> Index:
+    """The values of each header by its name in lower case: worked out once for the same fields, which don't change."""
+    fields = headers.fields
+    known: tuple[Any, Index] | None = vars(headers).get(_INDEX)
+    if known is not None and known[0] is fields:
+        return known[1]
+    index: Index = {}
+    for name, value in fields:
+        low = name.lower()
+        index[low] = (*index[low], value) if low in index else (value,)
+    if type(fields) is tuple:
+        vars(headers)[_INDEX] = (fields, index)
+    return index
+
+
 def _get_all(headers: Any, name: Any) -> list[str]:
-    low = _low(name)
-    return [value.decode("utf-8", "surrogateescape") for key, value in headers.fields if key.lower() == low]
+    return [value.decode("utf-8", "surrogateescape") for value in values_by_name(headers).get(_low(name), ())]
 
 
 def _get(headers: Any, key: Any, default: Any = None) -> Any:
-    values = _get_all(headers, key)
-    return ", ".join(values) if values else default
+    values = values_by_name(headers).get(_low(key))
+    if values is None:
+        return default
+    if len(values) == 1:
+        return values[0].decode("utf-8", "surrogateescape")
+    return ", ".join([value.decode("utf-8", "surrogateescape") for value in values])
 
 
 def _getitem(headers: Any, key: Any) -> str:
@@ -57,11 +77,7 @@ def _getitem(headers: Any, key: Any) -> str:
 
 
 def _contains(headers: Any, key: Any) -> bool:
-    low = _low(key)
-    for each, _ in headers.fields:  # noqa: SIM110 - twice as fast as any()
-        if each.lower() == low:
-            return True
-    return False
+    return _low(key) in values_by_name(headers)
 
 
 _CHANGES: dict[str, Callable[..., Any]] = {

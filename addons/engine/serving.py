@@ -60,9 +60,9 @@ async def _server_event(handler: Any, event: events.Event) -> None:
         said: Said = {}
         do = partial(_carry_out, handler, turn, said)
         setattr(handler, _TURN, turn)
+        handler.timeout_watchdog.register_activity()
         try:
             while turn:
-                handler.timeout_watchdog.register_activity()
                 try:
                     layers.enter(handler, turn.popleft(), do)
                 except Exception:

@@ -25,6 +25,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as layers
 from mitmproxy.utils import human
 
+from addons.engine.lookups import values_by_name
 from addons.engine.wrapping import replace, restore, stock_of
 
 _NEVER_CHANGES = (str, bool, int, float, type(None))
@@ -84,24 +85,19 @@ class _Terminal:
 def _body_size(request: http.Request, response: http.Response | None = None) -> int | None:
     """As stock for the usual: one length in digits, or none. All else is stock's."""
     if response is None:
-        fields = request.data.headers.fields
+        index = values_by_name(request.data.headers)
     else:
         status = response.data.status_code
         if status < 200 or status in _NO_BODY or request.data.method.upper() in (b"HEAD", b"CONNECT"):
             return _stock_body_size(request, response)
-        fields = response.data.headers.fields
-    length = None
-    for name, value in fields:
-        low = name.lower()
-        if low == b"content-length":
-            if length is not None:
-                return _stock_body_size(request, response)
-            length = value
-        elif low == b"transfer-encoding":
-            return _stock_body_size(request, response)
-    if not length:
+        index = values_by_name(response.data.headers)
+    if b"transfer-encoding" in index:
+        return _stock_body_size(request, response)
+    lengths = index.get(b"content-length", ())
+    if not lengths:
         return 0 if response is None else -1
-    if length.isdigit() and not (length.startswith(b"0") and len(length) > 1) and len(length) < 19:
+    length = lengths[0]
+    if len(lengths) == 1 and length.isdigit() and len(length) < 19 and (length == b"0" or not length.startswith(b"0")):
         return int(length)
     return _stock_body_size(request, response)
 
@@ -112,9 +108,8 @@ def _stock_body_size(request: http.Request, response: http.Response | None) -> i
 
 
 def _connection_close(http_version: Any, headers: http.Headers) -> Any:
-    for name, _ in headers.fields:
-        if name.lower() == b"connection":
-            return stock_of(http1.connection_close)(http_version, headers)
+    if b"connection" in values_by_name(headers):
+        return stock_of(http1.connection_close)(http_version, headers)
     return http_version not in ("HTTP/1.1", b"HTTP/1.1", "HTTP/2.0", b"HTTP/2.0")
 
 
