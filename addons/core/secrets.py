@@ -74,6 +74,8 @@ def keys_in(text: str) -> set[str]:
 
 def unescaped(text: str) -> str:
     """The text with the escapes of JSON and of addresses undone that stand for a character of ASCII."""
+    if "\\" not in text and "%" not in text:
+        return text
     return _ESCAPE.sub(lambda found: found[3] or found[4] or chr(int(found[1] or found[2], 16)), text)
 
 
@@ -84,7 +86,7 @@ def mask(text: str, keys: Mapping[str, str]) -> str:
     """
     for key in sorted(keys, key=len, reverse=True):  # one key may begin with another
         text = text.replace(key, keys[key])
-    if keys and _ESCAPE.search(text):
+    if keys and ("\\" in text or "%" in text) and _ESCAPE.search(text):
         text = _mask_escaped(text, keys)
     if not _may_hold_key(text):
         return text

@@ -48,8 +48,11 @@ lookups.py, for speed
 trifles.py, for speed
   18. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
+lines.py, for speed
+  19. mitmdump's two lines for an exchange are put together and written at once.
+
 listening.py
-  19. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
+  20. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
       can't have the same address.
 """
 
@@ -61,7 +64,7 @@ import mitmproxy.version
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 
-from addons.engine import answers, connections, dispatch, framing, layers, listening, lookups, serving, trifles
+from addons.engine import answers, connections, dispatch, framing, layers, lines, listening, lookups, serving, trifles
 from addons.engine.wrapping import is_wrapped
 
 WRITTEN_FOR = "12.2.3"
@@ -92,7 +95,7 @@ def install(
     framing.install(header_size, on_head)
     connections.install()
     listening.install(listeners)
-    for room in (dispatch, serving, layers, lookups, trifles):
+    for room in (dispatch, serving, layers, lines, lookups, trifles):
         if fast:
             room.install()
         else:

@@ -372,6 +372,9 @@ def begin(manager: AddonManager, event: hooks.Hook, args: Sequence[Any]) -> Coro
     rest = _forget_and_walk(manager, event) if isinstance(event, _LIFE) else _begin(manager, event, args)
     if rest is not None:
         return _update_behind(rest, manager, message)
+    table = vars(manager).get(_TABLE)
+    if table is not None and table.alive and table.turns.get("update") == ():
+        return None  # the table has been looked at in this very turn
     return _update(manager, message)
 
 

@@ -113,18 +113,22 @@ def _connection_close(http_version: Any, headers: http.Headers) -> Any:
     return http_version not in ("HTTP/1.1", b"HTTP/1.1", "HTTP/2.0", b"HTTP/2.0")
 
 
-def _begin_headers(headers: Any, fields: Any = (), **more: Any) -> None:
-    if more:
-        stock_of(http.Headers.__init__)(headers, fields, **more)
+def _begin_headers(self: Any, fields: Any = (), **headers: Any) -> None:
+    if headers:
+        stock_of(http.Headers.__init__)(self, fields, **headers)
         return
-    headers.fields = fields = tuple([tuple(each) for each in fields])
+    self.fields = fields = tuple([tuple(each) for each in fields])
     for key, value in fields:
         if not isinstance(key, bytes) or not isinstance(value, bytes):
             raise TypeError("Header fields must be bytes.")
 
 
 def _header_block(headers: http.Headers) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in headers.fields])
+    try:
+        return b"".join([b"%b: %b\r\n" % field for field in headers.fields])
+    except TypeError:  # no tuples of two
+        block: bytes = stock_of(http.Headers.__bytes__)(headers)
+        return block
 
 
 def _address(address: Any) -> str:

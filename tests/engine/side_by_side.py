@@ -9,18 +9,21 @@ from typing import Any
 
 from mitmproxy import options
 from mitmproxy.addonmanager import AddonManager
+from mitmproxy.addons.dumper import Dumper
 from mitmproxy.http import Headers
 from mitmproxy.master import Master
 from mitmproxy.proxy.layers.http import HttpLayer
 
-from addons.engine import dispatch, layers, lookups, serving, trifles
+from addons.engine import dispatch, layers, lines, lookups, serving, trifles
+from addons.engine.wrapping import stock_of
 
-ROOMS = (dispatch, serving, layers, lookups, trifles)
+ROOMS = (dispatch, serving, layers, lines, lookups, trifles)
 CHANGED: tuple[tuple[Any, str], ...] = (
     *((owner, name) for owner, name, _ in dispatch._REPLACED),
     *((AddonManager, name) for name in dispatch._WRAPPED),
     *((owner, name) for owner, name, _ in serving._CHANGES),
     (HttpLayer, "event_to_child"),
+    (Dumper, "echo_flow"),
     *((owner, "_handle_event") for owner in layers._HANDLERS),
     *((owner, name) for owner, name, _ in trifles._CHANGES),
     *((Headers, name) for name in lookups._CHANGES),
@@ -40,6 +43,10 @@ def engine(fast: bool) -> Iterator[None]:
             room.install()
         else:
             room.uninstall()
+    for function in (lookups._getitem, stock_of(lookups._getitem)):
+        # CPython may call the one for the other by `headers[name]` once a class was changed a thousand times; not so
+        # where the function was changed.
+        function.__defaults__ = None
     try:
         yield
     finally:
