@@ -6,6 +6,7 @@ byte.
 """
 
 import logging
+import weakref
 
 from mitmproxy import http
 
@@ -22,7 +23,7 @@ class Upload:
     """The tap of a request body: counts, and stops it at the limit."""
 
     def __init__(self, flow: http.HTTPFlow, exchange: Exchange, copy: Copy) -> None:
-        self.flow = flow
+        self._flow = weakref.ref(flow)  # which holds this: tied together, they would wait for the garbage collector
         self.exchange = exchange
         self.copy = copy
         self.limit = exchange.settings.limits.body
@@ -32,9 +33,10 @@ class Upload:
         self.copy(chunk)
         if self.copy.seen <= self.limit:
             return chunk
-        if self.exchange.fault is None:
+        flow = self._flow()
+        if self.exchange.fault is None and flow is not None:
             self.exchange.fault = too_large(self.limit)
-            cut_upstream(self.flow, "relay: body over its limit")
+            cut_upstream(flow, "relay: body over its limit")
         return []
 
 
