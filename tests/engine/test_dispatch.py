@@ -1,6 +1,7 @@
 """Events reach addons as mitmproxy brings them: in its order, with its exceptions, whatever addons do meanwhile."""
 
 import asyncio
+import copy
 import logging
 import os
 import types
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from mitmproxy import exceptions, hooks, options
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.addons import default_addons, maplocal, mapremote, script
+from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.log import AddLogHook, LogEntry
 from mitmproxy.master import Master
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook, HttpResponseHook
@@ -533,6 +535,107 @@ def test_an_idle_addon_is_left_out_until_it_has_work(addon: Any, tmp_path: Path)
 
     record, _ = same(scenario)
     assert record[1] != record[3]
+
+
+# What gives an addon work that has none as a rule; "{tmp}" is a folder.
+WORK: dict[str, dict[str, Any]] = {
+    "AntiCache": {"anticache": True},
+    "AntiComp": {"anticomp": True},
+    "BlockList": {"block_list": ["/~u x/404"]},
+    "MapLocal": {"map_local": ["|x|{tmp}"]},
+    "MapRemote": {"map_remote": ["|x|y"]},
+    "ModifyBody": {"modify_body": ["/x/y"]},
+    "ModifyHeaders": {"modify_headers": ["/x/y"]},
+    "Onboarding": {"onboarding": True},
+    "ProxyAuth": {"proxyauth": "user:password"},
+    "Save": {"save_stream_file": "{tmp}/flows"},
+    "SaveHar": {"hardump": "{tmp}/har"},
+    "StickyAuth": {"stickyauth": ".*"},
+    "StickyCookie": {"stickycookie": ".*"},
+    "UpstreamAuth": {"upstream_auth": "user:password"},
+}
+ENTRIES = [(name, hook) for name, (hooks_of_it, _) in dispatch._WORK.items() for hook in hooks_of_it.split()]
+
+
+def _built_in(name: str) -> Any:
+    [addon] = [each for each in default_addons() if type(each).__name__ == name]
+    return addon
+
+
+def _switch(master: Master, name: str, tmp: Path, on: bool) -> None:
+    for option, value in WORK[name].items():
+        if not on:
+            value = False if value is True else [] if isinstance(value, list) else "" if option == "hardump" else None
+        elif isinstance(value, str):
+            value = value.format(tmp=tmp)
+        elif isinstance(value, list):
+            value = [each.format(tmp=tmp) for each in value]
+        master.options.update(**{option: value})
+
+
+def test_each_addon_that_may_be_idle_is_tried() -> None:
+    assert WORK.keys() == dispatch._WORK.keys()
+
+
+@pytest.mark.parametrize(("name", "hook"), ENTRIES)
+def test_an_addon_has_a_turn_when_it_has_work(name: str, hook: str, tmp_path: Path) -> None:
+    async def scenario(master: Master, record: list[Any]) -> None:
+        addon = _built_in(name)
+        master.addons.add(Proxyserver(), addon)
+        for on in (False, True, False, True, False):
+            _switch(master, name, tmp_path, on)
+            turns = dispatch._table(master.addons).find(hook)
+            record.append(addon in [call.addon for turn in turns for call in turn.calls])
+
+    assert play(scenario, fast=True)[0] == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_its_other_hooks_are_called_all_the_same(name: str, tmp_path: Path) -> None:
+    async def scenario(master: Master, record: list[Any]) -> None:
+        addon = _built_in(name)
+        master.addons.add(Proxyserver(), addon)
+        _switch(master, name, tmp_path, on=False)
+        table = dispatch._table(master.addons)
+        for hook in hooks.all_hooks:
+            if callable(getattr(addon, hook, None)) and (name, hook) not in ENTRIES:
+                record.append(hook)
+                assert addon in [call.addon for turn in table.find(hook) for call in turn.calls]
+
+    assert play(scenario, fast=True)[0] or name in ("BlockList",)
+
+
+@pytest.mark.parametrize(("name", "hook"), ENTRIES)
+def test_without_work_it_does_nothing(name: str, hook: str, tmp_path: Path) -> None:
+    """So nothing is missing where it is left out."""
+
+    async def scenario(master: Master, record: list[Any]) -> None:
+        addon = _built_in(name)
+        master.addons.add(Proxyserver(), addon)
+        for on in (False, True, False):
+            _switch(master, name, tmp_path, on)
+        own = {key: value.copy() if hasattr(value, "copy") else value for key, value in vars(addon).items()}
+        flows = [tflow.tflow(), tflow.tflow(resp=True), tflow.tflow(err=True), tflow.tflow(resp=True, err=True)]
+        for flow in [*flows, *(each.copy() for each in flows), tflow.twebsocketflow()]:
+            if hook in ("response", "responseheaders") and flow.response is None:
+                continue
+            flow.live = flow not in flows
+            flow.request.host = "mitm.it"
+            flow.request.headers.update(
+                {"authorization": "x", "if-modified-since": "x", "accept-encoding": "gzip", "x": "y"}
+            )
+            before, live = copy.deepcopy(flow.get_state()), flow.live
+            rest = getattr(addon, hook)(flow)
+            if rest is not None:
+                await rest
+            assert flow.get_state() == before
+            assert flow.live == live
+            record.append(vars(addon) == own)
+
+    record, said = play(scenario, fast=False)
+    assert record
+    assert all(record)
+    assert not [text for _, level, text, _ in said if level >= logging.INFO]
 
 
 SCRIPT = """
