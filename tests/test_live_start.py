@@ -301,8 +301,10 @@ def test_a_signal_ends_it_cleanly(upstream: Upstream, tmp_path: Path, number: si
             live.process.send_signal(number)
             assert live.process.wait(10) == 0
             assert time.monotonic() - begin < 5
-            for each in (idle, passing, chatting):
+            for each in (idle, passing):
                 assert b"200 OK" not in read_all(each)
+            told = read_all(chatting)
+            assert not told or b'"code": 502' in told, "a break, or an envelope that says so, and never a success"
         assert eventually(lambda: all(one.closed_at is not None for one in seen))
         assert "Traceback" not in live.log and KEY not in live.log
         assert "Task was destroyed" not in live.log and "never retrieved" not in live.log
