@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
-_BACKLOG = 1024
+BACKLOG = 4096
 """Connections that may wait to be taken; the system may have a lower bound of its own."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LISTEN_HINT = "stop what listens there, or choose another port: listen.port in relay.yaml, or ./run.sh -p {port}"
@@ -48,7 +48,7 @@ def listen(words: Mapping[str, object]) -> list[socket.socket]:
     sockets = _bound(host, port, _LISTEN_HINT)
     try:
         for sock in sockets:
-            sock.listen(_BACKLOG)
+            sock.listen(BACKLOG)
     except OSError as error:
         for sock in sockets:
             sock.close()

@@ -136,6 +136,7 @@ def _answer_early(stock: Any, stream: HttpStream) -> Commands:
     # As far as this stream goes the request is over: the rest of the body finds no stream and is dropped as it comes.
     stream.client_state = stream.state_done
     yield from stream.send_response()
+    stream.client_state = stream.state_errored  # which takes what is still queued without a word
 
 
 # Bodies

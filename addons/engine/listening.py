@@ -1,4 +1,9 @@
-"""Listening: a worker takes the sockets that its parent listens on, in place of binding some of its own.
+"""Listening: where clients come from.
+
+A queue of a hundred is what asyncio gives a listening socket: of two hundred streams that begin at once, the kernel
+turns many away, and they come again a second later. Here it is as long as the system allows.
+
+A worker takes the sockets that its parent listens on, in place of binding some of its own.
 
 The queue of connections that nobody has accepted yet belongs to the kernel and not to a worker, so none of them is lost
 where a worker ends. Whoever has time takes the next one: a busy worker takes one a turn of its loop, and comes round
@@ -14,7 +19,8 @@ from typing import Any
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 
-from addons.engine.wrapping import restore, wrap
+from addons.engine.wrapping import wrap
+from addons.ports import BACKLOG
 
 _ONE_A_TURN = 1
 
@@ -28,17 +34,23 @@ class _Listening(socket.socket):
 
 def install(listeners: Sequence[socket.socket]) -> None:
     """Have reverse mode listen on `listeners`; with none of them it binds as it stands. They stay open."""
-    if not listeners:
-        restore(AsyncioServerInstance, "listen")
-        return
 
     async def listen(stock: Any, instance: Any, host: str, port: int) -> Any:
         if not isinstance(instance.mode, mode_specs.ReverseMode) or instance.mode.transport_protocol != "tcp":
             return await stock(instance, host, port)
+        if not listeners:
+            return _deepened(await stock(instance, host, port))
         # Copies: a server closes its sockets when it stops, and may be started again.
         return [await _serve(instance, _Listening(fileno=os.dup(each.fileno()))) for each in listeners]
 
     wrap(AsyncioServerInstance, "listen", listen)
+
+
+def _deepened(servers: list[asyncio.Server]) -> list[asyncio.Server]:
+    for sock in [sock for server in servers for sock in server.sockets]:
+        with socket.socket(fileno=os.dup(sock.fileno())) as listener:
+            listener.listen(BACKLOG)
+    return servers
 
 
 async def _serve(instance: Any, sock: socket.socket) -> asyncio.Server:

@@ -2,14 +2,18 @@
 
 import asyncio
 import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers
 from mitmproxy.test import taddons
 
+from addons import ports
 from addons.engine import listening
-from addons.engine.wrapping import is_wrapped
 
 
 def listens(sock: socket.socket) -> bool:
@@ -50,4 +54,20 @@ def test_reverse_mode_serves_at_sockets_it_is_given(monkeypatch: pytest.MonkeyPa
         listening.install(())
         for each in sockets:
             each.close()
-    assert not is_wrapped(mode_servers.AsyncioServerInstance.listen)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the length of the queue is told by Linux")
+def test_its_own_sockets_have_a_long_queue() -> None:
+    async def queue() -> int:
+        manager = Proxyserver()
+        with taddons.context(manager):
+            instance: Any = mode_servers.ServerInstance.make("reverse:http://relay.invalid@127.0.0.1:0", manager)
+            await instance.start()
+            (sock,) = instance._servers[0].sockets
+            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            await instance.stop()
+        return int(struct.unpack_from("=I", told, 28)[0])  # tcpi_sacked, which is this of a socket that listens
+
+    listening.install(())
+    limit = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    assert asyncio.run(queue()) == min(ports.BACKLOG, limit)
