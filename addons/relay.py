@@ -180,6 +180,7 @@ class Relay:
 
     def running(self) -> None:
         """Under bare `mitmdump -s`, take the address and options from relay.yaml: those the user did not set."""
+        engine.lengthen_queues(ctx.master)
         if self.settings is not None and ctx.options.mode != [MODE]:
             wanted = options_for(self.settings)
             ctx.options.update(**{name: wanted[name] for name in wanted if not ctx.options.has_changed(name)})

@@ -54,11 +54,13 @@ lines.py, for speed
 listening.py
   20. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
       can't have the same address.
+  21. More clients than a hundred may come at once. As it stands the kernel turns the others away, for a second.
 """
 
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import mitmproxy.version
 from mitmproxy.connection import Client
@@ -101,6 +103,12 @@ def install(
         else:
             room.uninstall()
     return True
+
+
+def lengthen_queues(master: Any) -> None:
+    """Let more clients wait to be accepted by the servers there are; harmless with another version of mitmproxy."""
+    if mitmproxy.version.VERSION == WRITTEN_FOR:
+        listening.lengthen_queues(master)
 
 
 def installed() -> bool:

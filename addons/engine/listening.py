@@ -39,15 +39,22 @@ def install(listeners: Sequence[socket.socket]) -> None:
         if not isinstance(instance.mode, mode_specs.ReverseMode) or instance.mode.transport_protocol != "tcp":
             return await stock(instance, host, port)
         if not listeners:
-            return _deepened(await stock(instance, host, port))
+            return _lengthened(await stock(instance, host, port))
         # Copies: a server closes its sockets when it stops, and may be started again.
         return [await _serve(instance, _Listening(fileno=os.dup(each.fileno()))) for each in listeners]
 
     wrap(AsyncioServerInstance, "listen", listen)
 
 
-def _deepened(servers: list[asyncio.Server]) -> list[asyncio.Server]:
-    for sock in [sock for server in servers for sock in server.sockets]:
+def lengthen_queues(master: Any) -> None:
+    """Do so for the servers there are: mitmproxy listens before it loads its scripts."""
+    for instance in master.addons.get("proxyserver").servers:
+        if isinstance(instance, AsyncioServerInstance):
+            _lengthened(instance._servers)
+
+
+def _lengthened(servers: Any) -> Any:
+    for sock in [sock for server in servers if isinstance(server, asyncio.Server) for sock in server.sockets]:
         with socket.socket(fileno=os.dup(sock.fileno())) as listener:
             listener.listen(BACKLOG)
     return servers
