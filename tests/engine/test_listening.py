@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from mitmproxy.test import taddons
 
 from addons import ports
 from addons.engine import listening
+from addons.engine.wrapping import restore
 
 
 def listens(sock: socket.socket) -> bool:
@@ -57,17 +59,24 @@ def test_reverse_mode_serves_at_sockets_it_is_given(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the length of the queue is told by Linux")
-def test_its_own_sockets_have_a_long_queue() -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["installed before it listens", "and after"])
+def test_its_own_sockets_have_a_long_queue(late: bool) -> None:
     async def queue() -> int:
         manager = Proxyserver()
         with taddons.context(manager):
             instance: Any = mode_servers.ServerInstance.make("reverse:http://relay.invalid@127.0.0.1:0", manager)
             await instance.start()
+            if late:
+                addons = {"proxyserver": SimpleNamespace(servers=[instance])}
+                listening.lengthen_queues(SimpleNamespace(addons=addons))
             (sock,) = instance._servers[0].sockets
             told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
             await instance.stop()
         return int(struct.unpack_from("=I", told, 28)[0])  # tcpi_sacked, which is this of a socket that listens
 
-    listening.install(())
+    if late:
+        restore(mode_servers.AsyncioServerInstance, "listen")
+    else:
+        listening.install(())
     limit = int(Path("/proc/sys/net/core/somaxconn").read_text())
     assert asyncio.run(queue()) == min(ports.BACKLOG, limit)
