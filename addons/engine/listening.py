@@ -48,7 +48,8 @@ def install(listeners: Sequence[socket.socket]) -> None:
 
 def lengthen_queues(master: Any) -> None:
     """Do so for the servers there are: mitmproxy listens before it loads its scripts."""
-    for instance in master.addons.get("proxyserver").servers:
+    proxyserver = master.addons.get("proxyserver")
+    for instance in proxyserver.servers if proxyserver is not None else ():
         if isinstance(instance, AsyncioServerInstance):
             _lengthened(instance._servers)
 
