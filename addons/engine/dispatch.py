@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from mitmproxy import addonmanager, ctx, exceptions, flow, hooks
 from mitmproxy.addonmanager import AddonManager, cut_traceback, safecall, traverse
 
-from addons.engine.wrapping import replace, restore, wrap
+from addons.engine.wrapping import replace_all, restore, restore_all, wrap
 
 # Built-in addons that have nothing to do as long as an option is not set, and the hooks in which they would find that
 # out for each flow. What says whether they have work changes with options alone, and so does the table.
@@ -145,16 +145,14 @@ def install() -> None:
     """Make the changes of this room."""
     global _stamp
     _stamp = object()
-    for owner, name, function in _REPLACED:
-        replace(owner, name, function)
+    replace_all(_REPLACED)
     for name, change in _WRAPPED.items():
         wrap(AddonManager, name, change)
 
 
 def uninstall() -> None:
     """Take them back."""
-    for owner, name, _ in _REPLACED:
-        restore(owner, name)
+    restore_all(_REPLACED)
     for name in _WRAPPED:
         restore(AddonManager, name)
 

@@ -4,7 +4,8 @@ mitmproxy's proxy core is one loop: an event goes into the layers, commands come
 hook's end is an event again. Each of these steps is kept; what is spared is
 
 - a task for a hook that does not wait: it runs where its event has come to, in a context of its own as a task's would
-  be. One thing only looks different to it, `asyncio.current_task()`;
+  be. Two things look different to it: `asyncio.current_task()`, and what it sets in a context variable ends with the
+  event;
 - waiting for a lock that the very same task holds: an event that comes while its own turn is on, such as the end of a
   hook that did not have to wait, is taken up in that turn, before what other tasks have brought since;
 - names and time stamps for tasks that are over before anybody could list them;
@@ -28,7 +29,7 @@ from mitmproxy.proxy import commands, events, mode_servers, server
 from mitmproxy.utils import asyncio_utils
 
 from addons.engine import dispatch, layers
-from addons.engine.wrapping import replace, restore, stock_of
+from addons.engine.wrapping import replace_all, restore_all, stock_of
 
 _TURN = "relay_turn"
 _WRITABLE = (ConnectionState.OPEN, ConnectionState.CAN_WRITE)
@@ -39,14 +40,12 @@ Said = dict[Any, list[bytes]]
 
 def install() -> None:
     """Make the changes of this room."""
-    for owner, name, function in _CHANGES:
-        replace(owner, name, function)
+    replace_all(_CHANGES)
 
 
 def uninstall() -> None:
     """Take them back."""
-    for owner, name, _ in _CHANGES:
-        restore(owner, name)
+    restore_all(_CHANGES)
 
 
 async def _server_event(handler: Any, event: events.Event) -> None:

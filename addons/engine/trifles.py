@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers import http as layers
 from mitmproxy.utils import human
 
 from addons.engine.lookups import values_by_name
-from addons.engine.wrapping import replace, restore, stock_of
+from addons.engine.wrapping import replace_all, restore_all, stock_of
 
 _NEVER_CHANGES = (str, bool, int, float, type(None))
 _VARIANTS = "89ab"  # RFC 9562, 4.1
@@ -35,14 +35,12 @@ _NO_BODY = (204, 304)
 
 def install() -> None:
     """Make the changes of this room."""
-    for owner, name, function in _CHANGES:
-        replace(owner, name, function)
+    replace_all(_CHANGES)
 
 
 def uninstall() -> None:
     """Take them back."""
-    for owner, name, _ in _CHANGES:
-        restore(owner, name)
+    restore_all(_CHANGES)
 
 
 def _option(options: Any, name: str) -> Any:

@@ -1,10 +1,13 @@
 """How a method of mitmproxy's is changed: wrapped, with the stock one at hand."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 Commands = Generator[Any, Any, Any]
 """What mitmproxy's layers are made of: commands out, replies in."""
+
+Changes = Iterable[tuple[Any, str, Any]]
+"""What is to be replaced by what: an owner, a name, a function."""
 
 _STOCK = "relay_wraps"
 
@@ -38,6 +41,18 @@ def replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
     """Put `function` in the place of `owner.name`, where calling the stock one is never needed: spares a call."""
     setattr(function, _STOCK, stock_of(getattr(owner, name)))
     setattr(owner, name, function)
+
+
+def replace_all(changes: Changes) -> None:
+    """`replace` each of them."""
+    for owner, name, function in changes:
+        replace(owner, name, function)
+
+
+def restore_all(changes: Changes) -> None:
+    """`restore` each of them."""
+    for owner, name, _ in changes:
+        restore(owner, name)
 
 
 def restore(owner: Any, name: str) -> None:

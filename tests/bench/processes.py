@@ -139,8 +139,7 @@ def started(
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                # A line of mitmdump's would take four system calls where this is set, which few people have.
-                env={name: value for name, value in environ.items() if name != "PYTHONUNBUFFERED"},
+                env=dict(environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
