@@ -163,12 +163,8 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment for a relay of a test: no proxies, no settings of the user's.
-
-    Nor PYTHONUNBUFFERED, which few people have: what is printed late without it must be seen to be late.
-    """
-    named = os.environ.items()
-    keep = {k: v for k, v in named if "proxy" not in k.lower() and not k.startswith(("RELAY_", "PYTHONUNBUFFERED"))}
+    """The environment for a relay of a test: no proxies, no settings of the user's."""
+    keep = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("RELAY_")}
     return {**keep, "PYTHONPATH": str(ROOT), **more}
 
 

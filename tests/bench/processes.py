@@ -139,7 +139,8 @@ def started(
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=dict(environ),
+                # A line of mitmdump's would take four system calls where this is set, which few people have.
+                env={name: value for name, value in environ.items() if name != "PYTHONUNBUFFERED"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
