@@ -15,13 +15,14 @@ from typing import Any
 from mitmproxy import http, websocket
 
 from addons.config import Settings, Upstream
+from addons.core.known_secrets import KnownSecrets
 from addons.errors import RelayError
 
 _ATTRIBUTE = "relay_exchange"
 _CAP = "relay_answer_cap"
 _ORIGINAL = "relay_original"
 _CAME = "relay_came"
-_KEYS = "relay_keys"
+_SECRETS = "relay_secrets"
 
 
 class Kind(enum.StrEnum):
@@ -120,13 +121,13 @@ def original(flow: http.HTTPFlow) -> http.Response | None:
     return getattr(flow, _ORIGINAL, flow.response)
 
 
-def keys_of(flow: http.HTTPFlow) -> dict[str, str]:
-    """The keys that have been seen in `flow` so far, and what is shown for each. For redaction alone."""
-    keys: dict[str, str] | None = getattr(flow, _KEYS, None)
-    if keys is None:
-        keys = {}
-        setattr(flow, _KEYS, keys)
-    return keys
+def secrets_of(flow: http.HTTPFlow, secret: bytes) -> KnownSecrets:
+    """The secrets that have been seen in `flow` so far. `secret` keys what is shown for them. For redaction alone."""
+    known: KnownSecrets | None = getattr(flow, _SECRETS, None)
+    if known is None:
+        known = KnownSecrets(secret)
+        setattr(flow, _SECRETS, known)
+    return known
 
 
 def keep_message(message: websocket.WebSocketMessage, content: bytes) -> None:

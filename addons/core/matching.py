@@ -6,7 +6,8 @@
 3. `differences` says in which places two Asks differ.
 
 Records hold no keys: `sk-***1a2b3c4d` stands where one was (core/secrets.py). So keys are cut to `sk-***` on both sides
-before they are compared, and the hash of a key of another look stands for any text.
+before they are compared, what a secret field holds is not compared, and the hash of a key of another look stands for
+any text.
 """
 
 import hashlib
@@ -21,12 +22,14 @@ from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
-from addons.core.secrets import scrub
+from addons.core.secret_names import Verdict, could_be_secret, judge
+from addons.core.secrets import is_fingerprint, scrub
 
 _KEY_PARAMETERS = {"apikey", "api_key", "api-key", "key"}
 _BILLING_DATES = {"start_date", "end_date"}
 _MASK = re.compile(r"\\\*\\\*\\\*[0-9a-f]{8}")
 _SIGNS = ("sk-", "sess-", "rk-", "pk-", "bearer")
+_SECRET = "***"
 _MOST_LEAVES = 5000
 _MOST_COMPARED = 300
 _SHOWN = 60
@@ -170,14 +173,15 @@ def _query(path: str, query: str) -> tuple[tuple[str, str], ...]:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=1000)
     except ValueError:
         pairs = [(query, "")]
-    return tuple(sorted((name, value) for name, value in pairs if name.lower() not in volatile))
+    shown = [(name, _SECRET if _is_secret(name, value) else value) for name, value in pairs]
+    return tuple(sorted((name, value) for name, value in shown if name.lower() not in volatile))
 
 
 def _value(content_type: str, body: bytes, ignore: Sequence[Sequence[str]]) -> tuple[str, Any]:
     if not body:
         return "nothing", None
     if (form := _form(content_type, body)) is not None:
-        return "form", {name: value for name, value in form.items() if [name] not in ignore}
+        return "form", _plain({name: value for name, value in form.items() if [name] not in ignore})
     try:
         value = json.loads(body)
         for path in ignore:
@@ -198,10 +202,19 @@ def _drop(value: Any, path: Sequence[str]) -> None:
             _drop(value[path[0]], path[1:])
 
 
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether a recording may hold a fingerprint in this value's place: what is asked can't be held against it."""
+    if not isinstance(value, str) or not value:
+        return False
+    verdict = judge(name)
+    raw = value.encode("utf-8", "surrogatepass")
+    return verdict is Verdict.YES or (verdict is Verdict.MAYBE and (could_be_secret(raw) or is_fingerprint(raw)))
+
+
 def _plain(value: Any) -> Any:
     """The value with 1.0 as 1: both are one number in JSON."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _SECRET if _is_secret(key, each) else _plain(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -29,6 +29,9 @@ connections.py
       lost with the next write.
   12. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
 
+printing.py
+  22. What mitmdump prints of a flow steers no terminal. As it stands the controls of C1 and of bidirectional text pass.
+
 dispatch.py, for speed
   13. Each event goes straight to the hooks that want it. As it stands mitmproxy walks all its addons for each, twice,
       those that are switched off among them.
@@ -66,7 +69,19 @@ import mitmproxy.version
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 
-from addons.engine import answers, connections, dispatch, framing, layers, lines, listening, lookups, serving, trifles
+from addons.engine import (
+    answers,
+    connections,
+    dispatch,
+    framing,
+    layers,
+    lines,
+    listening,
+    lookups,
+    printing,
+    serving,
+    trifles,
+)
 from addons.engine.wrapping import is_wrapped
 
 WRITTEN_FOR = "12.2.3"
@@ -96,6 +111,7 @@ def install(
     answers.install()
     framing.install(header_size, on_head)
     connections.install()
+    printing.install()
     listening.install(listeners)
     for room in (dispatch, serving, layers, lines, lookups, trifles):
         if fast:

@@ -42,10 +42,15 @@ def form(boundary: str, *parts: tuple[str, bytes]) -> Ask:
         (b'{"metadata":{"run":1,"b":2}}', b'{"metadata":{"run":2,"b":2}}'),
         (b'{"l":[{"id":1},{"id":2}]}', b'{"l":[{"id":3},{}]}'),
         (b'{"a":"the key sk-abcdefgh12345678"}', b'{"a":"the key sk-***1a2b3c4d"}'),
+        (b'{"a":{"signature":"Eq0123"}}', b'{"a":{"signature":"***1a2b3c4d"}}'),
+        (b'{"token":"0123456789abcdefgh"}', b'{"token":"012***1a2b3c4d"}'),
         (b"", b""),
         (b"\xff\x00", b"\xff\x00"),
     ],
-    ids=["order and space", "1.0", "escapes", "user", "seed", "deep", "in lists", "keys", "empty", "bytes"],
+    ids=[
+        *("order and space", "1.0", "escapes", "user", "seed", "deep", "in lists", "keys"),
+        *("a secret field", "a token", "empty", "bytes"),
+    ],
 )
 def test_two_bodies_that_are_one_request(one: bytes, other: bytes) -> None:
     ignore = ("user", "seed", "metadata.run", "l.id")
@@ -63,6 +68,7 @@ def test_two_bodies_that_are_one_request(one: bytes, other: bytes) -> None:
         (b"{}", b""),
         (b"\xff\x00", b"\xff\x01"),
         (b'{"user":1}', b'{"user":2}'),
+        (b'{"key":"one"}', b'{"key":"two"}'),
     ],
     ids=lambda body: body.decode("latin-1"),
 )
