@@ -43,13 +43,12 @@ def form(boundary: str, *parts: tuple[str, bytes]) -> Ask:
         (b'{"l":[{"id":1},{"id":2}]}', b'{"l":[{"id":3},{}]}'),
         (b'{"a":"the key sk-abcdefgh12345678"}', b'{"a":"the key sk-***1a2b3c4d"}'),
         (b'{"a":{"signature":"Eq0123"}}', b'{"a":{"signature":"***1a2b3c4d"}}'),
-        (b'{"token":"0123456789abcdefgh"}', b'{"token":"012***1a2b3c4d"}'),
         (b"", b""),
         (b"\xff\x00", b"\xff\x00"),
     ],
     ids=[
         *("order and space", "1.0", "escapes", "user", "seed", "deep", "in lists", "keys"),
-        *("a secret field", "a token", "empty", "bytes"),
+        *("a secret field", "empty", "bytes"),
     ],
 )
 def test_two_bodies_that_are_one_request(one: bytes, other: bytes) -> None:
@@ -169,6 +168,8 @@ def test_a_masked_key_of_no_known_look_stands_for_any_text() -> None:
     made = shelf({"key": "***1a2b3c4d", "a": 1})
     assert made.find(None, asked({"key": "hello", "a": 1})) == 0
     assert made.find(None, asked({"key": "hello", "a": 2})) is None
+    made = shelf({"token": "012***1a2b3c4d"})
+    assert made.find(None, asked({"token": "0123456789abcdefgh"})) == 0
 
 
 # -- what differs
