@@ -16,6 +16,7 @@ import logging
 import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import lru_cache
 from urllib.parse import unquote, unquote_plus
 
 from mitmproxy import http, websocket
@@ -231,13 +232,21 @@ def _empty(flow: http.HTTPFlow) -> None:
 
 def _note_headers(request: http.Request, known: KnownSecrets) -> None:
     for raw_name, raw_value in request.headers.fields:
-        name = raw_name.decode("latin-1").lower()
+        if not (name := _secret_name(raw_name)):
+            continue
         if name == "sec-websocket-protocol":
             _note_subprotocols(raw_value, known)
-        elif judge_header(name):
+        else:
             _note_header(name, raw_value.strip(), known)
         if known.overfull:
             return
+
+
+@lru_cache(1024)
+def _secret_name(raw: bytes) -> str:
+    """The name in lower case of a request header that may hold a key, or nothing."""
+    name = raw.decode("latin-1").lower()
+    return name if judge_header(name) or name == "sec-websocket-protocol" else ""
 
 
 def _note_subprotocols(value: bytes, known: KnownSecrets) -> None:
@@ -280,6 +289,8 @@ def _basic(credentials: bytes) -> tuple[bytes, ...]:
 
 
 def _note_query(path: str, known: KnownSecrets) -> None:
+    if "?" not in path and "#" not in path and ";" not in path:
+        return
     for name, value in _parts(path):
         if not is_secret_part(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")):
             continue
@@ -299,6 +310,8 @@ def _parts(path: str) -> Iterator[tuple[str, str]]:
 
 def _clean_path(path: str, known: KnownSecrets) -> str:
     """A request's path, or any other address, without the secrets of its query."""
+    if "=" not in path:
+        return known.mask(path)
     pieces = _MARKS.split(path)
     secrets = 0
     for at in range(2, len(pieces), 2):

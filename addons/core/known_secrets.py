@@ -72,9 +72,12 @@ class KnownSecrets:
 
     def may_stand_in(self, data: bytes) -> bool:
         """A quick look that spares most texts the thorough one."""
-        if may_hold_key(data) or any(value in data for value in self._shown):
+        for value in self._shown:
+            if value in data:
+                return True
+        if self._shown and (b"%" in data or b"\\" in data):
             return True
-        return bool(self._shown) and (b"%" in data or b"\\" in data)
+        return may_hold_key(data)
 
     def masking(self, data: bytes) -> Sliced[bytes]:
         """Bytes of any length without them, and without what looks like a key, in slices."""

@@ -72,7 +72,10 @@ def _end_of_run(data: bytes, at: int) -> Sliced[int]:
 def may_hold_key(data: bytes) -> bool:
     """A quick look that spares most texts the thorough one."""
     lowered = data.lower()
-    return any(sign in lowered for sign in SIGNS)
+    for sign in SIGNS:
+        if sign in lowered:
+            return True
+    return False
 
 
 def replaced(data: bytes, spans: list[Span]) -> bytes:
