@@ -24,9 +24,9 @@ from mitmproxy import http, websocket
 from addons.config import Settings
 from addons.core import secret_fields, secret_pieces
 from addons.core.known_secrets import MOST, KnownSecrets
-from addons.core.secret_fields import Field, TooMany, is_secret_part
+from addons.core.secret_fields import Field, is_secret_part
 from addons.core.secret_names import judge_header
-from addons.core.secrets import Span, is_fingerprint, replaced
+from addons.core.secrets import Span, TooMany, is_fingerprint, replaced
 from addons.core.slices import Sliced, at_once
 from addons.decoding import content_of
 from addons.exchange import keep_message, keep_original, of, secrets_of
@@ -417,12 +417,12 @@ def _hidden(body: bytes, fields: list[Field], known: KnownSecrets) -> Sliced[byt
         spans.append((start, end, _shown(body[start:end], known)))
         if number % _PER_SLICE == _PER_SLICE - 1:
             yield
-    clean = yield from known.masking(replaced(body, spans))
-    if secret_fields.is_stream(body):
-        try:
+    try:
+        clean = yield from known.masking(replaced(body, spans))
+        if secret_fields.is_stream(body):
             clean = yield from secret_pieces.masking(clean, known)
-        except TooMany:
-            return NOT_KEPT
+    except TooMany:
+        return NOT_KEPT
     return body if clean == body else clean
 
 

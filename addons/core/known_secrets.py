@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import accumulate
 
-from addons.core.secrets import Span, fingerprint, is_fingerprint, may_hold_key, replaced, scrub, scrubbing
+from addons.core.secrets import Span, fingerprint, is_fingerprint, may_hold_key, note, replaced, scrub, scrubbing
 from addons.core.slices import Sliced, at_once
 
 MOST = 256
@@ -80,7 +80,7 @@ class KnownSecrets:
         return may_hold_key(data)
 
     def masking(self, data: bytes) -> Sliced[bytes]:
-        """Bytes of any length without them, and without what looks like a key, in slices."""
+        """Bytes of any length without them, and without what looks like a key, in slices. Raises TooMany."""
         spans: list[Span] = []
         for value in sorted(self._shown, key=len, reverse=True):  # one may begin with another
             yield from _find(data, value, self._shown[value], spans)
@@ -107,7 +107,7 @@ class KnownSecrets:
                     first, last = (each + longer[bisect_left(places, each)] for each in (at, at + len(value)))
                     if first >= _NEAR:
                         break  # the next slice has it
-                    spans.append((start + first, start + last, self._shown[value]))
+                    note(spans, (start + first, start + last, self._shown[value]))
                     at = plain.find(value, at + len(value))
             yield
 
@@ -123,7 +123,7 @@ def _find(data: bytes, value: bytes, shown: bytes, spans: list[Span]) -> Sliced[
                 yield
             continue
         at = place + len(value)
-        spans.append((place, at, shown))
+        note(spans, (place, at, shown))
         found += 1
         if found % _PER_SLICE == 0:
             yield

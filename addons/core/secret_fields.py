@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from addons.core.secret_names import Verdict, could_be_secret, judge
+from addons.core.secrets import TooMany
 from addons.core.slices import Sliced
 
 Field = tuple[int, int, bool]
 """Where the value of a secret field begins and ends, and whether it may be echoed elsewhere. A signature is a secret,
 but many and long ones stand in a conversation with a model that thinks, and nobody echoes them."""
 
-MOST = 100_000
+MOST = 20_000
 """Secrets in one body; one that seems to hold more is not shown at all."""
 _DEEPEST = 1000
-_TOKENS = 1 << 12  # tokens in a slice: 4 ms
-_RUN = 1 << 18  # bytes of one string, or of one value, that are passed over in a slice
+_TOKENS = 1 << 11  # tokens in a slice: 2 ms
+_RUN = 1 << 15  # bytes of a string, or of blanks, that are passed over in a slice
+_FAR = 1 << 18  # bytes that `bytes.find` goes through in a slice
 _LONGEST_NAME = 256
 
 _TOKEN = re.compile(rb'["{}\[\],:]|[^\s"{}\[\],:]++')
@@ -45,10 +47,6 @@ _PLAIN_WORDS = (b"true", b"false", b"null")
 
 # Some of this stands in every name that promises a secret: most names need no thorough look.
 _STEM = re.compile(rb"key|token|secret|pass|pwd|cookie|auth|credential|sig|jwt|bearer", re.IGNORECASE)
-
-
-class TooMany(ValueError):
-    """More secrets than are told one by one."""
 
 
 def is_stream(body: bytes) -> bool:
@@ -190,6 +188,7 @@ def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside:
         token = tokens.search(body, at, at + _RUN)
         if token is None:
             at += _RUN
+            yield
             continue
         start, at = token.span()
         first = body[start : start + 1]
@@ -242,10 +241,10 @@ def is_secret_part(name: bytes, value: bytes) -> bool:
 def _next(body: bytes, mark: bytes, at: int) -> Sliced[int]:
     """Where `mark` stands next, or the end."""
     while at < len(body):
-        found = body.find(mark, at, at + _RUN + len(mark) - 1)
+        found = body.find(mark, at, at + _FAR + len(mark) - 1)
         if found >= 0:
             return found
-        at += _RUN
+        at += _FAR
         yield
     return len(body)
 
@@ -312,8 +311,7 @@ def _by_pattern(
         end = start + _STEP
         at = max(at, start)
         if at >= end or not _may_match(pattern, body[at : end + _BEYOND]):
-            if start % _RUN == 0:
-                yield
+            yield
             continue
         while (found := pattern.search(body, at, end + _BEYOND)) is not None and found.start() < end:
             at = found.end()

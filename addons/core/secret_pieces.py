@@ -4,8 +4,7 @@ import json
 import re
 
 from addons.core.known_secrets import KnownSecrets
-from addons.core.secret_fields import TooMany
-from addons.core.secrets import KEY, is_fingerprint, may_hold_key
+from addons.core.secrets import KEY, TooMany, is_fingerprint, may_hold_key, note
 from addons.core.slices import Sliced
 
 _PIECE = re.compile(
@@ -59,7 +58,7 @@ def _spans(text: bytes, known: KnownSecrets) -> Sliced[list[tuple[int, int, byte
     for value in known:
         at = text.find(value)
         while at >= 0:
-            found.append((at, at + len(value), known.shown(value)))
+            note(found, (at, at + len(value), known.shown(value)))
             at = text.find(value, at + len(value))
             if len(found) % 2000 == 0:
                 yield
@@ -68,7 +67,7 @@ def _spans(text: bytes, known: KnownSecrets) -> Sliced[list[tuple[int, int, byte
         if may_hold_key(text[start : start + _STEP + 512]):
             for at_key in KEY.finditer(text, start, start + _STEP + 512):
                 if at_key.start() < start + _STEP and not is_fingerprint(at_key[0]):
-                    found.append((at_key.start(), at_key.end(), at_key[0][:3] + b"***"))
+                    note(found, (at_key.start(), at_key.end(), at_key[0][:3] + b"***"))
         yield
     spans: list[tuple[int, int, bytes]] = []
     for span in sorted(found, key=lambda span: (span[0], -span[1])):

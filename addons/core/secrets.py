@@ -30,6 +30,13 @@ _OVERLAP = 512  # what KEY needs to see of a key at least, with all that may sta
 _PREFIX = 3
 _FINGERPRINT = re.compile(rb"(?:Bearer\s{1,64}+)?.{0,3}\*{3}[0-9a-f]{8}", re.DOTALL | re.IGNORECASE)
 
+MOST_SPANS = 20_000
+
+
+class TooMany(ValueError):
+    """More secrets in one text than are hidden one by one."""
+
+
 Span = tuple[int, int, bytes]
 """Where something stands that must not be shown, and what is shown in its place."""
 
@@ -43,7 +50,7 @@ def scrub(text: str) -> str:
 
 
 def scrubbing(data: bytes, *, keep: bool = True) -> Sliced[bytes]:
-    """The same for bytes of any length, in slices; with `keep` fingerprints stay."""
+    """The same for bytes of any length, in slices; with `keep` fingerprints stay. Raises TooMany."""
     spans: list[Span] = []
     at = 0
     for start in range(0, len(data), _SLICE):
@@ -58,8 +65,15 @@ def scrubbing(data: bytes, *, keep: bool = True) -> Sliced[bytes]:
             if at == end + _OVERLAP:
                 at = yield from _end_of_run(data, at)
             if not (keep and is_fingerprint(found[0])):
-                spans.append((found.start(), at, _cut(found[0])))
+                note(spans, (found.start(), at, _cut(found[0])))
     return replaced(data, spans)
+
+
+def note(spans: list[Span], span: Span) -> None:
+    """Add a span. Raises TooMany."""
+    if len(spans) >= MOST_SPANS:
+        raise TooMany
+    spans.append(span)
 
 
 def _end_of_run(data: bytes, at: int) -> Sliced[int]:

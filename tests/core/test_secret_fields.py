@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addons.core import secret_fields
-from addons.core.secret_fields import TooMany, finding
+from addons.core.secret_fields import finding
+from addons.core.secrets import TooMany
 from addons.core.slices import at_once
 
 MARK = "Zq01Opaque-Mark_WmLkJh"
