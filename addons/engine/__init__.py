@@ -12,6 +12,9 @@ answers.py
   4. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that
      a record can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.
 
+bodies.py
+  A client that takes too long over a body that relay holds is answered. Nothing of mitmproxy's is changed for it.
+
 framing.py
   5. Trailers. They are dropped, both ways. As it stands mitmproxy raises, and the exchange hangs.
   6. Requests in HTTP/2 without a length get chunks upstream. As it stands their body goes up without framing, where
@@ -63,11 +66,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import mitmproxy.version
+from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.proxy.server import ConnectionHandler
 
-from addons.engine import answers, connections, dispatch, framing, layers, lines, listening, lookups, serving, trifles
+from addons.engine import (
+    answers,
+    bodies,
+    connections,
+    dispatch,
+    framing,
+    layers,
+    lines,
+    listening,
+    lookups,
+    serving,
+    trifles,
+)
 from addons.engine.wrapping import is_wrapped
+from addons.errors import RelayError
 
 WRITTEN_FOR = "12.2.3"
 
@@ -109,6 +127,17 @@ def lengthen_queues(master: Any) -> None:
     """Let more clients wait to be accepted by the servers there are; harmless with another version of mitmproxy."""
     if mitmproxy.version.VERSION == WRITTEN_FOR:
         listening.lengthen_queues(master)
+
+
+def body_held(handler: ConnectionHandler, flow: http.HTTPFlow) -> int | None:
+    """Bytes that have come of a request body which relay reads whole, or None where none is being read."""
+    return bodies.held(handler, flow) if installed() else None
+
+
+async def give_up_body(handler: ConnectionHandler, flow: http.HTTPFlow, error: RelayError) -> None:
+    """Answer with `error` in place of waiting for the rest of such a body; the connection ends with it."""
+    if installed():
+        await bodies.give_up(handler, flow, error)
 
 
 def installed() -> bool:
