@@ -58,6 +58,8 @@ listening.py
   20. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
       can't have the same address.
   21. More clients than a hundred may come at once. As it stands the kernel turns the others away, for a second.
+  22. Without a file descriptor left, relay says so once a second and waits. As it stands asyncio tries a hundred times
+      in a turn, with a traceback for each.
 """
 
 import logging
@@ -123,10 +125,13 @@ def install(
     return True
 
 
-def lengthen_queues(master: Any) -> None:
-    """Let more clients wait to be accepted by the servers there are; harmless with another version of mitmproxy."""
+async def take_over(master: Any) -> None:
+    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn.
+
+    Does nothing with another version of mitmproxy.
+    """
     if mitmproxy.version.VERSION == WRITTEN_FOR:
-        listening.lengthen_queues(master)
+        await listening.take_over(master)
 
 
 def body_held(handler: ConnectionHandler, flow: http.HTTPFlow) -> int | None:

@@ -68,7 +68,7 @@ def test_its_own_sockets_have_a_long_queue(late: bool) -> None:
             await instance.start()
             if late:
                 addons = {"proxyserver": SimpleNamespace(servers=[instance])}
-                listening.lengthen_queues(SimpleNamespace(addons=addons))
+                await listening.take_over(SimpleNamespace(addons=addons))
             (sock,) = instance._servers[0].sockets
             told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
             await instance.stop()
