@@ -87,7 +87,7 @@ async def billing(upstream: Upstream, key: str, settings: Settings, now: float) 
     Raises RelayError; never a zero in place of an error.
     """
     start, end = money.window(datetime.fromtimestamp(now, UTC).date(), settings.balance.window_days)
-    folder = f"{upstream.prefix}/v1/dashboard/billing"
+    folder = upstream.path("/v1/dashboard/billing")
     paths = (f"{folder}/subscription", f"{folder}/usage?start_date={start}&end_date={end}")
     asked = [asyncio.ensure_future(_billing_part(upstream, path, key, settings.balance.timeout)) for path in paths]
     try:

@@ -313,7 +313,7 @@ _COMPLETIONS = "/v1/chat/completions"
 def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request = flow.request
     request.headers.clear()
-    point(flow, exchange.upstream, exchange.upstream.prefix + _COMPLETIONS)
+    point(flow, exchange.upstream, exchange.upstream.path(_COMPLETIONS))
     request.headers["Authorization"] = f"Bearer {pending.message.api_key}"
     request.headers["Content-Type"] = "application/json"
     request.headers["Accept"] = _SSE if pending.message.stream else "application/json"
@@ -328,7 +328,7 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> http.Response:
     messages = sessions.messages(pending.sent, system=pending.system, content=pending.message.content)
     return await ask(
         exchange.upstream,
-        exchange.upstream.prefix + _COMPLETIONS,
+        exchange.upstream.path(_COMPLETIONS),
         {"Authorization": f"Bearer {pending.message.api_key}"},
         timeout=pending.deadline - asyncio.get_running_loop().time(),
         body=chat.completion_request(pending.model, pending.params, messages),

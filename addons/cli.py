@@ -360,6 +360,8 @@ def _introduction(settings: Settings, words: Mapping[str, object]) -> list[tuple
 
 def _place(upstream: Upstream) -> str:
     address = f"{ports.url(upstream.scheme, upstream.host, upstream.port)}{upstream.prefix}"
+    if upstream.versioned:
+        address += " (in place of /v1)"
     return f"{address} by the proxy {ports.url('http', *upstream.via)}" if upstream.via else address
 
 

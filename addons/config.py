@@ -100,6 +100,15 @@ class Upstream(_Section):
         return self._address.prefix
 
     @cached_property
+    def versioned(self) -> bool:
+        """Whether the prefix has a version of its own, in the place of `/v1`."""
+        return self._address.versioned
+
+    def path(self, path: str) -> str:
+        """Where `path` of OpenAI's interface, `/v1/...` or another, lies at this upstream. Without the query."""
+        return self._address.path(path)
+
+    @cached_property
     def authority(self) -> str:
         """The Host header."""
         return self._address.authority

@@ -114,6 +114,11 @@ _WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {
         "无法到达上游:请检查中转服务器的网络。",
         "There is no route to the upstream: check the relay's network.",
     ),
+    Failure.EXHAUSTED: (
+        errors.Unavailable,
+        "中转服务器的文件描述符已用完，请稍后再试。",
+        "This relay has no file descriptor left to reach the upstream with; try again later (its log says more).",
+    ),
     Failure.TLS: (
         errors.UpstreamFailed,
         "与上游的 TLS 握手失败(证书无效或网络被干扰)。",

@@ -117,6 +117,7 @@ class Relay:
         self.lasting: Lasting | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
+        self.taking_over: asyncio.Future[None] | None = None
 
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
@@ -180,7 +181,8 @@ class Relay:
 
     def running(self) -> None:
         """Under bare `mitmdump -s`, take the address and options from relay.yaml: those the user did not set."""
-        engine.lengthen_queues(ctx.master)
+        # mitmproxy runs this hook as a plain function when it loads a script anew.
+        self.taking_over = asyncio.ensure_future(engine.take_over(ctx.master))
         if self.settings is not None and ctx.options.mode != [MODE]:
             wanted = options_for(self.settings)
             ctx.options.update(**{name: wanted[name] for name in wanted if not ctx.options.has_changed(name)})

@@ -280,8 +280,9 @@ def _made(
 ) -> Record:
     request = each.request
     upstream = next((known for known in settings.upstreams if (known.host, known.port) == _place(request)), None)
-    prefixes = [known.prefix for known in settings.upstreams]
-    target = matching.service_path(request.path, prefixes if upstream is None else [upstream.prefix])
+    owners = settings.upstreams if upstream is None else [upstream]
+    versions = [known.prefix for known in owners if known.versioned]
+    target = matching.service_path(request.path, [known.prefix for known in owners], versions)
     body = content_of(request, MOST_BODY)
     kind = request.headers.get("content-type", "")
     asked = matching.ask(request.method, target, kind, body, settings.replay.ignore)

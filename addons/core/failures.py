@@ -26,6 +26,7 @@ class Failure(enum.Enum):
     TLS = "TLS failed"
     PROXY = "the proxy on the way out failed"
     BROKEN = "the connection broke"
+    EXHAUSTED = "no file descriptor is left"
     UNREADABLE = "the answer is not HTTP"
     OTHER = "something else"
 
@@ -41,6 +42,7 @@ _SIGNS: tuple[tuple[Failure, str], ...] = (
         r"\[Errno -\d+\]|getaddrinfo|name resolution|nodename nor servname|Name or service not known|No address",
     ),
     (Failure.TLS, r"certificate|TLS|SSL|handshake"),
+    (Failure.EXHAUSTED, r"\[Errno (?:23|24)\]|\[WinError 10024\]|Too many open files"),
     (Failure.UNREACHABLE, r"\[Errno (?:51|65|101|113)\]|\[WinError 1005[01]\]|\[WinError 10065\]|unreachable|No route"),
     (Failure.REFUSED, r"\[Errno (?:61|111)\]|\[WinError 10061\]|Connect call failed|refused"),
     (

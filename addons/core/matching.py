@@ -77,13 +77,18 @@ def ask(method: str, target: str, content_type: str, body: bytes, ignore: Iterab
     return Ask(method, path, pairs, value, _scrubbed(text))
 
 
-def service_path(path: str, prefixes: Sequence[str] = ()) -> str:
-    """The path behind whatever an upstream's address put before it.
+def service_path(path: str, prefixes: Sequence[str] = (), versions: Sequence[str] = ()) -> str:
+    """The path behind whatever an upstream's address put before it; `versions` are prefixes in the place of `/v1`.
 
     >>> service_path("/proxy/v1/models?limit=2")
     '/v1/models?limit=2'
+    >>> service_path("/api/v3/models", versions=["/api/v3"])
+    '/v1/models'
     """
     own, mark, query = path.partition("?")
+    for version in sorted(versions, key=len, reverse=True):
+        if own.startswith(version + "/"):
+            return "/v1" + own[len(version) :] + mark + query
     for start in ("/v1/", "/dashboard/billing/"):
         if start in own:
             return own[own.index(start) :] + mark + query

@@ -12,6 +12,9 @@ answers.py
   4. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that
      a record can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.
 
+bodies.py
+  A client that takes too long over a body that relay holds is answered. Nothing of mitmproxy's is changed for it.
+
 framing.py
   5. Trailers. They are dropped, both ways. As it stands mitmproxy raises, and the exchange hangs.
   6. Requests in HTTP/2 without a length get chunks upstream. As it stands their body goes up without framing, where
@@ -58,6 +61,8 @@ listening.py
   20. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
       can't have the same address.
   21. More clients than a hundred may come at once. As it stands the kernel turns the others away, for a second.
+  22. Without a file descriptor left, relay says so once a second and waits. As it stands asyncio tries a hundred times
+      in a turn, with a traceback for each.
 """
 
 import logging
@@ -66,11 +71,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import mitmproxy.version
+from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.proxy.server import ConnectionHandler
 
 from addons.engine import (
     answers,
+    bodies,
     connections,
     dispatch,
     framing,
@@ -83,6 +91,7 @@ from addons.engine import (
     trifles,
 )
 from addons.engine.wrapping import is_wrapped
+from addons.errors import RelayError
 
 WRITTEN_FOR = "12.2.3"
 
@@ -121,10 +130,24 @@ def install(
     return True
 
 
-def lengthen_queues(master: Any) -> None:
-    """Let more clients wait to be accepted by the servers there are; harmless with another version of mitmproxy."""
+async def take_over(master: Any) -> None:
+    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn.
+
+    Does nothing with another version of mitmproxy.
+    """
     if mitmproxy.version.VERSION == WRITTEN_FOR:
-        listening.lengthen_queues(master)
+        await listening.take_over(master)
+
+
+def body_held(handler: ConnectionHandler, flow: http.HTTPFlow) -> int | None:
+    """Bytes that have come of a request body which relay reads whole, or None where none is being read."""
+    return bodies.held(handler, flow) if installed() else None
+
+
+async def give_up_body(handler: ConnectionHandler, flow: http.HTTPFlow, error: RelayError) -> None:
+    """Answer with `error` in place of waiting for the rest of such a body; the connection ends with it."""
+    if installed():
+        await bodies.give_up(handler, flow, error)
 
 
 def installed() -> bool:

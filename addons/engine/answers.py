@@ -153,15 +153,20 @@ def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Any:
 
 
 def _refuse(stream: HttpStream, cap: int, request: bool) -> Commands:
-    yield from _refuse_body(stream, cap) if request else _refuse_answer(stream, cap)
+    if request:
+        error = errors.TooLarge(f"请求体超过 {cap} 字节。", f"The request body is over {cap} bytes.")
+        yield from refuse_body(stream, error, BODY_TOO_LARGE)
+    else:
+        yield from _refuse_answer(stream, cap)
     return True
 
 
-def _refuse_body(stream: HttpStream, cap: int) -> Commands:
+def refuse_body(stream: HttpStream, error: errors.RelayError, why: str) -> Commands:
+    """Answer with `error` while a body that relay reads whole is still coming; the connection ends with it."""
     exchange = of(stream.flow)
-    stream.flow.error = mflow.Error(BODY_TOO_LARGE)
+    stream.flow.error = mflow.Error(why)
     if exchange is not None:
-        exchange.fault = errors.TooLarge(f"请求体超过 {cap} 字节。", f"The request body is over {cap} bytes.")
+        exchange.fault = error
         exchange.client_closes = True  # the rest of the body is still coming, and nobody wants it
     yield HttpErrorHook(stream.flow)
     if exchange is not None and exchange.substitute is not None:

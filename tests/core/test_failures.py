@@ -27,6 +27,8 @@ from addons.core.failures import ANSWER_TIMEOUT, CONNECT_TIMEOUT, Failure, class
         ("[Errno 8] nodename nor servname provided, or not known", Failure.NAME),
         ("[Errno 111] Connect call failed ('127.0.0.1', 9)", Failure.REFUSED),
         ("[Errno 61] Connect call failed ('127.0.0.1', 9)", Failure.REFUSED),
+        ("[Errno 24] Too many open files", Failure.EXHAUSTED),
+        ("[Errno 23] Too many open files in system", Failure.EXHAUSTED),
         ("[Errno 101] Network is unreachable", Failure.UNREACHABLE),
         ("[Errno 113] No route to host", Failure.UNREACHABLE),
         ("Certificate verify failed: self-signed certificate", Failure.TLS),

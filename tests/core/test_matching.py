@@ -137,6 +137,18 @@ def test_the_path_behind_an_upstreams_prefix(path: str, prefixes: tuple[str, ...
     assert service_path(path, prefixes) == service
 
 
+@pytest.mark.parametrize(
+    ("path", "version", "service"),
+    [
+        ("/api/paas/v4/models?a=b", "/api/paas/v4", "/v1/models?a=b"),
+        ("/v1/account/openai/models", "/v1/account/openai", "/v1/models"),
+        ("/api/v31/models", "/api/v3", "/api/v31/models"),
+    ],
+)
+def test_a_version_that_is_not_v1_counts_as_it(path: str, version: str, service: str) -> None:
+    assert service_path(path, (), (version,)) == service
+
+
 # -- whose turn
 
 
