@@ -39,6 +39,9 @@ class Glance:
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The exchange is over."""
+        exchange = of(flow)
+        if exchange is not None:
+            exchange.late = self._note
         self._note(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
