@@ -11,14 +11,19 @@ from typing import Any
 
 import openai
 import pytest
+from mitmproxy import http
+from mitmproxy.io import FlowReader
 
 from addons import config, tape
+from addons.core.summary import FAILED
 from tests import live
 from tests import web as pages
+from tests.certificates import self_signed
 from tests.live import Live, eventually
 from tests.raw import Client, Reply
 from tests.talking import COMPLETIONS, DONE, KEY, SSE, Told, begin, chunk, message, streamed, streaming
 from tests.test_ending import BOTH, CHUNK, COMPLETED, STOP, USAGE
+from tests.test_wire_tls import Http2
 from tests.upstream import Behaviour, Upstream
 
 HEADERS = [("Authorization", f"Bearer {KEY}"), ("Content-Type", "application/json")]
@@ -191,6 +196,34 @@ def test_a_recording_of_it_is_whole(upstream: Upstream, tmp_path: Path) -> None:
     assert found.left_out == {}
 
 
+def test_a_client_of_http_2_goes_on_after_it(upstream: Upstream, tmp_path: Path) -> None:
+    pair = self_signed(tmp_path)
+    upstream.script(
+        COMPLETIONS,
+        streaming(CHUNK, DONE, b": behind it\n\n", *[b": ping\n\n"] * 100, pause=0.1),
+        streaming(CHUNK, *[b": ping\n\n"] * 100, pause=0.1),
+    )
+    file = tmp_path / "made.flow"
+    tls = {"tls": {"cert": str(pair.cert), "key": str(pair.key)}}
+    with live.relay(tmp_path, upstream.url, ["-w", str(file)], listen=tls) as relay, Http2(relay, pair) as client:
+        for end in (b"[DONE]", b"hi"):
+            stream = client.send("POST", COMPLETIONS, [("content-type", "application/json")], BODY)
+            while end not in stream.body:
+                client.receive()
+            client.cancel(stream)
+            assert eventually(lambda: upstream.seen[-1].closed_at is not None)
+        assert client.ask("GET", "/v1/models").status == 200
+        assert eventually(lambda: relay.log.count("/v1/models") > 0)
+        assert "Traceback" not in relay.log, relay.log
+    with file.open("rb") as saved:
+        flows = [each for each in FlowReader(saved).stream() if isinstance(each, http.HTTPFlow)]
+    told = {each.error.msg[:22] if each.error else None: each for each in flows if each.request.method == "POST"}
+    assert list(told) == [None, "stream reset by client"]
+    finished = told[None].response
+    assert finished is not None and b": behind it" in (finished.raw_content or b"")
+    assert [each.marked for each in told.values()] == ["", FAILED]
+
+
 # 4. Messages to /chat
 
 
@@ -252,6 +285,14 @@ def test_a_refusal_is_seen_as_one_under_status_200(web: pages.Web) -> None:
     assert (flow["response"]["status_code"], flow["marked"]) == (200, MARK)
     assert flow["comment"].startswith("400 bad_request: content is missing")
     assert flow["request"]["path"] == "/chat"
+
+
+def test_a_number_and_its_text_are_one_session(web: pages.Web) -> None:
+    for session in (20231, "20231"):
+        answer = web.live.ask("POST", "/chat", {"apiKey": KEY, "sessionId": session, "content": f"from {session!r}"})
+        assert answer.json()["code"] == 200
+    told = web.live.ask("GET", "/chat/20231", headers={"Authorization": f"Bearer {KEY}"}).json()["data"]
+    assert [each["content"] for each in told[::2]] == ["from 20231", "from '20231'"]
 
 
 def test_a_message_sent_again_goes_where_it_went(web: pages.Web, upstream: Upstream) -> None:

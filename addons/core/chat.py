@@ -69,7 +69,7 @@ def read(body: bytes, bearer: str | None, bounds: Bounds, allowed: Collection[st
         fields["apiKey"] = bearer
     return Incoming(
         read_key(_text(fields, "apiKey", bounds.api_key)),
-        _text(fields, "sessionId", bounds.session_id),
+        _text(_with_text(fields, "sessionId"), "sessionId", bounds.session_id),
         _text(fields, "content", bounds.content),
         _flag(fields, "stream"),
         _flag(fields, "reset"),
@@ -108,12 +108,22 @@ def read_bearer(authorization: str) -> str | None:
     return key.strip() or None if scheme.lower() == "bearer" else None
 
 
+def _with_text(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """The fields with a whole number as its text, which is what PHP and JavaScript send for an id.
+
+    A fraction stays what it is, though it be whole: 1.0, 1 and 1e0 are one number and several texts.
+    """
+    value = fields.get(name)
+    return {**fields, name: str(value)} if isinstance(value, int) and not isinstance(value, bool) else fields
+
+
 def _text(fields: Mapping[str, object], name: str, longest: int) -> str:
     value = fields.get(name)
     if value is None:
         raise Invalid(f"缺少 {name}。", f"{name} is missing: it must be a non-empty string.")
     if not isinstance(value, str):
-        raise Invalid(f"{name} 应为字符串。", f"{name} must be a string.")
+        zh, en = ("字符串或整数", "a string or a whole number") if name == "sessionId" else ("字符串", "a string")
+        raise Invalid(f"{name} 应为{zh}。", f"{name} must be {en}.")
     if not value:
         raise Invalid(f"{name} 不能为空。", f"{name} must not be empty.")
     if len(value) > longest:
