@@ -169,6 +169,6 @@ class Streams:
 def too_large(limit: int) -> TooLarge:
     """The error for a body over `limit` bytes."""
     return TooLarge(
-        f"请求体超过 {limit} 字节的上限。",
-        f"The request body is over this relay's limit of {limit} bytes (limits.body).",
+        f"请求体超过此中转的上限 {limit} 字节。",
+        f"The request body is over this relay's limit of {limit} bytes.",
     )

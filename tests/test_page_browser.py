@@ -152,7 +152,7 @@ def test_an_answer_can_be_stopped(page: Browser, upstream: Upstream) -> None:
     page.type("#key", KEY)
     say(page, "你好")
     page.click("#stop")
-    page.until_text("#log", "已停止,这一轮没有保存。")
+    page.until_text("#log", "已停止，这一轮没有保存。")
     say(page, "")
     page.until_text("#log .assistant", "你说的是「你好」")
 

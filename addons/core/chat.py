@@ -64,7 +64,8 @@ def read(body: bytes, bearer: str | None, bounds: Bounds, allowed: Collection[st
         fields = lenient.loads_object(body)
     except lenient.Unreadable as error:
         zh, en = _UNREADABLE.get(error.reason, _UNREADABLE["not_json"])
-        raise Invalid(zh, f'{en}: send {{"apiKey": ..., "sessionId": ..., "content": ...}}. ({error})') from None
+        shape = '{"apiKey": ..., "sessionId": ..., "content": ...}'
+        raise Invalid(f"{zh}请发送 {shape}。", f"{en}: send {shape}. ({error})") from None
     if fields.get("apiKey") is None and bearer:
         fields["apiKey"] = bearer
     return Incoming(
@@ -98,7 +99,10 @@ def read_key(text: str) -> str:
     """A key as it goes into a header; what surrounds it was pasted along. Raises Invalid."""
     key = text.strip()
     if not _KEY.fullmatch(key):
-        raise Invalid("apiKey 含有无效字符。", "apiKey holds characters that no key has: check how it was copied.")
+        raise Invalid(
+            "apiKey 含有无效字符，请检查是否复制正确。",
+            "apiKey holds characters that no key has: check how it was copied.",
+        )
     return key
 
 
@@ -120,7 +124,7 @@ def _with_text(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
 def _text(fields: Mapping[str, object], name: str, longest: int) -> str:
     value = fields.get(name)
     if value is None:
-        raise Invalid(f"缺少 {name}。", f"{name} is missing: it must be a non-empty string.")
+        raise Invalid(f"缺少 {name}，应为非空字符串。", f"{name} is missing: it must be a non-empty string.")
     if not isinstance(value, str):
         zh, en = ("字符串或整数", "a string or a whole number") if name == "sessionId" else ("字符串", "a string")
         raise Invalid(f"{name} 应为{zh}。", f"{name} must be {en}.")
@@ -128,7 +132,7 @@ def _text(fields: Mapping[str, object], name: str, longest: int) -> str:
         raise Invalid(f"{name} 不能为空。", f"{name} must not be empty.")
     if len(value) > longest:
         raise Invalid(
-            f"{name} 过长:{len(value)} 个字符,上限 {longest}。",
+            f"{name} 过长：{len(value)} 个字符，上限 {longest}。",
             f"{name} is too long: {len(value)} characters, at most {longest} are taken.",
         )
     return value

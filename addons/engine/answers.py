@@ -156,11 +156,12 @@ def error_for(status: int) -> errors.RelayError:
     if status == 413:
         return errors.TooLarge("请求体过大。", "The request body is over the limit of this relay.")
     if status == 504:
-        return errors.UpstreamTimeout("上游响应超时,请稍后再试。", "Upstream was too slow; try again later.")
+        return errors.UpstreamTimeout("上游响应超时，请稍后再试。", "Upstream was too slow; try again later.")
     if status >= 500:
-        return errors.UpstreamFailed("上游连接失败,请稍后再试。", "Upstream could not be reached; try again later.")
+        return errors.UpstreamFailed("上游连接失败，请稍后再试。", "Upstream could not be reached; try again later.")
     return errors.BadRequest(
-        "请求格式有误,不是有效的 HTTP 请求。", "This is not a valid HTTP request: check its request line and headers."
+        "不是有效的 HTTP 请求，请检查请求行和请求头。",
+        "This is not a valid HTTP request: check its request line and headers.",
     )
 
 
@@ -232,7 +233,9 @@ def _refuse_body(stream: HttpStream, cap: int) -> Commands:
 def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
     exchange = of(stream.flow)
     if exchange is not None:
-        exchange.fault = errors.UpstreamFailed("上游的回答过长。", f"The upstream's answer is over {cap} bytes.")
+        exchange.fault = errors.UpstreamFailed(
+            f"上游响应过大：超过 {cap} 字节。", f"The upstream's answer is too large: over {cap} bytes."
+        )
     yield commands.CloseConnection(stream.context.server)
     yield from stream.handle_protocol_error(
         ResponseProtocolError(stream.stream_id, BODY_TOO_LARGE, ErrorCode.GENERIC_SERVER_ERROR)
