@@ -119,7 +119,7 @@ def test_a_new_conversation_knows_nothing_and_the_old_one_is_forgotten(page: Bro
     bearer = {"Authorization": f"Bearer {KEY}"}
     assert len(relay.ask("GET", history, headers=bearer).json()["data"]) == 2
     page.click("#new")
-    assert "中转会记住" in page.text("#log")
+    assert "中转会保留" in page.text("#log")
     assert page.run("return document.activeElement.id") == "content"
     say(page, "我叫什么名字?")
     page.until(lambda: last(page) == "你还没有告诉我你的名字。")
