@@ -56,9 +56,7 @@ class Balance:
 
     async def _ask(self, client: connection.Client, exchange: Exchange, key: str) -> money.Balance:
         if exchange.upstream.balance is None:
-            raise errors.BalanceUnknown(
-                "此上游不提供余额查询。", "This upstream tells no balance (upstreams[].balance is null in relay.yaml)."
-            )
+            raise errors.BalanceUnknown("此上游不提供余额查询。", "This upstream tells no balance.")
         asking = asyncio.ensure_future(billing(exchange.upstream, key, exchange.settings, self.clock()))
         self._asking.setdefault(client.id, set()).add(asking)
         try:
@@ -108,7 +106,7 @@ async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float)
     body = content_of(response, MAX_ANSWER)
     if response.status_code in _UNSUPPORTED and NOT_RECORDED.encode() not in body:
         raise errors.BalanceUnknown(
-            "此上游不提供余额查询。",
+            f"此上游不提供余额查询（HTTP {response.status_code}）。",
             f"This upstream tells no balance (HTTP {response.status_code}).",
         )
     if response.status_code != 200:
@@ -117,7 +115,8 @@ async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float)
         value = money.parse(body)
     except ValueError:
         raise errors.UpstreamFailed(
-            "上游的余额信息不是 JSON。", "The upstream's answer is not JSON: it may tell no balance."
+            "上游的余额信息不是 JSON，可能不提供余额查询。",
+            "The upstream's answer is not JSON: it may tell no balance.",
         ) from None
     if isinstance(value, dict) and value.get("error"):
         raise refusal(200, body, key=key)
@@ -129,16 +128,19 @@ def _key(request: http.Request, settings: Settings) -> str:
     try:
         asked = parse_qs(query, keep_blank_values=True, max_num_fields=100, errors="replace").get("apiKey", [])
     except ValueError:
-        raise errors.BadRequest("查询参数过多。", "Too many query parameters: only apiKey is read.") from None
+        raise errors.BadRequest(
+            "查询参数过多，只需要 apiKey。", "Too many query parameters: only apiKey is read."
+        ) from None
     given = asked[0] if asked else chat.read_bearer(request.headers.get("authorization", ""))
     if not given or not given.strip():
         raise errors.BadRequest(
-            "缺少 apiKey:请使用 ?apiKey=sk-... 或 Authorization 请求头。",
+            "缺少 apiKey：请使用 ?apiKey=sk-... 或 Authorization 请求头。",
             "apiKey is missing: send ?apiKey=sk-... or an Authorization header.",
         )
     if len(given) > settings.chat.max_api_key:
         raise errors.BadRequest(
-            "apiKey 过长。", f"apiKey is too long: at most {settings.chat.max_api_key} characters are taken."
+            f"apiKey 过长，最多 {settings.chat.max_api_key} 个字符。",
+            f"apiKey is too long: at most {settings.chat.max_api_key} characters are taken.",
         )
     try:
         return chat.read_key(given)

@@ -132,7 +132,9 @@ def fail_closed(hook: str, flow: http.HTTPFlow) -> None:
     """End an exchange whose hook has raised: with an error while that can be sent, with a break otherwise."""
     if flow.is_replay or (flow.error is not None and hook != "error"):
         return
-    error = errors.Unavailable("中转服务内部出错,请求没有继续。", "This relay failed internally; its log says why.")
+    error = errors.Unavailable(
+        "中转服务内部出错，请联系服务管理员。", "This relay failed internally: ask whoever runs it."
+    )
     exchange = of(flow)
     if hook == "requestheaders" or (hook == "request" and not flow.request.stream):
         if flow.response is None:

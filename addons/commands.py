@@ -26,6 +26,7 @@ from addons.balance import billing
 from addons.config import Settings, Upstream
 from addons.core import chat, money
 from addons.core.secrets import masked
+from addons.shown import aim
 from addons.store import Store, StoreError
 from addons.turnstile import Full, Queue
 
@@ -244,6 +245,7 @@ def _again(each: flow.Flow, key: str) -> http.HTTPFlow:
     again: http.HTTPFlow = each.copy()
     again.response = again.error = None
     again.comment = again.marked = ""
+    aim(again)  # of a message to /chat the completion request
     again.metadata = {}
     request = again.request
     shown = {found for name in _KEY_HEADERS for found in _FINGERPRINT.findall(request.headers.get(name, ""))}

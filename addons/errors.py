@@ -92,7 +92,7 @@ class MethodNotAllowed(RelayError):
     code = "method_not_allowed"
 
     def __init__(self, method: str, allow: str) -> None:
-        super().__init__(f"不支持 {method[:16]} 方法,请使用 {allow}。", f"Method not allowed: use {allow}.")
+        super().__init__(f"不支持 {method[:16]} 方法，请使用 {allow}。", f"Method not allowed: use {allow}.")
         self.allow = allow
 
 

@@ -76,6 +76,13 @@ class Exchange:
     id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
     started: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""
+    ended: Callable[[], bool] | None = None
+    """Whether a streamed answer has told its last event; None where it has none that is known."""
+    seen_off: bool = False
+    """The client has left behind that event: nothing is sent to it any more, and the exchange ends as one that was
+    answered."""
+    late: Callable[[http.HTTPFlow], None] | None = None
+    """Hears of a client that has left while `response` ran: mitmproxy notes it as the flow's error, without a hook."""
     tap: Callable[[bytes], object] | None = None
     """Hears what upstream says where relay tells the client something else."""
     notes: dict[str, Any] = field(default_factory=dict)

@@ -24,7 +24,7 @@ _EDGE = 8192
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,80})"')
 _ERROR = re.compile(rb'"code"\s*:\s*"([^"\\]{1,60})"')
 _ENVELOPE = re.compile(rb'\{"code": (\d{3}), "message": ("(?:[^"\\]|\\.)*")')
-_ENGLISH = re.compile(r"(?<=[。)] )[A-Z].*", re.DOTALL)
+_ENGLISH = re.compile(r"(?<=[。）)] )[A-Z].*", re.DOTALL)
 _USAGE = {
     "tokens_in": re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,9})'),
     "tokens_out": re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,9})'),
@@ -39,6 +39,9 @@ class Glance:
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The exchange is over."""
+        exchange = of(flow)
+        if exchange is not None:
+            exchange.late = self._note
         self._note(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:

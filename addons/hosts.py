@@ -130,7 +130,7 @@ def _malformed(flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:
     versions = _BINARY.get(flow.client_conn.alpn or b"", _LINE_VERSIONS)
     if request.http_version not in versions or not _TOKEN.fullmatch(request.data.method):
         return BadRequest(
-            "请求格式有误,不是有效的 HTTP 请求。", "This is not a valid HTTP request: check its method and version."
+            "请求格式有误，不是有效的 HTTP 请求。", "This is not a valid HTTP request: check its method and version."
         )
     return None
 
@@ -157,7 +157,7 @@ def _unknown_path(path: str, settings: Settings) -> NotFound:
     shown = scrub(path if len(path) <= 80 else path[:80] + "...")
     served = ", ".join(("/v1/...", *settings.chat.paths[:1], *settings.balance.paths[:1]))
     return NotFound(
-        f"没有这个路径:{shown}。可用的路径:{served}。",
+        f"没有这个路径：{shown}。可用的路径：{served}。",
         f"Unknown path: {shown}. This relay serves {served}.",
         code="unknown_path",
     )

@@ -18,7 +18,7 @@ async def enter(gates: Queue, flow: http.HTTPFlow, key: str, max_waiting: int) -
         return await gates.enter(flow.client_conn.id, key, max_waiting)
     except Full:
         raise errors.Busy(
-            "该会话有太多消息正在等待,请稍后再试。",
+            "该会话有太多消息正在等待，请在上一条得到回答后再发送。",
             "Too many messages of this session are waiting: send the next one when the last is answered.",
         ) from None
     except Left:
@@ -31,5 +31,6 @@ def no_store(error: StoreError) -> errors.Unavailable:
     """The error for a store that fails; the log says why."""
     logger.error(f"sessions can't be kept: {error}")
     return errors.Unavailable(
-        "中转服务暂时无法保存会话。", "This relay can't keep sessions just now; its log says why."
+        "中转服务暂时无法保存会话，请稍后再试，或联系服务管理员。",
+        "This relay can't keep sessions just now: try again later, or ask whoever runs it.",
     )

@@ -41,6 +41,7 @@ from addons.page import Page  # noqa: E402
 from addons.recording import Recording  # noqa: E402
 from addons.redact import Noting, Redact  # noqa: E402
 from addons.sessions import Sessions  # noqa: E402
+from addons.shown import Shown  # noqa: E402
 from addons.sockets import Sockets  # noqa: E402
 from addons.store import SessionStore, Store, StoreError  # noqa: E402
 from addons.streams import Streams  # noqa: E402
@@ -84,6 +85,7 @@ def chain_for(settings: config.Settings, store: Store, lasting: Lasting) -> Chai
             Cors(),
             Page(settings),
             Own(),
+            Shown(),
             Recording(redact.response),
             Chat(store, gates),
             Sessions(store, gates),

@@ -73,7 +73,7 @@ class Library:
             more = f"; and {len(found) - _SHOWN_DIFFERENCES} more" if len(found) > _SHOWN_DIFFERENCES else ""
             en += f" The nearest is number {record.number}, {known}; what differs: {told}{more}."
         en += " Record it anew, or replay with --or-forward."
-        return NotFound("录制中没有这个请求。", en, code=NOT_RECORDED)
+        return NotFound("录制文件中没有匹配的请求。", en, code=NOT_RECORDED)
 
 
 class Server:

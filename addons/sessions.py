@@ -75,10 +75,13 @@ def _names(request: http.Request, exchange: Exchange) -> tuple[str, str]:
     key = chat.read_bearer(request.headers.get("authorization", ""))
     session_id: str | None = exchange.notes["session_id"]
     if key is None:
-        raise errors.Unauthorized("缺少 Authorization: Bearer sk-...。", "Send the key as Authorization: Bearer sk-...")
+        raise errors.Unauthorized(
+            "请在 Authorization 请求头中提供密钥：Bearer sk-...", "Send the key as Authorization: Bearer sk-..."
+        )
     if session_id is None or len(session_id) > settings.max_session_id or len(key) > settings.max_api_key:
         raise errors.BadRequest(
-            "sessionId 或 apiKey 无效。",
+            f"sessionId 或 apiKey 无效：sessionId 应为 UTF-8 并经百分号编码，最多 {settings.max_session_id} 个字符，"
+            f"apiKey 最多 {settings.max_api_key} 个字符。",
             f"sessionId must be UTF-8, percent-encoded, of at most {settings.max_session_id} characters, "
             f"the key of at most {settings.max_api_key}.",
         )

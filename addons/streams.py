@@ -2,21 +2,28 @@
 
 A tap stands beside each body: it counts, and keeps a copy up to `inspect.max_body` for the record that mitmweb shows.
 The copy enters the flow when nothing of it reaches the wire any more. A tap that fails gives up its copy and never a
-byte.
+byte. Beside an event stream another one waits for its last event: a client may leave with it (addons/partings.py).
 """
 
 import logging
 import weakref
+from collections.abc import Awaitable, Callable, Iterable
 
-from mitmproxy import http
+from mitmproxy import connection, http
 
+from addons import partings
 from addons.answers import refuse
 from addons.copies import Copy, new_copy, warn_cut
+from addons.core.ending import Ending, ended
+from addons.decoding import decode
 from addons.errors import TooLarge
 from addons.exchange import Exchange, Kind, of, ongoing
 from addons.wire import cut_upstream, declared_length
 
 logger = logging.getLogger(__name__)
+
+MOST_DECODED = 1 << 20
+"""Bytes of a compressed stream that are looked through for its last event."""
 
 
 class Upload:
@@ -40,6 +47,53 @@ class Upload:
         return []
 
 
+class Events:
+    """The tap of an event stream: a copy, and whether the last event was told."""
+
+    def __init__(self, exchange: Exchange, copy: Copy, encoding: str) -> None:
+        self.exchange = exchange
+        self.copy = copy
+        self.encoding = encoding
+        self._ending = Ending() if encoding in ("", "identity") else None
+
+    def __call__(self, chunk: bytes) -> bytes | list[bytes]:
+        """Pass a chunk on, unless nobody is there any more."""
+        self.copy(chunk)
+        if self._ending is not None:
+            try:
+                self._ending.feed(chunk)
+            except Exception:
+                logger.exception("a stream is not watched for its end any more")
+                self._ending = None
+        return [] if self.exchange.seen_off else chunk
+
+    def ended(self) -> bool:
+        """Asked when the client leaves. What is compressed is looked at then, in the copy, where that is whole."""
+        if self._ending is not None:
+            return self._ending.finished
+        if self.copy.cut:
+            return False
+        try:
+            return ended(decode(self.copy.body(), self.encoding, MOST_DECODED, cut=True))
+        except ValueError:
+            return False
+
+
+class Retold:
+    """The tap of a stream that relay makes itself, `/chat`'s: a copy of what the client is told."""
+
+    def __init__(self, tell: Callable[[bytes], Iterable[bytes] | bytes], copy: Copy) -> None:
+        self.tell = tell
+        self.copy = copy
+
+    def __call__(self, chunk: bytes) -> bytes | list[bytes]:
+        """What is told in place of a chunk."""
+        told = self.tell(chunk)
+        if isinstance(told, bytes):
+            return self.copy(told)
+        return [self.copy(piece) for piece in told]
+
+
 class Streams:
     """Decides what is streamed, which is all that relay need not read, and taps it."""
 
@@ -58,21 +112,34 @@ class Streams:
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the answer down, whatever it is."""
-        exchange = of(flow)
-        if exchange is None or exchange.refused or exchange.kind != Kind.PASS or flow.response is None:
+        exchange, response = of(flow), flow.response
+        if exchange is None or exchange.refused or response is None:
+            return
+        if exchange.kind == Kind.CHAT and callable(response.stream):
+            copy = exchange.notes["answer"] = new_copy(exchange)
+            response.stream = Retold(response.stream, copy)
+        if exchange.kind != Kind.PASS:
             return
         exchange.committed = True
-        if flow.response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            flow.response.headers["X-Accel-Buffering"] = "no"
-            flow.response.headers.setdefault("Cache-Control", "no-cache")
         copy = exchange.notes["answer"] = new_copy(exchange)
-        flow.response.stream = copy
+        response.stream = copy
+        if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            response.headers["X-Accel-Buffering"] = "no"
+            response.headers.setdefault("Cache-Control", "no-cache")
+            events = Events(exchange, copy, response.headers.get("content-encoding", "").strip().lower())
+            response.stream, exchange.ended = events, events.ended
+
+    def client_disconnected(self, client: connection.Client) -> Awaitable[None] | None:
+        """Hold upstream for a moment, where the client has left with the last event."""
+        return partings.left(client)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Put the copies into the record: all of it has been sent."""
         exchange = of(flow)
         if exchange is not None and flow.response is not None:
             exchange.sent = flow.response.raw_content is None
+            if exchange.tail and isinstance(flow.response.stream, Retold) and flow.error is None:
+                flow.response.stream.copy(exchange.tail)  # /chat's last event, which is sent behind this hook
         self._record(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
@@ -102,6 +169,6 @@ class Streams:
 def too_large(limit: int) -> TooLarge:
     """The error for a body over `limit` bytes."""
     return TooLarge(
-        f"请求体超过 {limit} 字节的上限。",
-        f"The request body is over this relay's limit of {limit} bytes (limits.body).",
+        f"请求体超过此中转的上限 {limit} 字节。",
+        f"The request body is over this relay's limit of {limit} bytes.",
     )

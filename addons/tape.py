@@ -24,6 +24,7 @@ from addons.core.failures import Failure, classify
 from addons.decoding import content_of, decode
 from addons.options import MODE
 from addons.ports import Refusal
+from addons.shown import upstream_path
 
 MOST_BYTES = 512 << 20
 """Of a file."""
@@ -282,7 +283,8 @@ def _made(
     upstream = next((known for known in settings.upstreams if (known.host, known.port) == _place(request)), None)
     owners = settings.upstreams if upstream is None else [upstream]
     versions = [known.prefix for known in owners if known.versioned]
-    target = matching.service_path(request.path, [known.prefix for known in owners], versions)
+    path = upstream_path(each) or request.path
+    target = matching.service_path(path, [known.prefix for known in owners], versions)
     body = content_of(request, MOST_BODY)
     kind = request.headers.get("content-type", "")
     asked = matching.ask(request.method, target, kind, body, settings.replay.ignore)

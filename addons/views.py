@@ -9,6 +9,7 @@ What they read from `flow.metadata`, each optional, other types ignored:
   relay.events          integer: events of the stream
   relay.upload_bytes, relay.answer_bytes   integer: size on the wire, where the record keeps only the start
   relay.chat            {"session": short hash, "content": the app's message, "turns": earlier turns added}
+  relay.upstream_path   string: the path upstream was asked for, where the record has the client's
   relay.usage           the usage object of the completion behind an envelope, as upstream sent it
 """
 
@@ -131,12 +132,12 @@ def about_of(metadata: Metadata) -> About:
             _number(known.get("relay.duration_ms")),
             _whole(known.get("relay.events")),
         ),
-        chat=_chat(known.get("relay.chat")),
+        chat=_chat(known.get("relay.chat"), known.get("relay.upstream_path")),
         usage=known.get("relay.usage"),
     )
 
 
-def _chat(value: object) -> Chat | None:
+def _chat(value: object, path: object) -> Chat | None:
     if not isinstance(value, Mapping):
         return None
     content = value.get("content")
@@ -144,6 +145,7 @@ def _chat(value: object) -> Chat | None:
         session=str(value.get("session") or "")[:64],
         content=content if isinstance(content, str) else None,
         turns=_whole(value.get("turns")),
+        went_to=path if isinstance(path, str) else "",
     )
 
 

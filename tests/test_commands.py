@@ -106,7 +106,7 @@ def test_what_is_wrong_with_a_question_for_the_balance(
         web.command("relay.balance", *arguments)
 
 
-@pytest.mark.parametrize("found", ["~u /v1/models", "~u completions & ~bq hello"], ids=["a question", "a message"])
+@pytest.mark.parametrize("found", ["~u /v1/models", "~u /chat & ~bq hello"], ids=["a question", "a message"])
 def test_a_request_is_sent_again_with_another_key(web: page.Web, upstream: Upstream, found: str) -> None:
     web.command("set", "view_filter", "")
     selected = f"{found} & !~replayq"

@@ -119,7 +119,7 @@ def test_a_new_conversation_knows_nothing_and_the_old_one_is_forgotten(page: Bro
     bearer = {"Authorization": f"Bearer {KEY}"}
     assert len(relay.ask("GET", history, headers=bearer).json()["data"]) == 2
     page.click("#new")
-    assert "中转会记住" in page.text("#log")
+    assert "中转会保留" in page.text("#log")
     assert page.run("return document.activeElement.id") == "content"
     say(page, "我叫什么名字?")
     page.until(lambda: last(page) == "你还没有告诉我你的名字。")
@@ -152,7 +152,7 @@ def test_an_answer_can_be_stopped(page: Browser, upstream: Upstream) -> None:
     page.type("#key", KEY)
     say(page, "你好")
     page.click("#stop")
-    page.until_text("#log", "已停止,这一轮没有保存。")
+    page.until_text("#log", "已停止，这一轮没有保存。")
     say(page, "")
     page.until_text("#log .assistant", "你说的是「你好」")
 

@@ -286,6 +286,24 @@ def test_the_upstreams_prefix_is_taken_off_and_strangers_belong_to_nobody(tmp_pa
     ]
 
 
+HEARD = {"status": 200, "headers": [[b"content-type", b"application/json"]], "body": b"{}", "chunks": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/proxy/v1/chat/completions", {}),
+        ("/chat", {"relay.upstream_path": "/proxy/v1/chat/completions"}),
+        ("/proxy/v1/chat/completions", {"relay.upstream_path": 7}),
+    ],
+    ids=["an older relay's", "today's", "nonsense"],
+)
+def test_a_message_is_known_by_what_went_upstream(path: str, more: Mapping[str, Any], tmp_path: Path) -> None:
+    flow = made(path, meta={"relay.chat": {}, "relay.heard": HEARD, **more})
+    [record] = tape.read(saved(tmp_path / "x", flow), settings()).records
+    assert (record.upstream, record.asked.path, record.body) == ("one", "/v1/chat/completions", b"{}")
+
+
 def test_a_har_is_replayed(recorded: Recorded, tmp_path: Path) -> None:
     with recorded.file.open("rb") as file:
         flows = [each for each in FlowReader(file).stream() if isinstance(each, mhttp.HTTPFlow)]

@@ -187,7 +187,7 @@ def test_x_should_retry_is_obeyed(results: dict[str, Any], upstream: Upstream) -
 
 def test_relays_own_errors_say_what_to_do(results: dict[str, Any], upstream: Upstream) -> None:
     assert "/v1" in results["error 404, of relay"]["error"]["message"]
-    assert "limits.body" in results["error 413, of relay"]["error"]["message"]
+    assert "this relay's limit" in results["error 413, of relay"]["error"]["message"]
     assert "127.0.0.1" not in results["error 502, of relay"]["error"]["message"]
 
 

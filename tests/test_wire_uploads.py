@@ -74,7 +74,7 @@ def assert_too_large(reply: Reply, body: bytes) -> None:
     assert reply.get("content-type") == "application/json; charset=utf-8"
     error = json.loads(body)["error"]
     assert (error["type"], error["code"]) == ("invalid_request_error", "request_too_large")
-    assert "limits.body" in error["message"]
+    assert "this relay's limit" in error["message"]
 
 
 def whole(client: Client) -> tuple[Reply, bytes]:

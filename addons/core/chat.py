@@ -64,12 +64,13 @@ def read(body: bytes, bearer: str | None, bounds: Bounds, allowed: Collection[st
         fields = lenient.loads_object(body)
     except lenient.Unreadable as error:
         zh, en = _UNREADABLE.get(error.reason, _UNREADABLE["not_json"])
-        raise Invalid(zh, f'{en}: send {{"apiKey": ..., "sessionId": ..., "content": ...}}. ({error})') from None
+        shape = '{"apiKey": ..., "sessionId": ..., "content": ...}'
+        raise Invalid(f"{zh}请发送 {shape}。", f"{en}: send {shape}. ({error})") from None
     if fields.get("apiKey") is None and bearer:
         fields["apiKey"] = bearer
     return Incoming(
         read_key(_text(fields, "apiKey", bounds.api_key)),
-        _text(fields, "sessionId", bounds.session_id),
+        _text(_with_text(fields, "sessionId"), "sessionId", bounds.session_id),
         _text(fields, "content", bounds.content),
         _flag(fields, "stream"),
         _flag(fields, "reset"),
@@ -98,7 +99,10 @@ def read_key(text: str) -> str:
     """A key as it goes into a header; what surrounds it was pasted along. Raises Invalid."""
     key = text.strip()
     if not _KEY.fullmatch(key):
-        raise Invalid("apiKey 含有无效字符。", "apiKey holds characters that no key has: check how it was copied.")
+        raise Invalid(
+            "apiKey 含有无效字符，请检查是否复制正确。",
+            "apiKey holds characters that no key has: check how it was copied.",
+        )
     return key
 
 
@@ -108,17 +112,27 @@ def read_bearer(authorization: str) -> str | None:
     return key.strip() or None if scheme.lower() == "bearer" else None
 
 
+def _with_text(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """The fields with a whole number as its text, which is what PHP and JavaScript send for an id.
+
+    A fraction stays what it is, though it be whole: 1.0, 1 and 1e0 are one number and several texts.
+    """
+    value = fields.get(name)
+    return {**fields, name: str(value)} if isinstance(value, int) and not isinstance(value, bool) else fields
+
+
 def _text(fields: Mapping[str, object], name: str, longest: int) -> str:
     value = fields.get(name)
     if value is None:
-        raise Invalid(f"缺少 {name}。", f"{name} is missing: it must be a non-empty string.")
+        raise Invalid(f"缺少 {name}，应为非空字符串。", f"{name} is missing: it must be a non-empty string.")
     if not isinstance(value, str):
-        raise Invalid(f"{name} 应为字符串。", f"{name} must be a string.")
+        zh, en = ("字符串或整数", "a string or a whole number") if name == "sessionId" else ("字符串", "a string")
+        raise Invalid(f"{name} 应为{zh}。", f"{name} must be {en}.")
     if not value:
         raise Invalid(f"{name} 不能为空。", f"{name} must not be empty.")
     if len(value) > longest:
         raise Invalid(
-            f"{name} 过长:{len(value)} 个字符,上限 {longest}。",
+            f"{name} 过长：{len(value)} 个字符，上限 {longest}。",
             f"{name} is too long: {len(value)} characters, at most {longest} are taken.",
         )
     return value

@@ -61,8 +61,12 @@ listening.py
   20. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
       can't have the same address.
   21. More clients than a hundred may come at once. As it stands the kernel turns the others away, for a second.
-  22. Without a file descriptor left, relay says so once a second and waits. As it stands asyncio tries a hundred times
+  23. Without a file descriptor left, relay says so once a second and waits. As it stands asyncio tries a hundred times
       in a turn, with a traceback for each.
+
+answers.py, with addons/partings.py
+  24. Partings. A client that leaves with the last event of a stream has finished: `response` runs in place of `error`,
+      and upstream has a moment to come to its end. As it stands most clients' streams are called broken.
 """
 
 import logging

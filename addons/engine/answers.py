@@ -1,11 +1,12 @@
 """What clients are answered where mitmproxy would answer by itself, hang, or hold too much."""
 
+import logging
 from typing import Any
 
 from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy.proxy import commands
-from mitmproxy.proxy.layers.http import HttpStream, SendHttp, _http1, _http2
+from mitmproxy.proxy.layers.http import DropStream, HttpStream, SendHttp, _http1, _http2
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestProtocolError,
@@ -16,9 +17,11 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook, HttpResponseHook
 
-from addons import errors
+from addons import errors, partings
 from addons.engine.wrapping import Commands, wrap, wrap_inner
-from addons.exchange import answer_cap, of
+from addons.exchange import Exchange, answer_cap, of
+
+logger = logging.getLogger(__name__)
 
 BODY_TOO_LARGE = "relay: body over its limit"
 
@@ -46,12 +49,19 @@ def _answer_kills(stock: Any, stream: HttpStream, emit_error_hook: bool) -> Any:
                 break
         else:
             return stock(stream, emit_error_hook)
+        exchange = of(stream.flow)
+        if not emit_error_hook and exchange is not None:
+            # It has left while `response` ran: with all it wanted, or without.
+            return _not_killed() if _has_ended(stream, exchange) else _killed_late(stock, stream, exchange)
     return _answer_errors(stock, stream, emit_error_hook)
 
 
 def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
     """Send the answer that the `error` hook left, where stock would send its own page."""
     exchange = of(stream.flow)
+    parting = exchange is not None and isinstance(args[0], RequestProtocolError | ResponseProtocolError)
+    if parting and (yield from _see_off(stream, exchange, args[0])):
+        return None
     if exchange is not None and any(
         isinstance(each, RequestProtocolError) for each in (*args, *stream._paused_event_queue)
     ):
@@ -70,6 +80,55 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
         else:
             exchange.committed = True
             yield from _send_whole(stream, substitute)
+
+
+# Partings
+
+
+def _see_off(stream: HttpStream, exchange: Any, event: RequestProtocolError | ResponseProtocolError) -> Commands:
+    """Take the end of a stream behind its last event for what it is; whether that is what `event` tells of."""
+    if isinstance(event, ResponseProtocolError):
+        if not exchange.seen_off:
+            return False
+        yield from _end_as_answered(stream)
+        return True
+    if exchange.seen_off or stream.server_state != stream.state_stream_response_body:
+        return exchange.seen_off
+    if stream.client_state != stream.state_done or not _has_ended(stream, exchange):
+        return False
+    exchange.seen_off = True
+    stream.client_state = stream.state_errored
+    if stream.flow.server_conn.alpn == b"h2" or not partings.begin(stream.flow):
+        yield SendHttp(event, stream.context.server)  # which others may go on using
+        yield from _end_as_answered(stream)
+    return True
+
+
+def _has_ended(stream: HttpStream, exchange: Exchange) -> bool:
+    """Whether the last event was told. A tap that fails has seen none."""
+    try:
+        return exchange.ended is not None and exchange.ended() and stream.flow.error is None
+    except Exception:
+        logger.exception("the end of a stream could not be judged")
+        return False
+
+
+def _end_as_answered(stream: HttpStream) -> Commands:
+    """Run `response` in place of `error`."""
+    if stream.server_state == stream.state_stream_response_body:
+        yield from stream.send_response(already_streamed=True)
+
+
+def _killed_late(stock: Any, stream: HttpStream, exchange: Exchange) -> Commands:
+    killed = yield from _answer_errors(stock, stream, False)
+    if killed and exchange.late is not None:
+        exchange.late(stream.flow)
+    return killed
+
+
+def _not_killed() -> Commands:
+    yield from ()
+    return False
 
 
 def _is_error_page(command: Any, stream: HttpStream) -> bool:
@@ -97,11 +156,12 @@ def error_for(status: int) -> errors.RelayError:
     if status == 413:
         return errors.TooLarge("请求体过大。", "The request body is over the limit of this relay.")
     if status == 504:
-        return errors.UpstreamTimeout("上游响应超时,请稍后再试。", "Upstream was too slow; try again later.")
+        return errors.UpstreamTimeout("上游响应超时，请稍后再试。", "Upstream was too slow; try again later.")
     if status >= 500:
-        return errors.UpstreamFailed("上游连接失败,请稍后再试。", "Upstream could not be reached; try again later.")
+        return errors.UpstreamFailed("上游连接失败，请稍后再试。", "Upstream could not be reached; try again later.")
     return errors.BadRequest(
-        "请求格式有误,不是有效的 HTTP 请求。", "This is not a valid HTTP request: check its request line and headers."
+        "不是有效的 HTTP 请求，请检查请求行和请求头。",
+        "This is not a valid HTTP request: check its request line and headers.",
     )
 
 
@@ -178,7 +238,9 @@ def refuse_body(stream: HttpStream, error: errors.RelayError, why: str) -> Comma
 def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
     exchange = of(stream.flow)
     if exchange is not None:
-        exchange.fault = errors.UpstreamFailed("上游的回答过长。", f"The upstream's answer is over {cap} bytes.")
+        exchange.fault = errors.UpstreamFailed(
+            f"上游响应过大：超过 {cap} 字节。", f"The upstream's answer is too large: over {cap} bytes."
+        )
     yield commands.CloseConnection(stream.context.server)
     yield from stream.handle_protocol_error(
         ResponseProtocolError(stream.stream_id, BODY_TOO_LARGE, ErrorCode.GENERIC_SERVER_ERROR)
@@ -200,6 +262,11 @@ def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: A
         reply = yield command
         exchange = of(stream.flow)
         if not isinstance(command, HttpResponseHook) or exchange is None:
+            continue
+        if exchange.seen_off:
+            stream.flow.live = False
+            partings.end(stream.flow)
+            yield DropStream(stream.stream_id)
             continue
         if exchange.tail and stream.flow.error is None:
             yield SendHttp(ResponseData(stream.stream_id, exchange.tail), stream.context.client)

@@ -141,15 +141,15 @@ function limits() {
   if (chat) {
     row("对话的模型", "Model of a conversation", settings.model);
     row("每条消息", "One message", `${chat.max_content} 字符`, `${chat.max_content} characters`);
-    row("每次请求(对话)", "One request (chat)", size(chat.max_body));
-    row("上文保存", "Conversation kept", ...lasting(chat.session_ttl));
-    row("随消息发送的上文", "Sent again with a message", `最多 ${chat.max_turns} 轮、约 ${chat.max_tokens} token`,
+    row("请求体上限（/chat）", "One request (chat)", size(chat.max_body));
+    row("对话保留时长", "Conversation kept", ...lasting(chat.session_ttl));
+    row("每次附带的历史消息", "Sent again with a message", `最多 ${chat.max_turns} 轮、约 ${chat.max_tokens} token`,
       `up to ${chat.max_turns} turns, about ${chat.max_tokens} tokens`);
-    row("等待回答(对话)", "Time for an answer (chat)", ...lasting(chat.timeout));
+    row("回答超时（/chat）", "Time for an answer (chat)", ...lasting(chat.timeout));
   }
-  row("每次请求(/v1)", "One request (/v1)", size(settings.max_body));
-  row("静止超时", "Silence until given up", ...lasting(settings.idle));
-  if (balance) row("余额统计", "Use that a balance counts", `最近 ${balance.window_days} 天`, `last ${balance.window_days} days`);
+  row("请求体上限（/v1）", "One request (/v1)", size(settings.max_body));
+  row("空闲超时", "Silence until given up", ...lasting(settings.idle));
+  if (balance) row("用量统计周期", "Use that a balance counts", `最近 ${balance.window_days} 天`, `last ${balance.window_days} days`);
   for (const [name, value] of rows) {
     at("limits").append(element("div", "", element("dt", "", name), element("dd", "", value)));
   }
@@ -159,13 +159,13 @@ function notes() {
   const note = (zh, en) => at("notes").append(element("li", "", both(zh, en)));
   const { chat, balance } = settings;
   if (balance) { // where it matters, beside the number
-    const zh = `密钥使用超过 ${balance.window_days} 天后,查询到的余额不准确:更早的用量没有计入。`;
+    const zh = `密钥使用超过 ${balance.window_days} 天后，查询到的余额不准确：更早的用量没有计入。`;
     const en = `Once a key has been in use for more than ${balance.window_days} days, its balance is inexact: earlier use is not counted.`;
     at("inexact").append(both(zh, en));
   }
-  note("上下文越长,消耗的 token 越多。", "The longer the context, the more tokens a message costs.");
+  note("上下文越长，消耗的 token 越多。", "The longer the context, the more tokens a message costs.");
   if (chat) {
-    note(`对话以明文保存在中转服务器上,最后一轮之后 ${duration(chat.session_ttl, 1)}删除;密钥只保存为哈希。`,
+    note(`对话以明文保存在中转服务器上，最后一轮之后 ${duration(chat.session_ttl, 1)}删除；密钥只保存为哈希。`,
       `Conversations lie on the relay in plain text until ${duration(chat.session_ttl, 2)} after the last turn; keys as hashes only.`);
   }
   note("请求会带着你的密钥转发给上游。只使用你信任的中转。", "Requests go to the upstream with your key. Use a relay that you trust.");
@@ -207,7 +207,7 @@ function key() {
   const given = at("key").value.trim();
   if (/^[\x21-\x7e]+$/.test(given)) return given;
   at("key").focus();
-  throw given ? new Refused("密钥含有无效字符,请检查。", "The key holds characters that no key has: check it.")
+  throw given ? new Refused("密钥含有无效字符，请检查。", "The key holds characters that no key has: check it.")
     : new Refused("请先填写密钥。", "Enter your API key first.");
 }
 
@@ -216,7 +216,7 @@ async function ask(path, options) {
     return await fetch(base + path, { ...options, cache: "no-store", credentials: "omit" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused("无法连接中转服务,请检查网络后重试。", "The relay can't be reached: check your network and try again.");
+    throw new Refused("无法连接中转服务，请检查网络后重试。", "The relay can't be reached: check your network and try again.");
   }
 }
 
@@ -225,7 +225,7 @@ async function envelopeOf(response) {
   try {
     return JSON.parse(text);
   } catch {
-    throw new Refused(`收到无法识别的回答(HTTP ${response.status})。`, `That was no answer of the relay's (HTTP ${response.status}).`);
+    throw new Refused(`收到无法识别的回答（HTTP ${response.status}）。`, `That was no answer of the relay's (HTTP ${response.status}).`);
   }
 }
 
@@ -252,8 +252,8 @@ async function remember(secret) {
     const turns = kept.data.length / 2;
     const [zh, en] = lasting(settings.chat.session_ttl);
     if (mine !== session) return;
-    at("memory").replaceChildren(turns ? both(`中转记得这个对话的 ${turns} 轮,最后一轮之后保存 ${zh}。`,
-      `The relay remembers ${turns} ${turns === 1 ? "turn" : "turns"}, until ${en} after the last.`) : "");
+    at("memory").replaceChildren(turns ? both(`已保存此对话的 ${turns} 轮消息，最后一轮之后保留 ${zh}。`,
+      `The relay keeps ${turns} ${turns === 1 ? "turn" : "turns"} of this conversation, until ${en} after the last.`) : "");
   } catch {
     at("memory").replaceChildren(); // not what was asked for: the chat itself says what is wrong
   }
@@ -293,7 +293,7 @@ async function answer(response, bubble) {
   } catch (error) {
     if (error instanceof Refused || error.name === "AbortError") throw error;
   }
-  throw new Refused("回答中断了,这一轮没有保存。请重试。", "The answer broke off, and this turn was not kept. Try again.");
+  throw new Refused("回答中断了，这一轮没有保存。请重试。", "The answer broke off, and this turn was not kept. Try again.");
 }
 
 async function send(content) {
@@ -328,7 +328,7 @@ async function send(content) {
 
 function complain(error) {
   if (error.name === "AbortError") {
-    show(element("p", "aside", both("已停止,这一轮没有保存。", "Stopped; this turn was not kept.")));
+    show(element("p", "aside", both("已停止，这一轮没有保存。", "Stopped; this turn was not kept.")));
   } else if (error instanceof Refused) {
     show(element("p", "error", error.words));
   } else {

@@ -57,7 +57,7 @@ def test_the_key_of_the_body_comes_first() -> None:
         pytest.param(..., id="missing"),
         pytest.param(None, id="null"),
         pytest.param("", id="empty"),
-        pytest.param(7, id="a number"),
+        pytest.param(1.5, id="a fraction"),
         pytest.param(True, id="true"),
         pytest.param(["x"], id="an array"),
         pytest.param({"x": "y"}, id="an object"),
@@ -70,6 +70,47 @@ def test_a_bad_field_is_named(name: str, value: object) -> None:
     assert name in caught.value.zh
     assert name in caught.value.en
     assert str(caught.value) == caught.value.en
+
+
+@pytest.mark.parametrize("name", ["apiKey", "content"])
+def test_a_number_is_no_text(name: str) -> None:
+    with pytest.raises(Invalid, match=f"{name} must be a string"):
+        read(body(**{name: 7}), None, BOUNDS)
+
+
+def with_id(written: str) -> bytes:
+    return b'{"apiKey": "%s", "sessionId": %s, "content": "x"}' % (KEY.encode(), written.encode())
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [("1", "1"), ("0", "0"), ("-7", "-7"), ("1700000000000", "1700000000000"), ("9" * 64, "9" * 64), ('"01"', "01")],
+)
+def test_a_whole_number_is_a_session_s_id_as_its_text(written: str, text: str) -> None:
+    assert read(with_id(written), None, BOUNDS).session_id == text
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("1.0", "sessionId must be a string or a whole number"),
+        ("1e3", "sessionId must be a string or a whole number"),
+        ("true", "sessionId must be a string or a whole number"),
+        ("false", "sessionId must be a string or a whole number"),
+        ("null", "sessionId is missing"),
+        ("NaN", "invalid number"),
+        ("-Infinity", "invalid number"),
+        ("1e999", "invalid number"),
+        ("9" * 65, "65 characters, at most 64"),
+        ("-" + "9" * 64, "65 characters, at most 64"),
+        ("9" * 640, "640 characters, at most 64"),
+        ("9" * 60_000, "invalid number"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_no_other_number_is_one(written: str, why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        read(with_id(written), None, BOUNDS)
 
 
 @pytest.mark.parametrize(("name", "limit"), [("apiKey", 256), ("sessionId", 64), ("content", 1000)])

@@ -219,8 +219,8 @@ def test_envelopes() -> None:
     text = got(chat, chat=Chat("4f1c2a9e"), usage={"prompt_tokens": 12, "completion_tokens": 8})
     assert "session: 4f1c2a9e\ncode: 200\nmessage: 执行成功\nusage: 12 in · 8 out · 20 tokens in all\n" in text
     assert text.endswith("assistant: |\n  我是一名人工智能助手。")
-    refused = got({"code": 400, "message": "缺少 content。", "data": None}, "/chat", own=True)
-    assert refused.endswith("code: 400\nmessage: 缺少 content。")
+    refused = got({"code": 400, "message": "缺少 content，应为非空字符串。", "data": None}, "/chat", own=True)
+    assert refused.endswith("code: 400\nmessage: 缺少 content，应为非空字符串。")
     data = {"total": 18.00, "balance": 17.92, "used": 0.08}
     balance = got({"code": 200, "message": "执行成功", "data": data}, "/pro/balance", own=True)
     assert balance.endswith("total: $18.00\nused: $0.08\nbalance: $17.92")

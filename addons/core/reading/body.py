@@ -45,6 +45,8 @@ class Chat:
     """The message as the app sent it."""
     turns: int | None = None
     """Earlier turns that relay added."""
+    went_to: str = ""
+    """The path that upstream was asked for, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

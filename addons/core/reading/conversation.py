@@ -20,6 +20,7 @@ def request(body: Body, page: Page) -> None:
     if chat is not None:
         page.comment("a message to /chat, as the completion request that relay made of it")
         page.field("session", chat.session)
+        page.field("sent to", chat.went_to)
     page.field("model", value.get("model"))
     parameters(page, value, _CONTENT)
     tools(page, value)

@@ -1,6 +1,6 @@
-"""relay's own answers: the envelope of /chat, and the balance."""
+"""relay's own answers: the envelope of /chat, whole or at the end of a stream, and the balance."""
 
-from addons.core.reading.body import Body, document
+from addons.core.reading.body import Body, Stream, document
 from addons.core.reading.page import Page
 from addons.core.reading.values import brief, parameters, pretty, timing, tokens_out, usage
 
@@ -18,6 +18,34 @@ def chat(body: Body, page: Page) -> None:
     data = value.get("data")
     if data is not None:
         page.block("assistant", data if isinstance(data, str) else pretty(data))
+
+
+def stream(body: Body, page: Page) -> None:
+    """Write a streamed answer to a message: the model's words as they were told, and how the envelope ended them."""
+    told, pieces = Stream(body), []
+    last: dict[str, object] | None = None
+    for _, value in told.values():
+        piece = value.get("delta")
+        if isinstance(piece, str):
+            pieces.append(piece)
+        elif "code" in value:
+            last = value
+    told.note_end(page, ended=last is not None)
+    page.comment("what the app got: a stream of relay's, and its envelope at the end")
+    if body.about.chat is not None:
+        page.field("session", body.about.chat.session)
+    if last is not None:
+        page.field("code", brief(last.get("code")))
+        page.field("message", brief(last.get("message")))
+    page.field("pieces", len(pieces))
+    page.field("usage", usage(body.about.usage))
+    page.field("timing", timing(body.about.timing, told.count, tokens_out(body.about.usage)))
+    text = "".join(pieces)
+    data = last.get("data") if last is not None else None
+    if text or data is not None:
+        page.block("assistant", text or (data if isinstance(data, str) else pretty(data)))
+    if isinstance(data, str) and text and data != text:
+        page.block("data of the envelope, which differs", data)
 
 
 def balance(body: Body, page: Page) -> None:

@@ -41,6 +41,7 @@ _VERSIONED = re.compile(r"/(?:v\d\w*|openai)/")
 
 _SHAPED_ERROR = re.compile(rb'\s*\{\s*"error"\s*:\s*[{"]')
 _SHAPED_ENVELOPE = re.compile(rb'\s*\{\s*"code"\s*:\s*\d{3}\s*,\s*"message"\s*:\s*"')
+_SHAPED_TOLD = re.compile(rb'data: \{"(?:delta|code)": ')
 _SHAPED_MESSAGES = re.compile(rb'"messages"\s*:\s*\[\s*\{\s*"(?:role|content)"')
 _SHAPED_APP = re.compile(rb'"sessionId"\s*:')
 _SHAPED_CHAT = re.compile(rb'"object"\s*:\s*"(?:chat\.completion|text_completion)')
@@ -145,6 +146,8 @@ def _tells_balance(head: bytes, path: str) -> bool:
 
 
 def _for_stream(head: bytes, about: About, path: str) -> Writer:
+    if about.chat is not None and _SHAPED_TOLD.match(head):
+        return envelope.stream
     if _SHAPED_CHAT.search(head):
         return answer.stream
     if not _is_known(head, about, path):
