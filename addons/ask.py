@@ -46,7 +46,7 @@ async def ask(
             await replay
     except TimeoutError:
         raise errors.UpstreamTimeout(
-            "上游响应超时,请稍后再试。", "The upstream was too slow; try again later."
+            "上游响应超时，请稍后再试。", "The upstream was too slow; try again later."
         ) from None
     finally:
         replay.cancel()
