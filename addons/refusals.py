@@ -56,9 +56,9 @@ def _forbidden(_error: UpstreamError, told: str, _model: str | None) -> errors.R
 
 def _model(_error: UpstreamError, told: str, model: str | None) -> errors.RelayError:
     name_zh, name_en = (f" {model}", f" {model}") if model is not None else ("", " of this name")
-    change = "chat.model or upstreams[].model"
+    change = "chat.model or upstreams[].model in relay.yaml"
     return errors.NotFound(
-        f"上游没有模型{name_zh}：请换用其他模型，或由服务管理员修改 chat.model 或 upstreams[].model。",
+        f"上游没有模型{name_zh}：请换用其他模型，或由服务管理员修改 relay.yaml 中的 chat.model 或 upstreams[].model。",
         f"The upstream has no model{name_en}: ask for another one, or have {change} changed.{told}",
         code="model_not_found",
     )

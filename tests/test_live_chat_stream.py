@@ -132,7 +132,8 @@ def test_the_session_is_updated_at_the_end_of_a_stream(relay: Live, upstream: Up
 def test_the_next_message_waits_for_the_end_of_a_stream(
     relay: Live, upstream: Upstream, session: str, pool: ThreadPoolExecutor
 ) -> None:
-    upstream.script(COMPLETIONS, streaming(*HELLO, pause=0.1))
+    pieces = [(piece, 0.1) for piece in HELLO[:-1]]
+    upstream.script(COMPLETIONS, Behaviour(headers=[("content-type", SSE)], chunks=[*pieces, (DONE, 0)]))
     first = pool.submit(streamed, relay, message(session, "first"))
     begun = at_work(upstream)
     succeeded(post(relay, message(session, "second")))
@@ -516,6 +517,20 @@ def test_a_client_of_http_2_reads_a_stream(tight: Live, pair: Pair, upstream: Up
         'data: {"code": 200, "message": "执行成功", "data": "你好"}\n\n'
     )
     assert history(tight, session) == ["hi", "你好"]
+
+
+@pytest.mark.parametrize("behaviour", LASTING)
+def test_an_answer_ends_for_a_client_of_http_2_too(
+    tight: Live, pair: Pair, upstream: Upstream, session: str, behaviour: Behaviour
+) -> None:
+    upstream.script(COMPLETIONS, behaviour)
+    with Http2(tight, pair) as client:
+        body = json.dumps(message(session, "hi", stream=True)).encode()
+        for _ in range(2):
+            answer = client.ask("POST", "/chat", [("content-length", str(len(body)))], body)
+            assert answer.status == 200 and not answer.reset
+            assert b'"code": 200' in answer.body
+    assert len(history(tight, session)) == 4
 
 
 def test_a_broken_stream_is_a_reset_in_http_2(tight: Live, pair: Pair, upstream: Upstream, session: str) -> None:
