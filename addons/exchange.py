@@ -73,6 +73,12 @@ class Exchange:
     """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
     tail: bytes = b""
     """What a streamed answer still says when its `response` hook is over."""
+    ear: Callable[[bytes], object] | None = None
+    """Hears an answer that is read whole while it comes, and may then say that it is `over`."""
+    over: bool = False
+    """Upstream's answer has come to its end, whatever its connection does: nothing more of it is wanted."""
+    whole: bool = False
+    """Upstream's answer is all there: should its connection break now, that is an end like any other."""
     id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
     started: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""

@@ -29,6 +29,10 @@ class TooComplex(ValueError):
     """More values than may be parsed, or nested too deep."""
 
 
+class TooDeep(TooComplex):
+    """Nested too deep."""
+
+
 def loads(text: str, parse: Callable[[str], Any] = json.loads, *, marks: int = MAX_MARKS) -> Any:
     """The JSON value of a short text. Raises TooComplex, and ValueError for what is no JSON."""
     return at_once(loading(text, parse, marks=marks))
@@ -44,7 +48,7 @@ def loading(text: str, parse: Callable[[str], Any] = json.loads, *, marks: int =
     try:
         return parse(text)
     except RecursionError:  # not by the text alone: the stack was nearly full before
-        raise TooComplex("nested too deep") from None
+        raise TooDeep("nested too deep") from None
 
 
 def measuring(text: str, *, marks: int = MAX_MARKS, depth: int = MAX_DEPTH) -> Sliced[None]:
@@ -91,7 +95,7 @@ def _counting(text: str, marks: int, depth: int) -> Sliced[None]:
             if found > marks:
                 raise TooComplex(f"more than {marks} values")
             if level > depth:
-                raise TooComplex(f"nested deeper than {depth} levels")
+                raise TooDeep(f"nested deeper than {depth} levels")
         if inside and len(text) - at <= 1:
             return  # nothing but a backslash is left, and no string ends
         yield
