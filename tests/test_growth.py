@@ -159,7 +159,7 @@ def log_line(name: str) -> Callable[[str], object]:
 def shown(request: bool, where: str, kind: str) -> Callable[[str], object]:
     """A body as mitmweb shows it."""
 
-    def call(text: str) -> object:
+    def call(text: str) -> Iterator[None]:
         flow = tflow.tflow(req=tutils.treq(path=raw(where)), resp=tutils.tresp())
         message = flow.request if request else flow.response
         assert message is not None
@@ -168,8 +168,10 @@ def shown(request: bool, where: str, kind: str) -> Callable[[str], object]:
         metadata = Metadata(flow=flow, content_type=kind, http_message=message)
         view = views.OpenAI()
         view.render_priority(message.raw_content, metadata)
+        yield
         views.Events().prettify(message.raw_content, metadata)
-        return view.prettify(message.raw_content, metadata)
+        yield
+        view.prettify(message.raw_content, metadata)
 
     return call
 
@@ -205,23 +207,25 @@ def in_message(text: str) -> object:
     return message(json.dumps({"apiKey": text, "sessionId": text, "content": text}))
 
 
-def fed(step: int | None) -> Callable[[str], object]:
+def fed(step: int) -> Callable[[str], object]:
     """An event stream in pieces."""
 
-    def call(text: str) -> object:
+    def call(text: str) -> Iterator[None]:
         parser, data = Parser(), raw(text)
-        for start in range(0, len(data), step or max(1, len(data))):
-            parser.feed(data[start : start + step] if step else data)
-        return parser.close(), parser.pending, parser.remainder
+        for start in range(0, len(data), step):
+            parser.feed(data[start : start + step])
+            yield
+        assert not parser.close()
+        parser.pending, parser.remainder  # noqa: B018
 
     return call
 
 
-def retold(text: str) -> object:
+def retold(text: str) -> Iterator[None]:
     retelling, data = Retelling(1 << 20), raw(text)
-    for start in range(0, len(data), 4096):
-        retelling.feed(data[start : start + 4096])
-    return retelling.whole
+    for start in range(0, len(data), 1 << 16):
+        retelling.feed(data[start : start + (1 << 16)])
+        yield
 
 
 def gathered(text: str) -> object:
@@ -284,13 +288,17 @@ def asked(kind: str) -> Callable[[str], object]:
     return call
 
 
-def not_recorded(text: str) -> object:
+def not_recorded(text: str) -> Iterator[None]:
     """A request that is in no record, beside one much like it."""
     shelf: matching.Shelf[int] = matching.Shelf()
     for number in range(4):
         shelf.add(None, matching.ask("POST", "/v1/x", "", raw(text + str(number))), number)
+        yield
     new = matching.ask("POST", "/v1/x", "", raw(text + "x"))
-    return shelf.find("test", new), shelf.nearest("test", new)
+    yield
+    shelf.find("test", new)
+    yield
+    shelf.nearest("test", new)
 
 
 def recorded_keys(text: str) -> object:
@@ -306,13 +314,13 @@ def elsewhere(text: str) -> object:
     return shelf.nearest(None, matching.ask("GET", "/a" + text[:HEAD], "", b""))
 
 
-def frames(text: str) -> object:
+def frames(text: str) -> Iterator[None]:
     unpacker, data = Unpacker(), b"\0\0\0\4[1]\n" * (len(text) // 8)
     for start in range(0, len(data), 1 << 16):
         unpacker.feed(data[start : start + (1 << 16)])
         while unpacker.next() is not None:
             pass
-    return unpacker
+        yield
 
 
 JSON, SSE, FORM = "application/json", "text/event-stream", "multipart/form-data; boundary=b"
@@ -371,8 +379,8 @@ READERS = (
     Reader("redact: an error's words", in_reason, HEAD, KEYS),
     Reader("redact: websocket", in_websocket, ANSWER, (*KEYS, *DENSE)),
     Reader("secrets: scrub", secrets.scrub, ANSWER, KEYS),
-    Reader("log: mitmproxy's", log_line("mitmproxy.proxy"), LONG, (*KEYS, "b'", "b'\\", "ClientHello: ", "\x1b[")),
-    Reader("log: relay's", log_line("addons.relay"), LONG, KEYS),
+    Reader("log: mitmproxy's", log_line("mitmproxy.proxy"), HEAD, (*KEYS, "b'", "b'\\", "ClientHello: ", "\x1b[")),
+    Reader("log: relay's", log_line("addons.relay"), HEAD, KEYS),
     Reader("view: chat request", shown(True, CHAT, JSON), ANSWER, (*within(MESSAGES[0]), *within(MESSAGES[1]))),
     Reader("view: chat answer", shown(False, CHAT, JSON), ANSWER, (*within('{"choices":['), *within(CALLS), ARGUMENTS)),
     Reader(
@@ -404,8 +412,8 @@ READERS = (
     Reader("chat: a body", message, HEAD, (*KEYS, *DENSE, *ESCAPES)),
     Reader("chat: its fields", in_message, HEAD, (*KEYS, " ")),
     Reader("chat: a bearer", chat.read_bearer, HEAD, (" ", "Bearer ")),
-    Reader("lenient JSON", read_mildly, ANSWER, (*DENSE, *ESCAPES, '"')),
-    Reader("events, whole", fed(None), LONG, ("\n", "\r", "data:\n", ":", "id:1\n")),
+    Reader("lenient JSON", read_mildly, HEAD, (*DENSE, *ESCAPES, '"')),
+    Reader("events, whole", fed(1 << 16), ANSWER, ("\n", "\r", "data:\n", ":", "id:1\n")),
     Reader("events, byte by byte", fed(1), LONG, ("\n", "\r", "data:\n", ":", "a")),
     Reader("events, in pieces", fed(1000), ANSWER, ("data:", "data:\n", "\n")),
     Reader("retelling", retold, ANSWER, (DELTA, "data: {}\n\n", "data: [DONE]\n\n", "data:[],\n")),
@@ -415,11 +423,11 @@ READERS = (
     Reader("failure", classify, LONG, ("timed out ", "[Errno ", "SSL")),
     Reader("balance", amount, LONG, (*DENSE, "1", "0.1")),
     Reader("session", stored, ANSWER, DENSE),
-    Reader("replay: JSON", asked(JSON), ANSWER, (*DENSE, *KEYS)),
-    Reader("replay: form", asked(FORM), ANSWER, ('\r\n--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n',)),
-    Reader("replay: a part", lambda text: asked(FORM)(f"--b\r\nContent-Disposition: a{text}\r\n\r\n"), ANSWER, (';"',)),
+    Reader("replay: JSON", asked(JSON), LONG, (*DENSE, *KEYS)),
+    Reader("replay: form", asked(FORM), LONG, ('\r\n--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n',)),
+    Reader("replay: a part", lambda text: asked(FORM)(f"--b\r\nContent-Disposition: a{text}\r\n\r\n"), LONG, (';"',)),
     Reader("replay: a type", lambda text: asked("multipart/form-data" + text)("--b"), HEAD, (";a=", ';"', ";a*0=")),
-    Reader("replay: not recorded", not_recorded, ANSWER, (*DENSE, "a")),
+    Reader("replay: not recorded", not_recorded, LONG, (*DENSE, "a")),
     Reader("replay: not recorded, wide", lambda text: not_recorded(f"[{text}1]"), LONG, DENSE),
     Reader("replay: hidden keys", recorded_keys, LONG, ("***00000000", "***00000000 ", '***00000000"')),
     Reader("replay: elsewhere", elsewhere, HEAD, ("a", "ab")),
