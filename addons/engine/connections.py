@@ -15,9 +15,10 @@ from addons.engine.wrapping import replace, wrap
 _STEP = 1 << 16
 _SWITCHED = "relay_switched"  # to a websocket, since the last read
 
-# Bytes that one read brings: so many at first, from a client, an upstream and either in a websocket, and between these bounds later on.
+# Bytes that one read brings: so many at first, from a client, an upstream and either in a websocket, and between these
+# bounds later on.
 _FIRST_OF_CLIENT = 1 << 12
-_FIRST_OF_UPSTREAM = 1 << 15
+_FIRST_OF_UPSTREAM = 1 << 14
 _FIRST_OF_WEBSOCKET = 1 << 10
 _LEAST = 1 << 9
 _MOST = 1 << 16
