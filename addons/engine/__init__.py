@@ -28,8 +28,7 @@ connections.py
   11. Early refusals. An upstream that answers an upload before its end and closes is heard. As it stands its answer is
       lost with the next write.
   12. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
-      What is much work for its size is read little by little, and others are served in between. As it stands one client
-      with the smallest chunks, messages or requests holds the loop.
+      Others are served between two reads. As it stands whoever sends much in small pieces holds the loop.
 
 dispatch.py, for speed
   13. Each event goes straight to the hooks that want it. As it stands mitmproxy walks all its addons for each, twice,

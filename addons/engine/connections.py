@@ -5,27 +5,16 @@ import os
 import time
 from typing import Any
 
-from mitmproxy.connection import Connection, Server
+from mitmproxy.connection import Server
 from mitmproxy.proxy.layers.http import HttpLayer
-from mitmproxy.proxy.layers.websocket import WebsocketLayer
 from mitmproxy.proxy.server import ConnectionHandler
 
 from addons.engine.wrapping import replace, wrap
 
 _STEP = 1 << 16
-_SWITCHED = "relay_switched"  # to a websocket, since the last read
 
-# Bytes that one read brings: so many at first, from a client, an upstream and either in a websocket, and between these
-# bounds later on.
-_FIRST_OF_CLIENT = 1 << 12
-_FIRST_OF_UPSTREAM = 1 << 14
-_FIRST_OF_WEBSOCKET = 1 << 10
-_LEAST = 1 << 9
-_MOST = 1 << 16
-# Seconds that the work with what was read has taken: from this on others have a turn, less is read, more is read.
-_OTHERS = 0.002
-_LONG = 0.008
-_SHORT = 0.002
+_LONG = 0.002
+"""Seconds of work with what was read, from which on others have a turn before more is read."""
 
 
 def install() -> None:
@@ -33,7 +22,6 @@ def install() -> None:
     wrap(HttpLayer, "get_connection", _forget_failed_connects)
     wrap(ConnectionHandler, "handle_connection", _begin_after_registration)
     replace(ConnectionHandler, "drain_writers", _drain_writers)
-    wrap(WebsocketLayer, "_handle_event", _note_websocket)
     wrap(asyncio.StreamReaderProtocol, "connection_lost", _read_what_is_left)
 
 
@@ -50,47 +38,25 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
         await asyncio.sleep(0)
     io = handler.transports[connection]
     if type(io.reader) is asyncio.StreamReader:
-        io.reader = Sips(io.reader, connection)
+        io.reader = Patient(io.reader)
     await stock(handler, connection)
 
 
-def _note_websocket(stock: Any, layer: WebsocketLayer, event: Any) -> Any:
-    for peer in (layer.context.client, layer.context.server):
-        vars(peer)[_SWITCHED] = True
-    return stock(layer, event)
+class Patient:
+    """A reader that lets others have a turn before it gives more, where what it gave last was much work.
 
-
-class Sips:
-    """A reader that gives less at a time where little is much to do.
-
-    64 KB of a body are nothing; 64 KB of chunks of one byte, of requests in one go or of the smallest websocket
-    messages take 0.2 to 1 s, and as it stands mitmproxy handles them in one turn of the loop, and what else the reader
-    holds in the next, with nobody served between the two.
+    As it stands mitmproxy takes all that a reader holds without a pause in between.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, connection: Connection) -> None:
-        self.size = _FIRST_OF_UPSTREAM if isinstance(connection, Server) else _FIRST_OF_CLIENT
-        """Bytes that the next read brings at most."""
-        self._connection = connection
+    def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
         self._given_at: float | None = None
-        self._was_full = False
 
-    async def read(self, most: int) -> bytes:
+    async def read(self, size: int) -> bytes:
         """As `StreamReader.read`."""
-        if self._given_at is not None:
-            taken = time.thread_time() - self._given_at
-            if taken > _LONG:
-                self.size = max(_LEAST, int(self.size * _LONG / taken))
-            elif taken < _SHORT and self._was_full:
-                self.size = min(_MOST, 2 * self.size)
-            if taken > _OTHERS:
-                await asyncio.sleep(0)
-        if vars(self._connection).pop(_SWITCHED, False):
-            self.size = _FIRST_OF_WEBSOCKET
-        size = min(most, self.size)
+        if self._given_at is not None and time.thread_time() - self._given_at > _LONG:
+            await asyncio.sleep(0)
         data = await self._reader.read(size)
-        self._was_full = len(data) == size
         self._given_at = time.thread_time()
         return data
 

@@ -13,7 +13,8 @@ hook's end is an event again. Each of these steps is kept; what is spared is
   connection is closed, so that a hook that runs in the middle of a turn finds it not yet written;
 - log records that no handler wants.
 
-What is added: a turn that has been long enough ends with the next hook, and goes on when others have been served.
+What is added: a turn that has been long enough ends with the next hook, and goes on when others have been served, since
+one read may bring a thousand requests or websocket messages.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from addons.engine.wrapping import replace_all, restore_all, stock_of
 _TURN = "relay_turn"
 _UNTIL = "relay_turn_until"
 _LONG = 0.02
-"""Seconds after which a turn ends with the next hook, so that others are served: one read may bring a thousand."""
+"""Seconds after which a turn ends with the next hook."""
 _WRITABLE = (ConnectionState.OPEN, ConnectionState.CAN_WRITE)
 
 Said = dict[Any, list[bytes]]
