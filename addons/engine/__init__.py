@@ -31,6 +31,7 @@ connections.py
   11. Early refusals. An upstream that answers an upload before its end and closes is heard. As it stands its answer is
       lost with the next write.
   12. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
+      Others are served between two reads. As it stands whoever sends much in small pieces holds the loop.
 
 printing.py
   22. What mitmdump prints of a flow steers no terminal. As it stands the controls of C1 and of bidirectional text pass.

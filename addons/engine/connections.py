@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from typing import Any
 
 from mitmproxy.connection import Server
@@ -11,6 +12,13 @@ from mitmproxy.proxy.server import ConnectionHandler
 from addons.engine.wrapping import replace, wrap
 
 _STEP = 1 << 16
+
+_FIRST_OF_CLIENT = 1 << 14
+"""Bytes of a client that are taken at once: as chunks of one byte they are work for 50 ms. What is less work is taken
+in larger pieces from then on."""
+_MOST = 1 << 16
+_LONG = 0.002
+"""Seconds of work with what was read, from which on others have a turn before more is read."""
 
 
 def install() -> None:
@@ -32,7 +40,39 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
     if handler.transports[connection].handler is None:
         # Tasks start eagerly: with the end of the connection already read, this one would be over before it is known.
         await asyncio.sleep(0)
+    io = handler.transports[connection]
+    if type(io.reader) is asyncio.StreamReader:
+        io.reader = Patient(io.reader, _MOST if isinstance(connection, Server) else _FIRST_OF_CLIENT)
     await stock(handler, connection)
+
+
+class Patient:
+    """A reader that lets others have a turn before it gives more, where what it gave last was much work.
+
+    As it stands mitmproxy takes all that a reader holds without a pause in between.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, first: int) -> None:
+        self._reader = reader
+        self._first = self._size = first  # bytes that a read brings at most
+        self._given_at: float | None = None
+        self._was_full = False
+
+    async def read(self, size: int) -> bytes:
+        """As `StreamReader.read`."""
+        if self._given_at is not None and time.thread_time() - self._given_at > _LONG:
+            self._size = self._first
+            await asyncio.sleep(0)
+        elif self._was_full:
+            self._size = min(_MOST, 2 * self._size)
+        most = min(size, self._size)
+        data = await self._reader.read(most)
+        self._was_full = len(data) == most
+        self._given_at = time.thread_time()
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
 
 
 async def _drain_writers(handler: Any) -> None:

@@ -223,3 +223,48 @@ def test_of_long_texts_the_part_that_differs_is_shown() -> None:
 def test_no_key_is_shown() -> None:
     [difference] = differences(asked({"a": "b"}), asked({"a": "sk-abcdefgh12345678"}))
     assert difference.asked == '"sk-***"'
+
+
+def test_many_hidden_keys_in_one_record_are_matched_at_once() -> None:
+    hidden, shown = "***0a1b2c3d" * 40 + "x" * 5, "k" * 40 + "x" * 5
+    shelf: Shelf[int] = Shelf()
+    shelf.add(None, ask("POST", "/v1/x", "text/plain", hidden.encode()), 1)
+    body = json.dumps({"a": " and ".join(["***0a1b2c3d"] * 200)}).encode()
+    shelf.add(None, ask("POST", "/v1/y", "application/json", body), 2)
+    fitting = json.dumps({"a": " and ".join(f"key {n}" for n in range(200))}).encode()
+    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting)) == 2
+    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting[:-3] + b'!"}')) is not None
+    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting.replace(b" and ", b" or ", 1))) is None
+    assert shelf.find(None, ask("POST", "/v1/x", "text/plain", shown.encode())) is None
+
+
+def test_wide_and_deep_json_is_compared_as_bytes() -> None:
+    for body in (b"[" + b"[]," * 70_000 + b"1]", b"[" * 100 + b"]" * 100):
+        assert ask("POST", "/v1/x", "application/json", body).text.count("sha256") == 1
+
+
+def test_a_form_of_many_parts_or_a_long_heading_is_compared_as_bytes() -> None:
+    kind = "multipart/form-data; boundary=b"
+    part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
+    few = ask("POST", "/v1/files", kind, part * 3 + b"--b--")
+    assert few.body == {"a": "x", "a#2": "x", "a#3": "x"}
+    many = ask("POST", "/v1/files", kind, part * 1001 + b"--b--")
+    long = ask(
+        "POST", "/v1/files", kind, b"--b\r\nContent-Disposition: form-data;" + b';"' * 5000 + b"\r\n\r\nx\r\n--b--"
+    )
+    assert many.body.endswith(tuple("0123456789abcdef")) and "sha256" in many.body and "sha256" in long.body
+
+
+@pytest.mark.parametrize(
+    ("heading", "shown"),
+    [
+        ('form-data; name="a b"', {"a b": "x"}),
+        ("form-data; name=plain", {"plain": "x"}),
+        ('form-data; name="a\\"b;c"', {'a"b;c': "x"}),
+        ('form-data; NAME = "a" ; other=1', {"a": "x"}),
+        ("form-data", {"": "x"}),
+    ],
+)
+def test_the_name_of_a_part(heading: str, shown: dict[str, str]) -> None:
+    body = f"--b\r\ncontent-disposition: {heading}\r\n\r\nx\r\n--b--".encode()
+    assert ask("POST", "/v1/files", 'multipart/form-data; x=1; boundary="b"', body).body == shown
