@@ -135,7 +135,7 @@ def _misfit(tls: Tls, error: ssl.SSLError) -> str:
         return f"listen.tls.cert: {tls.cert} is no certificate in PEM (it begins with -----BEGIN CERTIFICATE-----)"
     if b"PRIVATE KEY-----" not in tls.key.read_bytes():
         return f"listen.tls.key: {tls.key} is no private key in PEM (it begins with -----BEGIN PRIVATE KEY-----)"
-    return f"listen.tls: {tls.cert} and {tls.key} can't be used as certificate and key ({error.reason or error}): name others"
+    return f"listen.tls: {tls.cert} and {tls.key} can't be used as certificate and key ({error.reason or error})"
 
 
 def out_of_date(tls: Tls, now: float) -> str:
