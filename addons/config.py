@@ -66,7 +66,7 @@ class Upstream(_Section):
     model: kinds.OptionalText = None
     proxy: Annotated[kinds.ProxyUrl, Field(repr=False)] = None
     balance: kinds.BalanceKind = "billing"
-    ca: kinds.OptionalReadableFile = None
+    ca: kinds.Authority = None
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)

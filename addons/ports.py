@@ -39,6 +39,12 @@ def claim(host: str, port: int, hint: str) -> None:
             sock.close()
 
 
+def check_listening(host: str, port: int, taken: int) -> None:
+    """Raise Refusal where relay can't listen there; `taken` is a port that this process has and will give up."""
+    for sock in _bound(host, 0 if port == taken else port, _LISTEN_HINT):
+        sock.close()
+
+
 def listen(words: Mapping[str, object]) -> list[socket.socket]:
     """Sockets that listen where relay shall, one for each address of the host. Raises Refusal.
 
