@@ -25,7 +25,6 @@ from typing import NamedTuple
 import pytest
 
 from tests import live, raw
-from tests.growth_pending import PENDING
 from tests.live import Live
 from tests.raw import chunk, request
 from tests.talking import COMPLETIONS, KEY, SSE
@@ -278,11 +277,6 @@ ROWS = (
 )
 
 
-def waits(name: str) -> tuple[pytest.MarkDecorator, ...]:
-    """Not yet: what holds it up is being changed."""
-    return (pytest.mark.skip("waits for another change"),) if name in PENDING else ()
-
-
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
     with Upstream.running() as running:
@@ -300,7 +294,7 @@ def relay(
         yield running
 
 
-@pytest.mark.parametrize("row", [pytest.param(each, id=each.name, marks=waits(each.name)) for each in ROWS])
+@pytest.mark.parametrize("row", [pytest.param(each, id=each.name) for each in ROWS])
 def test_others_are_served_meanwhile(row: Row, relay: Live, upstream: Upstream) -> None:
     late = late_by(relay, upstream, row.send)
     assert late <= LATE, f"/healthz came {late * 1000:.0f} ms late"

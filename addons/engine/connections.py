@@ -13,10 +13,6 @@ from addons.engine.wrapping import replace, wrap
 
 _STEP = 1 << 16
 
-_FIRST_OF_CLIENT = 1 << 14
-"""Bytes of a client that are taken at once: as chunks of one byte they are work for 50 ms. What is less work is taken
-in larger pieces from then on."""
-_MOST = 1 << 16
 _LONG = 0.002
 """Seconds of work with what was read, from which on others have a turn before more is read."""
 
@@ -42,7 +38,7 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
         await asyncio.sleep(0)
     io = handler.transports[connection]
     if type(io.reader) is asyncio.StreamReader:
-        io.reader = Patient(io.reader, _MOST if isinstance(connection, Server) else _FIRST_OF_CLIENT)
+        io.reader = Patient(io.reader)
     await stock(handler, connection)
 
 
@@ -52,22 +48,15 @@ class Patient:
     As it stands mitmproxy takes all that a reader holds without a pause in between.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, first: int) -> None:
+    def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
-        self._first = self._size = first  # bytes that a read brings at most
-        self._given_at: float | None = None
-        self._was_full = False
+        self._given_at = time.thread_time()
 
     async def read(self, size: int) -> bytes:
         """As `StreamReader.read`."""
-        if self._given_at is not None and time.thread_time() - self._given_at > _LONG:
-            self._size = self._first
+        if time.thread_time() - self._given_at > _LONG:
             await asyncio.sleep(0)
-        elif self._was_full:
-            self._size = min(_MOST, 2 * self._size)
-        most = min(size, self._size)
-        data = await self._reader.read(most)
-        self._was_full = len(data) == most
+        data = await self._reader.read(size)
         self._given_at = time.thread_time()
         return data
 

@@ -26,7 +26,7 @@ def test_others_have_a_turn_between_two_long_pieces() -> None:
         task = asyncio.ensure_future(other())
         reader = asyncio.StreamReader()
         reader.feed_data(bytes(1 << 10))
-        patient = Patient(reader, 1024)
+        patient = Patient(reader)
         for _ in range(6):
             assert await patient.read(100)
             work(0.005)
@@ -40,19 +40,6 @@ def test_the_end_is_an_end() -> None:
     async def read() -> bytes:
         reader = asyncio.StreamReader()
         reader.feed_eof()
-        return await Patient(reader, 1024).read(65535)
+        return await Patient(reader).read(65535)
 
     assert asyncio.run(read()) == b""
-
-
-def test_what_is_little_work_comes_in_larger_pieces_and_what_is_much_in_small_ones() -> None:
-    async def read() -> list[int]:
-        reader, found = asyncio.StreamReader(), []
-        reader.feed_data(bytes(1 << 20))
-        patient = Patient(reader, 1024)
-        for seconds in (0, 0, 0, 0.01, 0, 0):
-            found.append(len(await patient.read(65535)))
-            work(seconds)
-        return found
-
-    assert asyncio.run(read()) == [1024, 2048, 4096, 8192, 1024, 2048]

@@ -45,7 +45,10 @@ def stream(body: Body, page: Page) -> None:
     text = "".join(pieces)
     data = last.get("data") if last is not None else None
     if text or data is not None:
-        page.block("assistant", text or (data if isinstance(data, str) else pretty(data)))
+        if text or isinstance(data, str):
+            page.block("assistant", text or str(data))
+        else:
+            written(page, "assistant", data)
     if isinstance(data, str) and text and data != text:
         page.block("data of the envelope, which differs", data)
 
