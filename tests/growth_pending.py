@@ -47,4 +47,6 @@ ANSWERS = frozenset(
         "balance",
     }
 )
-PENDING = REDACTION | ANSWERS
+ONE_TURN = frozenset({"small chunks", "small pieces"})
+"""One read of 64 KB in chunks of one byte is one turn of 0.1 to 0.15 s."""
+PENDING = REDACTION | ANSWERS | ONE_TURN
