@@ -13,6 +13,8 @@ REDACTION = frozenset(
         "redact: events",
         "redact: websocket",
         "secrets: scrub",
+        "log: mitmproxy's",
+        "log: relay's",
         "keys in a query of /healthz",
         "keys in a query that passes",
         "cookies",
