@@ -96,12 +96,13 @@ def _brotli_listener() -> Callable[[bytes], bytes]:
     decoder = brotli.Decompressor()
 
     def decode_chunk(chunk: bytes) -> bytes:
-        if not decoder.can_accept_more_data():
-            raise ValueError("too much at once")
         try:
-            return bytes(decoder.process(chunk, output_buffer_limit=_HEARD))
+            decoded = bytes(decoder.process(chunk, output_buffer_limit=_HEARD))
         except brotli.error as error:
             raise ValueError(str(error)) from None
+        if len(decoded) >= _HEARD or not decoder.can_accept_more_data():
+            raise ValueError("too much at once")
+        return decoded
 
     return decode_chunk
 
