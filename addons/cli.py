@@ -149,6 +149,8 @@ def record(arguments: list[str]) -> int:
     path, flags, rest = _file_of("record", arguments, "--append", "--overwrite")
     if {"-w", "--save-stream-file"}.intersection(rest) or "save_stream_file" in given_in(rest):
         raise Refusal(f"{path} is where it is saved, so -w can't be given")
+    if path.is_dir():
+        raise Refusal(f"{path} is a folder: name a file to record into")
     if path.exists() and not flags:
         raise Refusal(f"{path} is there already: add --append to go on with it, or --overwrite to begin it anew")
     if "--append" in flags and path.exists() and tape.is_har(path):

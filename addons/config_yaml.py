@@ -212,7 +212,10 @@ def text_of(path: Path) -> str:
         raise ConfigError([Problem("", "", advice)], str(path)) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        raise ConfigError([Problem("", "", f"this file cannot be read: {reason}")], str(path)) from None
+        advice = f"this file cannot be read: {reason}; name another with RELAY_CONFIG"
+        if path.is_dir():
+            advice = f"this file cannot be read: {reason}; name the file in it with RELAY_CONFIG"
+        raise ConfigError([Problem("", "", advice)], str(path)) from None
     if len(content) > MAX_FILE:
         raise ConfigError([Problem("", "", "expected a file of at most 1 MiB")], str(path))
     try:

@@ -63,12 +63,11 @@ def listen(words: Mapping[str, object]) -> list[socket.socket]:
 
 
 def _bound(host: str, port: int, hint: str) -> list[socket.socket]:
+    other = "choose another by --web-host" if hint == _WEB_HINT else "change listen.host in relay.yaml"
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise Refusal(
-            f"{host} is no address to listen on ({error.strerror}): change listen.host in relay.yaml"
-        ) from error
+        raise Refusal(f"{host} is no address to listen on ({error.strerror}): {other}") from error
     bound: list[socket.socket] = []
     for family, kind, protocol, _, address in dict.fromkeys(found):
         try:
@@ -80,7 +79,7 @@ def _bound(host: str, port: int, hint: str) -> list[socket.socket]:
                     sock.close()
                 raise Refusal(_failure(error, host, port, hint)) from error
     if not bound:
-        raise Refusal(f"{host} is no address of this machine: change listen.host in relay.yaml")
+        raise Refusal(f"{host} is no address of this machine: {other}")
     return bound
 
 

@@ -5,6 +5,7 @@ Reads relay.yaml, puts relay's addons in their order, and hands mitmproxy's hook
 
 import asyncio
 import contextlib
+import difflib
 import logging
 import os
 import sys
@@ -37,7 +38,7 @@ from addons.glance import Glance  # noqa: E402
 from addons.hosts import Hosts  # noqa: E402
 from addons.keep import Keep  # noqa: E402
 from addons.limits import Limits  # noqa: E402
-from addons.options import DEFAULT_PORT, MODE, SAYS, Unfit, options_for  # noqa: E402
+from addons.options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for  # noqa: E402
 from addons.own import Own  # noqa: E402
 from addons.page import Page  # noqa: E402
 from addons.recording import Recording  # noqa: E402
@@ -193,6 +194,8 @@ class Relay:
         self.taking_over = asyncio.ensure_future(engine.take_over(ctx.master))
         if self.settings is not None and ctx.options.mode != [MODE]:
             self._take_options(self.settings)
+        if self.chain is not None:
+            _refuse_unknown_options()
         if self._says and self.chain is not None:
             self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
         if self.worker is not None and self.lasting is not None:
@@ -234,6 +237,18 @@ class Relay:
             self.chain.done()
         if self.store is not None:
             self.store.close()
+
+
+def _refuse_unknown_options() -> None:
+    """Log an error for each --set of what is no option: mitmproxy waits for an addon that has it, and says nothing.
+
+    What its own config.yaml names may be meant for mitmweb or mitmdump alone.
+    """
+    for name in given_in(sys.argv[1:]):
+        if name in ctx.options.deferred:
+            near = difflib.get_close_matches(name, ctx.options.keys(), n=1)
+            advice = f"did you mean {near[0]}?" if near else "--options lists those there are"
+            logger.error(f"--set {name}: there is no such option here; {advice}")
 
 
 async def _introduce(text: str) -> None:

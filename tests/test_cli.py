@@ -271,7 +271,12 @@ def test_questions_go_to_mitmproxy_at_once(became: list[str], file: Path, argume
         (["start", "-p", "many"], "expected a port"),
         (["start", "-p", "65536"], "expected a port"),
         (["start", "--listen-host", "192.0.2.1"], "is no address of this machine"),
-        (["start", "--listen-host", "relay.invalid"], "is no address to listen on"),
+        (["start", "--listen-host", "relay.invalid"], "change listen.host"),
+        (["web", "--web-host", "192.0.2.1", "--set", "web_password=x", "-p", "0", "--listen-host", ""], "--web-host"),
+        (["record", "/nowhere/x.flow"], "can't be written"),
+        (["record", "/tmp"], "is a folder"),
+        (["replay", "/nowhere/x.flow"], "Record it first"),
+        (["replay", "/tmp"], "can't be read"),
         (["web", "--web-host", "0.0.0.0"], "--set web_password="),
         (["web", "--set", "web_host="], "--set web_password="),
         (["web", "--set", "web_host=0.0.0.0", "--set", "web_password="], "--set web_password="),
@@ -351,6 +356,20 @@ def test_several_workers_need_a_system_that_passes_sockets_on(
     monkeypatch.setattr(sys, "platform", "win32")
     assert cli.main(["start"]) == 1
     assert "set workers to 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["start", "web", "workers"])
+def test_a_store_that_cannot_be_had_is_told_before_anything_else(
+    became: list[str], file: Path, free: int, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (file.parent / "file").touch()
+    count = 2 if command == "workers" else 1
+    file.write_text(f"listen: {{port: {free}}}\nworkers: {count}\nstore: {{path: file/below}}\n")
+    arguments = ["web", "--web-port", "0"] if command == "web" else ["start"]
+    assert cli.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert not out and not became
+    assert err.startswith("relay: store.path: ") and err.count("\n") == 1
 
 
 # -- check

@@ -89,6 +89,19 @@ def test_a_full_disk_is_503_and_damages_nothing(upstream: Upstream, tmp_path: Pa
         assert "damaged" not in relay.log
 
 
+@linux
+def test_a_conversation_is_forgotten_on_a_full_disk(upstream: Upstream, tmp_path: Path) -> None:
+    with live.relay(tmp_path, upstream.url, chat={"session_ttl": "20s"}) as relay:
+        answered(relay, upstream, "s", "MARKER-of-the-user", "MARKER" + "m" * 50_000)
+        answered(relay, upstream, "other", "kept")
+        with full_disk(relay):
+            assert ask_session(relay, "DELETE", "s").json()["code"] == 200
+            assert history(relay, "s") == []
+            assert history(relay, "other") == ["kept", "ok"]
+        assert eventually(lambda: b"MARKER" not in on_disk(tmp_path), 15), "a sweep runs every two seconds"
+        assert "Traceback" not in relay.log
+
+
 def streamed_words(words: str) -> list[tuple[bytes, float]]:
     """An upstream's stream of this text."""
     pieces = [chunk(words[at : at + 50_000]) for at in range(0, len(words), 50_000)]

@@ -158,9 +158,9 @@ class Parent:
         self._alive.discard(process)
         if self._stop.is_set() or process.draining:
             return
-        if not self._serving:
+        if not self._serving and not process.was_ready:
             logger.error(f"{process.name} {told(code)} before it was ready; {_why(process, code)}")
-            self.stop(code if code > 0 else 128 - code)
+            self.stop(code if code > 0 else 128 - code if code else 1)
         elif self._current.get(process.number) is process:
             await self._start_again(process.number, process, f"{process.name} {told(code)}")
 
