@@ -84,17 +84,17 @@ class SafeRecord(logging.LogRecord):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         try:
-            text = self.getMessage()
+            text = _ended(self.getMessage())
         except Exception:  # a malformed log call: logging would print its arguments when it reports that
             text = "a malformed log call"
         if self.exc_info:
             # In the message, since mitmproxy's formatter writes `exc_info` anew, whatever `exc_text` says.
-            text = "\n".join([text, _unquoted("".join(traceback.format_exception(*self.exc_info)).rstrip())])
+            text = "\n".join([text, _unquoted(_ended("".join(traceback.format_exception(*self.exc_info)).rstrip()))])
+        text = _ended(text)
         if not self.name.startswith("addons"):
             text = _unquoted(text)
         # Exchanges under way are asked only where their bytes may be quoted as text: mitmproxy logs a lot below that.
         serious = self.levelno >= logging.WARNING
-        text = _ended(text)
         self.msg, self.args = printable(scrub(known_secrets.mask(text) if serious else text)), None
         self.exc_info = self.exc_text = None
         if self.stack_info:

@@ -6,7 +6,17 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import accumulate
 
-from addons.core.secrets import Span, fingerprint, is_fingerprint, may_hold_key, note, replaced, scrub, scrubbing
+from addons.core.secrets import (
+    MOST_SPANS,
+    Span,
+    fingerprint,
+    is_fingerprint,
+    may_hold_key,
+    note,
+    replaced,
+    scrub,
+    scrubbing,
+)
 from addons.core.slices import Sliced, at_once
 
 MOST = 256
@@ -68,7 +78,7 @@ class KnownSecrets:
         raw = text.encode("utf-8", "surrogatepass")
         if not self.may_stand_in(raw):
             return text
-        return at_once(self.masking(raw)).decode("utf-8", "surrogatepass")
+        return at_once(self.masking(raw, len(raw))).decode("utf-8", "surrogatepass")
 
     def may_stand_in(self, data: bytes) -> bool:
         """A quick look that spares most texts the thorough one."""
@@ -79,16 +89,19 @@ class KnownSecrets:
             return True
         return may_hold_key(data)
 
-    def masking(self, data: bytes) -> Sliced[bytes]:
-        """Bytes of any length without them, and without what looks like a key, in slices. Raises TooMany."""
+    def masking(self, data: bytes, most: int = MOST_SPANS) -> Sliced[bytes]:
+        """Bytes of any length without them, and without what looks like a key, in slices.
+
+        Raises TooMany where it takes more than `most` replacements.
+        """
         spans: list[Span] = []
         for value in sorted(self._shown, key=len, reverse=True):  # one may begin with another
-            yield from _find(data, value, self._shown[value], spans)
+            yield from _find(data, value, self._shown[value], spans, most)
         if self._shown and (b"\\" in data or b"%" in data):
-            yield from self._find_escaped(data, spans)
-        return (yield from scrubbing(replaced(data, spans)))
+            yield from self._find_escaped(data, spans, most)
+        return (yield from scrubbing(replaced(data, spans), most=most))
 
-    def _find_escaped(self, data: bytes, spans: list[Span]) -> Sliced[None]:
+    def _find_escaped(self, data: bytes, spans: list[Span], most: int) -> Sliced[None]:
         values = [value for value in self._shown if len(value) <= _LONGEST_ESCAPED]
         if not values:
             return
@@ -107,12 +120,12 @@ class KnownSecrets:
                     first, last = (each + longer[bisect_left(places, each)] for each in (at, at + len(value)))
                     if first >= _NEAR:
                         break  # the next slice has it
-                    note(spans, (start + first, start + last, self._shown[value]))
+                    note(spans, (start + first, start + last, self._shown[value]), most)
                     at = plain.find(value, at + len(value))
             yield
 
 
-def _find(data: bytes, value: bytes, shown: bytes, spans: list[Span]) -> Sliced[None]:
+def _find(data: bytes, value: bytes, shown: bytes, spans: list[Span], most: int) -> Sliced[None]:
     at = found = 0
     while at < len(data):
         end = at + _FAR
@@ -123,7 +136,7 @@ def _find(data: bytes, value: bytes, shown: bytes, spans: list[Span]) -> Sliced[
                 yield
             continue
         at = place + len(value)
-        note(spans, (place, at, shown))
+        note(spans, (place, at, shown), most)
         found += 1
         if found % _PER_SLICE == 0:
             yield

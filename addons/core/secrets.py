@@ -46,11 +46,11 @@ def scrub(text: str) -> str:
     raw = text.encode("utf-8", "surrogatepass")
     if not may_hold_key(raw):
         return text
-    return at_once(scrubbing(raw, keep=False)).decode("utf-8", "surrogatepass")
+    return at_once(scrubbing(raw, keep=False, most=len(raw))).decode("utf-8", "surrogatepass")
 
 
-def scrubbing(data: bytes, *, keep: bool = True) -> Sliced[bytes]:
-    """The same for bytes of any length, in slices; with `keep` fingerprints stay. Raises TooMany."""
+def scrubbing(data: bytes, *, keep: bool = True, most: int = MOST_SPANS) -> Sliced[bytes]:
+    """The same for bytes of any length, in slices; with `keep` fingerprints stay. Raises TooMany over `most` keys."""
     spans: list[Span] = []
     at = 0
     for start in range(0, len(data), _SLICE):
@@ -65,13 +65,13 @@ def scrubbing(data: bytes, *, keep: bool = True) -> Sliced[bytes]:
             if at == end + _OVERLAP:
                 at = yield from _end_of_run(data, at)
             if not (keep and is_fingerprint(found[0])):
-                note(spans, (found.start(), at, _cut(found[0])))
+                note(spans, (found.start(), at, _cut(found[0])), most)
     return replaced(data, spans)
 
 
-def note(spans: list[Span], span: Span) -> None:
+def note(spans: list[Span], span: Span, most: int = MOST_SPANS) -> None:
     """Add a span. Raises TooMany."""
-    if len(spans) >= MOST_SPANS:
+    if len(spans) >= most:
         raise TooMany
     spans.append(span)
 
