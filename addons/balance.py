@@ -14,12 +14,16 @@ from addons import errors
 from addons.answers import answer, json_response, refuse
 from addons.ask import MAX_ANSWER, ask
 from addons.config import Settings, Upstream
-from addons.core import chat, envelope, money
-from addons.decoding import content_of
+from addons.core import chat, envelope, money, upstream_error
+from addons.core.bounded_json import TooComplex
+from addons.core.slices import Sliced
+from addons.decoding import TooLong, content_of, decoding
 from addons.exchange import Exchange, Kind, ongoing
 from addons.refusals import NOT_RECORDED, refusal
+from addons.turns import in_turns
 
 _UNSUPPORTED = (404, 405, 501)
+_TOLD = {"hard_limit_usd", "total_usage"}
 
 
 class Balance:
@@ -85,7 +89,7 @@ async def billing(upstream: Upstream, key: str, settings: Settings, now: float) 
     Raises RelayError; never a zero in place of an error.
     """
     start, end = money.window(datetime.fromtimestamp(now, UTC).date(), settings.balance.window_days)
-    folder = f"{upstream.prefix}/v1/dashboard/billing"
+    folder = upstream.path("/v1/dashboard/billing")
     paths = (f"{folder}/subscription", f"{folder}/usage?start_date={start}&end_date={end}")
     asked = [asyncio.ensure_future(_billing_part(upstream, path, key, settings.balance.timeout)) for path in paths]
     try:
@@ -97,30 +101,41 @@ async def billing(upstream: Upstream, key: str, settings: Settings, now: float) 
         return money.from_billing(subscription, usage)
     except ValueError as error:
         raise errors.UpstreamFailed(
-            "上游的余额信息无法读取。", f"The upstream's balance can't be read: {str(error)[:200]}"
+            "无法读取上游的余额信息。", f"The upstream's balance can't be read: {str(error)[:200]}"
         ) from None
 
 
 async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float) -> object:
     response = await ask(upstream, path, {"Authorization": f"Bearer {key}"}, timeout=timeout)
-    body = content_of(response, MAX_ANSWER)
-    if response.status_code in _UNSUPPORTED and NOT_RECORDED.encode() not in body:
-        raise errors.BalanceUnknown(
-            f"此上游不提供余额查询（HTTP {response.status_code}）。",
-            f"This upstream tells no balance (HTTP {response.status_code}).",
-        )
-    if response.status_code != 200:
-        raise refusal(response.status_code, body, key=key)
+    if not 200 <= response.status_code < 300:
+        error = upstream_error.read(response.status_code, content_of(response, upstream_error.MAX_BODY))
+        if response.status_code in _UNSUPPORTED and error.code != NOT_RECORDED:
+            raise errors.BalanceUnknown(
+                f"此上游不提供余额查询（HTTP {response.status_code}）。",
+                f"This upstream tells no balance (HTTP {response.status_code}).",
+            )
+        raise refusal(error, key=key)
+    value = await in_turns(_value_of(response))
+    if isinstance(value, dict) and value.keys() & _TOLD and not value.get("error"):
+        return value
+    if (told := upstream_error.told(value)) is not None:
+        raise refusal(upstream_error.read_value(200, {"error": dict(told)}), key=key)
+    return value
+
+
+def _value_of(response: http.Response) -> Sliced[object]:
+    """The JSON of a success."""
+    encoding = response.headers.get("content-encoding", "")
     try:
-        value = money.parse(body)
+        body = yield from decoding(response.raw_content or b"", encoding, MAX_ANSWER)
+        return (yield from money.parsing(body))
+    except (TooLong, TooComplex):
+        raise errors.UpstreamFailed("上游响应过大。", "The upstream's answer is too large for a balance.") from None
     except ValueError:
         raise errors.UpstreamFailed(
-            "上游的余额信息不是 JSON，可能不提供余额查询。",
-            "The upstream's answer is not JSON: it may tell no balance.",
+            "无法读取上游响应：不是 JSON，此上游可能不提供余额查询。",
+            "The upstream's answer could not be read: it is not JSON, and may tell no balance.",
         ) from None
-    if isinstance(value, dict) and value.get("error"):
-        raise refusal(200, body, key=key)
-    return value
 
 
 def _key(request: http.Request, settings: Settings) -> str:

@@ -7,6 +7,9 @@
 
 Whichever of the last two comes, the session is free again: each flow has exactly one of them.
 
+When a stream has ended is told by its events (`core.stream_end`), not by its connection: `[DONE]` or an error ends the
+answer at once, and what breaks behind a finish reason breaks nothing.
+
 The rule for answers that were cut off: one that upstream ended for its length (finish_reason `length`) is what there
 is, and is kept as a turn. One whose connection broke is not an answer: its turn is dropped, and the break reaches the
 client.
@@ -30,17 +33,22 @@ from addons.core.completion import Completion
 from addons.core.failures import ANSWER_TIMEOUT
 from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
-from addons.decoding import TooLong, decode
+from addons.core.upstream_error import UpstreamError
+from addons.decoding import TooLong, decoding
 from addons.exchange import Exchange, Kind, cap_answer, of, ongoing
-from addons.folding import completion_of, is_too_long, words
+from addons.folding import Ear, completion_of, is_success, words
 from addons.queueing import enter, no_store
+from addons.refusals import refusal
 from addons.store import Store, StoreError
+from addons.turns import in_turns
 from addons.turnstile import Queue
 from addons.wire import cut_upstream, declared_length, point
 
 logger = logging.getLogger(__name__)
 
 _SSE = "text/event-stream"
+_LINGER = 10.0
+"""Seconds that a stream may go on behind its finish reason: its usage and `[DONE]` are still to come."""
 
 
 @dataclass
@@ -100,7 +108,7 @@ class Chat:
         if flow.request.method != "POST":
             refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, "POST"))
         elif (declared_length(flow.request) or 0) > limit:
-            refuse(flow, exchange, errors.TooLarge(f"请求体超过 {limit} 字节。", f"The body is over {limit} bytes."))
+            refuse(flow, exchange, _body_too_large(limit))
         exchange.body_cap = limit
         cap_answer(flow, exchange.settings.chat.max_answer)
 
@@ -110,7 +118,7 @@ class Chat:
         if exchange is None or "session_id" in exchange.notes:
             return
         try:
-            message = _read(flow.request, exchange.settings)
+            message = await _read(flow.request, exchange.settings)
             key, owner = self.store.key(message.api_key, message.session_id)
             leave = await enter(self.gates, flow, key, exchange.settings.chat.max_waiting)
             try:
@@ -148,26 +156,19 @@ class Chat:
         exchange = of(flow)
         pending = _pending(exchange)
         response = flow.response
-        if exchange is None or pending is None or response is None or not pending.message.stream:
+        if exchange is None or pending is None or response is None or not is_success(response):
             return
+        limit = exchange.settings.chat.max_answer
         content_type = response.headers.get("content-type", "").lower()
-        encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
-        if response.status_code != 200 or encoded or not content_type.startswith(_SSE):
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if not pending.message.stream or encoding != "identity" or not content_type.startswith(_SSE):
+            exchange.ear = Ear(exchange, encoding, limit)
             return
-        retelling = pending.retelling = Retelling(exchange.settings.chat.max_answer)
+        pending.retelling = Retelling(limit)
         exchange.committed = True
         _stream_headers(flow, response)
         dress(response, exchange)
-
-        def tell(chunk: bytes) -> bytes | list[bytes]:
-            if exchange.tap is not None:
-                exchange.tap(chunk)
-            told = retelling.feed(chunk) if chunk else b""
-            if retelling.overflowed:
-                cut_upstream(flow, "relay: the answer is over chat.max_answer")
-            return told or []
-
-        response.stream = tell
+        response.stream = _teller(flow, exchange, pending, pending.retelling)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Keep the turn, answer with an envelope, free the session."""
@@ -198,13 +199,15 @@ class Chat:
         exchange.tail = last_event(said)
 
     async def _fold(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
-        response = flow.response
+        limit = exchange.settings.chat.max_answer
         try:
-            if response is not None and pending.sent and is_too_long(response):
+            heard = await in_turns(completion_of(flow.response, limit, ended=exchange.whole))
+            if isinstance(heard, UpstreamError) and heard.shorter_may_pass and pending.sent:
                 response = await self._retry(flow.client_conn.id, exchange, pending)
-            said = await self._keep(
-                flow, exchange, pending, completion_of(response, pending.message.api_key, pending.model)
-            )
+                heard = await in_turns(completion_of(response, limit))
+            if isinstance(heard, UpstreamError):
+                raise refusal(heard, key=pending.message.api_key, model=pending.model)
+            said = await self._keep(flow, exchange, pending, heard)
             answer = json_response(said)
             if pending.message.stream:
                 answer = http.Response.make(200, last_event(said), {"Content-Type": f"{_SSE}; charset=utf-8"})
@@ -253,36 +256,74 @@ class Chat:
             pending.settle()
 
 
-def read_body(request: http.Request, limit: int) -> bytes:
+def _body_too_large(limit: int) -> errors.TooLarge:
+    return errors.TooLarge(f"请求体超过 {limit} 字节，请缩短内容。", f"The body is over {limit} bytes: shorten it.")
+
+
+async def read_body(request: http.Request, limit: int) -> bytes:
     """A request's body, decoded, of at most `limit` bytes. Raises RelayError."""
+    encoding = request.headers.get("content-encoding", "")
     try:
-        return decode(request.raw_content or b"", request.headers.get("content-encoding", ""), limit)
+        return await in_turns(decoding(request.raw_content or b"", encoding, limit))
     except TooLong:
         raise errors.TooLarge(
-            f"请求体解压后超过 {limit} 字节。", f"The body is over {limit} bytes when decoded."
+            f"请求体解压后超过 {limit} 字节，请缩短内容。", f"The body is over {limit} bytes when decoded."
         ) from None
     except ValueError:
-        raise errors.BadRequest("请求体无法解压。", "The body can't be decompressed: check Content-Encoding.") from None
+        raise errors.BadRequest(
+            "请求体无法解压，请检查 Content-Encoding。", "The body can't be decompressed: check Content-Encoding."
+        ) from None
 
 
 def _pending(exchange: Exchange | None) -> Pending | None:
     return exchange.notes.get("chat") if exchange is not None else None
 
 
+def _teller(
+    flow: http.HTTPFlow, exchange: Exchange, pending: Pending, retelling: Retelling
+) -> Callable[[bytes], bytes | list[bytes]]:
+    """What turns the chunks of upstream's stream into those of the client's, and notes when it has ended."""
+
+    def tell(chunk: bytes) -> bytes | list[bytes]:
+        if exchange.tap is not None:
+            exchange.tap(chunk)
+        told = retelling.feed(chunk) if chunk else b""
+        if retelling.overflowed:
+            cut_upstream(flow, "relay: the answer is over chat.max_answer")
+        else:
+            exchange.over = retelling.over
+            if (retelling.whole or retelling.over) and not exchange.whole:
+                exchange.whole = True
+                _wait_no_longer(flow, exchange, pending)
+        return told or []
+
+    return tell
+
+
+def _wait_no_longer(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
+    """The answer is whole: its last words have a moment to come."""
+    if pending.timer is not None:
+        pending.timer.cancel()
+    loop = asyncio.get_running_loop()
+    pending.timer = loop.call_at(min(pending.deadline, loop.time() + _LINGER), _give_up, flow, exchange)
+
+
 def _give_up(flow: http.HTTPFlow, exchange: Exchange) -> None:
-    limit = exchange.settings.chat.timeout
-    exchange.fault = errors.UpstreamTimeout(
-        f"上游在 {limit:g} 秒内没有答完,请稍后再试。",
-        f"The upstream took more than {limit:g} s to answer; try again later.",
-    )
+    if not exchange.whole:
+        limit = exchange.settings.chat.timeout
+        exchange.fault = errors.UpstreamTimeout(
+            f"上游未在 {limit:g} 秒内完成响应，请稍后再试。",
+            f"The upstream took more than {limit:g} s to answer; try again later.",
+        )
     cut_upstream(flow, ANSWER_TIMEOUT)
 
 
-def _read(request: http.Request, settings: Settings) -> chat.Incoming:
+async def _read(request: http.Request, settings: Settings) -> chat.Incoming:
     bounds = chat.Bounds(settings.chat.max_api_key, settings.chat.max_session_id, settings.chat.max_content)
-    body = read_body(request, settings.chat.max_body)
+    body = await read_body(request, settings.chat.max_body)
+    bearer = chat.read_bearer(request.headers.get("authorization", ""))
     try:
-        return chat.read(body, chat.read_bearer(request.headers.get("authorization", "")), bounds, settings.chat.allow)
+        return await in_turns(chat.reading(body, bearer, bounds, settings.chat.allow))
     except chat.Invalid as error:
         raise errors.BadRequest(error.zh, str(error)) from None
 
@@ -313,7 +354,7 @@ _COMPLETIONS = "/v1/chat/completions"
 def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request = flow.request
     request.headers.clear()
-    point(flow, exchange.upstream, exchange.upstream.prefix + _COMPLETIONS)
+    point(flow, exchange.upstream, exchange.upstream.path(_COMPLETIONS))
     request.headers["Authorization"] = f"Bearer {pending.message.api_key}"
     request.headers["Content-Type"] = "application/json"
     request.headers["Accept"] = _SSE if pending.message.stream else "application/json"
@@ -328,7 +369,7 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> http.Response:
     messages = sessions.messages(pending.sent, system=pending.system, content=pending.message.content)
     return await ask(
         exchange.upstream,
-        exchange.upstream.prefix + _COMPLETIONS,
+        exchange.upstream.path(_COMPLETIONS),
         {"Authorization": f"Bearer {pending.message.api_key}"},
         timeout=pending.deadline - asyncio.get_running_loop().time(),
         body=chat.completion_request(pending.model, pending.params, messages),
@@ -337,6 +378,7 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> http.Response:
 
 
 def _stream_headers(flow: http.HTTPFlow, response: http.Response) -> None:
+    response.status_code, response.reason = 200, "OK"  # which it is, whatever success upstream has called it
     response.headers.clear()
     response.headers["Content-Type"] = f"{_SSE}; charset=utf-8"
     response.headers["X-Accel-Buffering"] = "no"

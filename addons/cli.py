@@ -1,7 +1,8 @@
 """The commands of run.sh: read relay.yaml, say in a few lines what comes, then become mitmdump or mitmweb.
 
 1. start and web replace this process by mitmproxy's, so signals, the terminal and the exit code are mitmproxy's own.
-   With more than one worker start stays as their parent (addons/workers/).
+   What relay says of itself goes with it, to be said when relay serves. With more than one worker start stays as their
+   parent (addons/workers/).
 2. demo stays as the parent of a small upstream and of a relay before it (addons/demo.py).
 3. record is start with a flow file; replay is like demo, with a recording for its upstream (addons/replaying.py).
 4. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
@@ -22,9 +23,10 @@ from typing import NamedTuple, NoReturn
 
 from addons import config, demo, ports, replaying, tape, workers
 from addons.config import ConfigError, Settings, Upstream
-from addons.options import as_arguments, given_in, one_process, options_for
+from addons.options import SAYS, Unfit, as_arguments, check_pair, given_in, one_process, options_for, out_of_date
 from addons.ports import Refusal
 from addons.store import SessionStore, StoreError
+from addons.store import check as check_store
 from addons.workers import parent
 from addons.workers.processes import Orders
 
@@ -101,6 +103,11 @@ def check(arguments: list[str]) -> int:
         arguments[0] if arguments and not arguments[0].startswith("-") else given_in(arguments).get("relay_config", "")
     )
     settings = config.load(config.locate(named, os.environ, ROOT), os.environ)
+    if settings.listen.tls is not None:
+        try:
+            check_pair(settings.listen.tls)
+        except Unfit as error:
+            raise Refusal(str(error)) from error
     lines = [("relay.yaml", str(settings.source or "none, every default"))]
     lines += _introduction(settings, {"listen_host": settings.listen.host, "listen_port": settings.listen.port})
     upstreams = {upstream.name: upstream for upstream in settings.upstreams}
@@ -142,6 +149,8 @@ def record(arguments: list[str]) -> int:
     path, flags, rest = _file_of("record", arguments, "--append", "--overwrite")
     if {"-w", "--save-stream-file"}.intersection(rest) or "save_stream_file" in given_in(rest):
         raise Refusal(f"{path} is where it is saved, so -w can't be given")
+    if path.is_dir():
+        raise Refusal(f"{path} is a folder: name a file to record into")
     if path.exists() and not flags:
         raise Refusal(f"{path} is there already: add --append to go on with it, or --overwrite to begin it anew")
     if "--append" in flags and path.exists() and tape.is_har(path):
@@ -279,11 +288,11 @@ def _plan(program: str, arguments: list[str], extra: Mapping[str, object]) -> _P
 
 
 def _become(plan: _Plan, more: Sequence[tuple[str, str]] = ()) -> NoReturn:
-    """Replace this process by mitmdump or mitmweb with relay in it."""
+    """Replace this process by mitmdump or mitmweb with relay in it, which says what it is as soon as it serves."""
     ports.check(plan.words, plan.program)
+    _try_store(plan.settings)
     allow_many_files()
-    _introduce(plan, plan.words, more)
-    _execute(plan.command)
+    _execute(plan.command, {SAYS: _table(_introduced(plan, plan.words, more))})
 
 
 def allow_many_files() -> None:
@@ -319,17 +328,27 @@ def _lead(plan: _Plan, count: int) -> int:
         except StoreError as error:
             raise Refusal(str(error)) from error
         stack.callback(store.close)
-        port = listeners[0].getsockname()[1]
-        _introduce(plan, plan.words | {"listen_port": port}, [("workers", str(count))])
-        return parent.run(count, first, orders, listeners, store)
+        words = plan.words | {"listen_port": listeners[0].getsockname()[1]}
+        lines = _introduced(plan, words, [("workers", str(count))])
+        return parent.run(count, first, orders, listeners, store, lambda: _say(lines))
 
 
-def _introduce(plan: _Plan, words: Mapping[str, object], more: Sequence[tuple[str, str]]) -> None:
-    """Say what comes."""
+def _try_store(settings: Settings) -> None:
+    """Raise Refusal where mitmproxy's process could not open the store: it would say so in the midst of its start."""
+    try:
+        check_store(settings.store.path)
+    except StoreError as error:
+        raise Refusal(str(error)) from error
+
+
+def _introduced(plan: _Plan, words: Mapping[str, object], more: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What is said of a relay that serves."""
     tls = plan.settings.listen.tls is not None
     key = '-H "Authorization: Bearer $OPENAI_API_KEY"'
     curl = f"curl {'-k ' if tls else ''}--noproxy '*' {ports.origin(words, tls=tls)}/v1/models {key}"
-    _say([*_introduction(plan.settings, words), *more, ("try", curl)])
+    stale = out_of_date(plan.settings.listen.tls, time.time()) if plan.settings.listen.tls else ""
+    warnings = [("certificate", stale)] if stale else []
+    return [*_introduction(plan.settings, words), *warnings, *more, ("try", curl)]
 
 
 def _checked(arguments: Sequence[str]) -> dict[str, str]:
@@ -345,8 +364,8 @@ def _checked(arguments: Sequence[str]) -> dict[str, str]:
 def _options(settings: Settings) -> dict[str, object]:
     try:
         return options_for(settings)
-    except OSError as error:
-        raise Refusal(f"the certificate of listen.tls can't be used: {error}") from error
+    except Unfit as error:
+        raise Refusal(str(error)) from error
 
 
 def _introduction(settings: Settings, words: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -360,6 +379,8 @@ def _introduction(settings: Settings, words: Mapping[str, object]) -> list[tuple
 
 def _place(upstream: Upstream) -> str:
     address = f"{ports.url(upstream.scheme, upstream.host, upstream.port)}{upstream.prefix}"
+    if upstream.versioned:
+        address += " (in place of /v1)"
     return f"{address} by the proxy {ports.url('http', *upstream.via)}" if upstream.via else address
 
 
@@ -368,9 +389,11 @@ def _web_line(words: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _say(lines: Sequence[tuple[str, str]], before: str = "") -> None:
-    for name, text in lines:
-        print(f"{before}{name:<18} {text}".rstrip())
-    sys.stdout.flush()
+    print(_table(lines, before), flush=True)
+
+
+def _table(lines: Sequence[tuple[str, str]], before: str = "") -> str:
+    return "\n".join(f"{before}{name:<18} {text}".rstrip() for name, text in lines)
 
 
 def _mitmproxy(program: str) -> list[str]:
@@ -378,11 +401,11 @@ def _mitmproxy(program: str) -> list[str]:
     return [sys.executable, "-P", "-O", str(Path(sysconfig.get_path("scripts")) / program)]
 
 
-def _execute(command: list[str]) -> NoReturn:
+def _execute(command: list[str], more: Mapping[str, str] | None = None) -> NoReturn:
     sys.stdout.flush()
     # run.sh sets it so that this file is found; it is nobody else's business.
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    os.execve(command[0], command, environ)
+    os.execve(command[0], command, {**environ, **(more or {})})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 import re
 import time
 from collections.abc import Coroutine, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from mitmproxy import command, ctx, exceptions, flow, http
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 _SHORT = 8
 _WAITING = 1000
 _FINGERPRINT = re.compile(r".{0,3}\*{3}[0-9a-f]{8}")
+_MOST_MARKS = 8
+"""Hidden keys of one request that are put back; an app sends one, a stranger may send thousands."""
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 
 
@@ -248,7 +251,8 @@ def _again(each: flow.Flow, key: str) -> http.HTTPFlow:
     aim(again)  # of a message to /chat the completion request
     again.metadata = {}
     request = again.request
-    shown = {found for name in _KEY_HEADERS for found in _FINGERPRINT.findall(request.headers.get(name, ""))}
+    found = (mark[0] for name in _KEY_HEADERS for mark in _FINGERPRINT.finditer(request.headers.get(name, "")))
+    shown = set(islice(found, _MOST_MARKS))
     for mark in shown:
         request.path = request.path.replace(mark, key)
         request.headers.fields = tuple(

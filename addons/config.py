@@ -66,7 +66,7 @@ class Upstream(_Section):
     model: kinds.OptionalText = None
     proxy: Annotated[kinds.ProxyUrl, Field(repr=False)] = None
     balance: kinds.BalanceKind = "billing"
-    ca: kinds.OptionalReadableFile = None
+    ca: kinds.Authority = None
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)
@@ -98,6 +98,15 @@ class Upstream(_Section):
     def prefix(self) -> str:
         """What goes before the path of a request: `""` or like `/proxy`, never with a final slash or `/v1`."""
         return self._address.prefix
+
+    @cached_property
+    def versioned(self) -> bool:
+        """Whether the prefix has a version of its own, in the place of `/v1`."""
+        return self._address.versioned
+
+    def path(self, path: str) -> str:
+        """Where `path` of OpenAI's interface, `/v1/...` or another, lies at this upstream. Without the query."""
+        return self._address.path(path)
 
     @cached_property
     def authority(self) -> str:

@@ -8,30 +8,39 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from addons.config_fields import inner_types
-from addons.config_problems import Location, Problem, dotted, quoted
+from addons.config_problems import Location, Problem, dotted, quoted, shown
 from addons.config_yaml import FromEnviron
 
 OFFICIAL = ("/v1", "/dashboard")
 OWN = ("/healthz", "/readyz", "/metrics")
-_SECRET = re.compile(r"key|token|secret|pass|auth", re.IGNORECASE)
+_SECRET = re.compile(r"key|token|secret|pass|auth|pwd|cred|cookie|bearer", re.IGNORECASE)
 
 
 def misfits(model: type[BaseModel], error: ValidationError) -> list[Problem]:
     """pydantic's findings as problems."""
     return [
-        Problem(dotted(where), show(given), _expected(model, where, kind, reason))
-        for where, kind, given, reason in _findings(error)
+        Problem(dotted(where), given, _expected(model, where, kind, reason))
+        for where, kind, given, reason in _findings(model, error)
     ]
 
 
-def _findings(error: ValidationError) -> Iterator[tuple[Location, str, Any, str]]:
+def _findings(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[Location, str, str, str]]:
+    """Place, kind, the value as it may be shown, and what its reader says."""
     for each in error.errors(include_url=False):
         where, kind, given = each["loc"], each["type"], each["input"]
         if kind == "missing":
             given = None
-        if kind == "extra_forbidden" and _SECRET.search(str(where[-1])):
-            given = "***"  # api_key: and the like, which relay.yaml has no place for
-        yield where, kind, given, str(each.get("ctx", {}).get("error", ""))
+        told = _stray(model, where, given) if kind == "extra_forbidden" else show(given, where)
+        yield where, kind, told, str(each.get("ctx", {}).get("error", ""))
+
+
+def _stray(model: type[BaseModel], where: Location, given: Any) -> str:
+    """What stands under a key that there is not. Its text may be any secret, unless the key is a slip for another."""
+    meant = _meant(model, where)
+    secret = _SECRET.search(str(where[-1])) is not None and isinstance(given, str | int | float)
+    if secret or (isinstance(given, str) and not meant):
+        return "'***'"
+    return show(given, (meant[0],) if meant else where)
 
 
 def _expected(model: type[BaseModel], where: Location, kind: str, reason: str) -> str:
@@ -50,15 +59,27 @@ def _expected(model: type[BaseModel], where: Location, kind: str, reason: str) -
 
 
 def _no_such_key(model: type[BaseModel], where: Location) -> str:
-    key = str(where[-1])
-    known = list(_model_at(model, where[:-1]).model_fields)
-    elsewhere = [path for path in _all_keys(model, ()) if path[-1] == key]
-    near = difflib.get_close_matches(key[:40].lower(), known, n=1, cutoff=0.8 if elsewhere else 0.6)
-    if near:
+    elsewhere = _elsewhere(model, where)
+    if near := _near(model, where):
         return f"there is no such key; did you mean {near[0]}?"
     if elsewhere:
         return f"there is no such key here; did you mean {' or '.join(map(dotted, elsewhere))}?"
-    return f"there is no such key; expected one of {', '.join(known)}"
+    return f"there is no such key; expected one of {', '.join(_model_at(model, where[:-1]).model_fields)}"
+
+
+def _near(model: type[BaseModel], where: Location) -> list[str]:
+    """The key beside it that looks most like one that there is not, if any does."""
+    known = list(_model_at(model, where[:-1]).model_fields)
+    cutoff = 0.8 if _elsewhere(model, where) else 0.6
+    return difflib.get_close_matches(str(where[-1])[:40].lower(), known, n=1, cutoff=cutoff)
+
+
+def _elsewhere(model: type[BaseModel], where: Location) -> list[Location]:
+    return [path for path in _all_keys(model, ()) if path[-1] == str(where[-1])]
+
+
+def _meant(model: type[BaseModel], where: Location) -> list[str]:
+    return _near(model, where) or [str(path[-1]) for path in _elsewhere(model, where)]
 
 
 def _model_at(model: type[BaseModel], where: Location) -> type[BaseModel]:
@@ -82,7 +103,7 @@ def _all_keys(model: type[BaseModel], where: Location) -> Iterator[Location]:
             yield from _all_keys(inner, (*where, key))
 
 
-def show(value: Any) -> str:
+def show(value: Any, where: Location = ()) -> str:
     """A value of the file in a few characters, its secrets hidden.
 
     What the environment supplied is shown as the file has it.
@@ -90,7 +111,7 @@ def show(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, FromEnviron):
-        return quoted(value.written)
+        return shown(where, value.written)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -99,7 +120,7 @@ def show(value: Any) -> str:
         return "keys and values" if value else "{}"
     if isinstance(value, list | tuple):
         return "a list" if value else "[]"
-    return quoted(str(value))
+    return shown(where, str(value))
 
 
 def crossings(tree: dict[str, Any], defaults: dict[str, Any]) -> list[Problem]:

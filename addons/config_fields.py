@@ -7,6 +7,7 @@ The validation context, if any, holds `folder` (what relative paths are relative
 import math
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -200,11 +201,19 @@ def _readable_file(path: Path, info: ValidationInfo) -> Path:
     return path
 
 
-def _optional_file(value: Any, info: ValidationInfo) -> Path | None:
-    """A file that can be read, or None for null and an empty text."""
+def _authority(value: Any, info: ValidationInfo) -> Path | None:
+    """A PEM file of certificates that can be read, or None for null and an empty text."""
     if not isinstance(value, Path):
         value = _optional(value)
-    return None if value is None else _readable_file(_file_path(value, info), info)
+    if value is None:
+        return None
+    path = _readable_file(_file_path(value, info), info)
+    if (info.context or {}).get("folder") is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except (ssl.SSLError, OSError):
+            raise ValueError("expected a PEM file with certificates (-----BEGIN CERTIFICATE-----)") from None
+    return path
 
 
 def _params(value: Any) -> FrozenDict:
@@ -269,7 +278,7 @@ ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
 BalanceKind = Annotated[str | None, BeforeValidator(_balance)]
 WebPath = Annotated[str, BeforeValidator(_web_path)]
 FilePath = Annotated[Path, BeforeValidator(_file_path)]
-OptionalReadableFile = Annotated[Path | None, BeforeValidator(_optional_file)]
+Authority = Annotated[Path | None, BeforeValidator(_authority)]
 ReadableFile = Annotated[Path, BeforeValidator(_file_path), AfterValidator(_readable_file)]
 Params = Annotated[Mapping[str, Any], PlainValidator(_params), WithJsonSchema({"type": "object"})]
 Items = BeforeValidator(_items)

@@ -11,7 +11,17 @@ Location = tuple[str | int, ...]
 """The way to a value: keys, and numbers for the places in a list."""
 
 _KEY = re.compile(r"\bsk-\S+", re.IGNORECASE)
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,20}://", re.IGNORECASE)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{0,20}:/{0,2})?([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+# With a scheme before it, and without one: a key can look like a name, but for the end of that.
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9_-]{1,20}\.?|(?:[A-Za-z0-9_-]{1,30}\.){1,6}[A-Za-z0-9-]{1,20}|\[[0-9a-f:.]+\])(?::[0-9]*)?"
+)
+_BARE_HOST = re.compile(
+    r"(?:[a-z]{1,12}|(?:[a-z0-9-]{1,30}\.){1,6}[a-z]{2,6}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})(?::[0-9]*)?"
+)
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_PLAIN_PATH = re.compile(r"(?:/+(?:[a-z._-]{1,20}|v[0-9]{1,2}[a-z]{0,5}))*/*")
+_ADDRESSES = ("url", "proxy")
 _USERINFO = re.compile(r"(://)[^\s/]*@")
 _LONGEST = 60
 
@@ -29,13 +39,43 @@ def dotted(where: Location) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text as one short line in quotes, without keys and without the user and password of an address."""
-    before, at, rest = text.rpartition("@")
-    if at:
-        scheme = _SCHEME.match(before)
-        text = f"{scheme[0] if scheme else ''}***@{rest}"
+    """The text as one short line in quotes, without keys. Of an address only what can't be one: see `address`."""
+    if "://" in text:
+        text = address(text)
+    elif "@" in text:
+        text = f"***@{text.rpartition('@')[2]}"
     safe = scrub(_KEY.sub("sk-***", text))
     return repr(safe if len(safe) <= _LONGEST else f"{safe[: _LONGEST - 3]}...")
+
+
+def shown(where: Location, text: str) -> str:
+    """A text of the file as `quoted`; where an address is expected anything else may be a key or a password, too."""
+    expected = where and (where[-1] in _ADDRESSES or (where[0] == "upstreams" and len(where) < 3))
+    return quoted(address(text) if expected else text)
+
+
+def address(text: str) -> str:
+    """Scheme, host and a path of plain words; asterisks for user, password, query and whatever else there is.
+
+    What the environment supplies stands there by its name.
+    """
+    if reference := _REFERENCE.match(text):
+        default = f":-{address(reference[2])}" if reference[2] is not None else ""
+        return f"${{{reference[1]}{default}}}{'***' if reference.end() < len(text) else ''}"
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not text:
+        return text
+    scheme, authority, path, rest = found.groups()
+    user = ""
+    if "@" in authority + path:  # a password may have a slash in it
+        authority, slash, path = (authority + path).rpartition("@")[2].partition("/")
+        user, path = "***@", slash + path
+    if "@" in rest:  # a password may have had the ? in it
+        return f"{scheme or ''}***"
+    if not (_HOST if scheme else _BARE_HOST).fullmatch(authority):
+        return f"{scheme or ''}***"
+    shown_path = path if _PLAIN_PATH.fullmatch(path) else "/***"
+    return f"{scheme or ''}{user}{authority}{shown_path}{f'{rest[0]}***' if rest else ''}"
 
 
 def hide_secrets(text: str) -> str:
@@ -57,7 +97,7 @@ class Problem:
     @classmethod
     def at(cls, where: Location, value: str | None, expected: str) -> Self:
         """The problem of a text at a place; None where the value says nothing."""
-        return cls(dotted(where), "" if value is None else quoted(value), expected)
+        return cls(dotted(where), "" if value is None else shown(where, value), expected)
 
     def __str__(self) -> str:
         given = f"{self.value} -- " if self.value else ""

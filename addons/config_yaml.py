@@ -181,7 +181,9 @@ class _Builder:
             self._wrong(where, written, "expected ${NAME} or ${NAME:-default}; for a plain ${ write $${")
         elif unset:
             advice = f"set it, or write ${{{unset[0]}:-default}}"
-            self._wrong(where, written, f"{unset[0]} is not set in the environment; {advice}")
+            # Of what stands around it nothing need be told: it may be half of an address with a password.
+            alone = written if _REFERENCE.fullmatch(written) else f"...${{{unset[0]}}}..."
+            self._wrong(where, alone, f"{unset[0]} is not set in the environment; {advice}")
         elif not _encodable(text):
             self._wrong(where, written, "expected text that can be written in UTF-8")
         match = _REFERENCE.fullmatch(written)
@@ -210,7 +212,10 @@ def text_of(path: Path) -> str:
         raise ConfigError([Problem("", "", advice)], str(path)) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        raise ConfigError([Problem("", "", f"this file cannot be read: {reason}")], str(path)) from None
+        advice = f"this file cannot be read: {reason}; name another with RELAY_CONFIG"
+        if path.is_dir():
+            advice = f"this file cannot be read: {reason}; name the file in it with RELAY_CONFIG"
+        raise ConfigError([Problem("", "", advice)], str(path)) from None
     if len(content) > MAX_FILE:
         raise ConfigError([Problem("", "", "expected a file of at most 1 MiB")], str(path))
     try:

@@ -2,16 +2,24 @@
 
 Clients and upstreams compress as they like and bodies pass untouched; whoever reads one reads a decoded copy, and says
 how much of it. mitmproxy's own decoding has no such bound.
+
+Decoding goes in slices of `_STEP` decoded bytes: zlib makes some 300 MB a second, and nobody else runs meanwhile.
 """
 
 import io
 import zlib
+from collections.abc import Callable
 
 import brotli
 import zstandard
 from mitmproxy import http
 
-_STEP = 1 << 16
+from addons.core.slices import Sliced, at_once
+
+_STEP = 1 << 18
+_PIECE = 1 << 16  # encoded bytes at a time: zlib copies what it has not taken yet
+_WINDOW = 1 << 23  # the largest that RFC 9659 allows a zstd of the web
+_HEARD = 1 << 17  # decoded bytes of one chunk that is listened to
 
 
 class TooLong(ValueError):
@@ -19,17 +27,20 @@ class TooLong(ValueError):
 
 
 def decode(body: bytes, encoding: str, limit: int, *, cut: bool = False) -> bytes:
-    """`body` decoded by a Content-Encoding, at most `limit` bytes of it.
+    """`decoding` without a pause, for bounds that are small or work that nobody waits for."""
+    return at_once(decoding(body, encoding, limit, cut=cut))
+
+
+def decoding(body: bytes, encoding: str, limit: int, *, cut: bool = False) -> Sliced[bytes]:
+    """`body` decoded by a Content-Encoding, at most `limit` bytes of it, in slices.
 
     With `cut`, what is over the limit, or missing at the end, is left out; else it is TooLong, or a ValueError for what
     is no such encoding or broken. Several encodings are undone from the last to the first, as RFC 9110 (8.4) has them
     applied.
     """
-    for name in reversed([part.strip().lower() for part in encoding.split(",") if part.strip()]):
-        if name == "identity":
-            continue
+    for name in reversed(_names(encoding)):
         try:
-            body = _DECODERS[name](body, limit + 1, cut)
+            body = yield from _DECODERS[name](body, limit + 1, cut)
         except KeyError:
             raise ValueError(f"unknown content encoding {name[:20]!r}") from None
         except (zlib.error, zstandard.ZstdError, brotli.error, EOFError) as error:
@@ -41,6 +52,11 @@ def decode(body: bytes, encoding: str, limit: int, *, cut: bool = False) -> byte
     return body
 
 
+def _names(encoding: str) -> list[str]:
+    names = (part.strip().lower() for part in encoding.split(","))
+    return [name for name in names if name and name != "identity"]
+
+
 def content_of(message: http.Message, limit: int) -> bytes:
     """The decoded body of a message, at most `limit` bytes of it; as it is where it can't be decoded."""
     body = message.raw_content or b""
@@ -50,28 +66,82 @@ def content_of(message: http.Message, limit: int) -> bytes:
         return body[:limit]
 
 
-def _gzip(body: bytes, limit: int, cut: bool) -> bytes:
+def listener(encoding: str) -> Callable[[bytes], bytes] | None:
+    """What decodes a body chunk by chunk while it comes, for somebody who listens for its end; None where that can't
+    be done. It gives up with ValueError where a chunk is broken, or becomes too much to be listened to."""
+    names = _names(encoding)
+    if not names:
+        return bytes
+    if len(names) > 1 or names[0] not in ("gzip", "x-gzip", "deflate", "br"):
+        return None
+    return _brotli_listener() if names[0] == "br" else _zlib_listener(names[0])
+
+
+def _zlib_listener(name: str) -> Callable[[bytes], bytes]:
+    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | (0 if name == "deflate" else 16))
+
+    def decode_chunk(chunk: bytes) -> bytes:
+        try:
+            decoded = decoder.decompress(chunk, _HEARD)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        if decoder.unconsumed_tail:
+            raise ValueError("too much at once")
+        return decoded
+
+    return decode_chunk
+
+
+def _brotli_listener() -> Callable[[bytes], bytes]:
+    decoder = brotli.Decompressor()
+
+    def decode_chunk(chunk: bytes) -> bytes:
+        try:
+            decoded = bytes(decoder.process(chunk, output_buffer_limit=_HEARD))
+        except brotli.error as error:
+            raise ValueError(str(error)) from None
+        if len(decoded) >= _HEARD or not decoder.can_accept_more_data():
+            raise ValueError("too much at once")
+        return decoded
+
+    return decode_chunk
+
+
+def _gzip(body: bytes, limit: int, cut: bool) -> Sliced[bytes]:
     return _zlib(zlib.decompressobj(wbits=zlib.MAX_WBITS | 16), body, limit, cut)
 
 
-def _deflate(body: bytes, limit: int, cut: bool) -> bytes:
+def _deflate(body: bytes, limit: int, cut: bool) -> Sliced[bytes]:
     # "deflate" is zlib's format by the standard and raw deflate by widespread mistake.
     zlib_format = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
     return _zlib(zlib.decompressobj(wbits=zlib.MAX_WBITS if zlib_format else -zlib.MAX_WBITS), body, limit, cut)
 
 
-def _zlib(decoder: "zlib._Decompress", body: bytes, limit: int, cut: bool) -> bytes:
-    decoded = decoder.decompress(body, limit)
+def _zlib(decoder: "zlib._Decompress", body: bytes, limit: int, cut: bool) -> Sliced[bytes]:
+    decoded = bytearray()
+    for start in range(0, len(body), _PIECE):
+        piece = body[start : start + _PIECE]
+        while piece and len(decoded) < limit and not decoder.eof:
+            decoded += decoder.decompress(piece, min(_STEP, limit - len(decoded)))
+            piece = decoder.unconsumed_tail
+            yield
+        if len(decoded) >= limit or decoder.eof:
+            break
+    while not decoder.eof and len(decoded) < limit:  # what it holds back, having taken all of its input
+        if not (more := decoder.decompress(b"", min(_STEP, limit - len(decoded)))):
+            break
+        decoded += more
+        yield
     if not decoder.eof and len(decoded) < limit and not cut:
         raise EOFError("it ends too early")
-    return decoded
+    return bytes(decoded)
 
 
-def _brotli(body: bytes, limit: int, cut: bool) -> bytes:
+def _brotli(body: bytes, limit: int, cut: bool) -> Sliced[bytes]:
     decoder = brotli.Decompressor()
-    piece = decoder.process(body, output_buffer_limit=_STEP)
-    decoded = bytearray(piece)
+    decoded = bytearray(decoder.process(body, output_buffer_limit=_STEP))
     while len(decoded) < limit and not decoder.is_finished():
+        yield
         if not (piece := decoder.process(b"", output_buffer_limit=_STEP)):
             if cut:
                 break
@@ -80,14 +150,21 @@ def _brotli(body: bytes, limit: int, cut: bool) -> bytes:
     return bytes(decoded)
 
 
-def _zstd(body: bytes, limit: int, cut: bool) -> bytes:
-    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+def _zstd(body: bytes, limit: int, cut: bool) -> Sliced[bytes]:
+    with zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(
         io.BytesIO(body), read_across_frames=True
     ) as reader:
         decoded = bytearray()
         while len(decoded) < limit and (chunk := reader.read(min(_STEP, limit - len(decoded)))):
             decoded += chunk
+            yield
         return bytes(decoded)
 
 
-_DECODERS = {"gzip": _gzip, "x-gzip": _gzip, "deflate": _deflate, "br": _brotli, "zstd": _zstd}
+_DECODERS: dict[str, Callable[[bytes, int, bool], Sliced[bytes]]] = {
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "deflate": _deflate,
+    "br": _brotli,
+    "zstd": _zstd,
+}

@@ -96,6 +96,14 @@ class MethodNotAllowed(RelayError):
         self.allow = allow
 
 
+class TooSlow(RelayError):
+    """A client took too long over its request. `/chat` says 408 where the upstream did so, too: the words differ."""
+
+    status = envelope_code = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class Busy(RelayError):
     """Too many messages of one session wait already."""
 

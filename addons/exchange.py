@@ -15,13 +15,14 @@ from typing import Any
 from mitmproxy import http, websocket
 
 from addons.config import Settings, Upstream
+from addons.core.known_secrets import KnownSecrets
 from addons.errors import RelayError
 
 _ATTRIBUTE = "relay_exchange"
 _CAP = "relay_answer_cap"
 _ORIGINAL = "relay_original"
 _CAME = "relay_came"
-_KEYS = "relay_keys"
+_SECRETS = "relay_secrets"
 
 
 class Kind(enum.StrEnum):
@@ -72,6 +73,12 @@ class Exchange:
     """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
     tail: bytes = b""
     """What a streamed answer still says when its `response` hook is over."""
+    ear: Callable[[bytes], object] | None = None
+    """Hears an answer that is read whole while it comes, and may then say that it is `over`."""
+    over: bool = False
+    """Upstream's answer has come to its end, whatever its connection does: nothing more of it is wanted."""
+    whole: bool = False
+    """Upstream's answer is all there: should its connection break now, that is an end like any other."""
     id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
     started: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""
@@ -127,13 +134,13 @@ def original(flow: http.HTTPFlow) -> http.Response | None:
     return getattr(flow, _ORIGINAL, flow.response)
 
 
-def keys_of(flow: http.HTTPFlow) -> dict[str, str]:
-    """The keys that have been seen in `flow` so far, and what is shown for each. For redaction alone."""
-    keys: dict[str, str] | None = getattr(flow, _KEYS, None)
-    if keys is None:
-        keys = {}
-        setattr(flow, _KEYS, keys)
-    return keys
+def secrets_of(flow: http.HTTPFlow, secret: bytes) -> KnownSecrets:
+    """The secrets that have been seen in `flow` so far. `secret` keys what is shown for them. For redaction alone."""
+    known: KnownSecrets | None = getattr(flow, _SECRETS, None)
+    if known is None:
+        known = KnownSecrets(secret)
+        setattr(flow, _SECRETS, known)
+    return known
 
 
 def keep_message(message: websocket.WebSocketMessage, content: bytes) -> None:

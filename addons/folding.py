@@ -5,72 +5,134 @@ import json
 from mitmproxy import http
 
 from addons import errors
+from addons.core import bounded_json, upstream_error
 from addons.core.completion import Completion
 from addons.core.retelling import Retelling
-from addons.decoding import content_of
+from addons.core.slices import Sliced
+from addons.core.upstream_error import UpstreamError
+from addons.decoding import TooLong, content_of, decoding, listener
+from addons.exchange import Exchange
 from addons.refusals import refusal
 
-MAX_DECODED = 64 << 20
-"""Bytes of an upstream's answer once decoded; one that compresses so well is an attack."""
+_BEGINNING = 64  # bytes that tell an event stream from JSON
 
 
-def is_too_long(response: http.Response) -> bool:
-    """Whether upstream refuses for the length of the conversation, so that a shorter one may pass."""
-    if response.status_code not in (400, 413, 422):
-        return False
-    body = content_of(response, MAX_DECODED)
-    return b"context_length_exceeded" in body or b"maximum context length" in body
+def is_success(response: http.Response) -> bool:
+    """Frameworks answer a POST with 201, proxies that transform with 203."""
+    return 200 <= response.status_code < 300
 
 
-def completion_of(response: http.Response | None, key: str, model: str) -> Completion:
-    """The completion in a whole answer, or the error told in its place. Raises RelayError where there is neither."""
+def completion_of(
+    response: http.Response | None, limit: int, *, ended: bool = False
+) -> Sliced[Completion | UpstreamError]:
+    """The completion in a whole answer, or the error told in its place, in slices.
+
+    `limit` bounds the decoded answer, in bytes. `ended`: it was left where it said that it was over, which may be
+    before its compression is. Raises RelayError where there is neither.
+    """
     if response is None:
-        raise errors.UpstreamFailed("上游没有回答。", "The upstream did not answer.")
-    body = content_of(response, MAX_DECODED)
-    if response.status_code != 200:
-        raise refusal(response.status_code, body, key=key, model=model)
+        raise errors.UpstreamFailed("上游未返回内容，请重试。", "The upstream did not answer; try again.")
+    if not is_success(response):
+        return upstream_error.read(response.status_code, content_of(response, upstream_error.MAX_BODY))
     try:
-        return _of_stream(body) if _is_stream(response) else Completion.from_json(json.loads(body), len(body))
-    except (ValueError, RecursionError):
+        body = yield from decoding(
+            response.raw_content or b"", response.headers.get("content-encoding", ""), limit, cut=ended
+        )
+        if _is_stream(response, body):
+            completion = yield from _of_stream(body)
+        else:
+            text = body.decode("utf-8").removeprefix("\ufeff")
+            completion = Completion.from_json((yield from bounded_json.loading(text, json.loads)), len(text))
+    except (TooLong, bounded_json.TooComplex):
         raise errors.UpstreamFailed(
-            "上游的回答不是 JSON:请检查 relay.yaml 中的 upstreams[].url。",
-            "The upstream's answer is not JSON: check upstreams[].url in relay.yaml.",
+            f"上游响应过大：解压后超过 {limit} 字节，或包含过多的值。",
+            f"The upstream's answer is too large: over {limit} bytes when decoded, or of too many values.",
         ) from None
+    except ValueError:
+        raise errors.UpstreamFailed(
+            "无法读取上游响应：不是 JSON。请服务管理员检查 upstreams[].url。",
+            "The upstream's answer could not be read: it is not JSON. Whoever runs this relay should check "
+            "upstreams[].url.",
+        ) from None
+    if completion.error is not None:
+        return upstream_error.read_value(200, {"error": dict(completion.error)})
+    return completion
 
 
-def _is_stream(response: http.Response) -> bool:
-    """Whether an answer comes as Server-Sent Events."""
-    return bool(response.headers.get("content-type", "").lower().startswith("text/event-stream"))
+def _is_stream(response: http.Response, body: bytes) -> bool:
+    """Whether an answer consists of Server-Sent Events: some upstreams forget to say so, others say so of JSON."""
+    if upstream_error.is_event_stream(body[:_BEGINNING].decode("utf-8", "replace")):
+        return True
+    is_json = body.lstrip()[:1] == b"{" if len(body) < _BEGINNING else body[:_BEGINNING].lstrip()[:1] == b"{"
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream") and not is_json
 
 
-def _of_stream(body: bytes) -> Completion:
+def _of_stream(body: bytes) -> Sliced[Completion]:
     """The completion in a stream that was read whole: compressed, it can't be retold piece by piece."""
     retelling = Retelling(len(body))
-    retelling.feed(body)
+    yield from retelling.reading(body)
+    if retelling.overflowed:
+        raise TooLong("an event is too long")
     if not retelling.whole and retelling.completion.error is None:
-        raise errors.UpstreamFailed("上游的回答不完整,请重试。", "The upstream's answer broke off; try again.")
+        raise errors.UpstreamFailed("上游响应不完整，请重试。", "The upstream's answer broke off; try again.")
     return retelling.completion
+
+
+class Ear:
+    """Hears an answer that is read whole while it comes: if it is an event stream, it says when it is over.
+
+    It is in nobody's way: what it can't follow it stops listening to, and then the end of the body is the end.
+    """
+
+    def __init__(self, exchange: Exchange, encoding: str, limit: int) -> None:
+        self._exchange = exchange
+        self._decode = listener(encoding)
+        self._retelling = Retelling(limit)
+        self._beginning: bytes | None = b""
+
+    def __call__(self, chunk: bytes) -> None:
+        """Take a chunk as it came."""
+        if self._decode is None:
+            return
+        try:
+            self._hear(self._decode(chunk))
+        except ValueError:
+            self._decode = None
+
+    def _hear(self, piece: bytes) -> None:
+        if self._beginning is not None:
+            self._beginning += piece[:_BEGINNING]
+            known = self._beginning.lstrip(b"\xef\xbb\xbf \r\n")
+            if len(known) < len(b"event:") and len(self._beginning) < _BEGINNING:
+                return
+            if not upstream_error.is_event_stream(self._beginning.decode("utf-8", "replace")):
+                raise ValueError("not an event stream")
+            piece, self._beginning = self._beginning + piece[_BEGINNING:], None
+        self._retelling.feed(piece)
+        self._exchange.over = self._retelling.over
+        self._exchange.whole = self._retelling.whole or self._retelling.over
 
 
 def words(completion: Completion, key: str, model: str) -> str:
     """What the model said. Raises the RelayError that tells why it said nothing."""
     if completion.error is not None:
-        raise refusal(200, json.dumps({"error": dict(completion.error)}).encode(), key=key, model=model)
+        raise refusal(upstream_error.read_value(200, {"error": dict(completion.error)}), key=key, model=model)
     if completion.text:
         return completion.text
     if completion.refusal:
-        said = completion.refusal[:500]
-        raise errors.Forbidden(f"模型拒绝回答:{said}", f"The model refused to answer: {said}", code="refused")
+        said = completion.refusal[:300]
+        raise errors.Forbidden(f"模型拒绝回答：{said}", f"The model refused to answer: {said}", code="refused")
     if completion.tool_calls:
         raise errors.UpstreamFailed(
-            "模型要求调用工具,而不是给出文字:请从 chat.params 中去掉 tools。",
-            "The model called a tool instead of answering in words: take tools out of chat.params.",
+            "模型要求调用工具，没有输出文字：请服务管理员从 chat.params 中去掉 tools。",
+            "The model called a tool instead of answering in words: whoever runs this relay should take tools out of "
+            "chat.params.",
         )
     if completion.finish_reason == "content_filter":
         raise errors.Forbidden("内容被上游过滤。", "The upstream's content filter removed the answer.", code="filtered")
     if completion.finish_reason == "length":
         raise errors.UpstreamFailed(
-            "模型在给出文字之前就达到了长度上限:请增大 max_tokens。",
+            "模型尚未输出内容就已达到长度上限：请增大 max_tokens。",
             "The model met its length limit before it said a word: raise max_tokens.",
         )
-    raise errors.UpstreamFailed("模型没有给出任何文字。", "The model answered without any text.")
+    raise errors.UpstreamFailed("模型未输出任何文字，请重试。", "The model answered without any text; try again.")

@@ -19,7 +19,9 @@ from addons.errors import BadRequest, NotFound
 from addons.exchange import Exchange, Kind, attach, of
 from addons.wire import point
 
-_VERSIONS = {"HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3"}
+_LINE_VERSIONS = frozenset(("HTTP/1.0", "HTTP/1.1"))
+_BINARY = {b"h2": frozenset(("HTTP/2.0",)), b"h3": frozenset(("HTTP/3",))}
+"""What a request's version can be, by the protocol that was agreed on in TLS; without one it comes from a line."""
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
@@ -36,15 +38,16 @@ class Hosts:
         self.own = {path: Kind.CHAT for path in settings.chat.paths}
         self.own |= {path: Kind.BALANCE for path in settings.balance.paths}
         self.own |= {path: Kind.OWN for path in paths.OWN}
+        self.folders = frozenset(settings.chat.paths)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Judge a request by its head."""
         if flow.is_replay or flow.error or not flow.live:
             return  # not a client's: replayed, refused already, or read from a file
         request = flow.request
-        target = paths.resolve(request.path, tuple(self.routes))
+        target = paths.resolve(request.path, self.routes, self.own, self.folders)
         upstream = self.routes[target.route] if target.route else self.settings.upstreams[0]
-        session_id = self._session_path(target.path)
+        session_id = paths.session_in(target.path, self.folders)
         kind = Kind.PASS if session_id is None else Kind.CHAT
         kind = Kind.OWN if self._is_page(target) else self.own.get(target.path, kind)
         websocket = _is_websocket(request)
@@ -75,21 +78,16 @@ class Hosts:
             return
         request.headers.fields = up.fields
         if kind == Kind.PASS:
-            point(flow, upstream, upstream.prefix + target.path + target.query)
+            point(flow, upstream, upstream.path(target.path) + target.query)
 
     def _refusal(self, flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:
         listen = self.settings.listen
         if listen.tls is not None and listen.tls.plain == "refuse" and not flow.client_conn.tls_established:
             return BadRequest("请使用 https://。", "Use https://: plain HTTP is refused here.", code="https_required")
-        return _malformed(flow.request, up)
+        return _malformed(flow, up)
 
     def _is_page(self, target: paths.Target) -> bool:
         return self.settings.page.enabled and target.route is None and target.path == paths.PAGE
-
-    def _session_path(self, path: str) -> str | None:
-        """The session id in `/chat/{sessionId}`, still encoded; None for other paths."""
-        folder, slash, name = path.rpartition("/")
-        return name if slash and name and self.own.get(folder) == Kind.CHAT else None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Clean an answer's headers, upstream's or relay's own."""
@@ -115,14 +113,22 @@ class Hosts:
                 flow.request.headers["Proxy-Authorization"] = f"Basic {token}"
 
 
-def _malformed(request: http.Request, up: headers.Upward) -> BadRequest | None:
+def _malformed(flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:
     """What mitmproxy lets pass, and an upstream may read in another way than relay."""
+    request = flow.request
     if up.broken is not None:
         name = up.broken.decode("latin-1")[:40]
         return BadRequest(
             f"请求头 {name} 含有非法字符。", f"The header {name} holds a line break or NUL.", code="invalid_header"
         )
-    if request.http_version not in _VERSIONS or not _TOKEN.fullmatch(request.data.method):
+    if not paths.is_sendable(request.data.path):
+        return BadRequest(
+            "请求路径或查询参数中有空格或控制字符，请先做百分号编码（空格写作 %20）。",
+            "The path or query holds a blank or a control character: percent-encode it (a blank is %20).",
+            code="invalid_path",
+        )
+    versions = _BINARY.get(flow.client_conn.alpn or b"", _LINE_VERSIONS)
+    if request.http_version not in versions or not _TOKEN.fullmatch(request.data.method):
         return BadRequest(
             "请求格式有误，不是有效的 HTTP 请求。", "This is not a valid HTTP request: check its method and version."
         )

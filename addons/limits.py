@@ -1,7 +1,8 @@
 """Limits: how long each side may take, and how large a request's head may be.
 
 Times are in seconds. A client has `limits.headers` for a request's head once it has begun to send it, and
-`limits.keepalive` between two requests; an upstream has `limits.connect` for name, TCP, proxy and TLS together. Silence
+`limits.keepalive` between two requests; a body that relay reads whole has to come at `BODY_RATE` once `BODY_GRACE` is
+over, whatever `limits.idle` is; an upstream has `limits.connect` for name, TCP, proxy and TLS together. Silence
 while an answer is on its way is mitmproxy's own `tcp_timeout`, set to `limits.idle`.
 """
 
@@ -14,14 +15,15 @@ from functools import partial
 from mitmproxy import connection, http, tls
 from mitmproxy.proxy import server_hooks
 
+from addons import engine
 from addons.alarm import Alarm
 from addons.answers import refuse
 from addons.config import Settings
 from addons.core.failures import CONNECT_TIMEOUT
 from addons.core.headers import size
-from addons.errors import BadRequest
-from addons.exchange import Exchange, of
-from addons.wire import asked, close_client, gave_up, handler_of
+from addons.errors import BadRequest, TooSlow
+from addons.exchange import Exchange, Kind, of
+from addons.wire import asked, close_client, declared_length, gave_up, handler_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,14 @@ LINGER = 5.0
 FAREWELL = 1.0
 """Seconds in which a client may ask once more while relay drains: its request may be on its way already."""
 
+BODY_GRACE = 20.0
+"""Seconds in which a body that relay reads whole may come as slowly as it likes."""
+BODY_RATE = 16 * 1024
+"""Bytes of it that have to come in each second after that."""
+
 _HTTP2 = "limits.http2"
+_BODY = "limits.body"
+_LOOK = 0.25  # seconds between two looks at a slow body, at least
 
 
 class Limits:
@@ -45,6 +54,7 @@ class Limits:
         self._heads: set[str] = set()
         self._open: defaultdict[str, set[Exchange]] = defaultdict(set)
         self._connects: dict[str, tuple[connection.Server, str, asyncio.TimerHandle]] = {}
+        self._giving_up: set[asyncio.Task[None]] = set()
 
     def adopt(self, settings: Settings) -> None:
         """Go on under other settings; timers that run keep their time."""
@@ -95,6 +105,26 @@ class Limits:
                 code="headers_too_large",
             )
             refuse(flow, exchange, error)
+        if exchange.kind != Kind.PASS and not exchange.refused and _has_body(request):
+            loop = asyncio.get_running_loop()
+            look = partial(self._look_at_body, flow, exchange, loop.time() + BODY_GRACE)
+            exchange.notes[_BODY] = loop.call_later(BODY_GRACE, look)
+
+    def _look_at_body(self, flow: http.HTTPFlow, exchange: Exchange, free_until: float) -> None:
+        """Give up a body that comes too slowly, or look again when what has come would be too little."""
+        handler = handler_of(flow.client_conn)
+        held = engine.body_held(handler, flow) if handler is not None else None
+        if handler is None or held is None:
+            return  # it has come, or nobody reads it any more
+        loop = asyncio.get_running_loop()
+        enough_until = free_until + held / BODY_RATE
+        if loop.time() < enough_until:
+            look = partial(self._look_at_body, flow, exchange, free_until)
+            exchange.notes[_BODY] = loop.call_at(max(enough_until, loop.time() + _LOOK), look)
+            return
+        task = loop.create_task(engine.give_up_body(handler, flow, _too_slow()))
+        self._giving_up.add(task)
+        task.add_done_callback(self._giving_up.discard)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The client may keep its connection for a while."""
@@ -107,6 +137,8 @@ class Limits:
     def _ended(self, flow: http.HTTPFlow) -> None:
         client = flow.client_conn
         exchange = of(flow)
+        if exchange is not None and (timer := exchange.notes.pop(_BODY, None)) is not None:
+            timer.cancel()
         if exchange is None or client.id not in self._open:
             return
         self._open[client.id].discard(exchange)
@@ -197,6 +229,19 @@ class Limits:
             alarm.cancel()
         for _, _, timer in self._connects.values():
             timer.cancel()
+
+
+def _has_body(request: http.Request) -> bool:
+    """Whether a body may follow. In HTTP/2 the head need not say so."""
+    return request.is_http2 or "transfer-encoding" in request.headers or bool(declared_length(request))
+
+
+def _too_slow() -> TooSlow:
+    return TooSlow(
+        "请求体发送过慢，连接即将关闭，请检查网络后重试。",
+        f"The request body came too slowly: after {BODY_GRACE:g} s it must come at {BODY_RATE // 1024} KiB/s or more. "
+        "Check the network and try again.",
+    )
 
 
 def _say_goodbye(exchange: Exchange) -> None:

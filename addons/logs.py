@@ -7,6 +7,8 @@ it goes through, whichever logger and handler it is meant for.
 2. So is any key of an exchange under way, whatever it looks like.
 3. Bytes that mitmproxy and the libraries under it quote are left out: they quote what came over the wire where it is no
    request yet and nobody can tell what in it is a key.
+
+What would steer a terminal, or make one line look like two, is escaped (`core.printable`), and a record has an end.
 """
 
 import contextlib
@@ -17,30 +19,63 @@ import traceback
 from collections import OrderedDict
 from typing import Any
 
-from addons.core.secrets import mask, scrub
+from addons.core.known_secrets import KnownSecrets, unescaped
+from addons.core.printable import printable
+from addons.core.secrets import scrub
 
 _KEPT = 512
-_QUOTED = re.compile(r"""\bb(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))""", re.DOTALL)
+"""Exchanges whose secrets are looked for in what is logged: the newest ones."""
+_KEPT_SECRETS = 2048
+_KEPT_BYTES = 1 << 18
+"""What they may have together: a line must not become slow to write, nor these names a burden."""
+_LONGEST = 1 << 15
+"""Characters of a record; a traceback of Python's own is shorter."""
+_QUOTED = re.compile(r"""\bb(?:'(?:[^'\\]++|\\.)*+(?:'|\\?$)|"(?:[^"\\]++|\\.)*+(?:"|\\?$))""", re.DOTALL)
 _HEX = re.compile(r"(?<=ClientHello: )[0-9a-f]+")
 _SHORT = 8
 """Bytes of a quotation that may stay: an HTTP version, an empty one."""
 
 
-class _Known(OrderedDict[str, dict[str, str]]):
-    """The keys of the newest exchanges, by the exchange's id: each maps a key to what is shown for it."""
+class _Known:
+    """The secrets of the newest exchanges, by the exchange's id."""
 
-    def __setitem__(self, name: str, keys: dict[str, str]) -> None:
-        super().__setitem__(name, keys)
-        while len(self) > _KEPT:
-            self.popitem(last=False)
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[KnownSecrets, int, int]] = OrderedDict()
+        self._count = self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._kept
+
+    def __setitem__(self, name: str, known: KnownSecrets) -> None:
+        self._drop(name)
+        if not len(known):
+            return
+        size = sum(map(len, known))
+        self._kept[name] = (known, len(known), size)
+        self._count += len(known)
+        self._bytes += size
+        while len(self._kept) > _KEPT or self._count > _KEPT_SECRETS or self._bytes > _KEPT_BYTES:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, name: str) -> None:
+        if (kept := self._kept.pop(name, None)) is not None:
+            self._count -= kept[1]
+            self._bytes -= kept[2]
 
     def mask(self, text: str) -> str:
         """`text` without any of them."""
-        found = {key: shown for keys in self.values() for key, shown in keys.items() if key in text}
-        return mask(text, found) if found else text
+        raw = text.encode("utf-8", "surrogatepass")
+        plain = unescaped(raw)
+        for known, _, _ in list(self._kept.values()):
+            if any(value in raw or value in plain for value in known):
+                text = known.mask(text)
+        return text
 
 
-known_keys = _Known()
+known_secrets = _Known()
 
 
 class SafeRecord(logging.LogRecord):
@@ -59,10 +94,18 @@ class SafeRecord(logging.LogRecord):
             text = _unquoted(text)
         # Exchanges under way are asked only where their bytes may be quoted as text: mitmproxy logs a lot below that.
         serious = self.levelno >= logging.WARNING
-        self.msg, self.args = scrub(known_keys.mask(text) if serious else text), None
+        text = _ended(text)
+        self.msg, self.args = printable(scrub(known_secrets.mask(text) if serious else text)), None
         self.exc_info = self.exc_text = None
         if self.stack_info:
-            self.stack_info = scrub(known_keys.mask(self.stack_info))
+            self.stack_info = printable(scrub(known_secrets.mask(_ended(self.stack_info))))
+
+
+def _ended(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    half = _LONGEST // 2
+    return f"{text[:half]}\n... {len(text) - _LONGEST} characters left out ...\n{text[-half:]}"
 
 
 def _unquoted(text: str) -> str:

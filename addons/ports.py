@@ -39,6 +39,12 @@ def claim(host: str, port: int, hint: str) -> None:
             sock.close()
 
 
+def check_listening(host: str, port: int, taken: int) -> None:
+    """Raise Refusal where relay can't listen there; `taken` is a port that this process has and will give up."""
+    for sock in _bound(host, 0 if port == taken else port, _LISTEN_HINT):
+        sock.close()
+
+
 def listen(words: Mapping[str, object]) -> list[socket.socket]:
     """Sockets that listen where relay shall, one for each address of the host. Raises Refusal.
 
@@ -57,12 +63,11 @@ def listen(words: Mapping[str, object]) -> list[socket.socket]:
 
 
 def _bound(host: str, port: int, hint: str) -> list[socket.socket]:
+    other = "choose another by --web-host" if hint == _WEB_HINT else "change listen.host in relay.yaml"
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise Refusal(
-            f"{host} is no address to listen on ({error.strerror}): change listen.host in relay.yaml"
-        ) from error
+        raise Refusal(f"{host} is no address to listen on ({error.strerror}): {other}") from error
     bound: list[socket.socket] = []
     for family, kind, protocol, _, address in dict.fromkeys(found):
         try:
@@ -74,7 +79,7 @@ def _bound(host: str, port: int, hint: str) -> list[socket.socket]:
                     sock.close()
                 raise Refusal(_failure(error, host, port, hint)) from error
     if not bound:
-        raise Refusal(f"{host} is no address of this machine: change listen.host in relay.yaml")
+        raise Refusal(f"{host} is no address of this machine: {other}")
     return bound
 
 

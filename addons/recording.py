@@ -5,7 +5,7 @@
 3. An exchange that is under way when relay ends is not saved: its keys are still in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mitmproxy import ctx, http
@@ -25,7 +25,7 @@ class Recording:
 
     optional = True
 
-    def __init__(self, clean: Callable[[http.HTTPFlow], None]) -> None:
+    def __init__(self, clean: Callable[[http.HTTPFlow], Awaitable[None] | None]) -> None:
         self.clean = clean  # takes the keys out of a flow
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -37,39 +37,44 @@ class Recording:
             exchange.tap = new_copy(exchange)
             exchange.notes["heard"] = _Heard(flow.response.copy(), exchange.tap)
 
-    def response(self, flow: http.HTTPFlow) -> None:
+    def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Put it into the flow."""
-        self._note(flow)
+        return self._note(flow)
 
-    def error(self, flow: http.HTTPFlow) -> None:
+    def error(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """As much as there was."""
-        self._note(flow)
+        return self._note(flow)
 
-    def _note(self, flow: http.HTTPFlow) -> None:
+    def _note(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         exchange = of(flow)
         if exchange is None:
-            return
+            return None
         if exchange.refused or exchange.kind in (Kind.OWN, Kind.BALANCE):
             flow.metadata["relay.own"] = True
-            return
+            return None
         heard: _Heard | None = exchange.notes.pop("heard", None)
         if heard is None:
-            return
+            return None
         if heard.copy.cut:
             warn_cut(flow, "answer", heard.copy)
-            return
+            return None
+        return self._keep(flow, heard)
+
+    async def _keep(self, flow: http.HTTPFlow, heard: _Heard) -> None:
         whole = flow.response.raw_content if flow.response is not None else None
         heard.response.raw_content = heard.copy.body() if heard.copy.seen else whole or b""
         # The keys to take out are those of the request.
         scratch = http.HTTPFlow(flow.client_conn, flow.server_conn)
         scratch.request, scratch.response = flow.request.copy(), heard.response
-        self.clean(scratch)
-        flow.metadata["relay.heard"] = {
-            "status": scratch.response.status_code,
-            "headers": [[name, value] for name, value in scratch.response.headers.fields],
-            "body": scratch.response.raw_content or b"",
-            "chunks": heard.copy.times,
-        }
+        if (cleaning := self.clean(scratch)) is not None:
+            await cleaning
+        if scratch.response is not None:
+            flow.metadata["relay.heard"] = {
+                "status": scratch.response.status_code,
+                "headers": [[name, value] for name, value in scratch.response.headers.fields],
+                "body": scratch.response.raw_content or b"",
+                "chunks": heard.copy.times,
+            }
 
     def done(self) -> None:
         """Leave out of the file what is still under way."""

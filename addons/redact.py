@@ -1,60 +1,69 @@
 """Redact: once a flow has been sent, its record holds no key.
 
-What mitmweb shows, what `-w` saves and what the dumper prints is the record, so keys are replaced in it: by their first
-characters and a short keyed hash, so that two flows of one key can still be told to belong together.
+What mitmweb shows, what `-w` saves and what the dumper prints is the record, so secrets are replaced in it: by their
+first characters and a short keyed hash, so that two flows of one key can still be told to belong together.
 
-1. `requestheaders` and `request` note the keys that a request brings: before anybody rewrites it (`Noting`), too.
+1. `requestheaders` and `request` note the secrets that a request brings: before anybody rewrites it (`Noting`), too.
 2. `responseheaders` cleans the request: it has been sent.
 3. `response` and `error` clean all the rest. What is still to be sent stays whole beside the record (`exchange.wire`).
 4. `websocket_message` cleans message by message; the engine sends what came.
+
+Cleaning goes in slices, since a body may be large. Meanwhile the record has no body: nobody sees one that is not clean.
+What can't be cleaned is not kept.
 """
 
-import json
 import logging
 import re
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import lru_cache
 from urllib.parse import unquote, unquote_plus
 
-from mitmproxy import http
+from mitmproxy import http, websocket
 
 from addons.config import Settings
-from addons.core.secrets import fingerprint, holds_key, keys_in, mask, mask_stream, unescaped
+from addons.core import secret_fields, secret_pieces
+from addons.core.known_secrets import MOST, KnownSecrets
+from addons.core.secret_fields import Field, is_secret_part
+from addons.core.secret_names import judge_header
+from addons.core.secrets import Span, TooMany, is_fingerprint, replaced
+from addons.core.slices import Sliced, at_once
 from addons.decoding import content_of
-from addons.exchange import keep_message, keep_original, keys_of, of
-from addons.logs import known_keys
+from addons.exchange import keep_message, keep_original, of, secrets_of
+from addons.logs import known_secrets
+from addons.turns import in_turns
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY = 8 << 20
-"""Bytes of a record's body once decoded; what is over it is cut from the record of an edited body."""
+MAX_BODY = 64 << 20
+"""Bytes of a record's body once decoded; what is over it is not kept."""
 
-_SECRET_HEADER = re.compile(r"key|token|secret|auth|passw|cookie|credential")
-_NOT_SECRET = {"sec-websocket-key", "idempotency-key"}
-_SECRET_PARAMETER = re.compile(r".*(?:key|token|secret|auth|authorization|password|credential|sig|signature)", re.I)
-_ANSWERED = ("set-cookie",)
-_SCHEMES = ("bearer", "basic", "token")
+NOT_KEPT = b"relay: not kept, since it holds more secrets than can be hidden one by one"
+
+_SHORTEST_KEY = 4
+"""Bytes of a key proper that is looked for elsewhere; of other secrets it is `known_secrets.SHORTEST`."""
+_KEY_HEADERS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 _SUBPROTOCOL = "openai-insecure-api-key."
-_SEARCHED = 8
-"""Characters of a value that is looked for elsewhere: a shorter one may be a word. Keys proper: 4."""
-_READ = 1 << 20
-_STREAM = re.compile(rb"\s*(?:data|event|id|retry|):")
+_SMALL = 4096
+"""Bytes that are cleaned at once."""
+_PER_SLICE = 500
+_MARKS = re.compile(r"([?&;#])")
+_HARMLESS = frozenset(("content-type", "content-length", "content-encoding", "transfer-encoding", "date", "server"))
 
 
 class Noting:
-    """Notes a request's keys as it comes in: before headers that go no further are dropped, or an addon fails."""
+    """Notes a request's secrets as it comes in: before headers that go no further are dropped, or an addon fails."""
 
     def __init__(self, redact: "Redact") -> None:
         self.redact = redact
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Note the keys of the head."""
+        """Note the secrets of the head."""
         self.redact.begin(flow)
 
 
 class Redact:
-    """Takes the keys out of a flow in its last hooks."""
+    """Takes the secrets out of a flow in its last hooks. `secret` keys the hashes that are shown."""
 
     def __init__(self, settings: Settings, secret: bytes) -> None:
         self.enabled = settings.inspect.redact
@@ -63,270 +72,374 @@ class Redact:
             logger.warning("inspect.redact is false: what mitmweb shows and -w saves holds keys as they were sent.")
 
     def begin(self, flow: http.HTTPFlow) -> None:
-        """Note the keys of the head."""
+        """Note the secrets of the head."""
         if self.enabled and flow.live:
-            self._note(flow)
+            self._note_head(flow)
 
-    def request(self, flow: http.HTTPFlow) -> None:
-        """Note what /chat has read from the body."""
-        if self.enabled and flow.live and flow.request.raw_content:
-            self._note(flow)
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        """Note what the body holds, where relay has read it."""
+        body = flow.request.raw_content
+        if not self.enabled or not flow.live or not body:
+            return None
+        return _run(_noting(flow.request, body, self._note_head(flow)), len(body))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Clean the request: an answer has come, and nobody sends a request's head twice."""
+        """Clean the request's head: an answer has come, and nobody sends it twice."""
         exchange = of(flow)
         if self.enabled and exchange is not None and exchange.watched and not exchange.refused:
-            self._clean_request(flow, self._known(flow))
+            self._clean_request_head(flow, self._known(flow))
 
-    def response(self, flow: http.HTTPFlow) -> None:
+    def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """The request has long been sent; a streamed answer, too."""
-        self._redact(flow)
+        return self._redact(flow)
 
-    def error(self, flow: http.HTTPFlow) -> None:
+    def error(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """As after an answer."""
-        self._redact(flow)
+        return self._redact(flow)
 
-    def websocket_message(self, flow: http.HTTPFlow) -> None:
+    def websocket_message(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Clean the newest message; what came is kept beside it until it has been sent."""
         if not self.enabled or flow.websocket is None:
-            return
+            return None
         message = flow.websocket.messages[-1]
-        keys = self._known(flow)
-        if not holds_key(message.content, keys):
-            return
-        record = _masked(message.content, keys)
-        if record != message.content:
-            if of(flow) is not None:
-                keep_message(message, message.content)
-            message.content = record
+        return _run(self._cleaning_message(flow, message), len(message.content))
+
+    def _cleaning_message(self, flow: http.HTTPFlow, message: websocket.WebSocketMessage) -> Sliced[None]:
+        came, message.content = message.content, NOT_KEPT
+        if of(flow) is not None:
+            keep_message(message, came)
+        known = self._known(flow)
+        if not known.overfull:
+            message.content = yield from _cleaned(came, "", known)
 
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """The reason of a close is text of the other side's."""
         if self.enabled and flow.websocket is not None and flow.websocket.close_reason:
-            flow.websocket.close_reason = mask(flow.websocket.close_reason, self._known(flow))
+            flow.websocket.close_reason = self._known(flow).mask(flow.websocket.close_reason)
 
-    def _known(self, flow: http.HTTPFlow) -> dict[str, str]:
-        """The keys that have been noted, or those that stand in a flow that is nobody's."""
-        return keys_of(flow) if of(flow) is not None else self._note(flow)
+    def _known(self, flow: http.HTTPFlow) -> KnownSecrets:
+        """The secrets that have been noted, or those in the head of a flow that is nobody's."""
+        return secrets_of(flow, self.secret) if of(flow) is not None else self._note_head(flow)
 
-    def _note(self, flow: http.HTTPFlow) -> dict[str, str]:
-        """The keys of a flow and what is shown for them: those known before, and those that stand in it now."""
-        keys = keys_of(flow)
-        for key in _keys(flow.request):
-            if key not in keys and not _FINGERPRINT.fullmatch(key):
-                keys[key] = fingerprint(key, self.secret)
-        known_keys[flow.id] = keys
-        return keys
+    def _note_head(self, flow: http.HTTPFlow) -> KnownSecrets:
+        known = secrets_of(flow, self.secret)
+        _note_headers(flow.request, known)
+        _note_query(flow.request.path, known)
+        known_secrets[flow.id] = known
+        return known
 
-    def _redact(self, flow: http.HTTPFlow) -> None:
+    def _redact(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         if not self.enabled or flow.request is None:
-            return
+            return None
         exchange = of(flow)
         try:
-            if exchange is None or exchange.watched:
-                self._clean(flow)
-            else:
+            if exchange is not None and not exchange.watched:
                 self._clean_line(flow)
+                return None
+            size = sum(len(each.raw_content or b"") for each in (flow.request, flow.response) if each is not None)
+            return _run(self._cleaning(flow), size, lambda: _empty(flow))
         except Exception:
-            # Nothing of a record that can't be cleaned may stay.
-            flow.request.raw_content = None
-            flow.request.headers.clear()
-            flow.request.path = flow.request.path.partition("?")[0]
-            flow.metadata.clear()
+            _empty(flow)
             raise
 
     def _clean_line(self, flow: http.HTTPFlow) -> None:
         """Clean what mitmdump prints of a flow before it lets it go: nobody will see more of it."""
-        keys = keys_of(flow)
-        flow.request.path = mask(flow.request.path, keys)
+        known = secrets_of(flow, self.secret)
+        flow.request.path = _clean_path(flow.request.path, known)
         response = flow.response
-        if response is not None and mask(response.reason, keys) != response.reason:
-            self._clean_response(flow, response, keys)
+        if response is not None and known.mask(response.reason) != response.reason:
+            self._detach(flow, response).reason = known.mask(response.reason)
         if flow.error is not None:
-            flow.error.msg = mask(flow.error.msg, keys)
+            flow.error.msg = known.mask(flow.error.msg)
 
-    def _clean(self, flow: http.HTTPFlow) -> None:
-        keys = self._note(flow)
-        flow._backup = None  # what it was before a replay or an edit holds the key, too
-        flow.comment = mask(flow.comment, keys)
-        self._clean_request(flow, keys)
-        for name in flow.metadata:
-            if name.startswith("relay.") and name != "relay.chunks":
-                flow.metadata[name] = _masked_value(flow.metadata[name], keys)
-        if flow.response is not None:
-            self._clean_response(flow, flow.response, keys)
-        if flow.error is not None:
-            flow.error.msg = mask(flow.error.msg, keys)
-
-    def _clean_request(self, flow: http.HTTPFlow, keys: Mapping[str, str]) -> None:
+    def _cleaning(self, flow: http.HTTPFlow) -> Sliced[None]:
         request = flow.request
-        self._clean_message(request, keys)
-        path, mark, query = request.path.partition("?")
-        parts = [
-            f"{name}={self._shown(unquote(value), keys)}" if secret else part
-            for part, name, value, secret in _parts(query)
-        ]
-        request.path = mask(path + mark + "&".join(parts), keys)
+        known = self._note_head(flow)
+        flow._backup = None  # what it was before a replay or an edit holds the key, too
+        answer = self._detach(flow, flow.response) if flow.response is not None else None
+        # From here on, and until it is clean, nothing is shown.
+        asked, request.raw_content = request.raw_content, None
+        told = {name: flow.metadata.pop(name) for name in list(flow.metadata) if _is_told(name)}
+        said = None
+        if answer is not None:
+            said, answer.raw_content = answer.raw_content, None
+        question = yield from _read(request, asked, known)
+        reply = (yield from _read(answer, said, known)) if answer is not None else None
+        self._clean_request_head(flow, known)
+        flow.comment = known.mask(flow.comment)
+        if flow.error is not None:
+            flow.error.msg = known.mask(flow.error.msg)
+        yield from _put_back(request, question, known)
+        if answer is not None:
+            _clean_headers(answer, known)
+            answer.reason = known.mask(answer.reason)
+            yield from _put_back(answer, reply, known)
+        for name, value in told.items():
+            flow.metadata[name] = yield from _cleaned_value(value, known)
 
-    def _clean_response(self, flow: http.HTTPFlow, response: http.Response, keys: Mapping[str, str]) -> None:
+    def _clean_request_head(self, flow: http.HTTPFlow, known: KnownSecrets) -> None:
+        _clean_headers(flow.request, known)
+        flow.request.path = _clean_path(flow.request.path, known)
+
+    def _detach(self, flow: http.HTTPFlow, response: http.Response) -> http.Response:
+        """The answer of the record, apart from what is still to be sent."""
         exchange = of(flow)
         if exchange is not None and exchange.sent:
-            self._clean_message(response, keys)
-            return
+            return response
         flow.response = response.copy()
-        self._clean_message(flow.response, keys)
         if exchange is not None:
             exchange.wire = response
         else:
             keep_original(flow, response)
-
-    def _clean_message(self, message: http.Message, keys: Mapping[str, str]) -> None:
-        request = isinstance(message, http.Request)
-        fields = []
-        for raw_name, raw_value in message.headers.fields:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            if _names_secret(name) if request else name in _ANSWERED:
-                value = self._shown(value, keys)
-            fields.append((raw_name, mask(value, keys).encode("latin-1", "replace")))
-        if tuple(fields) != message.headers.fields:
-            message.headers.fields = tuple(fields)
-        if isinstance(message, http.Response):
-            message.reason = mask(message.reason, keys)
-        _clean_body(message, keys)
-
-    def _shown(self, value: str, keys: Mapping[str, str]) -> str:
-        scheme, blank, rest = value.strip().partition(" ")
-        if not blank or scheme.lower() not in _SCHEMES:
-            scheme, blank, rest = "", "", value.strip()
-        rest = rest.strip()
-        if not rest or _FINGERPRINT.fullmatch(rest):
-            return value
-        return f"{scheme}{blank}{keys.get(rest) or fingerprint(rest, self.secret)}"
+        return flow.response
 
 
-_FINGERPRINT = re.compile(r".{0,3}\*{3}[0-9a-f]{8}", re.DOTALL)
+def _run(work: Sliced[None], size: int, on_failure: Callable[[], None] | None = None) -> Awaitable[None] | None:
+    """Do it: at once where it is little work, else in turns with whatever else the loop has to do."""
+    if size > _SMALL:
+        return _in_turns(work, on_failure)
+    at_once(work)
+    return None
 
 
-def _clean_body(message: http.Message, keys: Mapping[str, str]) -> None:
-    if not message.raw_content:
-        return
-    encoding = message.headers.get("content-encoding", "")
-    body = content_of(message, MAX_BODY) if encoding else message.raw_content
-    masked = _masked_body(body, keys)
-    if masked != body:
-        # The record of an edited body is kept decoded: lengths and encodings were the wire's business.
-        message.headers.pop("content-encoding", None)
-        message.raw_content = masked
+async def _in_turns(work: Sliced[None], on_failure: Callable[[], None] | None) -> None:
+    try:
+        await in_turns(work)
+    except BaseException:
+        if on_failure is not None:
+            on_failure()
+        raise
 
 
-def _masked_body(body: bytes, keys: Mapping[str, str]) -> bytes:
-    if holds_key(body, keys):
-        body = _masked(body, keys)
-    if _STREAM.match(body):
-        text = body.decode("utf-8", "surrogateescape")
-        body = mask_stream(text, keys).encode("utf-8", "surrogateescape")
-    return body
+def _is_told(name: str) -> bool:
+    return name.startswith("relay.") and name != "relay.chunks"
 
 
-def _masked(body: bytes, keys: Mapping[str, str]) -> bytes:
-    return mask(body.decode("utf-8", "surrogateescape"), keys).encode("utf-8", "surrogateescape")
+def _empty(flow: http.HTTPFlow) -> None:
+    """Nothing of a record that can't be cleaned may stay."""
+    flow.request.raw_content = None
+    flow.request.headers.clear()
+    flow.request.path = flow.request.path.partition("?")[0].partition("#")[0]
+    flow.metadata.clear()
+    flow.comment = ""
+    if flow.response is not None:
+        flow.response = http.Response.make(flow.response.status_code, b"", {})
+        flow.response.raw_content = None
 
 
-def _masked_value(value: object, keys: Mapping[str, str]) -> object:
-    if isinstance(value, str):
-        return mask(value, keys)
-    if isinstance(value, bytes):
-        return _masked_body(value, keys)
-    if isinstance(value, list):
-        return [_masked_value(part, keys) for part in value]
-    if isinstance(value, dict):
-        return {name: part if name == "chunks" else _masked_value(part, keys) for name, part in value.items()}
-    return value
+# Heads
 
 
-@lru_cache(maxsize=1024)
-def _names_secret(name: str) -> bool:
-    """Whether a header of this name, in lower case, holds a secret."""
-    return _SECRET_HEADER.search(name) is not None and name not in _NOT_SECRET
-
-
-@lru_cache(maxsize=1024)
-def _secret_name(raw: bytes) -> str:
-    """The name in lower case of a request header that may hold a key, or nothing."""
-    name = raw.decode("latin-1").lower()
-    return name if _names_secret(name) or name == "sec-websocket-protocol" else ""
-
-
-def _parts(query: str) -> Iterator[tuple[str, str, str, bool]]:
-    """The parts of a query: as written, name, value, and whether it is a secret's."""
-    for part in query.split("&"):
-        name, _, value = part.partition("=")
-        secret = value != "" and _SECRET_PARAMETER.fullmatch(unquote(name)) is not None
-        yield part, name, value, secret
-
-
-def _keys(request: http.Request) -> set[str]:
-    """The keys of a request, wherever they are sent, as written and as meant."""
-    keys = _header_keys(request) | _body_keys(request)
-    found = {spelt for key in keys if len(key) >= 4 for spelt in (key, unescaped(key))}
-    query = request.path.partition("?")[2]
-    for _, _, value, secret in _parts(query) if query else ():
-        if secret:
-            found |= {key for key in _spellings(value) if len(key) >= 4}
-    return found
-
-
-def _header_keys(request: http.Request) -> set[str]:
-    keys: set[str] = set()
+def _note_headers(request: http.Request, known: KnownSecrets) -> None:
     for raw_name, raw_value in request.headers.fields:
         if not (name := _secret_name(raw_name)):
             continue
-        value = raw_value.decode("latin-1").strip()
         if name == "sec-websocket-protocol":
-            offered = (protocol.strip().partition(_SUBPROTOCOL) for protocol in value.split(","))
-            keys |= {key for _, mark, key in offered if mark}
-        elif "cookie" in name:
-            pairs = (pair.partition("=") for pair in value.split(";"))
-            keys |= {word.strip() for name, _, word in pairs if len(word.strip()) >= _SEARCHED}
+            _note_subprotocols(raw_value, known)
         else:
-            scheme, _, credentials = value.partition(" ")
-            key = (credentials if scheme.lower() in _SCHEMES else value).strip()
-            if len(key) >= _SEARCHED or name in ("authorization", "api-key", "x-api-key"):
-                keys.add(key)
-            if scheme.lower() == "basic":
-                keys |= _basic(key)
-    return keys
+            _note_header(name, raw_value.strip(), known)
+        if known.overfull:
+            return
 
 
-def _basic(credentials: str) -> set[str]:
+@lru_cache(1024)
+def _secret_name(raw: bytes) -> str:
+    """The name in lower case of a request header that may hold a key, or nothing."""
+    name = raw.decode("latin-1").lower()
+    return name if judge_header(name) or name == "sec-websocket-protocol" else ""
+
+
+def _note_subprotocols(value: bytes, known: KnownSecrets) -> None:
+    for offered in value.split(b","):
+        _, mark, key = offered.strip().partition(_SUBPROTOCOL.encode())
+        if mark:
+            known.add(key, shortest=_SHORTEST_KEY, encoded=True)
+        if known.overfull:
+            return
+
+
+def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
+    if "cookie" in name:
+        for pair in value.split(b";"):
+            known.add(pair.partition(b"=")[2].strip())
+            if known.overfull:
+                return
+        return
+    scheme, key = _credentials(value)
+    known.add(key, shortest=_SHORTEST_KEY if name in _KEY_HEADERS else 8, encoded=True)
+    if scheme.lower() == b"basic":
+        for word in _basic(key):
+            known.add(word, encoded=True)
+
+
+def _credentials(value: bytes) -> tuple[bytes, bytes]:
+    """The scheme of a value such as that of Authorization, and what follows it. Any scheme, and any blank."""
+    words = value.split(None, 1)
+    if len(words) < 2:
+        return b"", value.strip()
+    return words[0], words[1].strip()
+
+
+def _basic(credentials: bytes) -> tuple[bytes, ...]:
     try:
-        user, _, password = b64decode(credentials, validate=True).decode("latin-1").partition(":")
+        user, _, password = b64decode(credentials, validate=True).partition(b":")
     except ValueError:
-        return set()
-    return {word for word in (user, password) if len(word) >= _SEARCHED}
+        return ()
+    return user, password
 
 
-def _spellings(value: str) -> set[str]:
-    meant = {unquote(value), unquote_plus(value)}
-    if unescaped(value) not in meant:
-        meant.add(value)  # an escape that `mask` does not see through
-    return {word for spelt in meant for word in (spelt, spelt.strip())}
+def _note_query(path: str, known: KnownSecrets) -> None:
+    if "?" not in path and "#" not in path and ";" not in path:
+        return
+    for name, value in _parts(path):
+        if not is_secret_part(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")):
+            continue
+        for spelt in {value, unquote(value), unquote_plus(value)}:
+            known.add(spelt.encode("utf-8", "surrogatepass"), shortest=_SHORTEST_KEY, encoded=True)
+        if known.overfull:
+            return
 
 
-def _body_keys(request: http.Request) -> set[str]:
-    if not request.raw_content:
-        return set()
-    body = content_of(request, _READ)
-    lowered = body.lower()
-    if not any(sign in lowered for sign in (b"key", b"token", b"secret", b"\\u00")):
-        return set()
-    keys = keys_in(body.decode("utf-8", "replace"))
-    if b"apikey" in lowered or b"\\u00" in body:
-        try:
-            value = json.loads(body, strict=False)
-        except (ValueError, RecursionError):
-            return keys
-        key = value.get("apiKey") if isinstance(value, dict) else None
-        if isinstance(key, str):
-            keys |= {key.strip(), key}
-    return keys
+def _parts(path: str) -> Iterator[tuple[str, str]]:
+    """Name and value of each part of a query or a fragment."""
+    for part in _MARKS.split(path)[2::2]:
+        name, mark, value = part.partition("=")
+        if mark and value:
+            yield name, value
+
+
+def _clean_path(path: str, known: KnownSecrets) -> str:
+    """A request's path, or any other address, without the secrets of its query."""
+    if "=" not in path:
+        return known.mask(path)
+    pieces = _MARKS.split(path)
+    secrets = 0
+    for at in range(2, len(pieces), 2):
+        name, mark, value = pieces[at].partition("=")
+        if not mark or not is_secret_part(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")):
+            continue
+        secrets += 1
+        if secrets > MOST:
+            return f"{known.mask(pieces[0])}?({NOT_KEPT.decode()})"
+        pieces[at] = f"{name}={_shown(unquote(value).encode('utf-8', 'replace'), known).decode('utf-8', 'replace')}"
+    return known.mask("".join(pieces))
+
+
+def _clean_headers(message: http.Message, known: KnownSecrets) -> None:
+    answer = isinstance(message, http.Response)
+    fields = []
+    for raw_name, raw_value in message.headers.fields:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if answer and known.overfull and name not in _HARMLESS:
+            continue
+        if judge_header(name):
+            value = _shown(raw_value, known).decode("latin-1")
+        elif "=" in value and ("?" in value or "#" in value):
+            value = _clean_path(value, known)
+        fields.append((raw_name, known.mask(value).encode("latin-1", "replace")))
+    if tuple(fields) != message.headers.fields:
+        message.headers.fields = tuple(fields)
+
+
+def _shown(value: bytes, known: KnownSecrets) -> bytes:
+    """What is shown of a secret's value: its scheme, if it has one, and a fingerprint."""
+    scheme, key = _credentials(value)
+    if not key or is_fingerprint(key):
+        return value
+    return (scheme + b" " if scheme else b"") + known.shown(key)
+
+
+# Bodies
+
+
+type _Read = tuple[bytes, bytes, list[Field] | None]
+"""A body as it came, decoded, and the secret fields in it; None where there are too many."""
+
+
+def _read(message: http.Message, body: bytes | None, known: KnownSecrets) -> Sliced[_Read | None]:
+    """Read a body, and note its secrets: they may be echoed elsewhere."""
+    if not body:
+        return None if body is None else (body, body, [])
+    message.raw_content = body
+    try:
+        plain = content_of(message, MAX_BODY) if "content-encoding" in message.headers else body
+    finally:
+        message.raw_content = None
+    fields = yield from _noted(plain, message.headers.get("content-type", ""), known)
+    if fields is None and isinstance(message, http.Request):
+        known.overfull = True
+    return body, plain, fields
+
+
+def _noting(message: http.Message, body: bytes, known: KnownSecrets) -> Sliced[None]:
+    yield from _noted(content_of(message, MAX_BODY), message.headers.get("content-type", ""), known)
+
+
+def _noted(plain: bytes, content_type: str, known: KnownSecrets) -> Sliced[list[Field] | None]:
+    try:
+        fields = yield from secret_fields.finding(plain, content_type)
+    except TooMany:
+        return None
+    for number, (start, end, echoed) in enumerate(fields):
+        if echoed and not known.overfull:
+            known.add(_credentials(plain[start:end])[1])
+        if number % _PER_SLICE == _PER_SLICE - 1:
+            yield
+    return fields
+
+
+def _put_back(message: http.Message, read: _Read | None, known: KnownSecrets) -> Sliced[None]:
+    """Give a message the body that may be shown."""
+    if read is None:
+        return
+    body, plain, fields = read
+    if fields is None or (known.overfull and isinstance(message, http.Response)):
+        clean = NOT_KEPT
+    else:
+        clean = yield from _hidden(plain, fields, known)
+    if clean is plain and len(plain) < MAX_BODY:
+        message.raw_content = body
+        return
+    # The record of an edited body is kept decoded: lengths and encodings were the wire's business.
+    message.headers.pop("content-encoding", None)
+    message.raw_content = clean
+
+
+def _cleaned(body: bytes, content_type: str, known: KnownSecrets) -> Sliced[bytes]:
+    fields = yield from _noted(body, content_type, known)
+    return NOT_KEPT if fields is None else (yield from _hidden(body, fields, known))
+
+
+def _hidden(body: bytes, fields: list[Field], known: KnownSecrets) -> Sliced[bytes]:
+    """`body` without these fields and whatever else is known; the very same object where nothing had to be hidden."""
+    spans: list[Span] = []
+    for number, (start, end, _) in enumerate(fields):
+        spans.append((start, end, _shown(body[start:end], known)))
+        if number % _PER_SLICE == _PER_SLICE - 1:
+            yield
+    try:
+        clean = yield from known.masking(replaced(body, spans))
+        if secret_fields.is_stream(body):
+            clean = yield from secret_pieces.masking(clean, known)
+    except TooMany:
+        return NOT_KEPT
+    return body if clean == body else clean
+
+
+def _cleaned_value(value: object, known: KnownSecrets) -> Sliced[object]:
+    """The same for what stands in a flow's metadata."""
+    if isinstance(value, bytes):
+        return NOT_KEPT if known.overfull else (yield from _cleaned(value, "", known))
+    if isinstance(value, str):
+        return known.mask(value)
+    if isinstance(value, list):
+        parts = []
+        for part in value:
+            parts.append((yield from _cleaned_value(part, known)))
+        return parts
+    if isinstance(value, Mapping):
+        fields = {}
+        for name, part in value.items():
+            fields[name] = part if name == "chunks" else (yield from _cleaned_value(part, known))
+        return fields
+    return value

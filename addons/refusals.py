@@ -1,141 +1,227 @@
 """What an upstream's refusal or failure means, in relay's words.
 
 A refusal is for callers who read an envelope: what upstream itself says is carried along, shortened, with keys taken
-out.
+out. What to do is said to those who can do it: callers change what they send, whoever runs the relay its settings.
 """
 
-import json
+from collections.abc import Callable
 
 from addons import errors
-from addons.core.completion import Completion
 from addons.core.failures import Failure
 from addons.core.secrets import masked, scrub
+from addons.core.upstream_error import Kind, UpstreamError
 
 _SHOWN = 300
+_SHOWN_OF_REPLAYS = 2000
 NOT_RECORDED = "not_recorded"
 """The code of a replaying upstream's refusal (addons/replaying.py): what it says is carried along at length."""
-_KEY_REFUSED = ("api_key", "api key", "apikey", "invalid token", "unauthorized", "authentication", "令牌", "密钥")
-_TOO_FAST = ("rate limit", "rate_limit", "too many requests", "频繁")
-_QUOTA = ("quota", "billing", "balance", "credit", "余额", "额度", "欠费")
 
 
-def refusal(status: int, body: bytes, *, key: str, model: str | None = None) -> errors.RelayError:
-    """The error for an upstream's answer that is no success.
+def refusal(error: UpstreamError, *, key: str, model: str | None = None) -> errors.RelayError:
+    """relay's error for one of an upstream's.
 
-    `status` is the HTTP status; 200 stands for an error told in a 200. `key` is the caller's, taken out of what
-    upstream says, whatever it looks like. `model` is what was asked for.
+    `key` is the caller's, taken out of what upstream says, whatever it looks like. `model` is what was asked for.
     """
-    code, kind, said = _read(body, key)
-    words = f"{code} {kind} {said}".lower()
-    told = f" (上游 upstream: {said})" if said else ""
-    if status == 200:
-        status = _status_in_words(words)
-    if code == NOT_RECORDED:
-        return errors.NotFound("没有录到这个请求。", f"This request was not recorded.{told}", code=NOT_RECORDED)
-    if status == 401:
-        return errors.Unauthorized("apiKey 无效或已被拒绝。", f"The key was refused: check apiKey.{told}")
-    if status == 404 and model is not None:
-        return errors.NotFound(
-            f"上游没有模型 {model}:请在 relay.yaml 的 chat.model 或 upstreams[].model 中更换。",
-            f"The upstream has no model {model}: change chat.model or upstreams[].model in relay.yaml.{told}",
-            code="model_not_found",
-        )
-    if status == 402 or (status in (403, 429) and any(sign in words for sign in _QUOTA)):
-        return errors.RateLimited(
-            "额度已用完,请充值或更换 apiKey。",
-            f"The key is out of quota: top it up or use another one.{told}",
-            code="insufficient_quota",
-        )
-    if status == 429:
-        return errors.RateLimited("请求过于频繁,请稍后再试。", f"Rate limited: slow down and try again.{told}")
-    if status == 403:
-        return errors.Forbidden("上游不允许此操作。", f"The upstream does not allow this.{told}")
-    if status == 413:
-        return errors.TooLarge("上游认为请求过大。", f"The upstream finds the request too large.{told}")
-    if status in (408, 504):
-        return errors.UpstreamTimeout("上游响应超时。", f"The upstream timed out; try again later.{told}")
-    if status in (400, 422):
-        return errors.BadRequest("上游拒绝了请求。", f"The upstream refused the request.{told}", code=code or None)
-    return errors.UpstreamFailed(
-        f"上游出错(HTTP {status}),请稍后再试。",
-        f"The upstream failed (HTTP {status}); try again later.{told}",
+    if error.code == NOT_RECORDED:
+        told = _told(error.reason, key, _SHOWN_OF_REPLAYS)
+        return errors.NotFound("录制文件中没有匹配的请求。", f"This request was not recorded.{told}", code=NOT_RECORDED)
+    return _REFUSALS[error.kind](error, _told(error.reason, key, _SHOWN), model)
+
+
+def _told(reason: str, key: str, most: int) -> str:
+    """What upstream says, to stand behind relay's own words. Keys go first: a cut one would not be found."""
+    said = scrub(reason.replace(key, masked(key)))[:most] if key else scrub(reason)[:most]
+    return f" (上游 upstream: {said})" if said else ""
+
+
+def _key(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.Unauthorized("apiKey 无效或已被拒绝，请检查 apiKey。", f"The key was refused: check apiKey.{told}")
+
+
+def _quota(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.RateLimited(
+        "额度已用完，请充值或更换 apiKey。",
+        f"The key is out of quota: top it up or use another one.{told}",
+        code="insufficient_quota",
     )
 
 
-def _status_in_words(words: str) -> int:
-    if any(sign in words for sign in _KEY_REFUSED):
-        return 401
-    if any(sign in words for sign in (*_QUOTA, *_TOO_FAST)):
-        return 429
-    return 502
+def _rate(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.RateLimited("请求过于频繁，请稍后再试。", f"Rate limited: slow down and try again.{told}")
 
 
-def _read(body: bytes, key: str) -> tuple[str, str, str]:
-    """Code, type and message of OpenAI's error object; empty where the body is something else, such as a page."""
-    try:
-        error = Completion.from_json(json.loads(body)).error or {}
-    except (ValueError, RecursionError):
-        return "", "", ""
-    code, kind, said = (error.get(name) for name in ("code", "type", "message"))
-    shown = 2000 if code == NOT_RECORDED else _SHOWN
-    message = scrub(" ".join(said.replace(key, masked(key)).split()))[:shown] if isinstance(said, str) else ""
-    code = code.replace(key, masked(key)) if isinstance(code, str) else ""
-    return code, kind if isinstance(kind, str) else "", message
+def _forbidden(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.Forbidden("上游不允许此操作。", f"The upstream does not allow this.{told}")
+
+
+def _model(_error: UpstreamError, told: str, model: str | None) -> errors.RelayError:
+    name_zh, name_en = (f" {model}", f" {model}") if model is not None else ("", " of this name")
+    change = "chat.model or upstreams[].model in relay.yaml"
+    return errors.NotFound(
+        f"上游没有模型{name_zh}：请换用其他模型，或由服务管理员修改 relay.yaml 中的 chat.model 或 upstreams[].model。",
+        f"The upstream has no model{name_en}: ask for another one, or have {change} changed.{told}",
+        code="model_not_found",
+    )
+
+
+def _address(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.UpstreamFailed(
+        f"上游没有这个地址{_http_zh(error)}：请服务管理员检查 upstreams[].url。",
+        f"The upstream has nothing at this address{_http_en(error)}: "
+        f"whoever runs this relay should check upstreams[].url.{told}",
+        code="wrong_address",
+    )
+
+
+def _redirect(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.UpstreamFailed(
+        f"上游返回了重定向{_http_zh(error)}，relay 不会跟随：请服务管理员把 upstreams[].url 改为新地址。",
+        f"The upstream redirects elsewhere{_http_en(error)}, and redirects are not followed: "
+        f"whoever runs this relay should change upstreams[].url to the new address.{told}",
+        code="redirected",
+    )
+
+
+def _too_long(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.BadRequest(
+        "内容超出模型的上下文长度：请缩短 content，或用 reset 重新开始对话。",
+        f"This is longer than the model's context: shorten content, or start the session anew with reset.{told}",
+        code="context_length_exceeded",
+    )
+
+
+def _too_large(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.TooLarge(
+        "上游认为请求过大，请缩短内容。", f"The upstream finds the request too large: shorten it.{told}"
+    )
+
+
+def _slow(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.UpstreamTimeout(
+        f"上游响应超时{_http_zh(error)}，请稍后再试。",
+        f"The upstream took too long to answer{_http_en(error)}; try again later.{told}",
+    )
+
+
+def _request(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.BadRequest(
+        "上游拒绝了请求，请检查请求内容。",
+        f"The upstream refused the request: check what was sent.{told}",
+        code=error.code if error.code.isascii() and error.code.isidentifier() else None,
+    )
+
+
+def _edge(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.UpstreamFailed(
+        f"上游前面的 CDN 无法访问上游{_http_zh(error)}，请稍后再试。",
+        f"The proxy before the upstream can't reach it{_http_en(error)}; try again later.{told}",
+    )
+
+
+def _failed(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+    return errors.UpstreamFailed(
+        f"上游出错{_http_zh(error)}，请稍后再试。", f"The upstream failed{_http_en(error)}; try again later.{told}"
+    )
+
+
+def _http_zh(error: UpstreamError) -> str:
+    """The status, where somebody told one."""
+    return f"（HTTP {error.status}）" if error.status is not None else ""
+
+
+def _http_en(error: UpstreamError) -> str:
+    return f" (HTTP {error.status})" if error.status is not None else ""
+
+
+_REFUSALS: dict[Kind, Callable[[UpstreamError, str, str | None], errors.RelayError]] = {
+    Kind.KEY: _key,
+    Kind.QUOTA: _quota,
+    Kind.RATE: _rate,
+    Kind.FORBIDDEN: _forbidden,
+    Kind.MODEL: _model,
+    Kind.ADDRESS: _address,
+    Kind.REDIRECT: _redirect,
+    Kind.TOO_LONG: _too_long,
+    Kind.TOO_LARGE: _too_large,
+    Kind.SLOW: _slow,
+    Kind.REQUEST: _request,
+    Kind.EDGE: _edge,
+    Kind.FAILED: _failed,
+}
 
 
 _WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {
     Failure.CLIENT_FAULT: (
         errors.BadRequest,
-        "请求格式有误,已拒绝。",
+        "请求格式有误，已拒绝：请检查请求头（Content-Length、Transfer-Encoding、Host）。",
         "The request is malformed and was refused: check its headers (Content-Length, Transfer-Encoding, Host).",
     ),
     Failure.CONNECT_TIMEOUT: (
         errors.UpstreamTimeout,
-        "连接上游超时:请检查中转服务器的网络,或在 relay.yaml 中设置 upstreams[].proxy。",
-        "Connecting to the upstream timed out: check the relay's network, or set upstreams[].proxy in relay.yaml.",
+        "连接上游超时，请稍后再试；如持续出现，请服务管理员检查网络或设置 upstreams[].proxy。",
+        "Connecting to the upstream timed out; try again later. Whoever runs this relay may check its network, or set "
+        "upstreams[].proxy.",
     ),
     Failure.ANSWER_TIMEOUT: (
         errors.UpstreamTimeout,
-        "上游响应超时,请稍后再试。",
+        "上游响应超时，请稍后再试。",
         "The upstream took too long to answer; try again later.",
     ),
     Failure.NAME: (
         errors.UpstreamFailed,
-        "无法解析上游的域名:请检查中转服务器的 DNS 设置。",
-        "The upstream's name does not resolve: check the relay's DNS and upstreams[].url in relay.yaml.",
+        "无法解析上游的域名：请服务管理员检查 DNS 和 upstreams[].url。",
+        "The upstream's name does not resolve: whoever runs this relay should check its DNS and upstreams[].url.",
     ),
     Failure.REFUSED: (
         errors.UpstreamFailed,
-        "上游拒绝连接,请稍后再试。",
-        "The upstream refuses connections; try again later, or check upstreams[].url in relay.yaml.",
+        "上游拒绝连接，请稍后再试；如持续出现，请服务管理员检查 upstreams[].url。",
+        "The upstream refuses connections; try again later. Whoever runs this relay may check upstreams[].url.",
     ),
     Failure.UNREACHABLE: (
         errors.UpstreamFailed,
-        "无法到达上游:请检查中转服务器的网络。",
-        "There is no route to the upstream: check the relay's network.",
+        "无法到达上游：请服务管理员检查中转服务器的网络。",
+        "There is no route to the upstream: whoever runs this relay should check its network.",
+    ),
+    Failure.EXHAUSTED: (
+        errors.Unavailable,
+        "中转服务器的文件描述符已用完，请稍后再试。",
+        "This relay has no file descriptor left to reach the upstream with; try again later (its log says more).",
     ),
     Failure.TLS: (
         errors.UpstreamFailed,
-        "与上游的 TLS 握手失败(证书无效或网络被干扰)。",
-        "TLS with the upstream failed: its certificate is not trusted, or something on the way interferes.",
+        "与上游的 TLS 握手失败（证书无效或网络被干扰）：请联系服务管理员。",
+        "TLS with the upstream failed: its certificate is not trusted, or something on the way interferes. "
+        "Tell whoever runs this relay.",
+    ),
+    Failure.NOT_TLS: (
+        errors.UpstreamFailed,
+        "上游的端口不支持 TLS：请服务管理员把 upstreams[].url 改为 http:// 或更正端口。",
+        "The upstream's port does not speak TLS: whoever runs this relay should make upstreams[].url begin with "
+        "http://, or correct its port.",
+    ),
+    Failure.NEEDS_TLS: (
+        errors.UpstreamFailed,
+        "上游的端口需要 TLS：请服务管理员把 upstreams[].url 改为 https:// 或更正端口。",
+        "The upstream's port wants TLS: whoever runs this relay should make upstreams[].url begin with https://, or "
+        "correct its port.",
     ),
     Failure.PROXY: (
         errors.UpstreamFailed,
-        "出口代理拒绝了连接:请检查 relay.yaml 中的 upstreams[].proxy。",
-        "The HTTP proxy on the way out refused: check upstreams[].proxy in relay.yaml.",
+        "出口代理拒绝了连接：请服务管理员检查 upstreams[].proxy。",
+        "The HTTP proxy on the way out refused: whoever runs this relay should check upstreams[].proxy.",
     ),
     Failure.BROKEN: (
         errors.UpstreamFailed,
-        "上游中断了连接,请重试。",
+        "上游中断了连接，请重试。",
         "The upstream closed the connection before it had answered; try again.",
     ),
     Failure.UNREADABLE: (
         errors.UpstreamFailed,
-        "上游的回答不是有效的 HTTP。",
-        "The upstream's answer is not valid HTTP.",
+        "已连接到上游，但无法读取其响应：不是有效的 HTTP。",
+        "The upstream was reached, but its answer could not be read: it is not valid HTTP.",
     ),
 }
-_OTHER = (errors.UpstreamFailed, "上游连接失败,请稍后再试。", "The upstream failed; try again later.")
+_OTHER = (errors.UpstreamFailed, "上游请求失败，请稍后再试。", "The upstream failed; try again later.")
 
 
 def failure_error(failure: Failure) -> errors.RelayError:

@@ -4,12 +4,15 @@ Reads relay.yaml, puts relay's addons in their order, and hands mitmproxy's hook
 """
 
 import asyncio
+import contextlib
+import difflib
 import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +27,7 @@ from mitmproxy import connection, ctx, exceptions, http  # noqa: E402
 from mitmproxy.addonmanager import Loader  # noqa: E402
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
-from addons import config, engine, logs, views, weblook, workers  # noqa: E402
+from addons import config, engine, logs, ports, signals, views, weblook, workers  # noqa: E402
 from addons.balance import Balance  # noqa: E402
 from addons.chain import HOOKS, Chain  # noqa: E402
 from addons.chat import Chat  # noqa: E402
@@ -35,7 +38,7 @@ from addons.glance import Glance  # noqa: E402
 from addons.hosts import Hosts  # noqa: E402
 from addons.keep import Keep  # noqa: E402
 from addons.limits import Limits  # noqa: E402
-from addons.options import MODE, options_for  # noqa: E402
+from addons.options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for  # noqa: E402
 from addons.own import Own  # noqa: E402
 from addons.page import Page  # noqa: E402
 from addons.recording import Recording  # noqa: E402
@@ -117,13 +120,18 @@ class Relay:
         self.worker = worker.join(getattr(ctx, "master", None), os.environ)
         self.gates: Queue = self.worker.channel.gates if self.worker is not None else Gates()
         self.lasting: Lasting | None = None
+        self._says = os.environ.pop(SAYS, "")
+        self._introduction: asyncio.Task[None] | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
+        self.taking_over: asyncio.Future[None] | None = None
 
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
         views.register()
         weblook.install(ctx.master)
+        if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
+            signals.end_by(ctx.master.event_loop, ctx.master.shutdown)
         loader.add_option("relay_config", str, "", "Path of relay.yaml (else RELAY_CONFIG, else beside run.sh).")
 
     def configure(self, updated: set[str]) -> None:
@@ -182,15 +190,35 @@ class Relay:
 
     def running(self) -> None:
         """Under bare `mitmdump -s`, take the address and options from relay.yaml: those the user did not set."""
-        engine.lengthen_queues(ctx.master)
+        # mitmproxy runs this hook as a plain function when it loads a script anew.
+        self.taking_over = asyncio.ensure_future(engine.take_over(ctx.master))
         if self.settings is not None and ctx.options.mode != [MODE]:
-            wanted = options_for(self.settings)
-            ctx.options.update(**{name: wanted[name] for name in wanted if not ctx.options.has_changed(name)})
-            if (count := workers.count(self.settings.workers)) > 1:
-                logger.warning(f"relay.yaml asks for {count} workers: this is one process; ./run.sh starts them all")
+            self._take_options(self.settings)
+        if self.chain is not None:
+            _refuse_unknown_options()
+        if self._says and self.chain is not None:
+            self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
         if self.worker is not None and self.lasting is not None:
             self.worker.serve(self.lasting.limits)
         self.up.set()
+
+    def _take_options(self, settings: config.Settings) -> None:
+        try:
+            wanted = {name: value for name, value in options_for(settings).items() if not ctx.options.has_changed(name)}
+            if {"listen_host", "listen_port"} & wanted.keys():  # else mitmproxy listens there already
+                self._check_listening(wanted)
+            ctx.options.update(**wanted)
+        except (Unfit, ports.Refusal, exceptions.OptionsError) as error:
+            logger.error(str(error))  # over which mitmproxy ends itself
+            self.chain = None
+        if (count := workers.count(settings.workers)) > 1:
+            logger.warning(f"relay.yaml asks for {count} workers: this is one process; ./run.sh starts them all")
+
+    def _check_listening(self, wanted: Mapping[str, Any]) -> None:
+        options = ctx.options
+        before = options.listen_port or DEFAULT_PORT
+        port = wanted.get("listen_port", options.listen_port) or DEFAULT_PORT
+        ports.check_listening(str(wanted.get("listen_host", options.listen_host)), port, before)
 
     async def client_connected(self, client: connection.Client) -> None:
         """Nobody is served before the settings are in force."""
@@ -202,11 +230,34 @@ class Relay:
 
     def done(self) -> None:
         """Close the store; what is under way there is finished first."""
+        if ctx.master.should_exit.is_set():  # else the code is only loaded anew
+            signals.leave(ctx.master.event_loop)
         views.unregister()
         if self.chain is not None:
             self.chain.done()
         if self.store is not None:
             self.store.close()
+
+
+def _refuse_unknown_options() -> None:
+    """Log an error for each --set of what is no option: mitmproxy waits for an addon that has it, and says nothing.
+
+    What its own config.yaml names may be meant for mitmweb or mitmdump alone.
+    """
+    for name in given_in(sys.argv[1:]):
+        if name in ctx.options.deferred:
+            near = difflib.get_close_matches(name, ctx.options.keys(), n=1)
+            advice = f"did you mean {near[0]}?" if near else "--options lists those there are"
+            logger.error(f"--set {name}: there is no such option here; {advice}")
+
+
+async def _introduce(text: str) -> None:
+    """Print `text` once mitmproxy has found no error in its start."""
+    check = ctx.master.addons.get("errorcheck")
+    while check is not None and check.logger in logging.getLogger().handlers:
+        await asyncio.sleep(0.01)
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def _hand_on(name: str) -> None:

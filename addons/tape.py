@@ -281,9 +281,10 @@ def _made(
 ) -> Record:
     request = each.request
     upstream = next((known for known in settings.upstreams if (known.host, known.port) == _place(request)), None)
-    prefixes = [known.prefix for known in settings.upstreams]
+    owners = settings.upstreams if upstream is None else [upstream]
+    versions = [known.prefix for known in owners if known.versioned]
     path = upstream_path(each) or request.path
-    target = matching.service_path(path, prefixes if upstream is None else [upstream.prefix])
+    target = matching.service_path(path, [known.prefix for known in owners], versions)
     body = content_of(request, MOST_BODY)
     kind = request.headers.get("content-type", "")
     asked = matching.ask(request.method, target, kind, body, settings.replay.ignore)

@@ -97,6 +97,31 @@ def test_a_route_asks_its_own_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(name, path.startswith("/v1/dashboard")) for name, path, *_ in asked.seen] == [("other", True)] * 2
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "code", "words"),
+    [
+        (201, GRANTED | USED, 200, ""),
+        (302, b"", 502, "upstreams[].url"),
+        (200, {"success": False, "message": "无效的令牌"}, 401, "无效的令牌"),
+        (200, {"success": False, "message": "the moon"}, 502, "the moon"),
+        (200, {"error": {"message": "slow down", "code": "429"}}, 429, "slow down"),
+        (500, {"detail": f"bad {KEY} here"}, 502, "here"),
+        (503, b"no healthy upstream", 502, "no healthy upstream"),
+        (522, b"<html>", 408, "HTTP 522"),
+        (200, b"[" + b"[]," * 100_000 + b"1]", 502, "too large"),
+        (200, b"<html>", 502, "not JSON"),
+    ],
+    ids=lambda value: value if isinstance(value, int) else str(value)[:30],
+)
+def test_what_upstream_says_is_read_as_for_chat(
+    monkeypatch: pytest.MonkeyPatch, status: int, said: Any, code: int, words: str
+) -> None:
+    flow, _ = question(monkeypatch, always(status, said))
+    answer = flows.json_of(flow)
+    assert (answer["code"], "data" in answer) == (code, code == 200)
+    assert words in answer["message"] and KEY not in answer["message"]
+
+
 def test_a_key_without_a_limit_says_so_beside_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     flow, _ = question(monkeypatch, lambda path: (200, {"hard_limit_usd": 100_000_000} | USED))
     answer = flows.json_of(flow)

@@ -2,17 +2,20 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from mitmproxy import options as mitmproxy_options
 from mitmproxy.net.server_spec import parse as parse_server
 from mitmproxy.proxy import mode_specs
@@ -21,6 +24,7 @@ from mitmproxy.tools.dump import DumpMaster
 from addons import cli, config, options, ports
 from addons.workers import parent
 from addons.workers.processes import Orders
+from tests.certificates import self_signed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,6 +40,7 @@ def became(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def execve(path: str, arguments: list[str], environ: dict[str, str]) -> NoReturn:
         assert "PYTHONPATH" not in environ
+        print(environ.get(options.SAYS, ""))
         command.extend(arguments)
         raise Became
 
@@ -129,21 +134,78 @@ def test_what_one_process_alone_can_do(arguments: list[str], alone: str) -> None
 
 
 def test_a_certificate_and_its_key_are_joined_for_the_owner_alone(tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").write_text("CERT\n")
-    (tmp_path / "key.pem").write_text("KEY")
-    tls = config.Tls.model_construct(cert=tmp_path / "cert.pem", key=tmp_path / "key.pem", plain="allow")
+    pair = self_signed(tmp_path)
+    tls = config.Tls(cert=pair.cert, key=pair.key)
     for _ in range(2):  # a second start finds the first one's file
         joined = options.certificate(tls, tmp_path / "store")
-    assert joined.read_text() == "KEY\nCERT\n"
+    assert joined.read_text() == pair.key.read_text() + pair.cert.read_text()
     assert stat.S_IMODE(joined.stat().st_mode) == 0o600
     assert [path.name for path in joined.parent.iterdir()] == ["listen.pem"]
 
 
 def test_a_certificate_with_its_key_in_it_stays_where_it_is(tmp_path: Path) -> None:
+    pair = self_signed(tmp_path)
     path = tmp_path / "both.pem"
-    tls = config.Tls.model_construct(cert=path, key=path, plain="allow")
-    assert options.certificate(tls, tmp_path / "store") == path
+    path.write_text(pair.key.read_text() + pair.cert.read_text())
+    assert options.certificate(config.Tls(cert=path, key=path), tmp_path / "store") == path
     assert not (tmp_path / "store").exists()
+
+
+def _encrypted(folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x"))
+    path = folder / "encrypted.pem"
+    path.write_bytes(key.private_bytes(*form))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "words"),
+    [
+        ("localhost.cert.pem", "other.test.key.pem", r"listen\.tls: .*other.* is not the key of .*localhost"),
+        ("text", "localhost.key.pem", r"listen\.tls\.cert: .*text is no certificate in PEM"),
+        ("empty", "localhost.key.pem", r"listen\.tls\.cert: .*empty is no certificate in PEM"),
+        ("localhost.key.pem", "localhost.key.pem", r"listen\.tls\.cert: .*key\.pem is no certificate in PEM"),
+        ("localhost.cert.pem", "localhost.cert.pem", r"listen\.tls\.key: .*cert\.pem is no private key in PEM"),
+        ("localhost.cert.pem", "text", r"listen\.tls\.key: .*text is no private key in PEM"),
+        ("localhost.cert.pem", "encrypted.pem", r"listen\.tls\.key: .*encrypted\.pem is encrypted.*openssl pkey"),
+        ("localhost.cert.pem", "folder", r"listen\.tls\.key: .*can't be read|expected a file that can be read"),
+        ("localhost.cert.pem", "missing", r"listen\.tls\.key: .*expected a file that can be read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["start", "web", "check"])
+def test_certificate_and_key_that_do_not_do_are_told(
+    file: Path, free: int, capsys: pytest.CaptureFixture[str], cert: str, key: str, words: str, command: str
+) -> None:
+    folder = file.parent
+    self_signed(folder)
+    self_signed(folder, "other.test")
+    (folder / "text").write_text("no certificate")
+    (folder / "empty").touch()
+    (folder / "folder").mkdir()
+    _encrypted(folder)
+    file.write_text(f"listen: {{port: {free}, tls: {{cert: {cert}, key: {key}}}}}")
+    assert cli.main([command]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert re.search(words, err) and not out, err
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_a_certificate_whose_time_is_over_is_told(
+    became: list[str], file: Path, free: int, capsys: pytest.CaptureFixture[str], expired: bool
+) -> None:
+    self_signed(file.parent, expired=expired)
+    file.write_text(f"listen: {{port: {free}, tls: {{cert: localhost.cert.pem, key: localhost.key.pem}}}}")
+    with pytest.raises(Became):
+        cli.main(["start"])
+    assert ("has expired" in capsys.readouterr().out) == expired
+
+
+def test_a_certificate_from_tomorrow_is_told(tmp_path: Path) -> None:
+    pair = self_signed(tmp_path)
+    tls = config.Tls(cert=pair.cert, key=pair.key)
+    assert "is not valid before" in options.out_of_date(tls, time.time() - 10 * 86_400)
+    assert options.out_of_date(tls, time.time()) == ""
 
 
 # -- start and web
@@ -209,7 +271,12 @@ def test_questions_go_to_mitmproxy_at_once(became: list[str], file: Path, argume
         (["start", "-p", "many"], "expected a port"),
         (["start", "-p", "65536"], "expected a port"),
         (["start", "--listen-host", "192.0.2.1"], "is no address of this machine"),
-        (["start", "--listen-host", "relay.invalid"], "is no address to listen on"),
+        (["start", "--listen-host", "relay.invalid"], "change listen.host"),
+        (["web", "--web-host", "192.0.2.1", "--set", "web_password=x", "-p", "0", "--listen-host", ""], "--web-host"),
+        (["record", "/nowhere/x.flow"], "can't be written"),
+        (["record", "/tmp"], "is a folder"),
+        (["replay", "/nowhere/x.flow"], "Record it first"),
+        (["replay", "/tmp"], "can't be read"),
         (["web", "--web-host", "0.0.0.0"], "--set web_password="),
         (["web", "--set", "web_host="], "--set web_password="),
         (["web", "--set", "web_host=0.0.0.0", "--set", "web_password="], "--set web_password="),
@@ -248,23 +315,21 @@ def test_a_taken_port_is_refused(capsys: pytest.CaptureFixture[str], command: st
     assert f"127.0.0.1:{port} is in use already" in said and hint in said and "another relay" not in said
 
 
-def test_a_certificate_that_cannot_be_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def missing(_: config.Settings) -> dict[str, object]:
-        raise FileNotFoundError(2, "No such file", "cert.pem")
-
-    monkeypatch.setattr(cli, "options_for", missing)
-    assert cli.main(["start"]) == 1
-    assert "listen.tls" in capsys.readouterr().err
-
-
 def test_several_workers_are_led_and_one_is_not(
     became: list[str], file: Path, free: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     led: list[tuple[int, Sequence[str], int]] = []
 
-    def run(count: int, orders: Orders, reread: object, listeners: Sequence[socket.socket], store: object) -> int:
+    def run(
+        count: int,
+        orders: Orders,
+        reread: object,
+        listeners: Sequence[socket.socket],
+        store: object,
+        announce: Callable[[], None],
+    ) -> int:
+        assert not capsys.readouterr().out, "nobody serves yet"
+        announce()
         led.append((count, orders.command, listeners[0].getsockname()[1]))
         return 7
 
@@ -291,6 +356,20 @@ def test_several_workers_need_a_system_that_passes_sockets_on(
     monkeypatch.setattr(sys, "platform", "win32")
     assert cli.main(["start"]) == 1
     assert "set workers to 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["start", "web", "workers"])
+def test_a_store_that_cannot_be_had_is_told_before_anything_else(
+    became: list[str], file: Path, free: int, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (file.parent / "file").touch()
+    count = 2 if command == "workers" else 1
+    file.write_text(f"listen: {{port: {free}}}\nworkers: {count}\nstore: {{path: file/below}}\n")
+    arguments = ["web", "--web-port", "0"] if command == "web" else ["start"]
+    assert cli.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert not out and not became
+    assert err.startswith("relay: store.path: ") and err.count("\n") == 1
 
 
 # -- check

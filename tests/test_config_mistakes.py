@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from addons.config import ConfigError
+from addons.config_problems import address
 from tests.config_text import OK, mistakes, read
 
 
@@ -106,7 +107,7 @@ MISTAKES = {
     ),
     "an url with a query": (
         "upstreams: [{name: a, url: 'https://a.com?x'}]",
-        "upstreams[0].url: 'https://a.com?x' -- expected an address without ? and #",
+        "upstreams[0].url: 'https://a.com?***' -- expected an address without ? and #",
     ),
     "an url with a password": (
         "upstreams: [{name: a, url: 'https://u:p@a.com'}]",
@@ -315,3 +316,101 @@ def test_a_proxy_of_the_environment_that_does_not_do(file: Path) -> None:
         "upstreams[0].proxy: 'env' -- HTTPS_PROXY of the environment does not do: relay speaks HTTP"
     )
     assert "hunter2" not in found
+
+
+HIDDEN = "hunter2"
+PLACES = [
+    f"https://user:{HIDDEN}@a.test/v1",
+    f"https://{HIDDEN}@a.test",
+    f"https://us:pa/{HIDDEN}@a.test/ftp",
+    f"https://user:{HIDDEN}?x@a.test",
+    f"https://user:x?{HIDDEN}@a.test",
+    f"https://user:{HIDDEN}#x@a.test:1",
+    f"https://a.test/v1?key={HIDDEN}",
+    f"https://a.test/?a=b&key={HIDDEN}@x",
+    f"https://a.test#{HIDDEN}",
+    f"https://a.test/{HIDDEN}Z/chat/completions",
+    f"ftp://a.test/{HIDDEN}Z9",
+    f"https://a.test:port/{HIDDEN}",
+    f"https//user:{HIDDEN}@a.test",
+    f"https:/user:{HIDDEN}@a.test",
+    f"user:{HIDDEN}@a.test",
+    f"a.test/x?key={HIDDEN}",
+    f"a.test {HIDDEN}",
+    f"{HIDDEN}Z0123456789abcdef.0123456789abcdef",
+    f"https://a.test/\\\\{HIDDEN}?",
+    f"socks5://user:{HIDDEN}@127.0.0.1:1",
+    f"https://user:{HIDDEN}@127.0.0.1:1",
+    f"http://user:{HIDDEN}@127.0.0.1:1/path",
+    f"http://a b:{HIDDEN}@127.0.0.1:1",
+    f"${{HOST}}/{HIDDEN}?key=x",
+    f"${{NOT_SET}}/{HIDDEN}",
+    f"${{EMPTY:-ftp://user:{HIDDEN}@a.test}}",
+]
+
+
+@pytest.mark.parametrize("written", PLACES)
+@pytest.mark.parametrize(
+    "form",
+    [
+        "upstreams: [{name: a, url: '@'}]",
+        "upstreams: [{name: a, url: ['@']}]",
+        "upstreams: [{name: a, URL: '@'}]",
+        "upstreams: [{name: a, base_url: '@'}]",
+        "upstreams: [{name: a, url: !env '@'}]",
+        "upstreams: ['@']",
+        "upstreams: '@'",
+        "url: '@'",
+        "upstreams: [{name: a, url: 'https://a.test', proxies: '@'}]",
+        "upstreams: [{name: a, url: 'https://a.test', headers: {x: '@'}}]",
+    ],
+)
+def test_what_may_be_a_secret_in_an_address_is_not_told(file: Path, form: str, written: str) -> None:
+    found = mistakes(file, form.replace("@", written.replace("'", "''"), 1), HOST="https://a.test")
+    assert found and HIDDEN not in "\n".join(found)
+
+
+@pytest.mark.parametrize("written", [each for each in PLACES if "://" in each])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "routes: [{path: '/x', upstream: '@'}]",
+        "upstreams: [{name: '@', url: 'https://a.test'}]",
+        "upstreams: [{name: a, url: 'https://a.test', balance: '@'}]",
+        "listen: {host: '@'}",
+        "chat: '@'",
+    ],
+)
+def test_nor_where_no_address_is_expected(file: Path, form: str, written: str) -> None:
+    found = mistakes(file, form.replace("@", written.replace("'", "''"), 1))
+    assert found and HIDDEN not in "\n".join(found)
+
+
+@pytest.mark.parametrize("written", PLACES)
+def test_nor_in_a_proxy(file: Path, written: str) -> None:
+    found = mistakes(
+        file, f"upstreams: [{{name: a, url: 'https://a.test', proxy: '{written}/x'}}]", HOST="http://a.test"
+    )
+    assert found and HIDDEN not in "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("ftp://a.test/openai/v1", "ftp://a.test/openai/v1"),
+        ("https://api.openai.com/v1/chat/completions", "https://api.openai.com/v1/chat/completions"),
+        ("api.openai.com", "api.openai.com"),
+        ("127.0.0.1:8081", "127.0.0.1:8081"),
+        ("https://user:x@api.openai.com:1/v1?y", "https://***@api.openai.com:1/v1?***"),
+        ("https://a.test/0f9A", "https://a.test/***"),
+        ("0f9A8e7D", "***"),
+    ],
+)
+def test_what_is_told_of_an_address(written: str, told: str) -> None:
+    assert address(written) == told
+
+
+@pytest.mark.parametrize("key", ["api_key", "password", "pwd", "bearer", "whatever"])
+def test_what_stands_under_a_key_that_is_none_is_not_told(file: Path, key: str) -> None:
+    (found,) = mistakes(file, f"upstreams: [{{name: a, url: 'https://a.test', {key}: {HIDDEN}}}]")
+    assert key in found and HIDDEN not in found

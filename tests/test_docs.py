@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from addons import cli, config, errors, ports
+from addons import cli, config, errors, options, ports
 from addons.config_fields import inner_types
 from addons.workers import names
 from tests.live import ROOT, Live, environment, eventually, free_port, started
@@ -231,7 +231,7 @@ def test_the_environment_variables_of_relay_are_in_the_table_and_none_else() -> 
     used = set(re.findall(r"\bRELAY_[A-Z_]+\b", "".join(path.read_text(encoding="utf-8") for path in files)))
     documented = {name for row in _rows("Environment variables", "variable") for name in re.findall(r"`(\w+)`", row[0])}
     ours = {name for name in documented if name.startswith("RELAY_")}
-    between_processes = {names.NUMBER, names.CHANNEL, names.LISTENERS, names.SETTINGS}
+    between_processes = {names.NUMBER, names.CHANNEL, names.LISTENERS, names.SETTINGS, options.SAYS}
     assert ours == used - {"RELAY_SETS"} - between_processes  # a constant, and what nobody sets by hand
     assert documented - ours == {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
 
@@ -309,7 +309,13 @@ def test_what_a_start_says(command: str, monkeypatch: pytest.MonkeyPatch, capfd:
     for name in [name for name in os.environ if name.startswith("RELAY_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(ports, "check", lambda words, program: None)  # 8080 may be in use here
-    monkeypatch.setattr(cli, "_execute", lambda command: sys.exit(0))
+    monkeypatch.setattr(cli, "check_store", lambda folder: None)
+
+    def execute(command: list[str], environ: dict[str, str]) -> None:
+        print(environ[options.SAYS])
+        sys.exit(0)
+
+    monkeypatch.setattr(cli, "_execute", execute)
     with pytest.raises(SystemExit):
         cli.main([command.removeprefix("./run.sh").strip() or "start"])
     shown = next(shown for shown in SHOWN if shown.command == command)

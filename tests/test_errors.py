@@ -12,6 +12,7 @@ TREE: list[tuple[type[errors.RelayError], int, int]] = [
     (errors.Unauthorized, 401, 401),
     (errors.Forbidden, 403, 403),
     (errors.NotFound, 404, 404),
+    (errors.TooSlow, 408, 408),
     (errors.Busy, 409, 409),
     (errors.TooLarge, 413, 413),
     (errors.RateLimited, 429, 429),

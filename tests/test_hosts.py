@@ -14,6 +14,9 @@ from tests import flows
         ("/v1/models", "/proxy/v1/models"),
         ("//v1/models?a=%2F", "/proxy/v1/models?a=%2F"),
         ("/v1/v1/dashboard/billing/usage", "/proxy/v1/dashboard/billing/usage"),
+        ("/v1//models", "/proxy/v1/models"),
+        ("/chat/completions?a", "/proxy/v1/chat/completions?a"),
+        ("/images/generations", "/proxy/v1/images/generations"),
         ("/dashboard/billing/subscription", "/proxy/dashboard/billing/subscription"),
         ("/v1/files/a%2Fb?x=//v1/v1", "/proxy/v1/files/a%2Fb?x=//v1/v1"),
     ],
@@ -27,6 +30,64 @@ def test_an_official_path_goes_to_the_default_upstream(sent: str, up: str) -> No
     assert (request.host_header, request.path) == ("api.test", up)
     exchange = flows.exchange(flow)
     assert (exchange.kind, exchange.upstream.name) == (Kind.PASS, "test")
+
+
+@pytest.mark.parametrize(
+    ("sent", "up"),
+    [
+        ("/v1/models", "/api/paas/v4/models"),
+        ("/v1//v1/models?a=/v1/b", "/api/paas/v4/models?a=/v1/b"),
+        ("/chat/completions", "/api/paas/v4/chat/completions"),
+        ("/v1/dashboard/billing/usage?a", "/api/paas/v4/dashboard/billing/usage?a"),
+        ("/dashboard/billing/usage", "/api/paas/v4/dashboard/billing/usage"),
+        ("/v1", "/api/paas/v4"),
+        ("/glm/v1/models", "/api/paas/v4/models"),
+        ("/glm/models", "/api/paas/v4/models"),
+        ("/glm/tools/x", "/api/paas/v4/tools/x"),
+    ],
+)
+def test_an_upstream_with_a_version_of_its_own_is_asked_for_that(sent: str, up: str) -> None:
+    upstreams = [{"name": "glm", "url": "https://glm.test/api/paas/v4"}]
+    flow = flows.opened("GET", sent, upstreams=upstreams, routes=[{"path": "/glm", "upstream": "glm"}])
+    assert (flow.response, flow.request.path) == (None, up)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/.. /admin", "/v1/a\x0bb", "/v1/a?x=1 2", "/other/a\tb", "/nowhere\x7f", "/v1/\0"]
+)
+def test_blanks_and_control_bytes_are_refused(path: str) -> None:
+    flow = flows.opened("GET", path)
+    assert flows.answer_of(flow).status_code == 400
+    assert flows.json_of(flow)["error"]["code"] == "invalid_path"
+    assert flow.request.host == "relay.invalid"
+
+
+def test_relay_s_own_paths_say_so_in_their_envelopes() -> None:
+    for path in ("/chat?x=\x01", "/pro/balance?apiKey=a b"):
+        flow = flows.opened("POST", path)
+        assert (flows.answer_of(flow).status_code, flows.json_of(flow)["code"]) == (200, 400)
+
+
+@pytest.mark.parametrize(
+    ("alpn", "version", "served"),
+    [
+        *(
+            (None, f"HTTP/{version}", version in ("1.0", "1.1"))
+            for version in ("0.9", "1.0", "1.1", "1.2", "2.0", "3.0")
+        ),
+        *((b"http/1.1", f"HTTP/{version}", version == "1.1") for version in ("1.1", "2.0")),
+        *((b"h2", f"HTTP/{version}", version == "2.0") for version in ("1.1", "2.0")),
+        *((b"h3", version, version == "HTTP/3") for version in ("HTTP/2.0", "HTTP/3")),
+    ],
+)
+def test_a_request_has_a_version_that_its_connection_can_have(alpn: bytes | None, version: str, served: bool) -> None:
+    flow = flows.request("GET", "/v1/models", {"Host": "x"})
+    flow.client_conn.alpn = alpn
+    flow.request.http_version = version
+    Hosts(flows.settings()).requestheaders(flow)
+    assert (flow.response is None) is served
+    if not served:
+        assert flows.answer_of(flow).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/other/v1/models", "/other/anything?q=1", "/other", "/other/v1/v1/x"])
@@ -45,6 +106,10 @@ def test_under_a_route_any_path_goes_to_its_upstream(path: str) -> None:
         ("/pro/chat/completions", Kind.CHAT, "test"),
         ("/pro/balance?apiKey=x", Kind.BALANCE, "test"),
         ("//chat", Kind.CHAT, "test"),
+        ("/chat/", Kind.CHAT, "test"),
+        ("/chat/7/", Kind.CHAT, "test"),
+        ("/pro/balance/?apiKey=x", Kind.BALANCE, "test"),
+        ("/other/chat/", Kind.CHAT, "other"),
         ("/other/chat", Kind.CHAT, "other"),
         ("/other/pro/balance", Kind.BALANCE, "other"),
         *((path, Kind.OWN, "test") for path in OWN),
@@ -64,8 +129,11 @@ def test_relay_s_own_paths_stay(path: str, kind: Kind, upstream: str) -> None:
     [
         "/v2/models",
         "/admin",
-        "/chat/",
         "/chatter",
+        "/chat/completionsx/y",
+        "/v1/..#/admin",
+        "/v1/..%00/admin",
+        "/models/../../admin",
         "/v1beta",
         "/v1/../admin",
         "/v1/%2e%2E/admin",

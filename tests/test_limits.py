@@ -3,7 +3,8 @@ import asyncio
 import pytest
 from mitmproxy.test import taddons
 
-from addons import limits
+from addons import engine, limits
+from addons.errors import TooSlow
 from addons.limits import Limits
 from tests import flows
 
@@ -54,6 +55,83 @@ def test_a_sub_request_is_none_of_ours() -> None:
     flow = flows.request("GET", "/v1/models", {"X": "y" * 3000})
     Limits(flows.settings(limits={"header_size": "2k"})).requestheaders(flow)
     assert flow.response is None
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "watched"),
+    [
+        ("POST", "/chat", {"Content-Length": "5"}, True),
+        ("POST", "/chat", {"Transfer-Encoding": "chunked"}, True),
+        ("POST", "/other/chat", {"Content-Length": "5"}, True),
+        ("GET", "/chat/7", {"Content-Length": "5"}, True),
+        ("GET", "/pro/balance", {"Content-Length": "5"}, True),
+        ("GET", "/pro/balance", {}, False),
+        ("POST", "/chat", {"Content-Length": "0"}, False),
+        ("POST", "/v1/files", {"Content-Length": "5"}, False),
+        ("POST", "/chat/completions", {"Content-Length": "5"}, False),
+        ("POST", "/nowhere", {"Content-Length": "5"}, False),
+    ],
+)
+def test_bodies_that_are_read_whole_are_watched(
+    monkeypatch: pytest.MonkeyPatch, method: str, path: str, headers: dict[str, str], watched: bool
+) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(limits, "BODY_GRACE", 0.0)
+    monkeypatch.setattr(limits, "handler_of", looks.append)
+
+    async def begins() -> None:
+        flow = flows.opened(method, path, headers)
+        addon = Limits(flows.exchange(flow).settings)
+        addon.requestheaders(flow)
+        await asyncio.sleep(0.05)
+        addon.response(flow)
+
+    with taddons.context():
+        asyncio.run(begins())
+    assert bool(looks) is watched
+
+
+@pytest.mark.parametrize(
+    ("come", "given_up"),
+    [
+        pytest.param([0], True, id="nothing has come"),
+        pytest.param([1, 1], True, id="a byte, and no more"),
+        pytest.param([1 << 20], False, id="a lot has come"),
+        pytest.param([10, None], False, id="it came in the end"),
+        pytest.param([None], False, id="it has come"),
+    ],
+)
+def test_a_slow_body_is_given_up_by_what_has_come(
+    monkeypatch: pytest.MonkeyPatch, come: list[int | None], given_up: bool
+) -> None:
+    told: list[str] = []
+    left = list(come)
+
+    async def give_up(_handler: object, _flow: object, error: TooSlow) -> None:
+        told.append(error.message)
+
+    monkeypatch.setattr(limits, "BODY_GRACE", 0.01)
+    monkeypatch.setattr(limits, "_LOOK", 0.01)
+    monkeypatch.setattr(limits, "handler_of", lambda _client: object())
+    monkeypatch.setattr(engine, "body_held", lambda *_: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(engine, "give_up_body", give_up)
+
+    async def waits() -> None:
+        flow = flows.opened("POST", "/chat", {"Content-Length": "5"})
+        addon = Limits(flows.exchange(flow).settings)
+        addon.requestheaders(flow)
+        await asyncio.sleep(0.3)
+        addon.response(flow)
+
+    with taddons.context():
+        asyncio.run(waits())
+    assert bool(told) is given_up
+    if told:
+        assert len(told) == 1
+        assert "16 KiB/s" in told[0]
 
 
 # Draining

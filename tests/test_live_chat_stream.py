@@ -132,7 +132,8 @@ def test_the_session_is_updated_at_the_end_of_a_stream(relay: Live, upstream: Up
 def test_the_next_message_waits_for_the_end_of_a_stream(
     relay: Live, upstream: Upstream, session: str, pool: ThreadPoolExecutor
 ) -> None:
-    upstream.script(COMPLETIONS, streaming(*HELLO, pause=0.1))
+    pieces = [(piece, 0.1) for piece in HELLO[:-1]]
+    upstream.script(COMPLETIONS, Behaviour(headers=[("content-type", SSE)], chunks=[*pieces, (DONE, 0)]))
     first = pool.submit(streamed, relay, message(session, "first"))
     begun = at_work(upstream)
     succeeded(post(relay, message(session, "second")))
@@ -223,6 +224,114 @@ def test_a_compressed_stream_that_breaks_off_is_no_turn(relay: Live, upstream: U
     upstream.script(COMPLETIONS, streaming(chunk("half"), gzip=True))
     chat_error(post(relay, message(session, "lost", stream=True)), 502)
     unchanged(relay, upstream, session)
+
+
+# 1b. An end is an end, whatever the connection does
+
+OPEN = 20.0
+"""Seconds that an upstream keeps its connection open behind the end: longer than a test waits."""
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}\n\n'
+OVERLOADED = b'data: {"error": {"message": "overloaded", "code": 503}}\n\n'
+
+
+def lingering(*pieces: bytes, **more: Any) -> Behaviour:
+    """An upstream that says this and then keeps the connection open."""
+    headers = more.pop("headers", [("content-type", SSE)])
+    *first, last = pieces
+    return Behaviour(headers=headers, chunks=[*((piece, 0.01) for piece in first), (last, OPEN)], **more)
+
+
+def cut(*pieces: bytes, **more: Any) -> Behaviour:
+    """An upstream that says this and then closes the connection without the last chunk."""
+    return streaming(*pieces, b": never sent\n\n", break_after=sum(map(len, pieces)), **more)
+
+
+LASTING = [
+    pytest.param(lingering(*HELLO), id="open"),
+    pytest.param(lingering(b"".join(HELLO)), id="open, all in one piece"),
+    pytest.param(lingering(b"".join(HELLO), framing="close"), id="open, without chunks"),
+    pytest.param(lingering(*HELLO[:-1], USAGE, DONE), id="open, usage before DONE"),
+    pytest.param(lingering(b"".join(HELLO) + chunk("later") + OVERLOADED), id="more behind DONE"),
+    pytest.param(cut(*HELLO), id="cut"),
+    pytest.param(cut(*HELLO, reset=True), id="cut by a reset"),
+    pytest.param(cut(*HELLO[:-1]), id="cut behind the finish reason"),
+]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("behaviour", LASTING)
+def test_an_answer_ends_where_upstream_says_so(
+    relay: Live, upstream: Upstream, session: str, behaviour: Behaviour, version: str
+) -> None:
+    upstream.script(COMPLETIONS, behaviour)
+    begun = time.monotonic()
+    told = streamed(relay, message(session, "hi"), version=version)
+    assert told.text() == "你好" == "".join(told.deltas)
+    assert told.ended - begun < OPEN / 2
+    unchanged(relay, upstream, session, "hi", "你好")
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [pytest.param(lingering(chunk("a"), OVERLOADED), id="open"), pytest.param(cut(chunk("a"), OVERLOADED), id="cut")],
+)
+def test_an_error_ends_a_stream_at_once(relay: Live, upstream: Upstream, session: str, behaviour: Behaviour) -> None:
+    upstream.script(COMPLETIONS, behaviour)
+    begun = time.monotonic()
+    told = streamed(relay, message(session, "hi"))
+    assert (told.broken, told.envelope["code"]) == (False, 502)
+    assert "overloaded" in told.envelope["message"]
+    assert told.ended - begun < OPEN / 2
+    unchanged(relay, upstream, session)
+
+
+def test_the_upstream_connection_is_closed_and_nothing_of_it_enters_the_next_answer(
+    relay: Live, upstream: Upstream, session: str
+) -> None:
+    upstream.script(COMPLETIONS, lingering(*HELLO))
+    with Client(relay.port) as client:
+        for _ in range(3):
+            begin(client, message(session))
+            told = Told(client.head())
+            told.read(client.pieces(told.reply))
+            told.text()
+    first = completions(upstream)[0]
+    assert eventually(lambda: first.closed_at is not None, 5)
+    assert len(history(relay, session)) == 6
+
+
+WHOLE_READ = [
+    pytest.param({}, lingering(*HELLO), id="events, though no stream was asked for"),
+    pytest.param({}, cut(*HELLO), id="the same, cut"),
+    pytest.param({}, lingering(*HELLO, headers=[]), id="without a content type"),
+    pytest.param({}, lingering(*HELLO, gzip=True), id="compressed"),
+    pytest.param({"stream": True}, lingering(*HELLO, gzip=True), id="a stream, compressed"),
+    pytest.param({"stream": True}, lingering(*HELLO, headers=[]), id="a stream without its content type"),
+    pytest.param({"stream": True}, lingering(*HELLO, headers=[("content-type", "text/plain")]), id="a stream as text"),
+]
+
+
+@pytest.mark.parametrize(("asked", "behaviour"), WHOLE_READ)
+def test_events_that_are_read_whole_end_likewise(
+    relay: Live, upstream: Upstream, session: str, asked: dict[str, Any], behaviour: Behaviour
+) -> None:
+    upstream.script(COMPLETIONS, behaviour)
+    begun = time.monotonic()
+    answer = post(relay, message(session, "hi", **asked))
+    assert time.monotonic() - begun < OPEN / 2
+    body = answer.body.removeprefix(b"data: ") if asked else answer.body
+    assert json.loads(body)["data"] == "你好"
+    unchanged(relay, upstream, session, "hi", "你好")
+
+
+@pytest.mark.parametrize("asked", [{}, {"stream": True}], ids=["whole", "streamed"])
+@pytest.mark.parametrize("status", [201, 203, 206])
+def test_success_is_2xx(relay: Live, upstream: Upstream, session: str, asked: dict[str, Any], status: int) -> None:
+    behaviour = streaming(*HELLO, status=status) if asked else Behaviour(status=status, body=completion("你好"))
+    upstream.script(COMPLETIONS, behaviour)
+    answer = post(relay, message(session, "hi", **asked))
+    assert answer.status == 200
+    assert json.loads(answer.body.rstrip().splitlines()[-1].removeprefix(b"data: "))["data"] == "你好"
 
 
 # 2. Streams that fail
@@ -408,6 +517,20 @@ def test_a_client_of_http_2_reads_a_stream(tight: Live, pair: Pair, upstream: Up
         'data: {"code": 200, "message": "执行成功", "data": "你好"}\n\n'
     )
     assert history(tight, session) == ["hi", "你好"]
+
+
+@pytest.mark.parametrize("behaviour", LASTING)
+def test_an_answer_ends_for_a_client_of_http_2_too(
+    tight: Live, pair: Pair, upstream: Upstream, session: str, behaviour: Behaviour
+) -> None:
+    upstream.script(COMPLETIONS, behaviour)
+    with Http2(tight, pair) as client:
+        body = json.dumps(message(session, "hi", stream=True)).encode()
+        for _ in range(2):
+            answer = client.ask("POST", "/chat", [("content-length", str(len(body)))], body)
+            assert answer.status == 200 and not answer.reset
+            assert b'"code": 200' in answer.body
+    assert len(history(tight, session)) == 4
 
 
 def test_a_broken_stream_is_a_reset_in_http_2(tight: Live, pair: Pair, upstream: Upstream, session: str) -> None:

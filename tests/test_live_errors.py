@@ -184,6 +184,33 @@ def test_one_connection_asks_again_when_the_upstream_is_back(strict: Live) -> No
         openai_error(ask(), 502)
 
 
+WRONG_PORTS = [
+    pytest.param(
+        "https", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "http://", id="TLS to a plain port"
+    ),
+    pytest.param("http", b"\x15\x03\x01\x00\x02\x02\x16", "https://", id="plain HTTP to a TLS port"),
+]
+
+
+@pytest.mark.parametrize(("scheme", "said", "better"), WRONG_PORTS)
+def test_the_wrong_kind_of_port_is_no_bad_certificate(scheme: str, said: bytes, better: str, tmp_path: Path) -> None:
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        with live.relay(tmp_path, f"{scheme}://127.0.0.1:{server.getsockname()[1]}") as relay:
+            told = chat_error(relay.ask("POST", "/chat", MESSAGE), 502)
+        server.shutdown(socket.SHUT_RDWR)
+    assert "upstreams[].url" in told and better in told
+    assert "certificate" not in told and "证书" not in told
+
+
 # 2. Answers that break
 
 NO_ANSWERS = [
@@ -265,12 +292,12 @@ def test_bytes_behind_an_answer_are_nobody_elses_answer(strict: Live, upstream: 
             assert b"evil" not in read_answer(connection).body
 
 
-@pytest.mark.parametrize("status", [403, 502, 503, 524])
-def test_an_upstreams_own_page_passes_as_it_is(strict: Live, upstream: Upstream, status: int) -> None:
+@pytest.mark.parametrize(("status", "code"), [(403, 403), (404, 502), (502, 502), (503, 502), (521, 502), (524, 408)])
+def test_an_upstreams_own_page_passes_as_it_is(strict: Live, upstream: Upstream, status: int, code: int) -> None:
     upstream.script("*", Behaviour(status=status, headers=[("content-type", "text/html")], body=PAGE), times=3)
     answer = strict.ask("GET", "/v1/models", headers=AUTH)
     assert (answer.status, answer.headers["content-type"], answer.body) == (status, "text/html", PAGE)
-    chat_error(strict.ask("POST", "/chat", MESSAGE), 403 if status == 403 else 502)
+    chat_error(strict.ask("POST", "/chat", MESSAGE), code)
 
 
 def test_an_upstreams_own_error_passes_as_it_is(strict: Live, upstream: Upstream) -> None:

@@ -124,6 +124,68 @@ def test_a_second_relay_on_the_same_store_says_so_and_ends(upstream: Upstream, t
         assert first.chat("hello")["code"] == 200
 
 
+BARE = [*MITMDUMP, "-s", str(ROOT / "addons" / "relay.py")]
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["run.sh", "bare mitmdump"])
+@pytest.mark.parametrize(
+    ("settings", "arguments", "words"),
+    [
+        ({}, ["--set", "flow_detial=0"], "--set flow_detial: there is no such option here; did you mean flow_detail?"),
+        ({}, ["--set", "flow_detail=many"], "flow_detail: not an integer"),
+        ({}, ["-s", "nowhere.py"], "No such script: nowhere.py"),
+        ({"store": {"path": "relay.yaml"}}, [], "store.path: "),
+        ({"store": {"path": "relay.yaml/below"}}, [], "store.path: "),
+        ({"listen": {"tls": {"cert": "relay.yaml", "key": "relay.yaml"}}}, [], "listen.tls.cert: "),
+        ({"listen": {"host": "192.0.2.1"}}, [], "192.0.2.1 is no address of this machine: change listen.host"),
+        ({"listen": {"host": "relay.invalid"}}, [], "change listen.host in relay.yaml"),
+    ],
+)
+def test_a_start_that_fails_says_so_and_nothing_else(
+    tmp_path: Path, bare: bool, settings: dict[str, dict[str, Any]], arguments: list[str], words: str
+) -> None:
+    path = config(tmp_path, "https://a.test", free_port())
+    written = yaml.safe_load(path.read_text())
+    for section, keys in settings.items():
+        written[section] = written.get(section, {}) | keys
+    path.write_text(yaml.safe_dump(written))
+    command = BARE if bare else START
+    code, said = ends([*command, *arguments], tmp_path, environment(RELAY_CONFIG=str(path)))
+    assert code == 1
+    assert words in said and "relay listens at" not in said
+
+
+def test_a_taken_port_is_told_by_bare_mitmdump_too(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = config(tmp_path, "https://a.test", port)
+        code, said = ends(BARE, tmp_path, environment(RELAY_CONFIG=str(path)))
+    assert code == 1
+    assert f"127.0.0.1:{port} is in use already: stop what listens there" in said
+
+
+def test_relay_says_where_it_listens_once_it_does(upstream: Upstream, tmp_path: Path) -> None:
+    port = free_port()
+    with started(START, tmp_path, port, environment(RELAY_CONFIG=str(config(tmp_path, upstream.url, port)))) as live:
+        assert eventually(lambda: f"relay listens at   http://127.0.0.1:{port}\n" in live.log)
+        assert live.stop() == 0
+        assert live.log.count("listens at") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once_and_quietly(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
+    port = free_port()
+    with started(START, tmp_path, port, environment(RELAY_CONFIG=str(config(tmp_path, upstream.url, port)))) as live:
+        assert eventually(lambda: "listens at" in live.log)
+        begin = len(live.log)
+        while live.process.poll() is None:
+            live.process.send_signal(number)
+            time.sleep(0.001)
+        assert live.process.returncode in (0, -number), "a shell makes 128 and the signal's number of it"
+        assert live.log[begin:] == ""
+
+
 # 2. Failing closed
 
 PROVOKE = """

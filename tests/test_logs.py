@@ -6,8 +6,17 @@ import pytest
 from mitmproxy.log import MitmFormatter
 
 from addons import logs
+from addons.core.known_secrets import KnownSecrets
+from addons.core.secrets import fingerprint
 
 KEY = "sk-0123456789abcdefghij"
+
+
+def known(*secrets: str) -> KnownSecrets:
+    found = KnownSecrets(b"0")
+    for secret in secrets:
+        found.add(secret.encode())
+    return found
 
 
 @pytest.fixture
@@ -71,20 +80,58 @@ def test_a_key_of_an_exchange_under_way_is_cut_whatever_it_looks_like(
     lines: tuple[logging.Logger, io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger, written = lines
-    monkeypatch.setattr(logs, "known_keys", logs._Known(req_1={"a-key-like-any-text": "a-k***01234567"}))
+    monkeypatch.setattr(logs, "known_secrets", logs._Known())
+    logs.known_secrets["req_1"] = known("a-key-like-any-text")
     try:
         raise ValueError("bad: a-key-like-any-text")
     except ValueError:
         logger.exception("it failed, a%2Dkey%2Dlike%2Dany%2Dtext")
     assert "any-text" not in written.getvalue()
-    assert written.getvalue().count("a-k***01234567") >= 1
+    assert written.getvalue().count(fingerprint("a-key-like-any-text", b"0")) >= 2
 
 
-def test_the_keys_of_old_exchanges_are_forgotten() -> None:
-    known = logs._Known()
+def test_the_secrets_of_old_exchanges_are_forgotten() -> None:
+    kept = logs._Known()
     for number in range(600):
-        known[str(number)] = {}
-    assert len(known) == 512 and "599" in known
+        kept[str(number)] = known(f"secret-number-{number}")
+    assert len(kept) == 512 and "599" in kept
+
+
+@pytest.mark.parametrize("size", [8, 2000], ids=["many", "long ones"])
+def test_who_names_many_secrets_makes_no_line_slow(size: int) -> None:
+    kept = logs._Known()
+    for number in range(100):
+        kept[str(number)] = known(*(f"{number:03}-{each:03}".ljust(size, "x") for each in range(100)))
+    assert sum(len(each) for each, _, _ in kept._kept.values()) <= 2048
+    assert sum(len(value) for each, _, _ in kept._kept.values() for value in each) <= 1 << 18
+    assert "99" in kept
+
+
+def test_an_exchange_that_is_noted_again_counts_once() -> None:
+    kept = logs._Known()
+    for _ in range(5000):
+        kept["1"] = known("a-key-like-any-text")
+    kept["2"] = known("another-key-like-any-text")
+    assert "1" in kept and "2" in kept
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[31mred", "\x07", "\x08", "\x7f", "\x9b31m", "a\u2028b", "a\u202eb", "\u2066x", "\ud800", "a\rb"]
+)
+def test_what_steers_a_terminal_is_escaped(text: str, lines: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, written = lines
+    logger.error("%s", text)
+    left = written.getvalue().removesuffix("\n")
+    assert left.encode().decode("unicode_escape") == text
+    assert left.isprintable()
+
+
+def test_a_record_has_an_end(lines: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, written = lines
+    logger.error("begin %s end", "x" * 1_000_000)
+    text = written.getvalue()
+    assert len(text) < 40_000 and text.startswith("begin x") and text.endswith("x end\n")
+    assert "967242 characters left out" in text
 
 
 def test_mitmproxy_s_formatter_writes_no_key_of_a_traceback(lines: tuple[logging.Logger, io.StringIO]) -> None:

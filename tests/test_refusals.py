@@ -6,9 +6,15 @@ from hypothesis import strategies as st
 
 from addons import errors
 from addons.core.failures import Failure
-from addons.refusals import failure_error, refusal
+from addons.core.upstream_error import read
+from addons.refusals import failure_error
+from addons.refusals import refusal as refusal_of
 
 KEY = "sk-test-0123456789"
+
+
+def refusal(status: int, answer: bytes, *, key: str, model: str | None = None) -> errors.RelayError:
+    return refusal_of(read(status, answer), key=key, model=model)
 
 
 def body(message: str = "", code: object = None, kind: object = None) -> bytes:

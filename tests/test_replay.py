@@ -26,7 +26,7 @@ from addons import cli, config, tape
 from addons.copies import Copy
 from addons.ports import Refusal
 from tests.live import Live, environment, eventually, free_port, started
-from tests.upstream import Upstream
+from tests.upstream import Behaviour, Upstream
 
 KEY = "sk-test-0123456789abcdef"
 STREAM: dict[str, Any] = {
@@ -141,6 +141,22 @@ def test_no_key_is_in_the_file(recorded: Recorded) -> None:
 
 def test_a_session_is_answered_again_byte_for_byte_under_any_key(recorded: Recorded, replayed: Live) -> None:
     assert session(replayed, "sk-another-key-9876") == recorded.answers
+
+
+def test_an_upstream_with_a_version_of_its_own_is_recorded_and_replayed(upstream: Upstream, tmp_path: Path) -> None:
+    paths = ("/v1/models", "/models", "/v1/jobs", "/own/v1/jobs", "/own/jobs")
+    file = tmp_path / "versioned.flow"
+    folder = "/api/paas/v4"
+    settings: dict[str, Any] = {"routes": [{"path": "/own", "upstream": "test"}]}
+    said = [Behaviour(status=200, body=f'{{"number": {number}}}'.encode()) for number in range(len(paths))]
+    upstream.clear()
+    upstream.script("*", *said)
+    with run(tmp_path, ["record", str(file)], upstream.url + folder, **settings) as relay:
+        answers = [relay.ask("GET", path, headers=PACED).body for path in paths]
+        assert relay.stop() == 0
+    assert {each.target for each in upstream.seen} == {f"{folder}/models", f"{folder}/jobs"}
+    with run(tmp_path, ["replay", "--fast", str(file)], nowhere() + folder, **settings) as relay:
+        assert [relay.ask("GET", path, headers=PACED).body for path in paths] == answers
 
 
 def test_the_rhythm_of_a_stream_is_kept(recorded: Recorded, replayed: Live, fast: Live) -> None:

@@ -318,3 +318,15 @@ def test_a_taken_port_is_named_with_what_to_change() -> None:
         code, _, said = real("-p", str(port))
     assert code == 1
     assert f"127.0.0.1:{port} is in use already" in said and "listen.port" in said and "Traceback" not in said
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="this is no checkout of git")
+def test_a_checkout_on_windows_keeps_what_bash_reads() -> None:
+    def attributes(*paths: str) -> str:
+        command = ["git", "check-attr", "eol", "text", "binary", "--", *paths]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "run.sh: eol: lf" in attributes("run.sh")
+    assert "addons/static/page.html: eol: lf" in attributes("addons/static/page.html")
+    said = attributes("docs/page.png")
+    assert "binary: set" in said and "text: unset" in said

@@ -1,4 +1,6 @@
 import asyncio
+import errno
+import fcntl
 import os
 import signal
 import sqlite3
@@ -412,11 +414,305 @@ def test_a_read_only_store_is_told(store: SessionStore) -> None:
     assert load(store, "s") == said("before")
 
 
+def openings(path: Path, clock: Clock) -> Iterator[str]:
+    """What is said of a store that can't be opened: by whoever tries, and by whoever opens."""
+    for work in (lambda: store_module.check(path), lambda: SessionStore(path, 9, 9, clock)):
+        with pytest.raises(StoreError) as caught:
+            work()
+        said = str(caught.value)
+        assert said.startswith("store.path: ") and str(path) in said and "\n" not in said
+        yield said
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(StoreError):
-            SessionStore(path, 9, 9, clock)
+        assert all("is no folder" in said for said in openings(path, clock))
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing" / "below")
+    for path in (Path("/proc/relay"), tmp_path / ("x" * 300)):
+        assert all("name another folder" in said for said in openings(path, clock))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "give it the right"),
+        (errno.EROFS, "is read-only"),
+        (errno.ENOSPC, "there is no room"),
+        (errno.ENOLCK, "on a local disk"),
+        (errno.ENOTSUP, "on a local disk"),
+        (errno.EIO, "no store can be opened"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_a_sentence(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    assert all(words in said for said in openings(tmp_path, clock))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("attempt to write a readonly database", "is read-only"),
+        ("database is locked", "another program uses"),
+        ("locking protocol", "on a local disk"),
+        ("disk I/O error", "on a local disk"),
+        ("database or disk is full", "there is no room"),
+    ],
+)
+def test_what_sqlite_refuses_is_told_in_a_sentence(tmp_path: Path, text: str, words: str) -> None:
+    assert words in str(store_module.unfit(tmp_path, sqlite3.OperationalError(text)))
+
+
+def test_a_store_in_other_hands_is_told(tmp_path: Path, clock: Clock) -> None:
+    other = sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)
+    other.execute("PRAGMA journal_mode=wal")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"store\.path: another program uses"):
+        store_module.check(tmp_path)
+    other.close()
+
+
+def test_a_store_can_be_tried_and_stays_as_it_is(tmp_path: Path, clock: Clock) -> None:
+    store_module.check(tmp_path / "new")
+    store = SessionStore(tmp_path / "new", 9, 9, clock)
+    save(store, "s", said("x"))
+    with pytest.raises(StoreInUse):
+        store_module.check(tmp_path / "new")
+    store.close()
+    store_module.check(tmp_path / "new")
+    (tmp_path / "new" / "sessions.db").write_bytes(b"damaged" * 999)
+    store_module.check(tmp_path / "new")  # whoever opens it sets it aside
+
+
+# Whose folder it is
+
+posix = pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702, 0o755, 0o750, 0o701])
+def test_a_store_that_is_open_to_others_is_narrowed(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    folder = tmp_path / "store"
+    store = SessionStore(folder, 9, 9, clock)
+    save(store, "s", said("x"))
+    secret = store.secret
+    store.close()
+    for path in folder.iterdir():
+        path.chmod(0o666)
+    folder.chmod(mode)
+    store = SessionStore(folder, 9, 9, clock)
+    assert (store.secret, load(store, "s")) == (secret, said("x"))
+    store.close()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert f"others could read or change {folder}; now its owner alone can" in caplog.text
+    caplog.clear()
+    SessionStore(folder, 9, 9, clock).close()
+    assert not caplog.records
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o730])
+def test_a_folder_of_many_things_that_others_may_write_to_is_refused(tmp_path: Path, clock: Clock, mode: int) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "other").touch()
+    folder.chmod(mode)
+    assert all("others may write to" in said for said in openings(folder, clock))
+    assert folder.stat().st_mode & 0o7777 == mode, "it is not ours to narrow"
+    assert [path.name for path in folder.iterdir()] == ["other"]
+
+
+@posix
+def test_a_folder_of_many_things_that_others_may_read_stays_so(tmp_path: Path, clock: Clock) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "other").write_text("x")
+    (folder / "other").chmod(0o644)
+    folder.chmod(0o755)
+    store = SessionStore(folder, 9, 9, clock)
+    save(store, "s", said("x"))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    store.close()
+    assert (folder.stat().st_mode & 0o777, modes.pop("other")) == (0o755, 0o644)
+    assert set(modes.values()) == {0o600}
+
+
+@posix
+@pytest.mark.parametrize("name", ["lock", "secret", "sessions.db", "sessions.db-wal", "forgotten", "listen.pem"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_of_relays_own_is_refused(tmp_path: Path, clock: Clock, name: str, kind: str) -> None:
+    folder, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    folder.mkdir(mode=0o700)
+    elsewhere.write_bytes(b"x" * 32)
+    path = folder / name
+    if kind == "link":
+        path.symlink_to(elsewhere)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert all("not a file of relay's own" in said and name in said for said in openings(folder, clock))
+    assert elsewhere.read_bytes() == b"x" * 32
+
+
+@posix
+def test_a_link_to_a_folder_of_ours_will_do(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    SessionStore(tmp_path / "link", 9, 9, clock).close()
+    assert (tmp_path / "real" / "secret").exists()
+
+
+@posix
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_belongs_to_another_user_is_refused(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    folder = tmp_path / "store"
+    SessionStore(folder, 9, 9, clock).close()
+    if what == "folder":
+        us = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: us + 4321)
+        assert all("belongs to another user" in said and "chown" in said for said in openings(folder, clock))
+    elif os.geteuid() != 0:
+        pytest.skip("only root may give a file away")
+    else:
+        os.chown(folder / "secret", 54321, 54321)
+        assert all("another user's" in said and "secret" in said for said in openings(folder, clock))
+
+
+@posix
+def test_a_file_system_without_permissions_is_told_and_taken(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(Path, "chmod", lambda self, mode: None)
+    SessionStore(tmp_path, 9, 9, clock).close()
+    assert "knows no permissions" in caplog.text
+
+
+# What can't be deleted now
+
+REMEMBERER = """
+import asyncio, resource, sys, time
+from pathlib import Path
+from addons.core.sessions import Session, Turn
+from addons.store import SessionStore, StoreError
+folder = Path(sys.argv[1])
+store = SessionStore(folder, 9, 9, time.time)
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+def name(text):
+    return store.key("sk-a", text)
+def save(text, words):
+    asyncio.run(store.save(*name(text), Session((Turn(words, "a"),))))
+def told(text):
+    turns = asyncio.run(store.load(name(text)[0], 1000)).turns
+    return turns[0].user[:5] if turns else "-"
+save("s", "first" * 9000); save("t", "other"); save("u", "third")
+asyncio.run(store.sweep(1000))
+limit((folder / "forgotten").stat().st_size)
+print(asyncio.run(store.delete(name("s")[0])), asyncio.run(store.delete(name("s")[0])), told("s"), told("t"))
+try:
+    asyncio.run(store.sweep(1000))
+except StoreError:
+    print("later")
+print(told("s"), store._shelf.count)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="resource limits are POSIX's")
+def test_a_session_that_cannot_be_deleted_is_gone_all_the_same(tmp_path: Path, clock: Clock) -> None:
+    script = REMEMBERER + "limit(resource.RLIM_INFINITY); asyncio.run(store.sweep(1000)); print(store._shelf.count)"
+    out, _ = child(script, tmp_path).communicate(timeout=30)
+    assert out.split() == ["True", "False", "-", "other", "-", "3", "2"]
+    assert b"firstfirst" not in on_disk(tmp_path) and b"third" in on_disk(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="resource limits are POSIX's")
+def test_over_a_restart_too(tmp_path: Path) -> None:
+    child(REMEMBERER + "import os; os._exit(0)", tmp_path).communicate(timeout=30)
+    assert b"firstfirst" in on_disk(tmp_path)
+    store = SessionStore(tmp_path, 9, 9, time.time)
+    assert [load(store, name, "sk-a").turns != () for name in "stu"] == [False, True, True]
+    asyncio.run(store.sweep(1000))
+    assert store._shelf.count == 2
+    assert b"firstfirst" not in on_disk(tmp_path)
+    assert (tmp_path / "forgotten").read_bytes().strip() == b""
+    store.close()
+
+
+def full(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on nothing can be deleted."""
+
+    def fails(*_: object) -> int:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(store._shelf, "_forget", fails)
+
+
+def test_a_session_that_goes_on_is_deleted_no_more(
+    tmp_path: Path, clock: Clock, store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = save(store, "s", said("old"))
+    with monkeypatch.context() as patch:
+        full(store, patch)
+        assert asyncio.run(store.delete(key)) is True
+        assert load(store, "s") == Session()
+        save(store, "s", said("new"))
+        assert load(store, "s") == said("new")
+    asyncio.run(store.sweep(TTL))
+    assert load(store, "s") == said("new")
+    store.close()
+    again = SessionStore(tmp_path, 9, 9, clock)
+    assert load(again, "s") == said("new")
+    again.close()
+
+
+def test_more_than_can_be_remembered_is_told(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [save(store, f"{number}", said("x"), f"sk-{number}") for number in range(10)]
+    store._shelf.forgotten._free[7:] = []
+    full(store, monkeypatch)
+    assert all(asyncio.run(store.delete(key)) for key in keys[:7])
+    with pytest.raises(StoreError, match="full"):
+        asyncio.run(store.delete(keys[7]))
+    assert load(store, "7", "sk-7") == said("x"), "who is told that it failed finds it there"
+
+
+def test_a_file_of_names_that_is_none_does_no_harm(tmp_path: Path, clock: Clock) -> None:
+    store = SessionStore(tmp_path, 9, 9, clock)
+    key = save(store, "s", said("x"))
+    store.close()
+    for junk in (b"\xff" * 70_000, b"short", b"", b"../" * 9_000, key[:-1].encode()):
+        (tmp_path / "forgotten").write_bytes(junk)
+        store = SessionStore(tmp_path, 9, 9, clock)
+        asyncio.run(store.sweep(TTL))
+        assert load(store, "s") == said("x")
+        store.close()
+
+
+def test_a_turn_is_kept_where_old_ones_cannot_make_room(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SessionStore(tmp_path, 2, 9, clock)
+    with monkeypatch.context() as patch:
+        full(store, patch)
+        for name in "abcd":
+            save(store, name, said(name))
+    assert [load(store, name) for name in "abcd"] == [said(name) for name in "abcd"]
+    save(store, "e", said("e"))
+    assert store._shelf.count == 2
+    store.close()
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,11 @@ class Stream:
 class Http2:
     """A client of HTTP/2 on one connection."""
 
-    def __init__(self, relay: Live, pair: Pair) -> None:
+    def __init__(self, relay: Live, pair: Pair, *, careless: bool = False) -> None:
         self.socket = Client(relay.port, tls=context(pair, "h2", "http/1.1")).socket
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        config = h2.config.H2Configuration(header_encoding="utf-8")
+        config.validate_outbound_headers = config.normalize_outbound_headers = not careless
+        self.h2 = h2.connection.H2Connection(config)
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(64 * MB)
         self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 64 * MB})
@@ -85,16 +87,21 @@ class Http2:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def send(self, method: str, path: str, headers: Fields = (), body: bytes | None = None) -> Stream:
-        """Open a stream."""
+    def begin(self, method: str, path: str, headers: Fields = (), *, whole: bool = False) -> Stream:
+        """Open a stream with the head of a request, which may be the whole of it."""
         number = self.h2.get_next_available_stream_id()
         pseudo = [(":method", method), (":scheme", "https"), (":authority", "relay.test"), (":path", path)]
-        self.h2.send_headers(number, [*pseudo, AUTH, *headers], end_stream=body is None)
+        self.h2.send_headers(number, [*pseudo, AUTH, *headers], end_stream=whole)
         self._flush()
-        self.streams[number] = Stream()
+        stream = self.streams[number] = Stream()
+        return stream
+
+    def send(self, method: str, path: str, headers: Fields = (), body: bytes | None = None) -> Stream:
+        """Open a stream with a request."""
+        stream = self.begin(method, path, headers, whole=body is None)
         if body is not None:
-            self._send_body(number, body)
-        return self.streams[number]
+            self._send_body(max(self.streams), body)
+        return stream
 
     def ask(self, method: str, path: str, headers: Fields = (), body: bytes | None = None) -> Stream:
         """One exchange."""
@@ -383,3 +390,25 @@ def test_an_upstream_of_a_private_authority_that_is_trusted_is_served(tmp_path: 
 
 def test_nothing_of_all_this_left_a_traceback(secure: Live, strict: Live) -> None:
     assert "Traceback" not in secure.log + strict.log
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/.. /admin", "/v1/.\t./admin", "/v1/a\x0bb", "/v1/a?b=c d", "/v1/a HTTP/1.0", "/v1/\x7f", "/v1/a\x1b"],
+    ids=ascii,
+)
+def test_what_would_end_a_request_line_is_refused(secure: Live, upstream: Upstream, pair: Pair, path: str) -> None:
+    upstream.clear()
+    with Http2(secure, pair, careless=True) as client:
+        stream = client.ask("GET", path)
+        assert (stream.status, json.loads(stream.body)["error"]["code"]) == (400, "invalid_path")
+        assert client.ask("GET", "/v1/models").status == 200, "the connection goes on"
+    assert [each.target for each in upstream.seen] == ["/v1/models"]
+
+
+def test_a_path_is_mended_as_over_http_1(secure: Live, upstream: Upstream, pair: Pair) -> None:
+    upstream.clear()
+    with Http2(secure, pair) as client:
+        assert [client.ask("GET", path).status for path in ("/models", "/v1//models")] == [200, 200]
+        assert client.ask("GET", "/v1/..#/admin").status == 404
+    assert [each.target for each in upstream.seen] == ["/v1/models", "/v1/models"]

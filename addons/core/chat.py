@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from addons.core import lenient
 from addons.core.sessions import Message
+from addons.core.slices import Sliced, at_once
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 
@@ -18,6 +19,7 @@ _UNREADABLE = {
     "not_json": ("请求体不是有效的 JSON。", "The body is not JSON"),
     "not_object": ("请求体应为 JSON 对象。", "The body is not a JSON object"),
     "too_deep": ("JSON 嵌套过深。", "The JSON is nested too deep"),
+    "too_many": ("JSON 中的值过多。", "The JSON holds too many values"),
     "bad_number": ("JSON 中的数字无效。", "The JSON holds an invalid number"),
 }
 
@@ -56,12 +58,17 @@ class Bounds:
 
 
 def read(body: bytes, bearer: str | None, bounds: Bounds, allowed: Collection[str] = ()) -> Incoming:
-    """Read a message; the key may come as bearer instead. Raises Invalid, which names the field.
+    """`reading` without a pause."""
+    return at_once(reading(body, bearer, bounds, allowed))
+
+
+def reading(body: bytes, bearer: str | None, bounds: Bounds, allowed: Collection[str] = ()) -> Sliced[Incoming]:
+    """Read a message, in slices; the key may come as bearer instead. Raises Invalid, which names the field.
 
     Of further fields those in `allowed` are taken over, the others are ignored.
     """
     try:
-        fields = lenient.loads_object(body)
+        fields = yield from lenient.loading_object(body)
     except lenient.Unreadable as error:
         zh, en = _UNREADABLE.get(error.reason, _UNREADABLE["not_json"])
         shape = '{"apiKey": ..., "sessionId": ..., "content": ...}'

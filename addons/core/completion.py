@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Self
 
+from addons.core import upstream_error
+
 MAX_TEXT = 1 << 20
 """Default bound of text and refusal each, in Unicode code points."""
 
@@ -40,7 +42,8 @@ class Completion:
         self.usage: Usage | None = None
         """The last usage seen in any chunk."""
         self.error: Mapping[str, object] | None = None
-        """The first error object in the answer; an error that is a plain string stands under `message`."""
+        """The first error that the answer tells (`core.upstream_error.told`); one that is a plain string stands under
+        `message`."""
         self.done = False
         """Whether the answer came to its end: `[DONE]`, or one whole body."""
         self._text = _Text(max_text)
@@ -52,6 +55,7 @@ class Completion:
         """Read a completion that came as one JSON body, or an error's."""
         completion = cls(max_text)
         completion.add(body)
+        completion.error = completion.error or upstream_error.told(body)
         completion.finish()
         return completion
 
@@ -86,7 +90,7 @@ class Completion:
         self.id = self.id or _name(chunk.get("id"))  # Azure's first chunk has empty ones
         self.model = self.model or _name(chunk.get("model"))
         self.usage = usage(chunk.get("usage")) or self.usage
-        self.error = self.error or _error(chunk.get("error"))
+        self.error = self.error or upstream_error.told(chunk, strict=True)
         choices = chunk.get("choices")
         if isinstance(choices, list):
             for position, choice in enumerate(choices):
@@ -207,12 +211,3 @@ def _index(item: Mapping[str, object], position: int) -> int:
 
 def _name(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _error(value: object) -> Mapping[str, object] | None:
-    """An error of whatever shape as an object; null, false, "" and {} are none."""
-    if not value:
-        return None
-    if isinstance(value, dict):
-        return value
-    return {"message": value if isinstance(value, str) else "unreadable error"}

@@ -24,13 +24,23 @@ class Failure(enum.Enum):
     REFUSED = "nobody listens there"
     UNREACHABLE = "no way there"
     TLS = "TLS failed"
+    NOT_TLS = "a plain port was asked in TLS"
+    NEEDS_TLS = "a TLS port was asked in plain HTTP"
     PROXY = "the proxy on the way out failed"
     BROKEN = "the connection broke"
+    EXHAUSTED = "no file descriptor is left"
     UNREADABLE = "the answer is not HTTP"
     OTHER = "something else"
 
 
 _SIGNS: tuple[tuple[Failure, str], ...] = (
+    # These quote the upstream, whose words say nothing of the failure. 15 03 begins an alert of TLS.
+    (
+        Failure.NEEDS_TLS,
+        r"^unexpected server response: b['\"]\\x15\\x03",
+    ),
+    (Failure.BROKEN, r"^HTTP/1 protocol error: peer "),  # a body that was cut off
+    (Failure.UNREADABLE, r"^unexpected server response|^Cannot parse HTTP response|^HTTP/\d protocol error"),
     (Failure.CONNECT_TIMEOUT, re.escape(CONNECT_TIMEOUT) + r"|\[Errno (?:60|110)\]|\[WinError 10060\]|timed? ?out"),
     (Failure.ANSWER_TIMEOUT, re.escape(ANSWER_TIMEOUT)),
     (Failure.CLIENT_LEFT, r"^Client disconnected|^killed$|^Connection killed|^stream reset by client|^StreamReset"),
@@ -40,13 +50,12 @@ _SIGNS: tuple[tuple[Failure, str], ...] = (
         Failure.NAME,
         r"\[Errno -\d+\]|getaddrinfo|name resolution|nodename nor servname|Name or service not known|No address",
     ),
+    (Failure.NOT_TLS, r"does not speak TLS|wrong[ _]version[ _]number|packet length too long|record layer failure"),
     (Failure.TLS, r"certificate|TLS|SSL|handshake"),
+    (Failure.EXHAUSTED, r"\[Errno (?:23|24)\]|\[WinError 10024\]|Too many open files"),
     (Failure.UNREACHABLE, r"\[Errno (?:51|65|101|113)\]|\[WinError 1005[01]\]|\[WinError 10065\]|unreachable|No route"),
     (Failure.REFUSED, r"\[Errno (?:61|111)\]|\[WinError 10061\]|Connect call failed|refused"),
-    (
-        Failure.UNREADABLE,
-        r"^unexpected server response|^Cannot parse HTTP response|protocol error| from server, refusing",
-    ),
+    (Failure.UNREADABLE, r"protocol error| from server, refusing"),
     (Failure.BROKEN, r"closed|reset|EOF|cancelled|\[Errno (?:32|54|104)\]|incomplete|peer"),
 )
 _COMPILED = tuple((failure, re.compile(pattern, re.IGNORECASE)) for failure, pattern in _SIGNS)

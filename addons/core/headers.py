@@ -31,6 +31,8 @@ _FORBIDDEN = re.compile(rb"[\r\n\0]")
 _OPTIONS = {b"close", b"keep-alive", b"upgrade", b"connection"}
 _DOWN_TO_BROWSERS = _DOWN | _CORS
 _FRAMING = {b"transfer-encoding", b"content-length", b"host"}
+_SHORT = 64
+"""Bytes of a name that is remembered. Strangers may send thousands of names, of 60 KB each."""
 
 
 class Upward(NamedTuple):
@@ -49,14 +51,20 @@ class Upward(NamedTuple):
 _YES, _NO, _ORIGIN, _CONNECTION, _UPGRADE = range(5)
 
 
-@lru_cache(4096)
 def _going_up(name: bytes) -> int:
-    """Judge a header by its name. The same few dozen names come again and again."""
+    """Judge a header by its name. The same few dozen names come again and again; no long one is kept for that."""
+    return _known_verdict(name) if len(name) <= _SHORT else _verdict(name)
+
+
+def _verdict(name: bytes) -> int:
     low = name.lower()
     for known, verdict in ((b"origin", _ORIGIN), (b"connection", _CONNECTION), (b"upgrade", _UPGRADE)):
         if low == known:
             return verdict
     return _NO if low in _UP or low.startswith(_EARLIER_HOPS_PREFIXES) else _YES
+
+
+_known_verdict = lru_cache(4096)(_verdict)
 
 
 def upward(fields: Fields, *, websocket: bool) -> Upward:
@@ -106,7 +114,11 @@ def downward(fields: Fields, *, origin: bool, websocket: bool = False) -> Fields
     return _without(kept, named)
 
 
-_lower = lru_cache(4096)(bytes.lower)
+def _lower(name: bytes) -> bytes:
+    return _known_lower(name) if len(name) <= _SHORT else name.lower()
+
+
+_known_lower = lru_cache(4096)(bytes.lower)
 
 
 def _tokens(value: bytes) -> set[bytes]:

@@ -1,21 +1,19 @@
 """JSON as real callers of /chat build it, often by joining strings: a UTF-8 BOM, raw newlines and tabs inside strings.
 
 Everything else is refused with a `reason` to choose a message by. Time is linear in the body, and neither nesting nor
-long numbers can hurt: both are bounded before anything is built.
+long numbers nor their count can hurt: all are bounded before anything is built (`core.bounded_json`).
 """
 
 import json
 import math
-import re
 from typing import ClassVar, NoReturn
 
-MAX_DEPTH = 64
-"""How deep arrays and objects may be nested."""
+from addons.core import bounded_json
+from addons.core.bounded_json import MAX_DEPTH
+from addons.core.slices import Sliced, at_once
+
 MAX_DIGITS = 640
 """How long a whole number may be: the longest that every Python reads (`sys.int_info.str_digits_check_threshold`)."""
-
-# A whole string, so that brackets in it do not count, or a bracket. Possessive, hence linear on unclosed strings too.
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class Unreadable(ValueError):
@@ -65,49 +63,45 @@ class TooDeep(Unreadable):
         super().__init__(f"nested deeper than {MAX_DEPTH} levels")
 
 
+class TooMany(Unreadable):
+    """More values than may be read."""
+
+    reason = "too_many"
+
+
 class BadNumber(Unreadable):
     """A number that is too long or too large, or NaN or Infinity, which JSON does not have."""
 
     reason = "bad_number"
 
 
-def too_deep(text: str, limit: int = MAX_DEPTH) -> bool:
-    """Whether brackets in the JSON text nest deeper than `limit`, without parsing it. Broken JSON may answer either
-    way, but what answers False never nests a parser deeper than `limit`."""
-    if text.count("[") + text.count("{") <= limit:
-        return False
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        match text[token.start()]:
-            case "[" | "{":
-                depth += 1
-                if depth > limit:
-                    return True
-            case "]" | "}":
-                depth -= 1
-    return False
-
-
 def loads_object(body: bytes) -> dict[str, object]:
-    """Read a JSON object leniently; of a doubled key the last value counts. Strings may hold lone surrogates
+    """`loading_object` without a pause."""
+    return at_once(loading_object(body))
+
+
+def loading_object(body: bytes) -> Sliced[dict[str, object]]:
+    """Read a JSON object leniently, in slices; of a doubled key the last value counts. Strings may hold lone surrogates
     (`"\\ud800"`), which UTF-8 cannot: mind them when encoding. Raises `Unreadable`."""
     try:
         text = body.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise NotUtf8(error.start) from None
-    if too_deep(text):
-        raise TooDeep
     try:
-        value: object = json.loads(
-            text, strict=False, parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant
-        )
+        value: object = yield from bounded_json.loading(text, _parse)
+    except bounded_json.TooDeep:
+        raise TooDeep from None
+    except bounded_json.TooComplex as error:
+        raise TooMany(str(error)) from None
     except json.JSONDecodeError as error:
         raise NotJson(error.msg, error.lineno, error.colno) from None
-    except RecursionError:  # not by the body alone, after the check above: the stack was nearly full before
-        raise TooDeep from None
     if not isinstance(value, dict):
         raise NotObject(_kind(value))
     return value
+
+
+def _parse(text: str) -> object:
+    return json.loads(text, strict=False, parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant)
 
 
 def _integer(digits: str) -> int:

@@ -6,31 +6,47 @@
 3. `differences` says in which places two Asks differ.
 
 Records hold no keys: `sk-***1a2b3c4d` stands where one was (core/secrets.py). So keys are cut to `sk-***` on both sides
-before they are compared, and the hash of a key of another look stands for any text.
+before they are compared, what a secret field holds is not compared, and the hash of a key of another look stands for
+any text.
 """
 
 import hashlib
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from email.message import Message
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
+from addons.core import bounded_json
+from addons.core.secret_names import Verdict, judge
 from addons.core.secrets import scrub
 
 _KEY_PARAMETERS = {"apikey", "api_key", "api-key", "key"}
 _BILLING_DATES = {"start_date", "end_date"}
-_MASK = re.compile(r"\\\*\\\*\\\*[0-9a-f]{8}")
+_MASK = re.compile(r"(?:\*\*\*[0-9a-f]{8})+")
+_LONGEST_KEY = 300
 _SIGNS = ("sk-", "sess-", "rk-", "pk-", "bearer")
+_SECRET = "***"
+# What a request may cost that is not in the recording: so many records are compared with it, so many of their values.
 _MOST_LEAVES = 5000
 _MOST_COMPARED = 300
+_MOST_LEAVES_COMPARED = 50_000
+_MOST_TEXT_COMPARED = 4 << 20
+_MOST_LIKENED = 50
+_LONGEST_LIKENED = 100
 _SHOWN = 60
 _TEXT_PART = 65536
+# A form that is over these is compared byte by byte.
+_MOST_PARTS = 1000
+_LONGEST_HEADING = 1024
+_PARAMETER = re.compile(r';\s*+([^\s;="]++)\s*+=\s*+(?:"((?:[^"\\]++|\\.)*+)"|([^\s;"]*+))')
+_ESCAPED = re.compile(r"\\(.)")
+_EXACT = 2**53
+"""From here on a float may stand for several whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +90,18 @@ def ask(method: str, target: str, content_type: str, body: bytes, ignore: Iterab
     return Ask(method, path, pairs, value, _scrubbed(text))
 
 
-def service_path(path: str, prefixes: Sequence[str] = ()) -> str:
-    """The path behind whatever an upstream's address put before it.
+def service_path(path: str, prefixes: Sequence[str] = (), versions: Sequence[str] = ()) -> str:
+    """The path behind whatever an upstream's address put before it; `versions` are prefixes in the place of `/v1`.
 
     >>> service_path("/proxy/v1/models?limit=2")
     '/v1/models?limit=2'
+    >>> service_path("/api/v3/models", versions=["/api/v3"])
+    '/v1/models'
     """
     own, mark, query = path.partition("?")
+    for version in sorted(versions, key=len, reverse=True):
+        if own.startswith(version + "/"):
+            return "/v1" + own[len(version) :] + mark + query
     for start in ("/v1/", "/dashboard/billing/"):
         if start in own:
             return own[own.index(start) :] + mark + query
@@ -92,13 +113,44 @@ def service_path(path: str, prefixes: Sequence[str] = ()) -> str:
 
 def differences(recorded: Ask, asked: Ask) -> list[Difference]:
     """Where two Asks differ, in the order of the recorded one."""
-    found = []
     before, after = dict(_leaves(recorded)), dict(_leaves(asked))
+    return [Difference(where, *_around(before.get(where), after.get(where))) for where in _places(before, after)]
+
+
+def _places(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Where two requests differ."""
+    found = []
     for where in [*before, *(name for name in after if name not in before)]:
         old, new = before.get(where), after.get(where)
         if old != new and not (old is not None and new is not None and _scrubbed(old) == _scrubbed(new)):
-            found.append(Difference(where, *_around(old, new)))
+            found.append(where)
     return found
+
+
+class _Masked:
+    """A recorded text in which the hashes of keys stand for any text, as far as it holds no quote."""
+
+    def __init__(self, text: str) -> None:
+        self._first, *self._rest = _MASK.split(text)
+
+    def fits(self, text: str) -> bool:
+        """Whether `text` is this one with keys of its own. Each key ends where what follows it first stands: trying
+        every end of every key would take for ever."""
+        if not text.startswith(self._first):
+            return False
+        at = len(self._first)
+        for number, piece in enumerate(self._rest, 1):
+            begin = at + 1
+            if number == len(self._rest):
+                at = len(text) - len(piece)
+                if at < begin or at > begin + _LONGEST_KEY or not text.endswith(piece):
+                    return False
+            else:
+                at = text.find(piece, begin, begin + _LONGEST_KEY + len(piece))
+            if at < 0 or '"' in text[begin - 1 : at]:
+                return False
+            at += len(piece)
+        return True
 
 
 class Shelf[T]:
@@ -107,7 +159,7 @@ class Shelf[T]:
     def __init__(self) -> None:
         self._entries: list[tuple[str | None, Ask, T]] = []
         self._by_text: defaultdict[tuple[str | None, str], list[T]] = defaultdict(list)
-        self._patterns: dict[tuple[str | None, str], re.Pattern[str]] = {}
+        self._patterns: dict[tuple[str | None, str], _Masked] = {}
         self._handed_out: defaultdict[tuple[str | None, str], int] = defaultdict(int)
 
     def __len__(self) -> int:
@@ -118,9 +170,8 @@ class Shelf[T]:
         key = (upstream, asked.text)
         self._entries.append((upstream, asked, record))
         self._by_text[key].append(record)
-        pattern = re.escape(asked.text)
-        if _MASK.search(pattern):
-            self._patterns[key] = re.compile(_MASK.sub('[^"]{1,300}', pattern))
+        if _MASK.search(asked.text):
+            self._patterns[key] = _Masked(asked.text)
 
     def find(self, upstream: str | None, asked: Ask) -> T | None:
         """The record whose turn it is, or None where there is none for this request."""
@@ -136,29 +187,57 @@ class Shelf[T]:
     def _key(self, owner: str | None, text: str) -> tuple[str | None, str] | None:
         if (owner, text) in self._by_text:
             return owner, text
-        fitting = (key for key, pattern in self._patterns.items() if key[0] == owner and pattern.fullmatch(text))
+        fitting = (key for key, pattern in self._patterns.items() if key[0] == owner and pattern.fits(text))
         return next(fitting, None)
 
     def nearest(self, upstream: str | None, asked: Ask) -> tuple[T, list[Difference]] | None:
         """The record that differs least, and in what; None where there is none at all.
 
-        Records of the same method and path go first; among those that differ equally, the later one.
+        Records of the same method and path go first; among those that differ equally, the later one. Only the newest
+        are looked at, fewer where they are large.
         """
         own = [entry for entry in self._entries if entry[0] in (upstream, None)]
         same = [entry for entry in own if (entry[1].method, entry[1].path) == (asked.method, asked.path)]
         if same:
-            compared = [(differences(known, asked), record) for _, known, record in same[-_MOST_COMPARED:]]
-            found, record = min(reversed(compared), key=lambda pair: len(pair[0]))
-            return record, found
+            known, record = min(_newest(same), key=_Unlikeness(asked))
+            return record, differences(known, asked)
         if not own:
             return None
-        _, known, record = max(own[-_MOST_COMPARED:], key=lambda entry: _likeness(entry[1], asked))
+        _, known, record = max(own[-_MOST_LIKENED:], key=lambda entry: _likeness(entry[1], asked))
         places = (("method", known.method, asked.method), ("path", known.path, asked.path))
         return record, [Difference(where, old, new) for where, old, new in places if old != new]
 
 
+def _newest[T](entries: Sequence[tuple[str | None, Ask, T]]) -> Iterator[tuple[Ask, T]]:
+    """The newest records first, one at least, and as many as may be compared."""
+    room = _MOST_TEXT_COMPARED
+    for _, known, record in islice(reversed(entries), _MOST_COMPARED):
+        yield known, record
+        room -= len(known.text)
+        if room <= 0:
+            return
+
+
+class _Unlikeness:
+    """In how many places a record differs from a request; those are the farthest that there was no room to compare."""
+
+    def __init__(self, asked: Ask) -> None:
+        self._asked = dict(_leaves(asked))
+        self._room = _MOST_LEAVES_COMPARED
+
+    def __call__(self, entry: tuple[Ask, object]) -> float:
+        """The key to sort by."""
+        if self._room <= 0:
+            return float("inf")
+        known = dict(_leaves(entry[0]))
+        self._room -= len(known) + len(self._asked)
+        return len(_places(known, self._asked))
+
+
 def _likeness(known: Ask, asked: Ask) -> float:
-    return SequenceMatcher(None, f"{known.path} {known.method}", f"{asked.path} {asked.method}").ratio()
+    """How like two paths are, by their last characters: comparing takes up to the square of their length."""
+    one, other = (f"{each.path[-_LONGEST_LIKENED:]} {each.method[:10]}" for each in (known, asked))
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 # -- what is compared
@@ -170,16 +249,17 @@ def _query(path: str, query: str) -> tuple[tuple[str, str], ...]:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=1000)
     except ValueError:
         pairs = [(query, "")]
-    return tuple(sorted((name, value) for name, value in pairs if name.lower() not in volatile))
+    shown = [(name, _SECRET if _is_secret(name, value) else value) for name, value in pairs]
+    return tuple(sorted((name, value) for name, value in shown if name.lower() not in volatile))
 
 
 def _value(content_type: str, body: bytes, ignore: Sequence[Sequence[str]]) -> tuple[str, Any]:
     if not body:
         return "nothing", None
     if (form := _form(content_type, body)) is not None:
-        return "form", {name: value for name, value in form.items() if [name] not in ignore}
+        return "form", _plain({name: value for name, value in form.items() if [name] not in ignore})
     try:
-        value = json.loads(body)
+        value = bounded_json.loads(body.decode(json.detect_encoding(body), "surrogatepass"))
         for path in ignore:
             _drop(value, path)
         return "json", _plain(value)
@@ -198,13 +278,18 @@ def _drop(value: Any, path: Sequence[str]) -> None:
             _drop(value[path[0]], path[1:])
 
 
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether a recording may hold a fingerprint in this value's place: what is asked can't be held against it."""
+    return isinstance(value, str) and value != "" and judge(name) is Verdict.YES
+
+
 def _plain(value: Any) -> Any:
     """The value with 1.0 as 1: both are one number in JSON."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _SECRET if _is_secret(key, each) else _plain(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float) and abs(value) < _EXACT and value.is_integer() else value
 
 
 def _canonical(value: Any) -> str:
@@ -222,38 +307,46 @@ def _scrubbed(text: str) -> str:
 
 def _form(content_type: str, body: bytes) -> dict[str, str] | None:
     """The parts of a multipart body, name to text or words about a file; None for what is none."""
-    head = Message()
-    head["Content-Type"] = content_type.replace("\r", " ").replace("\n", " ")
-    boundary = head.get_param("boundary")
-    if head.get_content_maintype() != "multipart" or not isinstance(boundary, str) or not boundary:
+    kind, _, parameters = content_type.partition(";")
+    boundary = _parameters(";" + parameters).get("boundary") if len(parameters) <= _LONGEST_HEADING else None
+    if not kind.strip().lower().startswith("multipart/") or not boundary:
         return None
     parts: dict[str, str] = {}
-    for piece in (b"\r\n" + body).split(b"\r\n--" + boundary.encode("utf-8", "replace"))[1:]:
+    seen: Counter[str] = Counter()
+    mark = b"\r\n--" + boundary.encode("utf-8", "surrogateescape")
+    for piece in (b"\r\n" + body).split(mark, _MOST_PARTS + 1)[1:]:
         if piece.startswith(b"--"):
             return parts
         heading, blank, content = piece.partition(b"\r\n\r\n")
-        if not blank:
+        if not blank or len(heading) > _LONGEST_HEADING or len(parts) >= _MOST_PARTS:
             return None
         name, told = _part(heading.decode("utf-8", "replace"), content)
-        count = sum(1 for known in parts if known.partition("#")[0] == name)
-        parts[f"{name}#{count + 1}" if count else name] = told
+        seen[name] += 1
+        parts[f"{name}#{seen[name]}" if seen[name] > 1 else name] = told
     return None
 
 
 def _part(heading: str, content: bytes) -> tuple[str, str]:
-    disposition = Message()
-    for line in heading.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip().lower() == "content-disposition":
-            disposition["Content-Disposition"] = value.strip()
-    name = str(disposition.get_param("name", "", "content-disposition"))
-    filename = disposition.get_filename()
+    given: dict[str, str] = {}
+    for line in heading.split("\r\n"):
+        field, _, value = line.partition(":")
+        if field.strip().lower() == "content-disposition":
+            given = _parameters(value)
+    name, filename = given.get("name", ""), given.get("filename", given.get("filename*"))
     if filename is None and len(content) <= _TEXT_PART:
         try:
             return name, content.decode()
         except UnicodeDecodeError:
             pass
     return name, f"file {filename or ''}, {_words(content)}"
+
+
+def _parameters(value: str) -> dict[str, str]:
+    """The parameters of a header of at most `_LONGEST_HEADING` characters: email's own reader is slow with quotes."""
+    found: dict[str, str] = {}
+    for name, quoted, plain in _PARAMETER.findall(value):
+        found.setdefault(name.lower(), _ESCAPED.sub(r"\1", quoted) if quoted else plain)
+    return found
 
 
 # -- what differs
@@ -289,9 +382,20 @@ def _around(old: str | None, new: str | None) -> tuple[str | None, str | None]:
     if old is None or new is None:
         return show(old, 0), show(new, 0)
     old, new = _scrubbed(old), _scrubbed(new)
-    same = next((index for index, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    same = _shared(old, new)
     begin = max(0, same - _SHOWN // 3) if max(len(old), len(new)) > _SHOWN else 0
     return show(old, begin), show(new, begin)
+
+
+def _shared(old: str, new: str) -> int:
+    """How many characters both begin with."""
+    step = 4096
+    for start in range(0, min(len(old), len(new)), step):
+        first, second = old[start : start + step], new[start : start + step]
+        if first != second:
+            same = next((index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
+            return start + (min(len(first), len(second)) if same is None else same)
+    return min(len(old), len(new))
 
 
 def _cut(text: str, begin: int) -> str:

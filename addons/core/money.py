@@ -10,7 +10,9 @@ from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import NoReturn
 
-from .lenient import MAX_DIGITS, too_deep
+from . import bounded_json
+from .lenient import MAX_DIGITS
+from .slices import Sliced, at_once
 
 UNLIMITED = Decimal(100_000_000)
 """What one-api and its like give as `hard_limit_usd` of a token without a limit."""
@@ -46,16 +48,19 @@ class Balance:
 
 
 def parse(body: bytes) -> object:
-    """Read a JSON body of an upstream with fractions as Decimal. Raises ValueError if it is not UTF-8 JSON, holds NaN
-    or Infinity, is nested too deep, or has numbers no machine should read."""
-    text = body.decode("utf-8").removeprefix("\ufeff")
-    if too_deep(text):
-        raise ValueError("nested too deep")
-    try:
-        value: object = json.loads(text, parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    """`parsing` without a pause."""
+    return at_once(parsing(body))
+
+
+def parsing(body: bytes) -> Sliced[object]:
+    """Read a JSON body of an upstream with fractions as Decimal, in slices. Raises ValueError if it is not UTF-8 JSON,
+    holds NaN or Infinity, is nested too deep or has too many values, or has numbers no machine should read."""
+    value: object = yield from bounded_json.loading(body.decode("utf-8").removeprefix("\ufeff"), _parse)
     return value
+
+
+def _parse(text: str) -> object:
+    return json.loads(text, parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant)
 
 
 def from_billing(subscription: object, usage: object) -> Balance:

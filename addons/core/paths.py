@@ -1,21 +1,42 @@
 """Where a request goes, judged by its path alone.
 
-Real apps join a base address and a path carelessly (`//v1/...`, `/v1/v1/dashboard/...`), so a doubled slash or version
-at the start is mended. The rest of the path, and the query, stay as they were sent, percent-encodings included.
+Real apps join a base address and a path carelessly: a slash too many (`/v1//models`, `/chat/`), a version too many
+(`/v1/v1/dashboard/...`), or none (`/chat/completions`). All of that is mended, at the start of a path and, for relay's
+own paths, at their end. The rest of the path, and the query, stay as they were sent, percent-encodings included.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-_LEADING_SLASHES = re.compile(r"^/{2,}")
-_DOUBLED_VERSION = re.compile(r"^(?:/v1/?)+(?=/v1/)")
-_DOT_SEGMENT = re.compile(r"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|%3b|$)", re.IGNORECASE)
-_OFFICIAL = ("/v1/", "/dashboard/billing/")
+VERSION = "/v1"
 OWN = ("/healthz", "/readyz")
 """Paths of relay's own that have no place in relay.yaml."""
 PAGE = "/"
 """Where a person finds out what this is. Under a route it is the upstream's, like any other path there."""
+OPENAI = frozenset(
+    (
+        *("assistants", "audio", "batches", "chatkit", "completions", "containers", "conversations", "edits"),
+        *("embeddings", "engines", "evals", "files", "fine-tunes", "fine_tuning", "images", "models", "moderations"),
+        *("organization", "realtime", "responses", "skills", "threads", "uploads", "vector_stores", "videos"),
+    )
+)
+"""The first segments behind `/v1` in OpenAI's API reference (https://platform.openai.com/docs/api-reference), those of
+older versions among them. `chat` is not here: only `/chat/completions` is OpenAI's, `/chat` is relay's own."""
+
+_COMPLETIONS = "/chat/completions"
+_OFFICIAL = ("/v1/", "/dashboard/billing/")
+_LEADING_SLASHES = re.compile(r"^/{2,}")
+_ONE_TOO_MANY = re.compile(r"^/v1/(?:/|v1/)++")
+_UNSENDABLE = re.compile(rb"[\x00-\x20\x7f]")
+
+_SLASH = r"[/\\]|%2f|%5c|%u2215|%u002f|%u005c|%c0%af|%e0%80%af|%c1%9c|\udcc0\udcaf|\udcc1\udc9c"
+_DOT = r"\.|%2e|%u002e|%c0%ae|%e0%80%ae|\udcc0\udcae"
+_BLANK = r"%[01][0-9a-f]|%20|%7f|[\x00-\x20\x7f]"
+_END = rf"{_SLASH}|{_BLANK}|[;#?]|%3b|%23|%3f|\Z"
+_DOT_SEGMENT = re.compile(
+    rf"(?:{_SLASH})(?:{_BLANK})*+(?:{_DOT})(?:(?:{_BLANK})*+(?:{_DOT}))?+(?:{_END})", re.IGNORECASE
+)
 
 
 class Target(NamedTuple):
@@ -24,16 +45,25 @@ class Target(NamedTuple):
     route: str | None
     """The route's prefix that matched, removed from `path`; None for the default upstream."""
     path: str
-    """The path behind the prefix, its start mended."""
+    """The path behind the prefix, mended."""
     query: str
     """`?` and what follows it, as sent; empty where there is none."""
 
 
-def resolve(raw: str, routes: Mapping[str, object] | tuple[str, ...]) -> Target:
-    """Take a request target apart; the longest matching route wins.
+def resolve(
+    raw: str,
+    routes: Mapping[str, object] | tuple[str, ...],
+    own: Collection[str] = (),
+    folders: Collection[str] = (),
+) -> Target:
+    """Take a request target apart; the longest matching route wins, then relay's `own` paths, then OpenAI's.
 
-    >>> resolve("//deepseek/v1/v1/models?a=%2F", ("/deepseek",))
+    `folders` are those of relay's own paths below which there are sessions.
+
+    >>> resolve("//deepseek/v1//v1/models?a=%2F", ("/deepseek",))
     Target(route='/deepseek', path='/v1/models', query='?a=%2F')
+    >>> resolve("/chat/completions", (), ("/chat",))
+    Target(route=None, path='/v1/chat/completions', query='')
     """
     path, mark, query = raw.partition("?")
     path = _single_slash(path)
@@ -41,10 +71,28 @@ def resolve(raw: str, routes: Mapping[str, object] | tuple[str, ...]) -> Target:
     route = max(matching, key=len) if matching else None
     if route is not None:
         path = path[len(route) :] or "/"
-    path = _single_slash(path)
+    return Target(route, _mended(_single_slash(path), own, folders), mark + query)
+
+
+def _mended(path: str, own: Collection[str], folders: Collection[str]) -> str:
     if path.startswith("/v1/"):
-        path = _DOUBLED_VERSION.sub("", path)
-    return Target(route, path, mark + query)
+        return _ONE_TOO_MANY.sub("/v1/", path, count=1)
+    bare = path.rstrip("/")
+    if bare in own or session_in(bare, folders) is not None:
+        return bare
+    first = path[1:].partition("/")[0]
+    if first in OPENAI or path == _COMPLETIONS or path.startswith(_COMPLETIONS + "/"):
+        return VERSION + path
+    return path
+
+
+def session_in(path: str, folders: Collection[str]) -> str | None:
+    """The session id in `/chat/{sessionId}`, still encoded; None for other paths.
+
+    `/chat/completions` is none: it is where OpenAI's clients ask whose base address lacks `/v1`.
+    """
+    folder, _, name = path.rpartition("/")
+    return name if name and folder in folders and path != _COMPLETIONS else None
 
 
 def _single_slash(path: str) -> str:
@@ -56,9 +104,23 @@ def is_official(path: str) -> bool:
 
     A dot segment would let a client leave the paths that are served, since upstreams resolve it.
     """
-    return (path.startswith(_OFFICIAL) or path == "/v1") and not climbs(path)
+    return (path.startswith(_OFFICIAL) or path == VERSION) and not climbs(path)
+
+
+def is_sendable(target: bytes) -> bool:
+    """Whether a request target can stand in a request line as it is: without blanks and control bytes.
+
+    HTTP/2 carries them (RFC 9113, 8.3.1 leaves it to the receiver to refuse them), and in a line of HTTP/1 they would
+    end the path, or the line.
+    """
+    return _UNSENDABLE.search(target) is None
 
 
 def climbs(path: str) -> bool:
-    """Whether a path has `.` or `..` for a segment, percent-encoded or not."""
-    return ("." in path or "%2" in path) and _DOT_SEGMENT.search(path) is not None
+    r"""Whether an upstream might read `.` or `..` as a segment of path, percent-encoded or not.
+
+    Upstreams differ in what separates segments (`\`), in what ends one (`;` of a parameter, `#` and `?` decoded too
+    late, a zero byte in C), in what they drop (blanks and control characters), and in what they decode (overlong UTF-8,
+    `%u002e`). What is encoded twice is not decoded here, as it is not there.
+    """
+    return ("." in path or "%" in path or "\udcc0" in path) and _DOT_SEGMENT.search(path) is not None

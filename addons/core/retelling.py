@@ -9,9 +9,17 @@ The last event is not made here: it is said when the turn is kept.
 
 import json
 
-from addons.core import lenient
+from addons.core import bounded_json
 from addons.core.completion import Completion
-from addons.core.sse import Parser
+from addons.core.slices import Sliced
+from addons.core.sse import Event, Parser
+from addons.core.stream_end import StreamEnd
+
+MAX_EVENT = 1 << 20
+"""Bytes of one event: reading it as JSON takes some 5 ms."""
+
+_MARKS = 20_000  # values of one event; a chunk of a completion has some thirty
+_SLICE = 1 << 14  # bytes of a body that was read whole: if all of it are tiny events, 10 ms
 
 
 class Retelling:
@@ -19,28 +27,51 @@ class Retelling:
 
     def __init__(self, max_text: int) -> None:
         self.completion = Completion(max_text)
-        self._parser = Parser(max_event=max_text)
+        self._parser = Parser(max_event=min(max_text, MAX_EVENT))
+        self._end = StreamEnd()
 
     def feed(self, chunk: bytes) -> bytes:
-        """Read a chunk; the events to send on, empty if it held none."""
+        """Read a chunk; the events to send on, empty if it held none. What comes behind the end is not read."""
+        if self.over:
+            return b""
         for event in self._parser.feed(chunk):
-            self._read(event.data)
+            self._read(event)
+            if self._end.over:
+                break
         piece = self.completion.news()
         return _event({"delta": piece}) if piece else b""
 
-    def _read(self, data: str) -> None:
-        if data.strip() == "[DONE]":
-            self.completion.finish()
-        elif not lenient.too_deep(data):
+    def reading(self, body: bytes) -> Sliced[None]:
+        """Read a whole body, in slices."""
+        for start in range(0, len(body), _SLICE):
+            self.feed(body[start : start + _SLICE])
+            if self.over:
+                return
+            yield
+
+    def _read(self, event: Event) -> None:
+        value = None
+        if event.data[:1].isspace() or event.data[:1] == "{":
             try:
-                self.completion.add(json.loads(data))
+                value = bounded_json.loads(event.data, json.loads, marks=_MARKS)
             except ValueError:
                 return
+        self._end.hear(event.data, value, event.event)
+        self.completion.add(value)
+        if self._end.failed and self.completion.error is None:
+            self.completion.error = value if isinstance(value, dict) else {}
+        if self._end.over and not self._end.failed:
+            self.completion.finish()
 
     @property
     def overflowed(self) -> bool:
         """The text is longer than may be kept."""
         return self.completion.truncated or self._parser.oversized > 0
+
+    @property
+    def over(self) -> bool:
+        """Upstream has said its last word: `[DONE]`, or an error."""
+        return self._end.over
 
     @property
     def whole(self) -> bool:

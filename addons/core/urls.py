@@ -20,14 +20,34 @@ _HOSTNAME = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _URL_PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 
 
+# Zhipu's /api/paas/v4, Volcengine's /api/v3, Google's /v1beta/openai, Cloudflare's /v1/{account}/{gateway}/openai.
+_VERSION = re.compile(r"v[0-9]{1,3}(?:\.[0-9]{1,3})?(?:-?(?:alpha|beta|preview)[0-9]{0,3})?", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Address:
-    """Where an upstream is. `prefix` is `""` or like `/proxy`, without a slash at its end and without a final `/v1`."""
+    """Where an upstream is. `prefix` is `""` or like `/proxy`, without a slash at its end and without a final `/v1`.
+
+    `versioned` says that the prefix has a version of its own, which stands in the place of `/v1`.
+    """
 
     scheme: str
     host: str
     port: int
     prefix: str
+    versioned: bool = False
+
+    def path(self, path: str) -> str:
+        """Where `path` of OpenAI's interface (without its query) lies at this upstream.
+
+        >>> parse_upstream("https://open.bigmodel.cn/api/paas/v4").path("/v1/chat/completions")
+        '/api/paas/v4/chat/completions'
+        >>> parse_upstream("https://api.openai.com/v1").path("/v1/chat/completions")
+        '/v1/chat/completions'
+        """
+        if self.versioned and (path == "/v1" or path.startswith("/v1/")):
+            path = path[3:]
+        return self.prefix + path
 
     @property
     def authority(self) -> str:
@@ -70,7 +90,9 @@ def parse_upstream(text: str) -> Address:
     if path.endswith(ENDPOINTS):
         raise ValueError("expected the address before the endpoint, e.g. https://api.openai.com")
     host, port = _host_and_port(parts, URL_EXPECTED)
-    return Address(parts.scheme, host, port, path.removesuffix("/v1"))
+    prefix = path.removesuffix("/v1")
+    versioned = prefix == path and any(map(_VERSION.fullmatch, path.split("/")))
+    return Address(parts.scheme, host, port, prefix, versioned)
 
 
 def parse_proxy(text: str) -> Proxy:

@@ -12,6 +12,9 @@ answers.py
   4. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that
      a record can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.
 
+bodies.py
+  A client that takes too long over a body that relay holds is answered. Nothing of mitmproxy's is changed for it.
+
 framing.py
   5. Trailers. They are dropped, both ways. As it stands mitmproxy raises, and the exchange hangs.
   6. Requests in HTTP/2 without a length get chunks upstream. As it stands their body goes up without framing, where
@@ -28,6 +31,10 @@ connections.py
   11. Early refusals. An upstream that answers an upload before its end and closes is heard. As it stands its answer is
       lost with the next write.
   12. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
+      Others are served between two reads. As it stands whoever sends much in small pieces holds the loop.
+
+printing.py
+  22. What mitmdump prints of a flow steers no terminal. As it stands the controls of C1 and of bidirectional text pass.
 
 dispatch.py, for speed
   13. Each event goes straight to the hooks that want it. As it stands mitmproxy walks all its addons for each, twice,
@@ -55,9 +62,11 @@ listening.py
   20. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
       can't have the same address.
   21. More clients than a hundred may come at once. As it stands the kernel turns the others away, for a second.
+  23. Without a file descriptor left, relay says so once a second and waits. As it stands asyncio tries a hundred times
+      in a turn, with a traceback for each.
 
 answers.py, with addons/partings.py
-  22. Partings. A client that leaves with the last event of a stream has finished: `response` runs in place of `error`,
+  24. Partings. A client that leaves with the last event of a stream has finished: `response` runs in place of `error`,
       and upstream has a moment to come to its end. As it stands most clients' streams are called broken.
 """
 
@@ -67,11 +76,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import mitmproxy.version
+from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.proxy.server import ConnectionHandler
 
-from addons.engine import answers, connections, dispatch, framing, layers, lines, listening, lookups, serving, trifles
+from addons.engine import (
+    answers,
+    bodies,
+    connections,
+    dispatch,
+    framing,
+    layers,
+    lines,
+    listening,
+    lookups,
+    printing,
+    serving,
+    trifles,
+)
 from addons.engine.wrapping import is_wrapped
+from addons.errors import RelayError
 
 WRITTEN_FOR = "12.2.3"
 
@@ -100,6 +125,7 @@ def install(
     answers.install()
     framing.install(header_size, on_head)
     connections.install()
+    printing.install()
     listening.install(listeners)
     for room in (dispatch, serving, layers, lines, lookups, trifles):
         if fast:
@@ -109,10 +135,24 @@ def install(
     return True
 
 
-def lengthen_queues(master: Any) -> None:
-    """Let more clients wait to be accepted by the servers there are; harmless with another version of mitmproxy."""
+async def take_over(master: Any) -> None:
+    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn.
+
+    Does nothing with another version of mitmproxy.
+    """
     if mitmproxy.version.VERSION == WRITTEN_FOR:
-        listening.lengthen_queues(master)
+        await listening.take_over(master)
+
+
+def body_held(handler: ConnectionHandler, flow: http.HTTPFlow) -> int | None:
+    """Bytes that have come of a request body which relay reads whole, or None where none is being read."""
+    return bodies.held(handler, flow) if installed() else None
+
+
+async def give_up_body(handler: ConnectionHandler, flow: http.HTTPFlow, error: RelayError) -> None:
+    """Answer with `error` in place of waiting for the rest of such a body; the connection ends with it."""
+    if installed():
+        await bodies.give_up(handler, flow, error)
 
 
 def installed() -> bool:

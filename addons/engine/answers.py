@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeader
 
 from addons import errors, partings
 from addons.engine.wrapping import Commands, wrap, wrap_inner
-from addons.exchange import Exchange, answer_cap, of
+from addons.exchange import Exchange, Kind, answer_cap, of
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ def install() -> None:
     wrap(HttpStream, "start_request_stream", _answer_early)
     wrap_inner(HttpStream, "check_body_size", _bound_bodies)
     wrap(HttpStream, "send_response", _send_what_was_meant)
+    wrap_inner(HttpStream, "state_stream_response_body", _hear)
+    wrap_inner(HttpStream, "state_consume_response_body", _hear)
     wrap_inner(_http1.Http1Server, "read_body", _answer_bad_framing)
     wrap(_http1, "make_error_response", _json_error_response)
     wrap(_http2, "format_error", _json_error_body)
@@ -61,6 +63,9 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
     exchange = of(stream.flow)
     parting = exchange is not None and isinstance(args[0], RequestProtocolError | ResponseProtocolError)
     if parting and (yield from _see_off(stream, exchange, args[0])):
+        return None
+    if exchange is not None and exchange.whole and isinstance(args[0], ResponseProtocolError) and _is_coming(stream):
+        yield from _end(stream)
         return None
     if exchange is not None and any(
         isinstance(each, RequestProtocolError) for each in (*args, *stream._paused_event_queue)
@@ -158,7 +163,7 @@ def error_for(status: int) -> errors.RelayError:
     if status == 504:
         return errors.UpstreamTimeout("上游响应超时，请稍后再试。", "Upstream was too slow; try again later.")
     if status >= 500:
-        return errors.UpstreamFailed("上游连接失败，请稍后再试。", "Upstream could not be reached; try again later.")
+        return errors.UpstreamFailed("上游请求失败，请稍后再试。", "The upstream failed; try again later.")
     return errors.BadRequest(
         "不是有效的 HTTP 请求，请检查请求行和请求头。",
         "This is not a valid HTTP request: check its request line and headers.",
@@ -213,15 +218,20 @@ def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Any:
 
 
 def _refuse(stream: HttpStream, cap: int, request: bool) -> Commands:
-    yield from _refuse_body(stream, cap) if request else _refuse_answer(stream, cap)
+    if request:
+        error = errors.TooLarge(f"请求体超过 {cap} 字节。", f"The request body is over {cap} bytes.")
+        yield from refuse_body(stream, error, BODY_TOO_LARGE)
+    else:
+        yield from _refuse_answer(stream, cap)
     return True
 
 
-def _refuse_body(stream: HttpStream, cap: int) -> Commands:
+def refuse_body(stream: HttpStream, error: errors.RelayError, why: str) -> Commands:
+    """Answer with `error` while a body that relay reads whole is still coming; the connection ends with it."""
     exchange = of(stream.flow)
-    stream.flow.error = mflow.Error(BODY_TOO_LARGE)
+    stream.flow.error = mflow.Error(why)
     if exchange is not None:
-        exchange.fault = errors.TooLarge(f"请求体超过 {cap} 字节。", f"The request body is over {cap} bytes.")
+        exchange.fault = error
         exchange.client_closes = True  # the rest of the body is still coming, and nobody wants it
     yield HttpErrorHook(stream.flow)
     if exchange is not None and exchange.substitute is not None:
@@ -241,6 +251,46 @@ def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
         ResponseProtocolError(stream.stream_id, BODY_TOO_LARGE, ErrorCode.GENERIC_SERVER_ERROR)
     )
     stream.server_state = stream.state_errored
+
+
+# Ends
+#
+# An event stream says when it has ended; its connection may stay open for long behind that, or break. Who reads the
+# answer notes it (`exchange.over`, `exchange.whole`), and here it becomes the end of the message: the hooks of a whole
+# answer run, the client gets a proper end in whatever HTTP it speaks, and what upstream still says reaches nobody.
+
+
+def _hear(stock: Any, stream: HttpStream, event: Any) -> Any:
+    exchange = of(stream.flow)
+    if exchange is None or exchange.kind is not Kind.CHAT or not isinstance(event, ResponseData):
+        return stock(stream, event)
+    return _hear_data(stock, stream, event, exchange)
+
+
+def _hear_data(stock: Any, stream: HttpStream, event: Any, exchange: Exchange) -> Commands:
+    if exchange.ear is not None:
+        exchange.ear(event.data)
+    yield from stock(stream, event)
+    if exchange.over and _is_coming(stream):
+        yield from _end(stream)
+
+
+def _is_coming(stream: HttpStream) -> bool:
+    return stream.server_state in (stream.state_stream_response_body, stream.state_consume_response_body)
+
+
+def _end(stream: HttpStream) -> Commands:
+    yield from stream.server_state(ResponseEndOfMessage(stream.stream_id))
+    # Both take what is still queued without a word: the rest of the body, its end or its break.
+    stream.client_state = stream.server_state = stream.state_errored
+
+
+def _let_go_of_upstream(stream: HttpStream) -> Commands:
+    """Close the connection of an answer that is over, unless its end has come by itself meanwhile: what is left of it
+    must not become part of the next answer. An HTTP/2 stream is reset."""
+    if not any(isinstance(each, ResponseEndOfMessage | ResponseProtocolError) for each in stream._paused_event_queue):
+        over = RequestProtocolError(stream.stream_id, "relay: the answer is over", ErrorCode.CANCEL)
+        yield SendHttp(over, stream.context.server)
 
 
 # Records and tails
@@ -263,6 +313,8 @@ def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: A
             partings.end(stream.flow)
             yield DropStream(stream.stream_id)
             continue
+        if exchange.over:
+            yield from _let_go_of_upstream(stream)
         if exchange.tail and stream.flow.error is None:
             yield SendHttp(ResponseData(stream.stream_id, exchange.tail), stream.context.client)
         if exchange.wire is not None:

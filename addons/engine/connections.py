@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from typing import Any
 
 from mitmproxy.connection import Server
@@ -11,6 +12,9 @@ from mitmproxy.proxy.server import ConnectionHandler
 from addons.engine.wrapping import replace, wrap
 
 _STEP = 1 << 16
+
+_LONG = 0.002
+"""Seconds of work with what was read, from which on others have a turn before more is read."""
 
 
 def install() -> None:
@@ -32,7 +36,32 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
     if handler.transports[connection].handler is None:
         # Tasks start eagerly: with the end of the connection already read, this one would be over before it is known.
         await asyncio.sleep(0)
+    io = handler.transports[connection]
+    if type(io.reader) is asyncio.StreamReader:
+        io.reader = Patient(io.reader)
     await stock(handler, connection)
+
+
+class Patient:
+    """A reader that lets others have a turn before it gives more, where what it gave last was much work.
+
+    As it stands mitmproxy takes all that a reader holds without a pause in between.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._given_at = time.thread_time()
+
+    async def read(self, size: int) -> bytes:
+        """As `StreamReader.read`."""
+        if time.thread_time() - self._given_at > _LONG:
+            await asyncio.sleep(0)
+        data = await self._reader.read(size)
+        self._given_at = time.thread_time()
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
 
 
 async def _drain_writers(handler: Any) -> None:

@@ -79,10 +79,14 @@ def _drop_trailers_down(stock: Any, server: Any, event: Any) -> Any:
 
 def _skip_interim_answers(stock: Any, client: Any, event: Any) -> Any:
     if isinstance(event, events.DataReceived) and client.request is not None:
-        while _INTERIM.match(head := bytes(client.buf)[:12]) and head[9:12] != b"101":
+        while _INTERIM.match(head := _beginning(client.buf)) and head[9:12] != b"101":
             if client.buf.maybe_extract_lines() is None or not client.buf:
                 return _NOTHING
     return stock(client, event)
+
+
+def _beginning(buf: Any) -> bytes:
+    return bytes(buf._data[:12])  # `bytes(buf)` copies all of it, for each of a thousand interim answers
 
 
 # Websockets

@@ -48,9 +48,15 @@ def values_by_name(headers: Any) -> Index:
     if known is not None and known[0] is fields:
         return known[1]
     index: Index = {}
+    more: dict[bytes, list[bytes]] = {}  # a tuple that grows by one is copied each time
     for name, value in fields:
         low = name.lower()
-        index[low] = (*index[low], value) if low in index else (value,)
+        if low in index:
+            more.setdefault(low, []).append(value)
+        else:
+            index[low] = (value,)
+    for low, values in more.items():
+        index[low] += tuple(values)
     if type(fields) is tuple:
         vars(headers)[_INDEX] = (fields, index)
     return index

@@ -12,10 +12,14 @@ hook's end is an event again. Each of these steps is kept; what is spared is
 - a system call for every piece of what is said to a peer in one turn: it goes out at the turn's end, or when the
   connection is closed, so that a hook that runs in the middle of a turn finds it not yet written;
 - log records that no handler wants.
+
+What is added: a turn that has been long enough ends with the next hook, and goes on when others have been served, since
+one read may bring a thousand requests or websocket messages.
 """
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import copy_context
@@ -32,6 +36,9 @@ from addons.engine import dispatch, layers
 from addons.engine.wrapping import replace_all, restore_all, stock_of
 
 _TURN = "relay_turn"
+_UNTIL = "relay_turn_until"
+_LONG = 0.02
+"""Seconds after which a turn ends with the next hook."""
 _WRITABLE = (ConnectionState.OPEN, ConnectionState.CAN_WRITE)
 
 Said = dict[Any, list[bytes]]
@@ -59,6 +66,7 @@ async def _server_event(handler: Any, event: events.Event) -> None:
         said: Said = {}
         do = partial(_carry_out, handler, turn, said)
         setattr(handler, _TURN, turn)
+        setattr(handler, _UNTIL, time.monotonic() + _LONG)
         handler.timeout_watchdog.register_activity()
         try:
             while turn:
@@ -149,9 +157,12 @@ def _start_hook(handler: Any, turn: deque[events.Event], hook: commands.StartHoo
             rest = _raise(error)  # where a task of its own would have kept it
         else:
             if rest is None:
-                if hook.blocking:
+                if not hook.blocking:
+                    return
+                if time.monotonic() < getattr(handler, _UNTIL):
                     turn.append(events.HookCompleted(hook))
-                return
+                    return
+                rest = asyncio.sleep(0)
             rest = _finish_hook(handler, hook, rest)
     task = asyncio.create_task(rest, context=context)  # what hooks have set so far is seen by those that come behind
     if not task.done():

@@ -2,10 +2,13 @@
 
 1. The first worker goes ahead. Where it can't start none could: everything ends with its exit code, and its words
    stand there once.
-2. Who ends unasked is started again, at once; who keeps ending early waits longer each time.
+2. Who ends unasked is started again, at once; who keeps ending early waits longer each time. From the moment the first
+   one serves that holds for whoever is still starting, too, and for who is not ready in time.
 3. SIGHUP: for each worker in turn a new one is started under relay.yaml as it stands now, and takes over when it is
    ready; the old one drains. Where relay.yaml is wrong, or a new worker does not come up, the rest stays as it is.
-4. SIGINT and SIGTERM: the workers end as a single relay does, and the parent after them.
+4. SIGINT and SIGTERM: the workers end as a single relay does, and the parent after them. They may have had the same
+   signal, so those that serve are told by the channel: a second signal would end them at once. A second one to the
+   parent does that, to all of them.
 """
 
 import asyncio
@@ -16,7 +19,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from addons import logs
+from addons import logs, signals
 from addons.config import ConfigError, Settings
 from addons.ports import Refusal
 from addons.store import Store
@@ -32,6 +35,8 @@ STOP_TIMEOUT = 15.0
 STEADY = 30.0
 """Seconds after which a worker's end is no longer an early one."""
 LONGEST_PAUSE = 30.0
+ATTEMPTS = 3
+"""Starts of a worker that shall replace another, where the system has killed the ones before."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class Parent:
         reread: Callable[[], Orders],
         listeners: Sequence[socket.socket],
         store: Store,
+        announce: Callable[[], None] = lambda: None,
     ) -> None:
         self.count = count
         self.orders = orders
@@ -56,6 +62,8 @@ class Parent:
         self.reread = reread
         self.listeners = listeners
         self.store = store
+        self.announce = announce
+        """Called as soon as somebody answers."""
         self.keeper = Keeper(store, Gates())
         self.code: int | None = None
         """The exit code, once it is known that all has to end."""
@@ -64,14 +72,16 @@ class Parent:
         self._current: dict[int, Process] = {}
         self._alive: set[Process] = set()
         self._early: dict[int, int] = {}
-        self._started = False
+        self._serving = False
+        """The first worker has come up: relay has been there for its clients, and shall go on."""
+        self._all_told = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """Until a signal comes or nothing can be started; the exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop, 0)
+        for number in signals.ENDING:
+            loop.add_signal_handler(number, self._signalled, number)
         loop.add_signal_handler(signal.SIGHUP, self._renew.set)
         _log_to_stdout(lambda: self.stop(1))
         life = asyncio.create_task(self._live())
@@ -85,6 +95,9 @@ class Parent:
             for task in (life, stop, *self._tasks):
                 task.cancel()
             await self._end_all()
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing left that could be renewed
+            signals.leave(loop)
         return self.code or 0
 
     def stop(self, code: int) -> None:
@@ -93,13 +106,19 @@ class Parent:
             self.code = code
             self._stop.set()
 
+    def _signalled(self, number: signal.Signals) -> None:
+        if not self._stop.is_set():
+            self.stop(0)
+            return
+        self.code = 128 + number  # as a shell tells of who was ended by a signal
+        for process in self._alive:
+            process.kill()
+
     async def _live(self) -> None:
         sweeping = self._begin(sweep(self.store, self.orders.settings.chat.session_ttl))
-        if not (await self._bring_up([1]) and await self._bring_up(range(2, self.count + 1))):
-            await self._stop.wait()  # _watch says what was wrong
+        if not await self._bring_up():
+            await self._stop.wait()  # what was wrong is said already
             return
-        self._started = True
-        logger.info(f"{self.count} workers serve")
         while True:
             await self._renew.wait()
             self._renew.clear()
@@ -107,18 +126,23 @@ class Parent:
                 sweeping.cancel()
                 sweeping = self._begin(sweep(self.store, self.orders.settings.chat.session_ttl))
 
-    async def _bring_up(self, numbers: Sequence[int]) -> bool:
-        """The first start of these; True when all of them are ready, False where one of them won't be."""
-        for number in numbers:
+    async def _bring_up(self) -> bool:
+        """The first start of all; True when the first worker is ready, False where it won't be."""
+        try:
+            first = self._current[1] = await self._start(1)
+        except OSError as error:
+            logger.error(_unstarted(1, error))
+            self.stop(1)
+            return False
+        if not await asyncio.shield(first.ready):
+            return False
+        self._serving = True
+        self.announce()
+        for number in range(2, self.count + 1):
             try:
                 self._current[number] = await self._start(number)
             except OSError as error:
-                logger.error(f"worker {number} can't be started: {error.strerror}")
-                self.stop(1)
-                return False
-        for number in numbers:
-            if not await self._comes_up(self._current[number]):
-                return False
+                self._begin(self._start_again(number, None, _unstarted(number, error)))
         return True
 
     async def _start(self, number: int) -> Process:
@@ -127,41 +151,51 @@ class Parent:
         self._begin(self._watch(process))
         return process
 
+    async def _watch(self, process: Process) -> None:
+        if await self._comes_up(process):
+            self._tell()
+        code = await asyncio.shield(process.ended)
+        self._alive.discard(process)
+        if self._stop.is_set() or process.draining:
+            return
+        if not self._serving and not process.was_ready:
+            logger.error(f"{process.name} {told(code)} before it was ready; {_why(process, code)}")
+            self.stop(code if code > 0 else 128 - code if code else 1)
+        elif self._current.get(process.number) is process:
+            await self._start_again(process.number, process, f"{process.name} {told(code)}")
+
     async def _comes_up(self, process: Process) -> bool:
         try:
             return await asyncio.wait_for(asyncio.shield(process.ready), START_TIMEOUT)
         except TimeoutError:
             logger.error(f"{process.name} was not ready within {START_TIMEOUT:g} s")
+            process.late = True
             process.kill()
             return False
 
+    def _tell(self) -> None:
+        """Say it once when all of them serve."""
+        if not self._all_told and sum(each.serves for each in self._current.values()) == self.count:
+            self._all_told = True
+            logger.info(f"{self.count} workers serve")
+
     # Ends
 
-    async def _watch(self, process: Process) -> None:
-        code = await asyncio.shield(process.ended)
-        self._alive.discard(process)
-        if self._stop.is_set() or process.draining:
-            return
-        if not self._started and not process.ready.result():
-            logger.error(f"{process.name} {told(code)} before it was ready; its words are above, if it left any")
-            self.stop(code if code > 0 else 1)
-        elif self._current[process.number] is process:
-            await self._start_again(process, code)
-
-    async def _start_again(self, process: Process, code: int) -> None:
-        number, ended = process.number, f"{process.name} {told(code)}"
-        while self._current[number] is process:
-            pause = self._pause(number, process.age)
+    async def _start_again(self, number: int, process: Process | None, ended: str) -> None:
+        """Start one in place of `process`, however often it takes; None where there was none yet."""
+        age = process.age if process is not None and process.was_ready else 0.0
+        while self._current.get(number) is process:
+            pause = self._pause(number, age)
             logger.warning(f"{ended}; it is started again{f' in {pause:g} s' if pause else ''}")
             await asyncio.sleep(pause)
-            if self._current[number] is not process:
+            if self._current.get(number) is not process:
                 return  # a renewal was quicker
             try:
                 fresh = await self._start(number)
             except OSError as error:
-                ended = f"worker {number} can't be started ({error.strerror})"
+                ended, age = _unstarted(number, error), 0.0
                 continue
-            if self._current[number] is process:
+            if self._current.get(number) is process:
                 self._current[number] = fresh
             else:
                 fresh.retire()
@@ -204,17 +238,35 @@ class Parent:
         return True
 
     async def _replace(self, number: int) -> bool:
-        try:
-            fresh = await self._start(number)
-        except OSError as error:
-            logger.error(f"worker {number} can't be started anew: {error.strerror}; the old one goes on")
+        fresh = await self._successor(number)
+        if fresh is None:
             return False
-        if not await self._comes_up(fresh):
-            logger.error(f"{fresh.name} {told(await fresh.ended)} before it was ready; the old one goes on")
-            return False
-        old, self._current[number] = self._current[number], fresh
-        old.drain()
+        old = self._current.get(number)
+        self._current[number] = fresh
+        if old is not None:
+            old.drain()
         return True
+
+    async def _successor(self, number: int) -> Process | None:
+        """A worker that serves and shall replace another, None where none comes up.
+
+        One that the system has killed says nothing against relay.yaml or relay: it is tried again.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                fresh = await self._start(number)
+            except OSError as error:
+                logger.error(f"{_unstarted(number, error)}; the old one goes on")
+                return None
+            if await asyncio.shield(fresh.ready):
+                return fresh
+            code = await asyncio.shield(fresh.ended)
+            again = code < 0 and not fresh.late and attempt < ATTEMPTS
+            then = "it is started again" if again else "the old one goes on"
+            logger.error(f"{fresh.name} {told(code)} before it was ready; {then}")
+            if not again:
+                break
+        return None
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -229,17 +281,29 @@ class Parent:
             self.stop(1)
 
 
+def _unstarted(number: int, error: OSError) -> str:
+    return f"worker {number} can't be started ({error.strerror or error})"
+
+
+def _why(process: Process, code: int) -> str:
+    """Where to look for the reason of an end."""
+    if code == -signal.SIGKILL and not process.late:
+        return "the system kills like this where memory is short: set workers to a smaller number"
+    return "its words are above, if it left any"
+
+
 def run(
     count: int,
     orders: Orders,
     reread: Callable[[], Orders],
     listeners: Sequence[socket.socket],
     store: Store,
+    announce: Callable[[], None] = lambda: None,
 ) -> int:
-    """Be the parent of `count` workers until all has to end; the exit code."""
+    """Be the parent of `count` workers until all has to end; the exit code. `announce` is called once one serves."""
 
     async def life() -> int:
-        return await Parent(count, orders, reread, listeners, store).run()
+        return await Parent(count, orders, reread, listeners, store, announce).run()
 
     return asyncio.run(life())
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from addons.config import Settings
 from addons.workers.keeper import Keeper
-from addons.workers.names import CHANNEL, DRAIN, LISTENERS, NUMBER, READY, SETTINGS
+from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Process:
         self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Done when the worker serves, with True, or when it has ended before, with False."""
         self.draining = False
+        self.late = False
+        """Its parent has killed it since it was not ready in time."""
         self._keeper = keeper
         self._sock = sock
         self._process = process
@@ -79,6 +81,16 @@ class Process:
         """Seconds since its start."""
         return time.monotonic() - self._begun
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has ever served."""
+        return self.ready.done() and self.ready.result()
+
+    @property
+    def serves(self) -> bool:
+        """Whether it serves now, as far as is known."""
+        return self.was_ready and not self.ended.done()
+
     def _hear(self, note: str) -> None:
         if note == READY and not self.ready.done():
             self.ready.set_result(True)
@@ -92,9 +104,12 @@ class Process:
         return code
 
     def drain(self) -> None:
-        """Have it take no more clients, and end with the last one."""
+        """Have it take no more clients, and end with the last one. One that does not serve yet has none."""
         self.draining = True
-        self._keeper.tell(self._sock, DRAIN)
+        if self.was_ready:
+            self._keeper.tell(self._sock, DRAIN)
+        else:
+            self.end()
 
     def retire(self) -> None:
         """End it now: it is one too many."""
@@ -103,8 +118,12 @@ class Process:
 
     def end(self) -> None:
         """Have it end now, as Ctrl-C ends a single relay."""
-        # SIGTERM does the same there, and leaves no traceback where Python itself is still on its way up.
-        self._signal(signal.SIGTERM)
+        if self.was_ready:
+            # Not by a signal: whoever ends us may have sent it one, and a second would cut its end short.
+            self._keeper.tell(self._sock, END)
+        else:
+            # As SIGINT does, but without a traceback where Python itself is still on its way up.
+            self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it, whatever it does."""

@@ -18,7 +18,7 @@ from addons.options import ONE_PROCESS
 from addons.store import StoreError
 from addons.workers import blocks
 from addons.workers.borrowed import Channel
-from addons.workers.names import CHANNEL, DRAIN, LISTENERS, NUMBER, READY, SETTINGS
+from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
 
 UNFIT = (
     "several workers need the version of mitmproxy that relay's changes are written for, since they take over the "
@@ -91,7 +91,9 @@ class Worker:
             self.channel.note(READY)
 
     def _hear(self, note: str) -> None:
-        if note == DRAIN and not self.draining:
+        if note == END:
+            ctx.master.shutdown()
+        elif note == DRAIN and not self.draining:
             self.draining = True
             self._begin(self._drain())
 

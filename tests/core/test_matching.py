@@ -42,10 +42,14 @@ def form(boundary: str, *parts: tuple[str, bytes]) -> Ask:
         (b'{"metadata":{"run":1,"b":2}}', b'{"metadata":{"run":2,"b":2}}'),
         (b'{"l":[{"id":1},{"id":2}]}', b'{"l":[{"id":3},{}]}'),
         (b'{"a":"the key sk-abcdefgh12345678"}', b'{"a":"the key sk-***1a2b3c4d"}'),
+        (b'{"a":{"signature":"Eq0123"}}', b'{"a":{"signature":"***1a2b3c4d"}}'),
         (b"", b""),
         (b"\xff\x00", b"\xff\x00"),
     ],
-    ids=["order and space", "1.0", "escapes", "user", "seed", "deep", "in lists", "keys", "empty", "bytes"],
+    ids=[
+        *("order and space", "1.0", "escapes", "user", "seed", "deep", "in lists", "keys"),
+        *("a secret field", "empty", "bytes"),
+    ],
 )
 def test_two_bodies_that_are_one_request(one: bytes, other: bytes) -> None:
     ignore = ("user", "seed", "metadata.run", "l.id")
@@ -63,6 +67,7 @@ def test_two_bodies_that_are_one_request(one: bytes, other: bytes) -> None:
         (b"{}", b""),
         (b"\xff\x00", b"\xff\x01"),
         (b'{"user":1}', b'{"user":2}'),
+        (b'{"key":"one"}', b'{"key":"two"}'),
     ],
     ids=lambda body: body.decode("latin-1"),
 )
@@ -132,6 +137,18 @@ def test_the_path_behind_an_upstreams_prefix(path: str, prefixes: tuple[str, ...
     assert service_path(path, prefixes) == service
 
 
+@pytest.mark.parametrize(
+    ("path", "version", "service"),
+    [
+        ("/api/paas/v4/models?a=b", "/api/paas/v4", "/v1/models?a=b"),
+        ("/v1/account/openai/models", "/v1/account/openai", "/v1/models"),
+        ("/api/v31/models", "/api/v3", "/api/v31/models"),
+    ],
+)
+def test_a_version_that_is_not_v1_counts_as_it(path: str, version: str, service: str) -> None:
+    assert service_path(path, (), (version,)) == service
+
+
 # -- whose turn
 
 
@@ -163,6 +180,8 @@ def test_a_masked_key_of_no_known_look_stands_for_any_text() -> None:
     made = shelf({"key": "***1a2b3c4d", "a": 1})
     assert made.find(None, asked({"key": "hello", "a": 1})) == 0
     assert made.find(None, asked({"key": "hello", "a": 2})) is None
+    made = shelf({"token": "012***1a2b3c4d"})
+    assert made.find(None, asked({"token": "0123456789abcdefgh"})) == 0
 
 
 # -- what differs
@@ -204,3 +223,48 @@ def test_of_long_texts_the_part_that_differs_is_shown() -> None:
 def test_no_key_is_shown() -> None:
     [difference] = differences(asked({"a": "b"}), asked({"a": "sk-abcdefgh12345678"}))
     assert difference.asked == '"sk-***"'
+
+
+def test_many_hidden_keys_in_one_record_are_matched_at_once() -> None:
+    hidden, shown = "***0a1b2c3d" * 40 + "x" * 5, "k" * 40 + "x" * 5
+    shelf: Shelf[int] = Shelf()
+    shelf.add(None, ask("POST", "/v1/x", "text/plain", hidden.encode()), 1)
+    body = json.dumps({"a": " and ".join(["***0a1b2c3d"] * 200)}).encode()
+    shelf.add(None, ask("POST", "/v1/y", "application/json", body), 2)
+    fitting = json.dumps({"a": " and ".join(f"key {n}" for n in range(200))}).encode()
+    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting)) == 2
+    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting[:-3] + b'!"}')) is not None
+    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting.replace(b" and ", b" or ", 1))) is None
+    assert shelf.find(None, ask("POST", "/v1/x", "text/plain", shown.encode())) is None
+
+
+def test_wide_and_deep_json_is_compared_as_bytes() -> None:
+    for body in (b"[" + b"[]," * 70_000 + b"1]", b"[" * 100 + b"]" * 100):
+        assert ask("POST", "/v1/x", "application/json", body).text.count("sha256") == 1
+
+
+def test_a_form_of_many_parts_or_a_long_heading_is_compared_as_bytes() -> None:
+    kind = "multipart/form-data; boundary=b"
+    part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
+    few = ask("POST", "/v1/files", kind, part * 3 + b"--b--")
+    assert few.body == {"a": "x", "a#2": "x", "a#3": "x"}
+    many = ask("POST", "/v1/files", kind, part * 1001 + b"--b--")
+    long = ask(
+        "POST", "/v1/files", kind, b"--b\r\nContent-Disposition: form-data;" + b';"' * 5000 + b"\r\n\r\nx\r\n--b--"
+    )
+    assert many.body.endswith(tuple("0123456789abcdef")) and "sha256" in many.body and "sha256" in long.body
+
+
+@pytest.mark.parametrize(
+    ("heading", "shown"),
+    [
+        ('form-data; name="a b"', {"a b": "x"}),
+        ("form-data; name=plain", {"plain": "x"}),
+        ('form-data; name="a\\"b;c"', {'a"b;c': "x"}),
+        ('form-data; NAME = "a" ; other=1', {"a": "x"}),
+        ("form-data", {"": "x"}),
+    ],
+)
+def test_the_name_of_a_part(heading: str, shown: dict[str, str]) -> None:
+    body = f"--b\r\ncontent-disposition: {heading}\r\n\r\nx\r\n--b--".encode()
+    assert ask("POST", "/v1/files", 'multipart/form-data; x=1; boundary="b"', body).body == shown

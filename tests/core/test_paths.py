@@ -1,8 +1,10 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.paths import Target, climbs, is_official, resolve
+from addons.core.paths import OPENAI, Target, climbs, is_official, is_sendable, resolve, session_in
 
 ROUTES = ("/deepseek", "/deepseek/eu", "/ds")
 
@@ -18,6 +20,22 @@ raw_rest = st.text(st.sampled_from("abv1/.%2Fef-_~;:@!$&'()*+,=?"), max_size=20)
         ("/v1/v1/dashboard/billing/usage?a=b", None, "/v1/dashboard/billing/usage", "?a=b"),
         ("/v1/v1/v1/models", None, "/v1/models", ""),
         ("/v1//v1/models", None, "/v1/models", ""),
+        ("/v1//models", None, "/v1/models", ""),
+        ("/v1///v1//models//x", None, "/v1/models//x", ""),
+        ("/v1//", None, "/v1/", ""),
+        ("/v1/v1", None, "/v1/v1", ""),
+        ("/v1/v1beta", None, "/v1/v1beta", ""),
+        ("/chat/completions?a=b", None, "/v1/chat/completions", "?a=b"),
+        ("//completions", None, "/v1/completions", ""),
+        ("/models/a%2Fb", None, "/v1/models/a%2Fb", ""),
+        ("/modelsx", None, "/modelsx", ""),
+        ("/Models", None, "/Models", ""),
+        ("/chat", None, "/chat", ""),
+        ("/chat/x", None, "/chat/x", ""),
+        ("/deepseek/chat/completions", "/deepseek", "/v1/chat/completions", ""),
+        ("/deepseek//chat/completions", "/deepseek", "/v1/chat/completions", ""),
+        ("/deepseek/user/balance", "/deepseek", "/user/balance", ""),
+        ("/deepseek/beta/completions", "/deepseek", "/beta/completions", ""),
         ("/v1/models//x", None, "/v1/models//x", ""),
         ("/v1/files/a%2Fb%20c?x=%2F&y=+", None, "/v1/files/a%2Fb%20c", "?x=%2F&y=+"),
         ("/v1/models?", None, "/v1/models", "?"),
@@ -47,12 +65,68 @@ def test_a_target_is_taken_apart(raw: str, route: str | None, path: str, query: 
 def test_the_rest_stays_byte_for_byte(start: str, slashes: int, rest: str) -> None:
     raw = start + "/" * slashes + rest
     target = resolve(raw, ROUTES)
-    whole = target.path + target.query
-    assert raw.endswith(whole) or (target.path == "/" and raw.endswith(target.query))
+    whole = target.path.removeprefix("/v1").lstrip("/") + target.query
+    assert raw.endswith(whole)
     # Nothing but slashes, versions and a route is ever taken away, and only at the start.
     taken = raw[: len(raw) - len(whole)]
     assert taken.replace("/v1", "").replace(target.route or "/", "").strip("/") == ""
     assert target.query == (raw[raw.index("?") :] if "?" in raw else "")
+
+
+CHATS = ("/chat", "/pro/chat/completions")
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ("/chat/", "/chat"),
+        ("/chat//", "/chat"),
+        ("//chat", "/chat"),
+        ("/pro/balance/", "/pro/balance"),
+        ("/pro/chat/completions/", "/pro/chat/completions"),
+        ("/healthz/", "/healthz"),
+        ("/chat/7/", "/chat/7"),
+        ("/chat/models", "/chat/models"),
+        ("/pro/chat/completions/7", "/pro/chat/completions/7"),
+        ("/pro/chat/completions/completions", "/pro/chat/completions/completions"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/chat/completions/", "/v1/chat/completions/"),
+        ("/chat/completions/chatcmpl-1/messages", "/v1/chat/completions/chatcmpl-1/messages"),
+        ("/chat/1/2", "/chat/1/2"),
+        ("/chat/1/2/", "/chat/1/2/"),
+        ("/", "/"),
+        ("///", "/"),
+    ],
+)
+@pytest.mark.parametrize("route", ["", "/deepseek"])
+def test_relay_s_own_paths_are_mended_at_both_ends(raw: str, path: str, route: str) -> None:
+    own = (*CHATS, "/pro/balance", "/healthz")
+    assert resolve(route + raw + "?a=/b/", ROUTES, own, CHATS) == Target(route or None, path, "?a=/b/")
+
+
+def test_a_path_that_relay_yaml_takes_is_not_openais() -> None:
+    own = ("/models", "/conversations", "/chat/completions")
+    folders = ("/conversations", "/chat/completions")
+    for path in ("/models", "/conversations", "/conversations/7", "/chat/completions", "/chat/completions/7"):
+        assert resolve(path, (), own, folders).path == path
+    assert resolve("/models/7", (), own, folders).path == "/v1/models/7"
+    assert resolve("/files", ("/files",)).route == "/files"
+
+
+@pytest.mark.parametrize("first", sorted(OPENAI))
+def test_openais_own_segments_need_no_version(first: str) -> None:
+    for path in (f"/{first}", f"/{first}/", f"/{first}/x/../y"):
+        assert resolve(path, ()).path == "/v1" + path
+    assert resolve(f"/v1/{first}", ()).path == f"/v1/{first}"
+    assert not is_official(resolve(f"/{first}/../../admin", ()).path)
+
+
+@pytest.mark.parametrize(
+    ("path", "session"),
+    [("/chat/7", "7"), ("/chat/a%2Fb", "a%2Fb"), ("/chat/", None), ("/chat", None), ("/chat/completions", None)],
+)
+def test_a_session_lies_below_a_path_of_chat(path: str, session: str | None) -> None:
+    assert session_in(path, CHATS) == session
 
 
 @given(raw_rest)
@@ -96,6 +170,28 @@ def test_everything_else_is_not_official(path: str) -> None:
         "/v1/%2E./admin",
         "/v1/.%2e",
         "/v1/%2e",
+        "/v1/..#/admin",
+        "/v1/..#",
+        "/v1/..%23/admin",
+        "/v1/..%3f/admin",
+        "/v1/..%00/admin",
+        "/v1/..%00.json",
+        "/v1/..%0a/admin",
+        "/v1/..%09/admin",
+        "/v1/.%09./admin",
+        "/v1/%0d../admin",
+        "/v1/..%20/admin",
+        "/v1/..%7f/admin",
+        "/v1/..;x=1/admin",
+        "/v1/..%3Bx/admin",
+        "/v1/..\\admin",
+        "/v1\\..\\admin",
+        "/v1/..%5cadmin",
+        "/v1/..%2Fadmin",
+        "/v1/%c0%ae%c0%ae/admin",
+        "/v1/..%c0%afadmin",
+        "/v1/%u002e%U002e/admin",
+        "/v1/\udcc0\udcae./admin",
     ],
 )
 def test_a_dot_segment_climbs_out(path: str) -> None:
@@ -103,9 +199,40 @@ def test_a_dot_segment_climbs_out(path: str) -> None:
     assert not is_official(path)
 
 
-@pytest.mark.parametrize("path", ["/v1/models/gpt-3.5", "/v1/a..b", "/v1/...", "/v1/.env", "/v1/x.", "/v1/%2e%2e%2e"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/models/gpt-3.5", "/v1/a..b", "/v1/...", "/v1/.env", "/v1/x.", "/v1/%2e%2e%2e", "/v1/..a", "/v1/.a;b/c"),
+        *(
+            "/v1/%252e%252e/x",
+            "/v1/models/ft:gpt-4o:acme::7p4l.",
+            "/v1/files/报告.pdf",
+            "/v1/files/a%20.b",
+            "/v1/..%41",
+        ),
+    ],
+)
 def test_a_dot_in_a_name_stays(path: str) -> None:
     assert is_official(path)
+
+
+@pytest.mark.parametrize("byte", [*range(0x21), 0x7F])
+def test_blanks_and_control_bytes_can_not_be_sent(byte: int) -> None:
+    for target in (b"/v1/..%c/admin", b"/v1/a?b=%c", b"%c/v1/a", b"/v1/a%c"):
+        assert not is_sendable(target % byte)
+
+
+def test_all_other_bytes_can() -> None:
+    assert is_sendable(bytes(each for each in range(0x100) if each > 0x20 and each != 0x7F))
+
+
+@pytest.mark.parametrize("piece", ["/.", "/%20", "%20", "/%09.", ".%00", "\\", "/v1/", "//", ";", "/..a"])
+def test_judging_a_path_is_linear_in_it(piece: str) -> None:
+    # A rescan from every separator would take minutes for the longest head that is let in.
+    began = time.process_time()
+    resolve("/v1/" + piece * (1 << 16) + "x", ROUTES)
+    climbs("/v1/" + piece * (1 << 16) + "x")
+    assert time.process_time() - began < 2
 
 
 @given(st.lists(st.sampled_from(["a", ".", "..", "%2e", "%2E%2e", ".%2e", "...", "v1", ""]), max_size=6))

@@ -527,3 +527,53 @@ def test_nothing_takes_long(name: str) -> None:
         took = time.monotonic() - began
         assert took < 1, f"{took:.3f} s"
         assert len(text) <= MAX_SHOWN * 2
+
+
+WIDE = {
+    "messages": (CHAT, {"model": "m", "messages": [{"role": "user", "content": "hello"}], "x": [{}] * 60_000}),
+    "numbers": ("/v1/embeddings", {"model": "m", "input": "hello", "x": [1] * 60_000}),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_of_json_with_too_many_values_the_beginning_is_read(name: str) -> None:
+    path, value = WIDE[name]
+    text = read(of(value), About(request=True, path=path, content_type="application/json"))
+    assert "characters left out; the raw view has them" in text.partition("\n")[0]
+    assert "hello" in text and "model: m" in text
+    assert "ends too early" not in text
+
+
+def test_prose_full_of_commas_is_read_whole() -> None:
+    prose = "one, two: [three], " * 20_000
+    text = sent({"model": "m", "messages": [{"role": "user", "content": prose}]})
+    assert "left out" not in text and text.count("three") == 20_000
+
+
+def test_one_event_of_too_many_values_is_left_out_and_said() -> None:
+    wide = b"data: " + of({"choices": [{"delta": {"content": "never"}}], "x": [[]] * 30_000}) + b"\n\n"
+    told = b"data: " + of({"choices": [{"delta": {"content": "seen"}, "finish_reason": "stop"}]}) + b"\n\n"
+    text = read(told + wide + b"data: [DONE]\n\n", About(path=CHAT, content_type="text/event-stream"))
+    assert "# 1 event of too many values to read" in text
+    assert "seen" in text and "never" not in text
+
+
+def test_what_has_too_many_values_to_lay_out_stands_on_one_line() -> None:
+    arguments = [json.dumps({"a": [number] * 3000}) for number in range(5)]
+    calls = [{"function": {"name": f"f{n}", "arguments": each}} for n, each in enumerate(arguments)]
+    text = got({"choices": [{"message": {"tool_calls": calls}}]})
+    assert text.count('{\n    "a": [\n') == 3
+    assert arguments[3] in text and arguments[4] in text
+
+
+def test_a_page_has_a_bounded_number_of_lines() -> None:
+    made = Page()
+    for number in range(20_000):
+        made.block(f"text {number}", "x")
+    assert "left out" in made.text().partition("\n")[0]
+    assert "text 4999:" in made.text() and "text 19999:" not in made.text()
+
+
+def test_a_content_of_too_many_parts() -> None:
+    text = sent({"model": "m", "messages": [{"role": "user", "content": ["a"] * 1500}]})
+    assert "[500 more parts left out; the raw view has them]" in text

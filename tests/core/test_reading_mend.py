@@ -59,4 +59,4 @@ def test_what_has_too_many_pieces_is_cut_there() -> None:
     text = '{"a": [' + "{}," * 100_000
     mended, left_out = mend(text)
     assert 0 < left_out < len(text)
-    assert len(json.loads(mended)["a"]) > 20_000
+    assert len(json.loads(mended)["a"]) > 13_000

@@ -15,8 +15,8 @@ from addons.core.urls import Address, Proxy, parse_proxy, parse_upstream, proxy_
         ("https://api.openai.com/v1", Address("https", "api.openai.com", 443, ""), "api.openai.com"),
         ("https://api.openai.com/v1/", Address("https", "api.openai.com", 443, ""), "api.openai.com"),
         ("https://x.com/proxy/v1/", Address("https", "x.com", 443, "/proxy"), "x.com"),
-        ("https://x.com/v1/acct/openai", Address("https", "x.com", 443, "/v1/acct/openai"), "x.com"),
-        ("https://x.com/api/v11", Address("https", "x.com", 443, "/api/v11"), "x.com"),
+        ("https://x.com/v1/acct/openai", Address("https", "x.com", 443, "/v1/acct/openai", True), "x.com"),
+        ("https://x.com/api/v11", Address("https", "x.com", 443, "/api/v11", True), "x.com"),
         ("http://h:8081", Address("http", "h", 8081, ""), "h:8081"),
         ("http://h:80", Address("http", "h", 80, ""), "h"),
         ("http://h:443", Address("http", "h", 443, ""), "h:443"),
@@ -29,6 +29,38 @@ from addons.core.urls import Address, Proxy, parse_proxy, parse_upstream, proxy_
 def test_an_upstream_is_taken_apart(url: str, address: Address, authority: str) -> None:
     assert parse_upstream(url) == address
     assert parse_upstream(url).authority == authority
+
+
+@pytest.mark.parametrize(
+    ("url", "completions", "billing"),
+    [
+        ("https://h", "/v1/chat/completions", "/dashboard/billing/usage"),
+        ("https://h/v1/", "/v1/chat/completions", "/dashboard/billing/usage"),
+        ("https://h/proxy", "/proxy/v1/chat/completions", "/proxy/dashboard/billing/usage"),
+        ("https://h/openai/v1", "/openai/v1/chat/completions", "/openai/dashboard/billing/usage"),
+        ("https://h/compatible-mode/v1", "/compatible-mode/v1/chat/completions", None),
+        ("https://h/client/v4/accounts/a/ai/v1", "/client/v4/accounts/a/ai/v1/chat/completions", None),
+        ("https://h/api/paas/v4", "/api/paas/v4/chat/completions", "/api/paas/v4/dashboard/billing/usage"),
+        ("https://h/api/v3/", "/api/v3/chat/completions", None),
+        ("https://h/v2", "/v2/chat/completions", None),
+        ("https://h/v1beta/openai", "/v1beta/openai/chat/completions", None),
+        (
+            "https://h/v1beta1/projects/p/endpoints/openapi",
+            "/v1beta1/projects/p/endpoints/openapi/chat/completions",
+            None,
+        ),
+        ("https://h/v1/account/gateway/openai", "/v1/account/gateway/openai/chat/completions", None),
+        ("https://h/V1", "/V1/chat/completions", None),
+        ("https://h/api/v1.5-preview2", "/api/v1.5-preview2/chat/completions", None),
+        *((f"https://h/{name}", f"/{name}/v1/chat/completions", None) for name in ("vllm", "v", "va1", "v1x", "xv1")),
+    ],
+)
+def test_a_version_of_its_own_stands_in_the_place_of_v1(url: str, completions: str, billing: str | None) -> None:
+    upstream = parse_upstream(url)
+    assert upstream.path("/v1/chat/completions") == completions
+    assert upstream.path("/v1x/y") == f"{upstream.prefix}/v1x/y"
+    if billing is not None:
+        assert upstream.path("/dashboard/billing/usage") == billing
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_what_is_for_one_process_stays_with_one(upstream: Upstream, tmp_path: Pa
     port = free_port()
     environ = surroundings(configure(tmp_path, upstream.url, port))
     with started([*START, "-w", "out.flow"], tmp_path, port, environ) as live:
-        assert re.search(r"^workers +1 and not 2: -w is for one process$", live.log, re.MULTILINE)
+        assert eventually(lambda: re.search(r"^workers +1 and not 2: -w is for one process$", live.log, re.MULTILINE))
         assert eventually(lambda: answers(live))
         assert children(live.process.pid) == []
 
@@ -270,8 +270,6 @@ def test_mitmdump_alone_says_that_it_is_alone(upstream: Upstream, tmp_path: Path
 def test_a_start_that_fails_ends_with_the_workers_exit_code(house: Path, upstream: Upstream, tmp_path: Path) -> None:
     environ = surroundings(configure(tmp_path, upstream.url, free_port()), PYTHONPATH=str(house))
     entry = house / "addons" / "relay.py"
-    whole = entry.read_text(encoding="utf-8")
-
     entry.write_text("def broken(:\n")
     code, said = ends(START, tmp_path, environ)
     assert code == 1
@@ -279,11 +277,42 @@ def test_a_start_that_fails_ends_with_the_workers_exit_code(house: Path, upstrea
     assert re.search(r"worker 1 \(process \d+\) ended with exit code 1 before it was ready", said)
     assert UP not in said
 
-    late = 'import os, sys\nif os.environ["RELAY_WORKER"] == "2":\n    sys.exit(3)\n'
-    entry.write_text(late + whole)
+
+ONCE = """import os, signal
+from pathlib import Path
+if os.environ["RELAY_WORKER"] == "{number}" and not os.path.exists(r"{flag}"):
+    Path(r"{flag}").touch()
+    {harm}
+"""
+"""Put before relay's entry: the first start of one worker comes to harm."""
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [("os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"), ("os._exit(3)", "ended with exit code 3")],
+    ids=["killed", "ended"],
+)
+def test_who_ends_at_its_start_is_started_again(
+    house: Path, upstream: Upstream, tmp_path: Path, harm: str, told: str
+) -> None:
+    entry = house / "addons" / "relay.py"
+    begin = ONCE.format(number=2, flag=tmp_path / "flag", harm=harm)
+    entry.write_text(begin + entry.read_text(encoding="utf-8"), encoding="utf-8")
+    with crew(tmp_path, upstream.url, home=house) as live:
+        assert re.search(rf"worker 2 \(process \d+\) {told}; it is started again$", live.log, re.MULTILINE)
+        assert live.log.count(UP) == 1 and sorted(workers(live)) == [1, 2]
+        assert live.stop() == 0
+
+
+def test_a_first_worker_that_is_killed_ends_all(house: Path, upstream: Upstream, tmp_path: Path) -> None:
+    environ = surroundings(configure(tmp_path, upstream.url, free_port()), PYTHONPATH=str(house))
+    entry = house / "addons" / "relay.py"
+    begin = ONCE.format(number=1, flag=tmp_path / "flag", harm="os.kill(os.getpid(), signal.SIGKILL)")
+    entry.write_text(begin + entry.read_text(encoding="utf-8"), encoding="utf-8")
     code, said = ends(START, tmp_path, environ)
-    assert code == 3
-    assert re.search(r"worker 2 \(process \d+\) ended with exit code 3 before it was ready", said)
+    assert code == 128 + signal.SIGKILL
+    assert "was ended by SIGKILL before it was ready" in said and "set workers to a smaller number" in said
+    assert "listens at" not in said and "Traceback" not in said
 
 
 def test_a_file_that_mitmproxys_own_settings_name_is_refused(upstream: Upstream, tmp_path: Path) -> None:
@@ -418,6 +447,49 @@ def test_a_signal_ends_all_of_it(upstream: Upstream, tmp_path: Path, how: str) -
         assert eventually(lambda: seen.closed_at is not None)
         assert "Traceback" not in live.log and KEY not in live.log
         assert "Task was destroyed" not in live.log and "never retrieved" not in live.log
+
+
+def held_up(live: Live, upstream: Upstream) -> socket.socket:
+    """A client whose exchange does not end."""
+    upstream.script(COMPLETIONS, Behaviour(never=True))
+    client = live.connect()
+    body = json.dumps({"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    client.sendall(
+        f"POST {COMPLETIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    upstream.wait(lambda seen: len(seen) == 1)
+    return client
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_all_of_it_at_once(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
+    with crew(tmp_path, upstream.url) as live, held_up(live, upstream):
+        pids = workers(live).values()
+        with asleep(*pids):  # they can't end in order
+            live.process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                live.process.wait(0.5)
+            live.process.send_signal(number)
+            assert live.process.wait(10) == 128 + number
+        gone(live, pids)
+        assert "Traceback" not in live.log and "ignored" not in live.log and "did not end" not in live.log
+
+
+def test_signals_without_end_leave_no_word(upstream: Upstream, tmp_path: Path) -> None:
+    """Whoever sends them to each process, again and again, while it closes."""
+    with crew(tmp_path, upstream.url) as live, held_up(live, upstream):
+        pids = [*workers(live).values(), live.process.pid]
+        begun = len(live.log)
+        while live.process.poll() is None:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            time.sleep(0.001)
+        assert live.process.returncode in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
+        gone(live, pids)
+        assert live.log[begun:] == ""
 
 
 def test_ctrl_c_while_it_starts_ends_it_quietly(upstream: Upstream, tmp_path: Path) -> None:

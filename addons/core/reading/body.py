@@ -11,6 +11,11 @@ from addons.core.sse import Event, Parser
 MAX_READ = 1 << 20
 """Bytes of a body that are read."""
 
+MAX_MARKS = 40_000
+"""`[`, `{`, `,` and `:` of a body that is parsed whole; some 5 ms. One with more is read as far as that."""
+MAX_EVENT_MARKS = 20_000
+"""The same of one event, which has to be read whole or not at all."""
+
 _SLICE = 1 << 14
 _DECODER = json.JSONDecoder(strict=False)  # json.loads would build a new one each time
 
@@ -107,11 +112,18 @@ def note_time(page: Page, left_out: str) -> None:
 def document(body: Body, page: Page) -> dict[str, object]:
     """The JSON object of a body; of one that was cut, what there is. Raises Unreadable."""
     text = body.data.decode("utf-8-sig", "ignore" if body.partial else "replace")
-    value = _mended(text, page) if body.partial else _loaded(text)
-    if value is None:  # the other way round: a cut may have hit nothing, and what is not cut may be broken
-        value = _loaded(text) if body.partial else _mended(text, page)
-        if value is not None and not body.partial:
-            page.note("this JSON ends too early: here is what there is of it")
+    if body.partial or marks(text) > MAX_MARKS:
+        value, left_out = _mended(text)
+        if value is None:  # a cut may have hit nothing, and many marks may stand in prose
+            value = _loaded(text)
+    else:
+        value, left_out = _loaded(text), 0
+        if value is None:
+            value, left_out = _mended(text)
+            if value is not None:
+                page.note("this JSON ends too early: here is what there is of it")
+    if left_out:
+        note_time(page, count(left_out, "character"))
     if not isinstance(value, dict):
         raise Unreadable("not a JSON object")
     return value
@@ -125,15 +137,19 @@ def _loaded(text: str) -> object:
         return None
 
 
-def _mended(text: str, page: Page) -> object:
-    """The JSON value of a text that was cut; None for what is no JSON."""
+def _mended(text: str) -> tuple[object, int]:
+    """The JSON value of a text that was cut or is too much, and how many characters were left out; None for what is no
+    JSON."""
     try:
         mended, left_out = mend(text)
     except ValueError:
-        return None
-    if left_out:
-        note_time(page, count(left_out, "character"))
-    return _loaded(mended)
+        return None, 0
+    return _loaded(mended), left_out
+
+
+def marks(text: str) -> int:
+    """How many values a JSON text has at most: quickly, since those in strings count as well."""
+    return text.count("[") + text.count("{") + text.count(",") + text.count(":")
 
 
 class Stream:
@@ -146,6 +162,8 @@ class Stream:
         """Events with data, `[DONE]` not counted."""
         self.done = False
         """Whether `[DONE]` came."""
+        self.complex = 0
+        """Events of too many values to read."""
         self.unread = 0
         """Bytes there was no time for."""
 
@@ -165,6 +183,9 @@ class Stream:
     def values(self) -> Iterator[tuple[Event, dict[str, object]]]:
         """The events whose data is a JSON object, with it."""
         for event in self:
+            if len(event.data) > MAX_EVENT_MARKS and marks(event.data) > MAX_EVENT_MARKS:
+                self.complex += 1
+                continue
             value = _loaded(event.data)
             if isinstance(value, dict):
                 yield event, value
@@ -174,6 +195,8 @@ class Stream:
         said all the same that it was through."""
         if self.parser.oversized:
             page.note(f"{count(self.parser.oversized, 'event')} too large to read")
+        if self.complex:
+            page.note(f"{count(self.complex, 'event')} of too many values to read; the raw view has them")
         if self.unread:
             note_time(page, f"the last {size(self.unread)}")
         elif not ended and not self.body.partial:

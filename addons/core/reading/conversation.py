@@ -7,7 +7,7 @@ added stand apart.
 from addons.core.reading.body import AT_LEAST, Body, Chat, document, note_time
 from addons.core.reading.messages import content_text, message
 from addons.core.reading.page import Page, count, one_line
-from addons.core.reading.values import objects, parameters, pretty, text_of
+from addons.core.reading.values import objects, parameters, text_of, written
 
 _CONTENT = frozenset({"messages", "tools", "functions", "prompt", "suffix", "model"})
 _MOST_TOOLS = 128
@@ -103,6 +103,6 @@ def _prompt(page: Page, value: dict[str, object]) -> None:
         for one in prompt:
             page.block("prompt", one)
     elif prompt is not None:
-        page.block("prompt", pretty(prompt))
+        written(page, "prompt", prompt)
     if suffix := text_of(value.get("suffix")):
         page.block("suffix", suffix)

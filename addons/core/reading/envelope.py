@@ -2,7 +2,7 @@
 
 from addons.core.reading.body import Body, Stream, document
 from addons.core.reading.page import Page
-from addons.core.reading.values import brief, parameters, pretty, timing, tokens_out, usage
+from addons.core.reading.values import brief, parameters, timing, tokens_out, usage, written
 
 
 def chat(body: Body, page: Page) -> None:
@@ -16,8 +16,10 @@ def chat(body: Body, page: Page) -> None:
     page.field("usage", usage(body.about.usage))
     page.field("timing", timing(body.about.timing, None, tokens_out(body.about.usage)))
     data = value.get("data")
-    if data is not None:
-        page.block("assistant", data if isinstance(data, str) else pretty(data))
+    if isinstance(data, str):
+        page.block("assistant", data)
+    elif data is not None:
+        written(page, "assistant", data)
 
 
 def stream(body: Body, page: Page) -> None:
@@ -43,7 +45,10 @@ def stream(body: Body, page: Page) -> None:
     text = "".join(pieces)
     data = last.get("data") if last is not None else None
     if text or data is not None:
-        page.block("assistant", text or (data if isinstance(data, str) else pretty(data)))
+        if text or isinstance(data, str):
+            page.block("assistant", text or str(data))
+        else:
+            written(page, "assistant", data)
     if isinstance(data, str) and text and data != text:
         page.block("data of the envelope, which differs", data)
 

@@ -2,7 +2,7 @@
 
 from addons.core.reading.body import Body, document
 from addons.core.reading.page import Page
-from addons.core.reading.values import brief, pretty
+from addons.core.reading.values import brief, written
 
 
 def error(body: Body, page: Page) -> None:
@@ -16,10 +16,13 @@ def error(body: Body, page: Page) -> None:
 def problem(page: Page, value: object) -> None:
     """Write an error object; one that is a plain string is its message."""
     if not isinstance(value, dict):
-        page.block("error", pretty(value))
+        written(page, "error", value)
         return
     for name in value:
         if name != "message":
             page.field(f"error {name}", brief(value[name]))
     message = value.get("message")
-    page.block("error", message if isinstance(message, str) else pretty(message))
+    if isinstance(message, str):
+        page.block("error", message)
+    else:
+        written(page, "error", message)

@@ -2,7 +2,7 @@
 
 from addons.core.reading.body import Body, Stream
 from addons.core.reading.page import Page, count
-from addons.core.reading.values import pretty, timing
+from addons.core.reading.values import timing, written
 
 
 def events(body: Body, page: Page) -> None:
@@ -10,7 +10,7 @@ def events(body: Body, page: Page) -> None:
     stream = Stream(body)
     for number, event in enumerate(stream, 1):
         title = f"{number} {event.event}" + (f" (id {event.id})" if event.id else "")
-        page.block(title, pretty(event.data))
+        written(page, title, event.data)
     stream.note_end(page, ended=not stream.parser.pending)
     if stream.done:
         page.gap()

@@ -1,17 +1,19 @@
 """JSON that ends too early, closed: a record that was cut still tells most of its story.
 
-1. Strings are stepped over, brackets are counted; possessive matching keeps this linear.
+1. Strings are stepped over, brackets are counted; possessive matching keeps this linear. Commas count as well where it
+   is too much: each may stand for a value.
 2. A string value that was cut is ended where it stops; a key, a number or a word that was cut is dropped.
 3. What is open is closed.
 """
 
 import re
 
-_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{},]', re.DOTALL)
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _CLOSING = {"{": "}", "[": "]"}
 _MAX_DEPTH = 400
-_MAX_TOKENS = 50_000  # strings and brackets; more would take longer than a view may
+MAX_TOKENS = 40_000
+"""Strings, brackets and commas that are gone through; more would take longer than a view may."""
 
 
 def mend(text: str) -> tuple[str, int]:
@@ -23,11 +25,14 @@ def mend(text: str) -> tuple[str, int]:
     stack: list[str] = []
     end, start, last = 0, 0, ""
     for number, token in enumerate(_TOKEN.finditer(text)):
-        if number == _MAX_TOKENS:
-            text = text[:end]
+        mark = text[token.start()]
+        if number == MAX_TOKENS:
+            text = text[: token.start() if mark == "," else end]
             break
+        if mark == ",":
+            continue
         start, end = token.span()
-        last = text[start]
+        last = mark
         if last in "{[":
             stack.append(last)
             if len(stack) > _MAX_DEPTH:

@@ -1,8 +1,11 @@
 """One message of a conversation, whoever says it: text, pictures, sounds, files, tool calls and their results."""
 
 from addons.core.reading.media import picture, placeholder
-from addons.core.reading.page import Page
-from addons.core.reading.values import brief, objects, pretty, text_of
+from addons.core.reading.page import Page, count
+from addons.core.reading.values import brief, compact, objects, text_of, written
+
+_MOST_PARTS = 1000
+"""Of one content."""
 
 
 def message(page: Page, item: dict[str, object]) -> None:
@@ -45,7 +48,10 @@ def tool_call(page: Page, role: str, call: dict[str, object]) -> None:
 def called(page: Page, role: str, name: str, call_id: str | None, arguments: object) -> None:
     """Write a call by its parts."""
     title = f"{role} calls {name}" + (f" ({call_id})" if call_id else "")
-    page.block(title, pretty(arguments) if arguments is not None else "")
+    if arguments is None:
+        page.block(title, "")
+    else:
+        written(page, title, arguments)
 
 
 def content_text(content: object) -> str | None:
@@ -53,8 +59,11 @@ def content_text(content: object) -> str | None:
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "\n".join(_part(part) for part in content)
-    return pretty(content)
+        shown = [_part(part) for part in content[:_MOST_PARTS]]
+        if len(content) > _MOST_PARTS:
+            shown.append(f"[{count(len(content) - _MOST_PARTS, 'more part')} left out; the raw view has them]")
+        return "\n".join(shown)
+    return compact(content)
 
 
 def _part(part: object) -> str:

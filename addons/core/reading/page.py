@@ -4,8 +4,11 @@ import re
 
 MAX_SHOWN = 1 << 20
 """Characters a page holds; what is beyond is counted and left out."""
+MAX_PARTS = 10_000
+"""Fields, blocks and lines that it holds."""
+MAX_LAID_OUT = 10_000
+"""Values of JSON that it lays out over several lines; further ones stand on one line, as they were written."""
 
-_SURROGATES = re.compile("[\ud800-\udfff]")  # JSON may hold lone ones, UTF-8, which mitmweb speaks, may not
 _BREAKS = re.compile(r"\s+")
 _LONGEST_FIELD = 600
 
@@ -16,6 +19,8 @@ class Page:
     def __init__(self, limit: int = MAX_SHOWN) -> None:
         self._notes: list[str] = []
         self._parts: list[str] = []
+        self.values = MAX_LAID_OUT
+        """Values that may still be laid out."""
         self._room = limit
         self._left_out = 0
 
@@ -39,6 +44,9 @@ class Page:
 
     def block(self, title: str, text: str) -> None:
         """Write a text of any length, indented under its title."""
+        if self._is_full():
+            self._left_out += len(text)
+            return
         self.gap()
         if not text:
             self._write(f'{one_line(title, 120)}: ""\n')
@@ -62,15 +70,30 @@ class Page:
         lines = [f"# {one_line(note)}\n" for note in notes]
         if lines and self._parts:
             lines.append("\n")
-        return _SURROGATES.sub("\ufffd", "".join(lines + self._parts).rstrip("\n"))
+        return _without_surrogates("".join(lines + self._parts).rstrip("\n"))
+
+    def _is_full(self) -> bool:
+        return self._room <= 0 or len(self._parts) >= MAX_PARTS
 
     def _write(self, text: str) -> None:
+        if len(self._parts) >= MAX_PARTS:
+            self._left_out += len(text)
+            return
         if len(text) > self._room:
             self._left_out += len(text) - max(self._room, 0)
             text = text[: max(self._room, 0)]
         self._room -= len(text)
         if text:
             self._parts.append(text)
+
+
+def _without_surrogates(text: str) -> str:
+    """JSON may hold lone ones; UTF-8, which mitmweb speaks, may not. Looking for a million of them takes 0.1 s."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\ufffd" * 3, "\ufffd")
+    return text
 
 
 def one_line(text: str, longest: int = _LONGEST_FIELD) -> str:

@@ -34,7 +34,7 @@ _IMAGES = re.compile(r"/images/(?:generations|edits|variations)$")
 _SPEECH = re.compile(r"/audio/speech$")
 _HEARING = re.compile(r"/audio/(?:transcriptions|translations)$")
 _BILLING = re.compile(r"/dashboard/billing/\w+$")
-_UPLOADS = re.compile(r"/v1/(?:files|uploads/[\w-]+/parts|audio/\w+|images/\w+)$")
+_UPLOADS = re.compile(r"/(?:v\d[\w.]*|openai)/(?:files|uploads/[\w-]+/parts|audio/\w+|images/\w+)$")
 _ELSEWHERE = re.compile(r"/messages$")  # Anthropic's: much like a chat, and not one
 
 _VERSIONED = re.compile(r"/(?:v\d\w*|openai)/")

@@ -10,7 +10,7 @@ from addons.core.reading.errors import problem
 from addons.core.reading.media import placeholder
 from addons.core.reading.messages import called, content_text
 from addons.core.reading.page import Page, count
-from addons.core.reading.values import brief, objects, parameters, pretty, text_of, timing, tokens_out, usage
+from addons.core.reading.values import brief, objects, parameters, text_of, timing, tokens_out, usage, written
 
 _CONTENT = frozenset({"input", "instructions", "tools", "model"})
 _ENDINGS = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
@@ -48,6 +48,7 @@ def stream(body: Body, page: Page) -> None:
     """Write what the events of a stream amount to."""
     events = Stream(body)
     answer: dict[str, object] = {}
+    error: object = None
     pieces: dict[int, dict[str, list[str]]] = {}
     items: dict[int, dict[str, object]] = {}
     ended = False
@@ -55,10 +56,12 @@ def stream(body: Body, page: Page) -> None:
         kind = text_of(value.get("type")) or event.event
         ended = ended or kind in _ENDINGS or kind == "error"
         if isinstance(response := value.get("response"), dict):
-            answer = response
+            answer, error = response, None
         elif kind == "error":
-            answer = {**answer, "error": value.get("error") or value}
+            error = value.get("error") or value
         _gather(kind, value, items, pieces)
+    if error is not None:
+        answer = {**answer, "error": error}
     if not answer.get("output"):
         numbers = sorted(items.keys() | pieces.keys())
         answer = {**answer, "output": [_pieced(items.get(at), pieces.get(at, {})) for at in numbers]}
@@ -130,4 +133,4 @@ def _item(page: Page, item: dict[str, object], speaker: str) -> None:
     elif isinstance(result := item.get("result"), str) and kind == "image_generation_call":
         page.block("assistant draws", placeholder("image", result))
     else:
-        page.block(kind, pretty({name: value for name, value in item.items() if name != "type"}))
+        written(page, kind, {name: value for name, value in item.items() if name != "type"})

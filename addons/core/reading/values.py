@@ -3,11 +3,12 @@
 import json
 
 from addons.core.completion import usage as usage_of
-from addons.core.reading.body import Timing
+from addons.core.reading.body import Timing, marks
 from addons.core.reading.page import Page, count, one_line, seconds
 
 _LONGEST = 300
 _MOST_ITEMS = 200
+_INDENTED = 64  # blanks before JSON in a string
 
 
 def text_of(value: object) -> str | None:
@@ -26,23 +27,37 @@ def brief(value: object) -> str | None:
         return None
     if isinstance(value, str):
         return one_line(value, _LONGEST)
-    return one_line(json.dumps(value, ensure_ascii=False), _LONGEST)
+    return one_line(compact(value), _LONGEST)
 
 
-def pretty(value: object) -> str:
-    """A value over several lines. A string that holds JSON, as tool arguments do, is laid out too."""
-    if isinstance(value, str):
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        if not isinstance(parsed, dict | list):
-            return value
-        value = parsed
+def pretty(page: Page, value: object) -> str:
+    """A value over several lines, as long as the page has room for values: laying out takes much longer than reading.
+
+    A string that holds JSON, as tool arguments do, is laid out too.
+    """
+    text = value if isinstance(value, str) else compact(value)
+    if text[:_INDENTED].lstrip()[:1] not in ("{", "["):
+        return text
+    if (values := marks(text)) > page.values:
+        return text
+    page.values -= values
     try:
-        return json.dumps(value, ensure_ascii=False, indent=2)
+        return json.dumps(json.loads(text) if isinstance(value, str) else value, ensure_ascii=False, indent=2)
+    except (ValueError, RecursionError):
+        return text
+
+
+def compact(value: object) -> str:
+    """A value as JSON on one line."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
     except RecursionError:
         return "(nested too deep to show)"
+
+
+def written(page: Page, title: str, value: object) -> None:
+    """Write a block of JSON."""
+    page.block(title, pretty(page, value))
 
 
 def parameters(page: Page, value: dict[str, object], but: frozenset[str]) -> None:

@@ -1,0 +1,52 @@
+"""Bodies: how much has come of one that relay reads whole, and an answer to a client that takes too long over it.
+
+mitmproxy counts no bytes while it holds a body, and a hook is called only when the body has come. So this looks into
+the stream that holds it, and wakes that stream as mitmproxy's own timers would.
+"""
+
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.proxy import commands, events, server
+from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
+
+from addons import errors
+from addons.engine.answers import refuse_body
+from addons.engine.wrapping import Commands
+
+BODY_TOO_SLOW = "relay: body too slow"
+
+
+def held(handler: server.ConnectionHandler, flow: http.HTTPFlow) -> int | None:
+    """Bytes of the request's body that have come, or None where none is being read (any more)."""
+    found = _reading(handler, flow)
+    return None if found is None else len(found[1].request_body_buf)
+
+
+async def give_up(handler: server.ConnectionHandler, flow: http.HTTPFlow, error: errors.RelayError) -> None:
+    """Answer with `error` in place of waiting for the rest of the body. Does nothing where none is being read."""
+    found = _reading(handler, flow)
+    if found is None:
+        return
+    http_layer, stream = found
+
+    def wake(_event: events.Event) -> Commands:
+        if stream.client_state == stream.state_consume_request_body:
+            stream.request_body_buf.clear()
+            yield from refuse_body(stream, error, BODY_TOO_SLOW)
+
+    # Nothing has been asked of an upstream yet, so this state is still free.
+    stream.server_state = wake  # type: ignore[method-assign, assignment, unused-ignore]
+    command = commands.RequestWakeup(0)
+    http_layer.command_sources[command] = stream  # type: ignore[assignment, unused-ignore]
+    await handler.server_event(events.Wakeup(command))
+
+
+def _reading(handler: server.ConnectionHandler, flow: http.HTTPFlow) -> tuple[HttpLayer, HttpStream] | None:
+    layers: list[Any] = handler.layer.context.layers
+    for each in layers:
+        if isinstance(each, HttpLayer):
+            for stream in each.streams.values():
+                if getattr(stream, "flow", None) is flow and stream.client_state == stream.state_consume_request_body:
+                    return each, stream
+    return None

@@ -1,0 +1,59 @@
+"""Signals that end: a first SIGINT or SIGTERM ends in order, a second one at once and without a word.
+
+1. asyncio has Python write each signal to a descriptor of the loop. In a loop that is being closed this one is gone,
+   and CPython prints `Exception ignored when trying to write to the signal wakeup fd`. So the handlers leave the loop
+   before it closes.
+2. After the first signal the system's own handling is in force, which needs no loop, no thread and no Python: the
+   process is gone, and its exit code names the signal.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def end_by(loop: asyncio.AbstractEventLoop, first: Callable[[], None]) -> None:
+    """Call `first` in the loop when a signal to end comes; the next one ends this process. Nothing on Windows."""
+
+    def begin() -> None:
+        for each in ENDING:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        first()
+
+    for number in ENDING:
+        # Windows has none of these, and only the main thread may set them.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, begin)
+
+
+def leave(loop: asyncio.AbstractEventLoop) -> None:
+    """The loop is about to close for another reason: a signal that comes now is borne, the next one ends."""
+    with contextlib.suppress(NotImplementedError, ValueError), _blocked():
+        for number in ENDING:
+            if loop.remove_signal_handler(number):
+                signal.signal(number, _bear)
+        signal.set_wakeup_fd(-1)  # the loop's own goes with its last handler, and others may have one
+
+
+def _bear(number: int, frame: FrameType | None) -> None:
+    for each in ENDING:
+        signal.signal(each, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _blocked() -> Iterator[None]:
+    """No signal is taken in between."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

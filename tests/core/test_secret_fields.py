@@ -1,0 +1,111 @@
+"""Secret fields in bodies of every kind, whole and broken."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from addons.core import secret_fields
+from addons.core.secret_fields import finding
+from addons.core.secrets import TooMany
+from addons.core.slices import at_once
+
+MARK = "Zq01Opaque-Mark_WmLkJh"
+FORM = "application/x-www-form-urlencoded"
+
+
+def values(body: str | bytes, content_type: str = "") -> set[str]:
+    raw = body if isinstance(body, bytes) else body.encode()
+    return {raw[start:end].decode() for start, end, _ in at_once(finding(raw, content_type))}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param('{"api_key": "%s"}', id="a field"),
+        pytest.param('[1, [{"a": {"b": [{"refreshToken": "%s"}]}}]]', id="deep down"),
+        pytest.param('{"api\\u005fkey":"%s"}', id="an escape in the name"),
+        pytest.param('{"\\u0061pi_key" :\n\t"%s"}', id="an escape and blanks"),
+        pytest.param('{"key": "%s"}', id="a bare key"),
+        pytest.param('{"client_secret": {"value": "%s", "expires_at": 1}}', id="an object under a name"),
+        pytest.param('{"api_keys": ["a", "%s"]}', id="a list under a name"),
+        pytest.param('{"object": "organization.admin_api_key", "value": "%s"}', id="an object that is a key"),
+        pytest.param('{"value": "%s", "object": "organization.admin_api_key"}', id="which it says last"),
+        pytest.param('{"a": "x", "password": "%s', id="a string that never ends"),
+        pytest.param('}}]]{"password": "%s"}', id="closed more often than opened"),
+        pytest.param('\ufeff  {"token": "%s"}', id="a BOM"),
+        pytest.param('data: {"x": "\n\ndata: {"secret": "%s"}\n\n', id="an event behind a broken one"),
+        pytest.param('event: a\r\ndata: {"secret":\r\ndata: "%s"}\r\n\r\n', id="an event of two lines"),
+        pytest.param('{"arguments": "{\\"password\\": \\"%s\\"}"}', id="JSON in a string"),
+        pytest.param('"{\\\\\\"api_key\\\\\\":\\\\\\"%s\\\\\\"}"', id="twice in a string"),
+        pytest.param("{'password': '%s'}", id="single quotes"),
+        pytest.param("{apiKey: %s}", id="no quotes"),
+        pytest.param("a=b&token=%s&c=d", id="a form"),
+        pytest.param("api%%5Fkey=%s", id="a form with an encoded name"),
+        pytest.param('--B\r\nContent-Disposition: form-data; name="secret"\r\n\r\n%s\r\n--B--\r\n', id="parts"),
+        pytest.param('x\r\nContent-Disposition: form-data; name="secret"\r\n\r\n%s\r\n--B--\r\n', id="parts, cut"),
+        pytest.param("prose that says api_key=%s and goes on", id="prose"),
+    ],
+)
+def test_a_secret_is_found(body: str) -> None:
+    assert MARK in values(body % MARK)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"max_tokens": 16, "total_tokens": "0123456789abcdef"}',
+        '{"key_findings": "0123456789abcdefgh"}',
+        '{"key": "short", "token": " a long text with blanks"}',
+        '{"choices": [{"logprobs": {"content": [{"token": "Hello", "logprob": -0.1}]}}]}',
+        '{"usage": {"prompt_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 0}}}',
+        '{"prompt_cache_key": "0123456789abcdefgh", "content": "my password is what it is"}',
+        '{"properties": {"api_key": {"type": "string", "description": "the key that you have"}}}',
+        '{"password": null, "secret": true}',
+        "max_tokens=5&keyword=0123456789abcdefgh",
+        'data: {"choices":[{"delta":{"content":"key"}}]}\n\ndata: [DONE]\n\n',
+    ],
+)
+def test_what_is_none_stays(body: str) -> None:
+    assert values(body) == set()
+
+
+def test_a_signature_is_hidden_and_not_looked_for_elsewhere() -> None:
+    body = b'{"type": "thinking", "signature": "EqQBCkYIBhgC", "password": "hunter22"}'
+    assert [(body[start:end], echoed) for start, end, echoed in at_once(finding(body))] == [
+        (b"EqQBCkYIBhgC", False),
+        (b"hunter22", True),
+    ]
+
+
+JSON = st.recursive(
+    st.text(alphabet='",:[]{}\\ k中') | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON, JSON, st.booleans(), st.sampled_from(["api_key", "secret", "x-api-key", "password"]))
+def test_whatever_stands_around_it(before: object, after: object, escaped: bool, name: str) -> None:
+    body = json.dumps([before, {"a": before, name: MARK, "b": after}], ensure_ascii=escaped)
+    assert MARK in values(body)
+    assert MARK in values(f"data: {body}\n\n", "text/event-stream")
+
+
+@given(st.binary(max_size=300), st.sampled_from(["", "application/json", "multipart/form-data; boundary=B", FORM]))
+def test_nothing_that_comes_raises(body: bytes, content_type: str) -> None:
+    for start, end, _ in at_once(finding(body, content_type)):
+        assert 0 <= start <= end <= len(body)
+
+
+@given(st.text(alphabet='{}[]":,\\ab \n', max_size=200))
+def test_no_jumble_of_marks_hides_a_field_for_ever(jumble: str) -> None:
+    assert MARK in values(f'data: {{"x":{jumble}\n\ndata: {{"api_key": "{MARK}"}}\n\n', "text/event-stream")
+
+
+def test_too_many_are_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secret_fields, "MOST", 10)
+    for body in ('{"secret": "x"},' * 11, "secret=x&" * 11, "apiKey=x, " * 11):
+        with pytest.raises(TooMany):
+            values(body)

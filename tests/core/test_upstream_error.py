@@ -1,0 +1,372 @@
+"""Errors as upstreams really send them: what is meant, and the reason carried along."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from addons.core.upstream_error import MAX_BODY, Kind, read, told
+
+
+def error(message: str = "", **more: Any) -> dict[str, Any]:
+    return {"error": {"message": message, **more}}
+
+
+MEANT: list[Any] = [
+    # Codes before words
+    (
+        "OpenAI, tokens a minute",
+        429,
+        error("Rate limit: see your billing", type="tokens", code="rate_limit_exceeded"),
+        Kind.RATE,
+    ),
+    (
+        "Azure, a quota page",
+        429,
+        error("Requests have exceeded the call rate limit. aka.ms/oai/quotaincrease", code="429"),
+        Kind.RATE,
+    ),
+    (
+        "Gemini, quota by the minute",
+        429,
+        error("You exceeded your current quota. Please retry in 36.3s.", code=429, status="RESOURCE_EXHAUSTED"),
+        Kind.RATE,
+    ),
+    ("a load balancer", 429, error("the load balancer has no free worker"), Kind.RATE),
+    (
+        "DashScope, allocated quota",
+        429,
+        {"code": "Throttling.AllocationQuota", "message": "Allocated quota exceeded"},
+        Kind.RATE,
+    ),
+    ("nothing at all", 429, b"", Kind.RATE),
+    ("a page", 429, b"<html><h1>429 Too Many Requests</h1> billing</html>", Kind.RATE),
+    ("Cloudflare", 429, b"error code: 1015", Kind.RATE),
+    ("OpenAI, quota", 429, error("You exceeded your current quota", type="insufficient_quota", code=None), Kind.QUOTA),
+    ("Moonshot, quota", 429, error("suspended", type="exceeded_current_quota_error"), Kind.QUOTA),
+    ("DashScope, arrears", 400, {"code": "Arrearage", "message": "Access denied"}, Kind.QUOTA),
+    ("DeepSeek", 402, error("Insufficient Balance", code="invalid_request_error"), Kind.QUOTA),
+    (
+        "Anthropic, credit",
+        400,
+        error("Your credit balance is too low to access the API", type="invalid_request_error"),
+        Kind.QUOTA,
+    ),
+    (
+        "new-api, pre-consumption",
+        403,
+        error("token quota is not enough", code="pre_consume_token_quota_failed"),
+        Kind.QUOTA,
+    ),
+    ("one-api, used up", 401, error("该令牌额度已用尽", type="one_api_error"), Kind.QUOTA),
+    ("SiliconFlow", 403, {"code": 30001, "message": "Sorry, your account balance is insufficient"}, Kind.QUOTA),
+    ("Zhipu, arrears", 429, error("您的账户已欠费，请充值后重试。", code="1113"), Kind.QUOTA),
+    # Keys and permissions
+    ("one-api, token", 401, error("无效的令牌", type="one_api_error"), Kind.KEY),
+    (
+        "Gemini, key",
+        400,
+        [error("API key not valid.", code=400, status="INVALID_ARGUMENT", details=[{"reason": "API_KEY_INVALID"}])],
+        Kind.KEY,
+    ),
+    ("DashScope, key", 400, {"code": "InvalidApiKey", "message": "Invalid API-key provided."}, Kind.KEY),
+    ("a wrapped key", 500, error("Incorrect API key provided", code="invalid_api_key"), Kind.KEY),
+    ("a country", 403, error("Country not supported", code="unsupported_country_region_territory"), Kind.FORBIDDEN),
+    ("a page", 403, b"<html>Forbidden</html>", Kind.FORBIDDEN),
+    ("GitHub", 403, {"message": "API rate limit exceeded"}, Kind.RATE),
+    # Models and addresses
+    ("OpenAI, model", 404, error("The model `x` does not exist", code="model_not_found"), Kind.MODEL),
+    (
+        "OpenAI, project",
+        403,
+        error("Project `p` does not have access to model `x`", code="model_not_found"),
+        Kind.MODEL,
+    ),
+    ("one-api, channel", 503, error("当前分组 default 下对于模型  无可用渠道", type="one_api_error"), Kind.MODEL),
+    ("DeepSeek, model", 400, error("Model Not Exist", code="invalid_request_error"), Kind.MODEL),
+    (
+        "Mistral, model",
+        400,
+        {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "code": "1500"},
+        Kind.MODEL,
+    ),
+    ("OpenRouter, model", 400, error("x is not a valid model ID", code=400), Kind.MODEL),
+    ("Ollama, model", 404, error('model "x" not found, try pulling it first', type="api_error"), Kind.MODEL),
+    (
+        "Anthropic, model",
+        404,
+        {"type": "error", "error": {"type": "not_found_error", "message": "model: x"}},
+        Kind.MODEL,
+    ),
+    (
+        "Azure, deployment",
+        404,
+        error("The API deployment for this resource does not exist", code="DeploymentNotFound"),
+        Kind.MODEL,
+    ),
+    ("Go", 404, b"404 page not found\n", Kind.ADDRESS),
+    ("nginx", 404, b"<html><title>404 Not Found</title>", Kind.ADDRESS),
+    ("nginx, POST to a file", 405, b"<html>Not Allowed</html>", Kind.ADDRESS),
+    ("FastAPI", 404, {"detail": "Not Found"}, Kind.ADDRESS),
+    ("Kong", 404, {"message": "no Route matched with those values"}, Kind.ADDRESS),
+    (
+        "OpenAI, path",
+        404,
+        error("Invalid URL (POST /v1/models/chat/completions)", type="invalid_request_error"),
+        Kind.ADDRESS,
+    ),
+    ("nginx, http to https", 400, b"<html>The plain HTTP request was sent to HTTPS port</html>", Kind.ADDRESS),
+    ("Go, http to https", 400, b"Client sent an HTTP request to an HTTPS server.\n", Kind.ADDRESS),
+    ("moved", 301, b"", Kind.REDIRECT),
+    ("moved for now", 307, b"<html>", Kind.REDIRECT),
+    # Too long
+    (
+        "OpenAI",
+        400,
+        error("This model's maximum context length is 10 tokens", code="context_length_exceeded"),
+        Kind.TOO_LONG,
+    ),
+    (
+        "llama.cpp",
+        400,
+        error("request (20 tokens) exceeds the available context size", type="exceed_context_size_error"),
+        Kind.TOO_LONG,
+    ),
+    ("llama.cpp, 500", 500, error("Context size has been exceeded.", code=500, type="server_error"), Kind.TOO_LONG),
+    (
+        "vLLM",
+        400,
+        {
+            "object": "error",
+            "message": "The decoder prompt is longer than the maximum model length of 4096",
+            "code": 400,
+        },
+        Kind.TOO_LONG,
+    ),
+    (
+        "SGLang",
+        400,
+        {"object": "error", "message": "The input (9 tokens) is longer than the model's context length (4 tokens)."},
+        Kind.TOO_LONG,
+    ),
+    (
+        "Anthropic",
+        400,
+        error("prompt is too long: 20 tokens > 10 maximum", type="invalid_request_error"),
+        Kind.TOO_LONG,
+    ),
+    (
+        "Anthropic, with its output",
+        400,
+        error("input length and `max_tokens` exceed context limit: 1 + 2 > 2"),
+        Kind.TOO_LONG,
+    ),
+    (
+        "DashScope",
+        400,
+        error("<400> Range of input length should be [1, 30720]", code="invalid_parameter_error"),
+        Kind.TOO_LONG,
+    ),
+    (
+        "Gemini",
+        400,
+        error("The input token count (9) exceeds the maximum number of tokens allowed (4).", status="INVALID_ARGUMENT"),
+        Kind.TOO_LONG,
+    ),
+    (
+        "Mistral",
+        400,
+        {"message": "Prompt contains 9 tokens, too large for model with 4 maximum context length"},
+        Kind.TOO_LONG,
+    ),
+    (
+        "Moonshot",
+        400,
+        error("Your request exceeded model token limit: 8192", type="invalid_request_error"),
+        Kind.TOO_LONG,
+    ),
+    ("Zhipu", 400, error("Prompt 超长", code="1261"), Kind.TOO_LONG),
+    (
+        "xAI",
+        400,
+        {"error": "This model's maximum prompt length is 4 but the request contains 9 tokens."},
+        Kind.TOO_LONG,
+    ),
+    (
+        "MiniMax",
+        200,
+        {"base_resp": {"status_code": 2013, "status_msg": "invalid params, context window exceeds limit"}},
+        Kind.TOO_LONG,
+    ),
+    (
+        "TGI",
+        422,
+        {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096"},
+        Kind.TOO_LONG,
+    ),
+    (
+        "LM Studio",
+        400,
+        {"error": "tokens to keep from the initial prompt is greater than the context length"},
+        Kind.TOO_LONG,
+    ),
+    ("Ollama", 500, {"error": "the input length exceeds the context length"}, Kind.TOO_LONG),
+    (
+        "OpenRouter, quoting",
+        400,
+        error("Provider returned error", metadata={"raw": '{"message": "prompt is too long: 9"}'}),
+        Kind.TOO_LONG,
+    ),
+    ("Groq", 413, error("Request too large on tokens per minute (TPM)", code="rate_limit_exceeded"), Kind.TOO_LARGE),
+    ("nginx, 413", 413, b"<html>Request Entity Too Large</html>", Kind.TOO_LARGE),
+    # Time, edges, the rest
+    ("nginx, 504", 504, b"<html>", Kind.SLOW),
+    ("Cloudflare, 522", 522, b"<html>", Kind.SLOW),
+    ("Cloudflare, 524", 524, b"error code: 524", Kind.SLOW),
+    ("Cloudflare, 521", 521, b"<html>", Kind.EDGE),
+    ("Cloudflare, 526", 526, b"", Kind.EDGE),
+    ("Cloudflare, 530", 530, b"error code: 1016", Kind.EDGE),
+    (
+        "Anthropic, overloaded",
+        529,
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        Kind.FAILED,
+    ),
+    ("nginx, 502", 502, b"<html>502 Bad Gateway</html>", Kind.FAILED),
+    ("a parameter", 400, error("temperature is too high"), Kind.REQUEST),
+    ("the wrong type", 415, b"", Kind.REQUEST),
+    # Told inside a 200
+    ("a number", 200, error("no", code=401), Kind.KEY),
+    ("a text that is one", 200, error("no", code="429"), Kind.RATE),
+    ("beside the error", 200, {"error": "no", "status": 403}, Kind.FORBIDDEN),
+    ("a plain 200", 200, {"success": False, "message": "the moon"}, Kind.FAILED),
+    (
+        "DashScope's stream",
+        200,
+        b'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"InvalidParameter","message":"no"}\n\n',
+        Kind.REQUEST,
+    ),
+]
+
+
+def body_of(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "kind"), [pytest.param(*row[1:], id=f"{row[0]}: {row[1]}") for row in MEANT]
+)
+def test_an_error_is_understood(status: int, answer: Any, kind: Kind) -> None:
+    assert read(status, body_of(answer)).kind is kind
+
+
+REASONS: list[Any] = [
+    ("OpenAI", error("REASON")),
+    ("a text", {"error": "REASON"}),
+    ("a list", [error("REASON", code=400)]),
+    ("detail", {"detail": "REASON"}),
+    ("a list of details", {"detail": [{"loc": ["body"], "msg": "REASON"}]}),
+    ("flat", {"object": "error", "message": "REASON", "code": 400}),
+    ("success", {"success": False, "message": "REASON"}),
+    ("msg", {"code": 1210, "msg": "REASON"}),
+    ("error_msg", {"error_code": 17, "error_msg": "REASON"}),
+    ("error and its description", {"error": "x", "error_description": "REASON"}),
+    ("MiniMax", {"base_resp": {"status_code": 1004, "status_msg": "REASON"}}),
+    ("a JSON string", "REASON"),
+    ("plain text", b"\xef\xbb\xbf REASON \n"),
+    ("an event", b'event: error\r\ndata: {"error": {"message": "REASON"}}\r\n\r\n'),
+    ("a quotation", error("Provider returned error", metadata={"raw": '{"error": {"message": "REASON"}}'})),
+]
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("answer", [pytest.param(value, id=name) for name, value in REASONS])
+def test_the_reason_is_found_wherever_it_stands(answer: Any, status: int) -> None:
+    assert read(status, body_of(answer)).reason == "REASON"
+
+
+@pytest.mark.parametrize("page", [b"<!doctype html><title>x</title>", b"\x00\x01", b"", b"{cut off", b"data: {cut\n\n"])
+def test_a_page_has_no_reason(page: bytes) -> None:
+    assert read(502, page).reason == ""
+
+
+def test_a_status_that_nobody_told_is_none() -> None:
+    assert read(200, body_of(error("the moon", code=1210))).status is None
+    assert read(201, body_of({"success": False, "message": "no", "code": "503"})).status == 503
+    assert read(418, b"").status == 418
+
+
+@pytest.mark.parametrize(
+    ("value", "strictly", "loosely"),
+    [
+        (error("x"), True, True),
+        ({"error": None, "choices": [{}]}, False, False),
+        ({"object": "error", "message": "x"}, True, True),
+        ({"success": False, "message": "x"}, True, True),
+        ({"message": "x"}, False, True),
+        ({"type": "message_start", "message": {"id": "x"}}, False, False),
+        ({"choices": [{"delta": {}}], "code": 400, "message": "x"}, False, False),
+        ({"object": "chat.completion", "choices": []}, False, False),
+        ([error("x")], True, True),
+        ("x", False, False),
+    ],
+    ids=repr,
+)
+def test_an_error_in_a_success_is_told_from_an_answer(value: Any, strictly: bool, loosely: bool) -> None:
+    assert (told(value, strict=True) is not None) is strictly
+    assert (told(value) is not None) is loosely
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "error",
+                    "message",
+                    "code",
+                    "type",
+                    "status",
+                    "detail",
+                    "base_resp",
+                    "details",
+                    "metadata",
+                    "raw",
+                    "errors",
+                    "data",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.integers(100, 599), anything.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
+def test_any_answer_is_some_error(status: int, answer: bytes) -> None:
+    found = read(status, answer)
+    assert found.kind in Kind
+    assert "\n" not in found.reason
+
+
+@given(anything, st.booleans())
+def test_any_value_is_an_error_or_none(value: object, strict: bool) -> None:
+    assert isinstance(told(value, strict=strict), dict | None)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"[", b"[],", b'{"error":', b"data: {}\n\n", b"\n", b" ", b"a", b"\\", b'"'], ids=repr
+)
+def test_a_long_body_takes_no_longer_than_its_beginning(piece: bytes) -> None:
+    body = piece * (MAX_BODY * 16 // len(piece))
+    began = time.process_time()
+    for _ in range(10):
+        read(400, body)
+    assert time.process_time() - began < 3

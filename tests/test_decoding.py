@@ -1,0 +1,105 @@
+"""Decoding is bounded, goes in slices, and gives the same whichever way it is called."""
+
+import gzip
+import time
+import zlib
+from collections.abc import Callable
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from addons.core.slices import at_once
+from addons.decoding import TooLong, decode, decoding, listener
+
+
+def raw_deflate(body: bytes) -> bytes:
+    encoder = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return encoder.compress(body) + encoder.flush()
+
+
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate ": raw_deflate,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+MB = 1 << 20
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+@given(st.binary(max_size=300), st.integers(1, 2000))
+def test_what_was_encoded_is_decoded(encoding: str, piece: bytes, times: int) -> None:
+    body = piece * times
+    encoded = ENCODERS[encoding](body)
+    assert decode(encoded, encoding, len(body)) == body
+    assert decode(encoded, encoding, len(body) // 2, cut=True) == body[: len(body) // 2]
+    if body:
+        with pytest.raises(TooLong):
+            decode(encoded, encoding, len(body) - 1)
+
+
+@pytest.mark.parametrize("encoding", [name for name in ENCODERS if name != "zstd"])
+def test_what_breaks_off_is_an_error_or_cut(encoding: str) -> None:
+    body = bytes(range(256)) * 200
+    encoded = ENCODERS[encoding](body)[:-9]
+    with pytest.raises(ValueError, match="broken"):
+        decode(encoded, encoding, MB)
+    assert body.startswith(decode(encoded, encoding, MB, cut=True))
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_a_bomb_is_decoded_to_its_limit_alone_and_in_slices(encoding: str) -> None:
+    bomb = ENCODERS[encoding](b" " * (64 * MB))
+    work = decoding(bomb, encoding, 4 * MB)
+    slices, longest = 0, 0.0
+    with pytest.raises(TooLong):
+        while True:
+            begun = time.process_time()
+            next(work)
+            longest = max(longest, time.process_time() - begun)
+            slices += 1
+    assert slices >= 8
+    assert longest < 0.2
+
+
+def test_several_encodings_are_undone_in_turn() -> None:
+    assert at_once(decoding(brotli.compress(gzip.compress(b"x")), "gzip, identity, br", 9)) == b"x"
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "deflate", "br"])
+def test_a_listener_hears_what_has_come_so_far(encoding: str) -> None:
+    pieces = [b"data: one\n\n", b"data: two\n\n"]
+    hear = listener(encoding)
+    assert hear is not None
+    if encoding == "br":
+        compressor = brotli.Compressor()
+        sent = [compressor.process(piece) + compressor.flush() for piece in pieces]
+    elif encoding in ("gzip", "deflate"):
+        encoder = zlib.compressobj(wbits=zlib.MAX_WBITS | (16 if encoding == "gzip" else 0))
+        sent = [encoder.compress(piece) + encoder.flush(zlib.Z_SYNC_FLUSH) for piece in pieces]
+    else:
+        sent = pieces
+    assert [hear(piece) for piece in sent] == pieces
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+def test_a_listener_gives_up_on_bombs_and_nonsense(encoding: str) -> None:
+    bomb = listener(encoding)
+    assert bomb is not None
+    with pytest.raises(ValueError):
+        for _ in range(2):
+            bomb(ENCODERS[encoding](b" " * (8 * MB)))
+    nonsense = listener(encoding)
+    assert nonsense is not None
+    with pytest.raises(ValueError):
+        for _ in range(9):
+            nonsense(b"\xff\xfe nonsense " * 9)
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip, br", "x-unknown"])
+def test_nobody_listens_to_what_cannot_be_heard(encoding: str) -> None:
+    assert listener(encoding) is None

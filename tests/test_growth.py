@@ -1,0 +1,535 @@
+"""Nothing that reads the network takes longer than in proportion to what it reads.
+
+`READERS` names every function that gets what a client or an upstream has sent: one row each, with the longest input it
+meets and what is hostile to it in particular. Each row is held to linear growth with its own units, and with shapes
+that hypothesis makes of all units (tests/growth.py). A new reader is one more row.
+
+    RELAY_GROWTH=2000 pytest tests/test_growth.py      looks for what a short run does not find
+"""
+
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from mitmproxy import http, websocket
+from mitmproxy.addons import view
+from mitmproxy.contentviews import Metadata
+from mitmproxy.test import taddons, tflow, tutils
+from wsproto.frame_protocol import Opcode
+
+from addons import logs, redact, refusals, views
+from addons.core import (
+    bounded_json,
+    chat,
+    headers,
+    lenient,
+    matching,
+    money,
+    paths,
+    secrets,
+    sessions,
+    summary,
+    upstream_error,
+)
+from addons.core.completion import Completion
+from addons.core.failures import classify
+from addons.core.reading import mend, page, values
+from addons.core.retelling import Retelling
+from addons.core.sse import Parser
+from addons.engine.lookups import values_by_name
+from addons.exchange import Exchange, Kind, attach
+from addons.glance import Glance
+from addons.workers.channel import Unpacker
+from tests import flows, growth
+from tests.growth import Shape
+
+HEAD = 64 << 10
+"""Bytes of a request's head (limits.header_size), and of a body to /chat (chat.max_body)."""
+ANSWER = 1 << 20
+"""Bytes of an answer that are looked into at once."""
+LONG = 128 << 10
+"""What growth shows itself in where work stops at a bound of its own."""
+KEY = "sk-test-growth-0123456789"
+BEGINNINGS = ("", '{"messages":[', '{"choices":[', '{"data":[', '{"a":"', "data: ", "data: [", "--b")
+"""What makes a reader look further."""
+BOUNDS = chat.Bounds(256, 64, 1000)
+EXAMPLES = int(os.environ.get("RELAY_GROWTH", "6"))
+
+
+class Reader(NamedTuple):
+    """A function that reads what strangers send."""
+
+    name: str
+    call: Callable[[str], object]
+    longest: int
+    hostile: tuple[str | Shape, ...] = ()
+    """What is hostile to it: shapes, or units to be repeated."""
+
+
+def raw(text: str) -> bytes:
+    """As the wire may bring it."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+# -- heads
+
+
+def head(fields: list[tuple[bytes, bytes]]) -> object:
+    """All that relay does with a request's headers."""
+    flow = flows.request("GET", "/v1/models", fields)
+    values_by_name(flow.request.headers)
+    up = headers.upward(flow.request.headers.fields, websocket=False)
+    return headers.downward(up.fields, origin=True)
+
+
+def many(text: str) -> list[tuple[bytes, bytes]]:
+    """A text as headers: a line, a header."""
+    return [(name or b"a", value) for name, _, value in (line.partition(b":") for line in raw(text).split(b"\n"))]
+
+
+def path(text: str) -> object:
+    """Where a request goes."""
+    target = paths.resolve("/" + text, ("/deepseek", "/v1"))
+    return paths.climbs(target.path), paths.is_official(target.path), matching.service_path("/" + text, ["/proxy"])
+
+
+# -- redaction
+
+
+def cleaned(flow: http.HTTPFlow) -> Iterator[None]:
+    """What is done to keep keys out of a record."""
+    redactor = redact.Redact(flows.settings(), b"0" * 32)
+    redactor.begin(flow)
+    yield
+    yield from turns(redactor.request(flow))
+    yield from turns(redactor.response(flow))
+
+
+def turns(work: Awaitable[None] | None) -> Iterator[None]:
+    """What a hook has left to do, without a loop."""
+    if work is not None:
+        yield from work.__await__()
+
+
+def in_header(name: str) -> Callable[[str], object]:
+    return lambda text: cleaned(flows.request("GET", "/v1/models", [(name.encode(), raw(text))]))
+
+
+def target(text: str) -> str:
+    """As mitmproxy makes text of a request's target."""
+    return raw(text).decode("utf-8", "surrogateescape")
+
+
+def in_query(text: str) -> object:
+    flow = flows.request("GET", "/v1/models", {"Authorization": f"Bearer {KEY}"})
+    flow.request.path = f"/v1/models?{target(text)}"
+    return cleaned(flow)
+
+
+def in_request(kind: str) -> Callable[[str], object]:
+    fields = {"Content-Type": kind, "Authorization": f"Bearer {KEY}"}
+    return lambda text: cleaned(flows.request("POST", "/chat", fields, raw(text)))
+
+
+def in_answer(kind: str) -> Callable[[str], object]:
+    def call(text: str) -> object:
+        flow = flows.request("POST", "/chat", {"Authorization": f"Bearer {KEY}"}, b"{}")
+        flows.respond(flow, 200, raw(text), {"Content-Type": kind})
+        return cleaned(flow)
+
+    return call
+
+
+def in_reason(text: str) -> object:
+    flow = flows.request("GET", "/v1/models", {"Authorization": f"Bearer {KEY}"})
+    flows.fail(flow, text)
+    return cleaned(flow)
+
+
+def in_websocket(text: str) -> object:
+    flow = flows.request("GET", "/v1/realtime", {"Authorization": f"Bearer {KEY}"})
+    flow.websocket = websocket.WebSocketData()
+    flow.websocket.messages.append(websocket.WebSocketMessage(Opcode.TEXT, True, raw(text)))
+    return turns(redact.Redact(flows.settings(), b"0" * 32).websocket_message(flow))
+
+
+def log_line(name: str) -> Callable[[str], object]:
+    def call(text: str) -> object:
+        try:
+            raise ValueError(text)
+        except ValueError as error:
+            info = (ValueError, error, error.__traceback__)
+            return logs.SafeRecord(name, logging.ERROR, "x.py", 1, f"{text!r} %s", (text,), info)
+
+    return call
+
+
+# -- views
+
+
+def shown(request: bool, where: str, kind: str) -> Callable[[str], object]:
+    """A body as mitmweb shows it."""
+
+    def call(text: str) -> Iterator[None]:
+        flow = tflow.tflow(req=tutils.treq(path=raw(where)), resp=tutils.tresp())
+        message = flow.request if request else flow.response
+        assert message is not None
+        message.headers["content-type"] = target(kind)
+        message.raw_content = raw(text)
+        metadata = Metadata(flow=flow, content_type=kind, http_message=message)
+        view = views.OpenAI()
+        view.render_priority(message.raw_content, metadata)
+        yield
+        views.Events().prettify(message.raw_content, metadata)
+        yield
+        view.prettify(message.raw_content, metadata)
+
+    return call
+
+
+def glance(text: str) -> object:
+    """The line of a flow list."""
+    flow, _ = flows.attached(Kind.CHAT)
+    flow.request.content = raw(text)
+    flows.respond(flow, 200, raw(text))
+    Glance().response(flow)
+    return flow.comment
+
+
+def laid_out(text: str) -> object:
+    made = page.Page()
+    made.field(text, text)
+    made.item(text, text)
+    made.block(text, text)
+    made.note(text)
+    return made.text(), values.brief(text), values.brief([text]), summary.summary(model=text, reason=text, error=text)
+
+
+# -- what upstreams say, and what /chat takes
+
+
+def message(text: str) -> object:
+    with suppress(chat.Invalid):
+        return chat.read(raw(text), None, BOUNDS, ("model",))
+    return None
+
+
+def in_message(text: str) -> object:
+    return message(json.dumps({"apiKey": text, "sessionId": text, "content": text}))
+
+
+def fed(step: int) -> Callable[[str], object]:
+    """An event stream in pieces."""
+
+    def call(text: str) -> Iterator[None]:
+        parser, data = Parser(), raw(text)
+        for start in range(0, len(data), step):
+            parser.feed(data[start : start + step])
+            yield
+        assert not parser.close()
+        parser.pending, parser.remainder  # noqa: B018
+
+    return call
+
+
+def retold(text: str) -> Iterator[None]:
+    retelling, data = Retelling(1 << 20), raw(text)
+    for start in range(0, len(data), 1 << 16):
+        retelling.feed(data[start : start + (1 << 16)])
+        yield
+
+
+def gathered(text: str) -> object:
+    """A completion in many chunks, with `text` for the words of each."""
+    completion = Completion(1 << 20)
+    for start in range(0, len(text), 8):
+        completion.add({"choices": [{"delta": {"content": text[start : start + 8]}}]})
+    completion.finish()
+    return completion.text
+
+
+def refused(status: int) -> Callable[[str], object]:
+    return lambda text: (
+        refusals.refusal(upstream_error.read(status, raw(text)), key=KEY),
+        refusals.refusal(
+            upstream_error.read(status, json.dumps({"error": {"message": text, "code": text}}).encode()), key=KEY
+        ),
+    )
+
+
+def unwatched(text: str) -> object:
+    """The line that mitmdump prints, where nobody sees more of a flow."""
+    flow = flows.request("GET", "/v1/models")
+    flow.request.path = f"/v1/models?{target(text)}"
+    in_force = flows.settings()
+    attach(flow, Exchange(in_force, in_force.upstreams[0], Kind.PASS, "/v1/models", watched=False))
+    flows.respond(flow, 200)
+    return cleaned(flow)
+
+
+def read_mildly(text: str) -> object:
+    with suppress(ValueError):
+        return lenient.loads_object(raw(text))
+    return None
+
+
+def amount(text: str) -> object:
+    with suppress(ValueError):
+        return money.parse(raw(text))
+    return None
+
+
+def mended(text: str) -> object:
+    with suppress(ValueError):
+        return mend.mend(text)
+    return None
+
+
+def stored(text: str) -> object:
+    with suppress(ValueError):
+        return sessions.Session.from_json(raw(text))
+    return None
+
+
+# -- replays
+
+
+def asked(kind: str) -> Callable[[str], object]:
+    def call(text: str) -> object:
+        return matching.ask("POST", f"/v1/x?{text[:HEAD]}", kind, raw(text), ("user", "metadata.run"))
+
+    return call
+
+
+def not_recorded(text: str) -> Iterator[None]:
+    """A request that is in no record, beside one much like it."""
+    shelf: matching.Shelf[int] = matching.Shelf()
+    for number in range(4):
+        shelf.add(None, matching.ask("POST", "/v1/x", "", raw(text + str(number))), number)
+        yield
+    new = matching.ask("POST", "/v1/x", "", raw(text + "x"))
+    yield
+    shelf.find("test", new)
+    yield
+    shelf.nearest("test", new)
+
+
+def recorded_keys(text: str) -> object:
+    """A record that is full of hidden keys."""
+    shelf: matching.Shelf[int] = matching.Shelf()
+    shelf.add(None, matching.ask("POST", "/v1/x", "", raw(text)), 1)
+    return shelf.find(None, matching.ask("POST", "/v1/x", "", raw(text.replace("*", "k") + "x")))
+
+
+def elsewhere(text: str) -> object:
+    shelf: matching.Shelf[int] = matching.Shelf()
+    shelf.add(None, matching.ask("GET", "/" + text[:HEAD], "", b""), 1)
+    return shelf.nearest(None, matching.ask("GET", "/a" + text[:HEAD], "", b""))
+
+
+def frames(text: str) -> Iterator[None]:
+    unpacker, data = Unpacker(), b"\0\0\0\4[1]\n" * (len(text) // 8)
+    for start in range(0, len(data), 1 << 16):
+        unpacker.feed(data[start : start + (1 << 16)])
+        while unpacker.next() is not None:
+            pass
+        yield
+
+
+JSON, SSE, FORM = "application/json", "text/event-stream", "multipart/form-data; boundary=b"
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+DENSE = ("[],", "{},", "1,", '{"a":')
+ESCAPES = ("\\", "\\\\", "\\u0041", "%41", '\\"')
+KEYS = (
+    "apikey:",
+    "apikey\n",
+    "apikey=",
+    " ",
+    "sk-0123456789ab# ",
+    "Bearer ",
+    "Bearer secret#,",
+    "access_token:\\",
+    "key=%41b#&",
+    "apikey=secret#&",
+    '"apiKey":"secret#",',
+    '"apiKey":"\\u0041secret#",',
+)
+
+
+def within(before: str, after: str = "") -> tuple[Shape, ...]:
+    """Wide and deep JSON inside of some other."""
+    return tuple(Shape((unit,), before, after) for unit in DENSE)
+
+
+MESSAGES = ('{"model":"m","messages":[', '{"model":"m","messages":[{"role":"user","content":[')
+CALLS = '{"model":"m","choices":[{"message":{"tool_calls":['
+ARGUMENTS = Shape(("[],",), '{"choices":[{"message":{"tool_calls":[{"function":{"arguments":"[', '"}}]}}]}')
+DELTA = 'data: {"choices":[{"delta":{"tool_calls":[{"index":1,"function":{"arguments":"[],"}}]}}]}\n\n'
+
+READERS = (
+    Reader(
+        "headers: many",
+        lambda text: head(many(text)),
+        HEAD,
+        ("a\n", "cookie: a=secretvalue#\n", "a#: b\n", "connection:a\n"),
+    ),
+    Reader("headers: connection", lambda text: head([(b"connection", raw(text))]), HEAD, (",", "a,", "a#,", "close,")),
+    Reader("headers: a name", lambda text: head([(raw(text) or b"a", b"")]), HEAD, ("a",)),
+    Reader("path", path, HEAD, ("/v1", "/v1/", "/.", "%2e", "//", "/deepseek", "/v1//v1")),
+    Reader("redact: query", in_query, HEAD, (*KEYS, ";", "%2541")),
+    Reader("redact: a line", unwatched, HEAD, (*KEYS, ";", "%2541")),
+    Reader("redact: cookies", in_header("cookie"), HEAD, ("a=secretvalue#; ", ";", "=")),
+    Reader(
+        "redact: authorization", in_header("authorization"), HEAD, ("Bearer ", "Bearer\t", " ", "Basic QUFB", "key#,")
+    ),
+    Reader("redact: subprotocols", in_header("sec-websocket-protocol"), HEAD, ("openai-insecure-api-key.abcdef#, ",)),
+    Reader("redact: any header", in_header("x-key"), HEAD, KEYS),
+    Reader("redact: request", in_request(JSON), ANSWER, (*KEYS, *DENSE, *ESCAPES)),
+    Reader("redact: form", in_request("application/x-www-form-urlencoded"), ANSWER, (*KEYS, "&", "key=a#&")),
+    Reader("redact: upload", in_request(FORM), ANSWER, (*KEYS, "\r\n--b\r\n", "\r\n--b\r\nname=key\r\n\r\n")),
+    Reader("redact: answer", in_answer(JSON), ANSWER, (*KEYS, *DENSE, *ESCAPES)),
+    Reader("redact: events", in_answer(SSE), ANSWER, (*KEYS, "data:", "data: x\n\n", '"content":"', DELTA)),
+    Reader("redact: an error's words", in_reason, HEAD, KEYS),
+    Reader("redact: websocket", in_websocket, ANSWER, (*KEYS, *DENSE)),
+    Reader("secrets: scrub", secrets.scrub, ANSWER, KEYS),
+    Reader("log: mitmproxy's", log_line("mitmproxy.proxy"), HEAD, (*KEYS, "b'", "b'\\", "ClientHello: ", "\x1b[")),
+    Reader("log: relay's", log_line("addons.relay"), HEAD, KEYS),
+    Reader("view: chat request", shown(True, CHAT, JSON), ANSWER, (*within(MESSAGES[0]), *within(MESSAGES[1]))),
+    Reader("view: chat answer", shown(False, CHAT, JSON), ANSWER, (*within('{"choices":['), *within(CALLS), ARGUMENTS)),
+    Reader(
+        "view: chat stream", shown(False, CHAT, SSE), ANSWER, (DELTA, "data: {}\n\n", "data: [],\n", "\n", "data:[\n")
+    ),
+    Reader("view: responses request", shown(True, RESPONSES, JSON), ANSWER, within('{"input":[')),
+    Reader("view: responses answer", shown(False, RESPONSES, JSON), ANSWER, within('{"output":[')),
+    Reader("view: responses stream", shown(False, RESPONSES, SSE), ANSWER, ('data: {"type":"error","error":1}\n\n',)),
+    Reader("view: completions request", shown(True, "/v1/completions", JSON), ANSWER, within('{"prompt":[')),
+    Reader("view: embeddings request", shown(True, "/v1/embeddings", JSON), ANSWER, within('{"input":[')),
+    Reader("view: embeddings", shown(False, "/v1/embeddings", JSON), ANSWER, within('{"data":[')),
+    Reader("view: images", shown(False, "/v1/images/edits", JSON), ANSWER, within('{"data":[')),
+    Reader("view: image events", shown(False, "/v1/images/edits", SSE), ANSWER, ("data: {}\n\n",)),
+    Reader("view: upload", shown(True, "/v1/files", FORM), ANSWER, ("\r\n--b", '\r\n--b\r\nname="', "\r\n--b\r\n\r\n")),
+    Reader("view: heard", shown(False, "/v1/audio/transcriptions", JSON), ANSWER, within('{"segments":[')),
+    Reader("view: billing", shown(False, "/v1/dashboard/billing/usage", JSON), ANSWER, within('{"daily_costs":[')),
+    Reader(
+        "view: other events",
+        shown(False, "/v1/x", SSE),
+        ANSWER,
+        ("data: {}\n\n", "\r", "data:\n", "event:a\n", *within("data: [")),
+    ),
+    Reader("view: a path", lambda text: shown(False, "/" + text, SSE)("data: x\n\n"), HEAD, ("/responses/a", "/v1/a")),
+    Reader("view: a boundary", lambda text: shown(True, "/v1/files", text)("--b"), HEAD, ('boundary="', "boundary=")),
+    Reader("view: a page", laid_out, ANSWER, ("\n", "\r\n", " ", "\ud800")),
+    Reader("glance", glance, ANSWER, ('"model" ', '{"code": 429, "message": "', '"prompt_tokens" ', "\\", "。A")),
+    Reader("mend", mended, ANSWER, (*DENSE, *ESCAPES, '"')),
+    Reader("bounded JSON", bounded_json.loading, ANSWER, (*DENSE, *ESCAPES, '"')),
+    Reader("chat: a body", message, HEAD, (*KEYS, *DENSE, *ESCAPES)),
+    Reader("chat: its fields", in_message, HEAD, (*KEYS, " ")),
+    Reader("chat: a bearer", chat.read_bearer, HEAD, (" ", "Bearer ")),
+    Reader("lenient JSON", read_mildly, HEAD, (*DENSE, *ESCAPES, '"')),
+    Reader("events, whole", fed(1 << 16), ANSWER, ("\n", "\r", "data:\n", ":", "id:1\n")),
+    Reader("events, byte by byte", fed(1), LONG, ("\n", "\r", "data:\n", ":", "a")),
+    Reader("events, in pieces", fed(1000), ANSWER, ("data:", "data:\n", "\n")),
+    Reader("retelling", retold, ANSWER, (DELTA, "data: {}\n\n", "data: [DONE]\n\n", "data:[],\n")),
+    Reader("completion", gathered, LONG, ("a", "\ud800", "界")),
+    Reader("refusal", refused(429), LONG, (*KEYS, *DENSE, KEY, " ")),
+    Reader("refusal in a 200", refused(200), LONG, (*KEYS, *DENSE)),
+    Reader("failure", classify, LONG, ("timed out ", "[Errno ", "SSL")),
+    Reader("balance", amount, LONG, (*DENSE, "1", "0.1")),
+    Reader("session", stored, ANSWER, DENSE),
+    Reader("replay: JSON", asked(JSON), LONG, (*DENSE, *KEYS)),
+    Reader("replay: form", asked(FORM), LONG, ('\r\n--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n',)),
+    Reader("replay: a part", lambda text: asked(FORM)(f"--b\r\nContent-Disposition: a{text}\r\n\r\n"), LONG, (';"',)),
+    Reader("replay: a type", lambda text: asked("multipart/form-data" + text)("--b"), HEAD, (";a=", ';"', ";a*0=")),
+    Reader("replay: not recorded", not_recorded, LONG, (*DENSE, "a")),
+    Reader("replay: not recorded, wide", lambda text: not_recorded(f"[{text}1]"), LONG, DENSE),
+    Reader("replay: hidden keys", recorded_keys, LONG, ("***00000000", "***00000000 ", '***00000000"')),
+    Reader("replay: elsewhere", elsewhere, HEAD, ("a", "ab")),
+    Reader("frames", frames, ANSWER, ("a",)),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def watched() -> Iterator[None]:
+    """Somebody looks, so that all is redacted and noted."""
+    with taddons.context(view.View()):
+        yield
+
+
+@pytest.mark.parametrize("reader", [pytest.param(each, id=each.name) for each in READERS])
+def test_a_reader_is_linear_in_its_input(reader: Reader) -> None:
+    given_shapes = [Shape((each,)) if isinstance(each, str) else each for each in reader.hostile]
+    found = [growth.too_much(reader.call, shape, reader.longest) for shape in given_shapes]
+    assert not [each for each in found if each]
+
+
+@pytest.mark.parametrize("reader", [pytest.param(each, id=each.name) for each in READERS])
+def test_a_reader_is_linear_in_any_shape(reader: Reader) -> None:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize="RELAY_GROWTH" not in os.environ,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.sampled_from(BEGINNINGS), growth.shapes())
+    def holds(before: str, shape: Shape) -> None:
+        whole = Shape(shape.units, before + shape.before, shape.after, shape.nested)
+        assert growth.too_much(reader.call, whole, min(reader.longest, LONG)) is None
+
+    holds()
+
+
+# -- the measure itself
+
+
+def each_after_each(text: str) -> int:
+    """Quadratic: every place is compared with what stands before it."""
+    return sum(text.startswith("key", at) + text.count("z", 0, at) for at in range(len(text)))
+
+
+def once(text: str) -> int:
+    """Linear, and slow."""
+    return sum(ord(letter) for letter in text)
+
+
+@pytest.mark.parametrize("unit", ["key", "%41", "a"])
+def test_quadratic_work_is_seen(unit: str) -> None:
+    found = growth.too_much(each_after_each, Shape((unit,)), HEAD)
+    assert found is not None and "take" in found
+
+
+@pytest.mark.parametrize("unit", ["key", "%41", "a"])
+def test_linear_work_is_not_taken_for_more(unit: str) -> None:
+    assert growth.too_much(once, Shape((unit,)), ANSWER, most=10) is None
+
+
+def test_work_that_stops_at_a_bound_is_not_taken_for_more() -> None:
+    assert growth.too_much(lambda text: each_after_each(text[:1000]), Shape(("key",)), ANSWER) is None
+
+
+def test_work_that_begins_at_a_bound_is_not_taken_for_more() -> None:
+    assert growth.too_much(lambda text: once("a" * 300_000) if len(text) > 5000 else 0, Shape(("a",)), ANSWER) is None
+
+
+def test_what_holds_the_loop_is_seen_and_slices_of_it_do_not() -> None:
+    def sliced(text: str) -> Iterator[None]:
+        for start in range(0, len(text), 1 << 15):
+            once(text[start : start + (1 << 15)])
+            yield
+
+    held = growth.too_much(once, Shape(("a",)), 8 * ANSWER)
+    assert held is not None and "hold the loop" in held
+    assert growth.too_much(sliced, Shape(("a",)), 8 * ANSWER) is None
+
+
+@given(growth.shapes(), st.integers(512, 4096))
+@example(Shape(("[",), nested=True), 1000)
+def test_a_shape_is_as_long_as_it_is_asked_to_be(shape: Shape, size: int) -> None:
+    slack = 2 * len("".join(shape.units)) + len(shape.before) + len(shape.after) + 8
+    assert size - slack <= len(shape.of(size)) <= size + slack
