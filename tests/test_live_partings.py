@@ -278,6 +278,22 @@ def test_who_leaves_a_streamed_message_is_told_as_such(web: pages.Web, upstream:
     assert (flow["error"]["msg"], flow["marked"], flow["request"]["path"]) == (LEFT, MARK, "/chat")
 
 
+def test_who_leaves_while_relay_asks_again_is_told_as_such(web: pages.Web, upstream: Upstream) -> None:
+    web.live.chat("one", key=KEY, session="again and again")
+    web.post("/clear")
+    upstream.clear()
+    too_long = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}}).encode()
+    upstream.script(COMPLETIONS, Behaviour(status=400, body=too_long), Behaviour(never=True))
+    asked = json.dumps(message("again and again", "two")).encode()
+    with Client(web.live.port) as client:
+        client.send(b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(asked), asked))
+        upstream.wait(lambda seen: len(seen) == 2)
+    assert eventually(lambda: any(each.get("error") for each in web.flows()))
+    flow = next(each for each in web.flows() if each["request"]["path"] == "/chat")
+    assert (flow["error"]["msg"], flow["marked"]) == (LEFT, MARK)
+    assert LEFT in flow["comment"]
+
+
 def test_a_refusal_is_seen_as_one_under_status_200(web: pages.Web) -> None:
     answer = web.live.ask("POST", "/chat", {"apiKey": KEY, "sessionId": "refused"})
     assert (answer.status, answer.json()["code"]) == (200, 400)
