@@ -98,10 +98,11 @@ class KnownSecrets:
         for value in sorted(self._shown, key=len, reverse=True):  # one may begin with another
             yield from _find(data, value, self._shown[value], spans, most)
         if self._shown and (b"\\" in data or b"%" in data):
-            yield from self._find_escaped(data, spans, most)
+            yield from self.finding_escaped(data, spans, most)
         return (yield from scrubbing(replaced(data, spans), most=most))
 
-    def _find_escaped(self, data: bytes, spans: list[Span], most: int) -> Sliced[None]:
+    def finding_escaped(self, data: bytes, spans: list[Span], most: int = MOST_SPANS) -> Sliced[None]:
+        """Add to `spans` where they stand with escapes in them, and what is shown for each. Raises TooMany."""
         values = [value for value in self._shown if len(value) <= _LONGEST_ESCAPED]
         if not values:
             return

@@ -63,6 +63,8 @@ def _spans(text: bytes, known: KnownSecrets) -> Sliced[list[tuple[int, int, byte
             if len(found) % 2000 == 0:
                 yield
         yield
+    if b"%" in text or b"\\" in text:
+        yield from known.finding_escaped(text, found)
     for start in range(0, len(text), _STEP):
         if may_hold_key(text[start : start + _STEP + 512]):
             for at_key in KEY.finditer(text, start, start + _STEP + 512):
