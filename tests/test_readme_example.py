@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import ROOT, environment, free_port, started
+from tests.live import ROOT, environment, eventually, free_port, started
 from tests.upstream import Upstream
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,6 +52,7 @@ def test_the_example_works_as_shown(folder: Path) -> None:
         listen = {"port": port}
         config.write_text(json.dumps({"listen": listen, "upstreams": [{"name": "demo", "url": upstream.url}]}))
         with started(command, folder, port, environment(RELAY_CONFIG=str(config))) as relay:
+            assert eventually(lambda: "\ntry " in relay.log)
             assert even(relay.log.partition("\n127")[0]).strip() == even(shown("./run.sh record hello.flow")).strip()
             environ = environment(OPENAI_BASE_URL=f"{relay.url}/v1", OPENAI_API_KEY="sk-demo")
             said = run([sys.executable, "app.py", "Ada"], folder, environ)

@@ -452,7 +452,7 @@ def test_the_list_of_a_strangers_file_holds_no_escape_sequences(
         (["replay", "--fast"], "replay needs a file"),
         (["record", "{there}"], "--append"),
         (["record", "{folder}/none/x"], "can't be written"),
-        (["record", "{folder}"], "is there already"),
+        (["record", "{folder}"], "is a folder"),
         (["record", "{new}", "-w", "x"], "-w can't be given"),
         (["replay", "{there}", "--set", "relay_config=x"], "use RELAY_CONFIG"),
     ],
