@@ -263,11 +263,11 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def arguments(folder: Path) -> list[str]:
-    """Everything on that writes."""
+def arguments(folder: Path, *more: str) -> list[str]:
+    """Everything on that writes, and further options."""
     boom = folder / "boom.py"
     boom.write_text(BOOM)
-    options = [f"hardump={folder / 'out.har'}", "termlog_verbosity=debug", "flow_detail=4"]
+    options = [f"hardump={folder / 'out.har'}", "termlog_verbosity=debug", *more]
     return ["-s", str(boom), "-w", str(folder / "out.flow"), *(part for one in options for part in ("--set", one))]
 
 
@@ -317,7 +317,9 @@ def test_the_search_finds_a_mark_in_every_clothing() -> None:
 
 
 def test_nothing_in_what_mitmdump_leaves(upstream: Upstream, tmp_path: Path) -> None:
-    with live.relay(tmp_path, upstreams(upstream), arguments(tmp_path), routes=ROUTES, **SMALL) as relay:
+    with live.relay(
+        tmp_path, upstreams(upstream), arguments(tmp_path, "flow_detail=4"), routes=ROUTES, **SMALL
+    ) as relay:
         for key in KEYS.values():
             drive(relay, upstream, key)
     left = files(tmp_path)
