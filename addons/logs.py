@@ -16,7 +16,7 @@ import logging
 import re
 import sys
 import traceback
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 from addons.core.known_secrets import KnownSecrets, unescaped
@@ -25,10 +25,10 @@ from addons.core.secrets import scrub
 
 _KEPT = 512
 """Exchanges whose secrets are looked for in what is logged: the newest ones."""
-_KEPT_SECRETS = 2048
+_KEPT_SECRETS = 1024
 _KEPT_BYTES = 1 << 18
 """What they may have together: a line must not become slow to write, nor these names a burden."""
-_LONGEST = 1 << 15
+_LONGEST = 1 << 14
 """Characters of a record; a traceback of Python's own is shorter."""
 _QUOTED = re.compile(r"""\bb(?:'(?:[^'\\]++|\\.)*+(?:'|\\?$)|"(?:[^"\\]++|\\.)*+(?:"|\\?$))""", re.DOTALL)
 _HEX = re.compile(r"(?<=ClientHello: )[0-9a-f]+")
@@ -37,11 +37,13 @@ _SHORT = 8
 
 
 class _Known:
-    """The secrets of the newest exchanges, by the exchange's id."""
+    """The secrets of the newest exchanges, by the exchange's id. One key in many exchanges is looked for once."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[KnownSecrets, int, int]] = OrderedDict()
-        self._count = self._bytes = 0
+        self._kept: OrderedDict[str, dict[bytes, bytes]] = OrderedDict()
+        self._uses: Counter[bytes] = Counter()
+        self._shown: dict[bytes, bytes] = {}
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -49,30 +51,40 @@ class _Known:
     def __contains__(self, name: str) -> bool:
         return name in self._kept
 
+    @property
+    def secrets(self) -> dict[bytes, bytes]:
+        """All that is looked for, and what is shown for each."""
+        return self._shown
+
     def __setitem__(self, name: str, known: KnownSecrets) -> None:
         self._drop(name)
         if not len(known):
             return
-        size = sum(map(len, known))
-        self._kept[name] = (known, len(known), size)
-        self._count += len(known)
-        self._bytes += size
-        while len(self._kept) > _KEPT or self._count > _KEPT_SECRETS or self._bytes > _KEPT_BYTES:
+        self._kept[name] = values = {value: known.shown(value) for value in known}
+        for value, shown in values.items():
+            if not self._uses[value]:
+                self._shown[value] = shown
+                self._bytes += len(value)
+            self._uses[value] += 1
+        while len(self._kept) > _KEPT or len(self._shown) > _KEPT_SECRETS or self._bytes > _KEPT_BYTES:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, name: str) -> None:
-        if (kept := self._kept.pop(name, None)) is not None:
-            self._count -= kept[1]
-            self._bytes -= kept[2]
+        for value in self._kept.pop(name, ()):
+            self._uses[value] -= 1
+            if not self._uses[value]:
+                del self._uses[value], self._shown[value]
+                self._bytes -= len(value)
 
     def mask(self, text: str) -> str:
         """`text` without any of them."""
         raw = text.encode("utf-8", "surrogatepass")
         plain = unescaped(raw)
-        for known, _, _ in list(self._kept.values()):
-            if any(value in raw or value in plain for value in known):
-                text = known.mask(text)
-        return text
+        found = KnownSecrets(b"")
+        for value, shown in self._shown.items():
+            if value in raw or (plain is not raw and value in plain):
+                found.put(value, shown)
+        return found.mask(text) if len(found) else text
 
 
 known_secrets = _Known()

@@ -61,12 +61,13 @@ class KnownSecrets:
         looked for."""
         for spelt in {value, value.strip(), unescaped(value)}:
             if len(spelt) >= shortest and spelt not in self._shown and not is_fingerprint(spelt):
-                self._add(spelt, self.shown(value.strip()))
+                self.put(spelt, self.shown(value.strip()))
         if encoded and len(value) >= SHORTEST:
             for code in {b64encode(value).rstrip(b"="), urlsafe_b64encode(value).rstrip(b"=")}:
-                self._add(code, self.shown(value))
+                self.put(code, self.shown(value))
 
-    def _add(self, value: bytes, shown: bytes) -> None:
+    def put(self, value: bytes, shown: bytes) -> None:
+        """Look for `value` from now on, and show `shown` for it."""
         if len(self._shown) >= MOST or self._size + len(value) > MOST_BYTES:
             self.overfull = True
             return

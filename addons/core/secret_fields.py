@@ -27,6 +27,9 @@ but many and long ones stand in a conversation with a model that thinks, and nob
 MOST = 20_000
 """Secrets in one body; one that seems to hold more is not shown at all."""
 _DEEPEST = 1000
+_MOST_TOKENS = 100_000
+"""Tokens that any JSON text may have, and one more for each three bytes: a text that has more is made to be slow to read,
+and is not shown."""
 _TOKENS = 1 << 11  # tokens in a slice: 2 ms
 _RUN = 1 << 15  # bytes of a string, or of blanks, that are passed over in a slice
 _FAR = 1 << 18  # bytes that `bytes.find` goes through in a slice
@@ -179,11 +182,14 @@ def _name(raw: bytes) -> str:
 def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside: re.Pattern[bytes]) -> Sliced[None]:
     walk = _Walk(body, spans)
     at = seen = 0
+    most = _MOST_TOKENS + len(body) // 3
     if tokens is _LINE_TOKEN and (field := _STREAM.match(body)) is not None:
         at = field.end()
     while at < len(body):
         seen += 1
         if seen % _TOKENS == 0:
+            if seen > most:
+                raise TooMany
             yield
         token = tokens.search(body, at, at + _RUN)
         if token is None:

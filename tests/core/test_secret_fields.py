@@ -104,6 +104,13 @@ def test_no_jumble_of_marks_hides_a_field_for_ever(jumble: str) -> None:
     assert MARK in values(f'data: {{"x":{jumble}\n\ndata: {{"api_key": "{MARK}"}}\n\n', "text/event-stream")
 
 
+def test_a_text_that_is_made_to_be_slow_is_not_read_to_its_end() -> None:
+    with pytest.raises(TooMany):
+        values("[" + "1," * 400_000)
+    chunk = '{"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}'
+    assert values(f"data: {chunk}\n\n" * 5000) == set()
+
+
 def test_too_many_are_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secret_fields, "MOST", 10)
     for body in ('{"secret": "x"},' * 11, "secret=x&" * 11, "apiKey=x, " * 11):
