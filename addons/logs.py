@@ -102,7 +102,6 @@ class SafeRecord(logging.LogRecord):
         if self.exc_info:
             # In the message, since mitmproxy's formatter writes `exc_info` anew, whatever `exc_text` says.
             text = "\n".join([text, _unquoted(_ended("".join(traceback.format_exception(*self.exc_info)).rstrip()))])
-        text = _ended(text)
         if not self.name.startswith("addons"):
             text = _unquoted(text)
         # Exchanges under way are asked only where their bytes may be quoted as text: mitmproxy logs a lot below that.

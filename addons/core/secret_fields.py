@@ -28,8 +28,8 @@ MOST = 20_000
 """Secrets in one body; one that seems to hold more is not shown at all."""
 _DEEPEST = 1000
 _MOST_TOKENS = 100_000
-"""Tokens that any JSON text may have, and one more for each three bytes: a text that has more is made to be slow to read,
-and is not shown."""
+"""Tokens that any JSON text may have, and one more for each three bytes: what has more is made to be slow to read, and
+is not shown."""
 _TOKENS = 1 << 11  # tokens in a slice: 2 ms
 _RUN = 1 << 15  # bytes of a string, or of blanks, that are passed over in a slice
 _FAR = 1 << 18  # bytes that `bytes.find` goes through in a slice
