@@ -119,7 +119,7 @@ def _malformed(flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:
     if up.broken is not None:
         name = up.broken.decode("latin-1")[:40]
         return BadRequest(
-            f"请求头 {name} 含有非法字符。", f"The header {name} holds a line break or NUL.", code="invalid_header"
+            f"请求头 {name} 含有换行或空字符。", f"The header {name} holds a line break or NUL.", code="invalid_header"
         )
     if not paths.is_sendable(request.data.path):
         return BadRequest(

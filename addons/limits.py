@@ -101,7 +101,7 @@ class Limits:
         if size(request.headers.fields) + len(request.data.path) > self.limits.header_size and not exchange.refused:
             error = BadRequest(
                 f"请求头超过 {self.limits.header_size} 字节。",
-                f"The request's headers are over {self.limits.header_size} bytes (limits.header_size).",
+                f"The request's headers are over {self.limits.header_size} bytes.",
                 code="headers_too_large",
             )
             refuse(flow, exchange, error)

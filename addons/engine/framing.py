@@ -153,7 +153,7 @@ def _too_much_from_client(size: int, server: Any) -> Commands:
     if not server.response:
         error = errors.BadRequest(
             f"请求头或分块超过 {size} 字节。",
-            f"The request's headers, or the frame of a chunk, are over {size} bytes (limits.header_size).",
+            f"The request's headers, or the frame of a chunk, are over {size} bytes.",
             code="headers_too_large",
         )
         yield commands.SendData(server.conn, errors.closing_answer(error))
