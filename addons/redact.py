@@ -28,7 +28,7 @@ from addons.core.secret_fields import Field, is_secret_part
 from addons.core.secret_names import judge_header
 from addons.core.secrets import Span, TooMany, is_fingerprint, replaced
 from addons.core.slices import Sliced, at_once
-from addons.decoding import content_of
+from addons.decoding import decoding
 from addons.exchange import keep_message, keep_original, of, secrets_of
 from addons.logs import known_secrets
 from addons.turns import in_turns
@@ -44,6 +44,8 @@ _SHORTEST_KEY = 4
 """Bytes of a key proper that is looked for elsewhere; of other secrets it is `known_secrets.SHORTEST`."""
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 _SUBPROTOCOL = "openai-insecure-api-key."
+_LEAST = 1 << 20
+_GROWTH = 16
 _SMALL = 4096
 """Bytes that are cleaned at once."""
 _PER_SLICE = 500
@@ -81,7 +83,9 @@ class Redact:
         body = flow.request.raw_content
         if not self.enabled or not flow.live or not body:
             return None
-        return _run(_noting(flow.request, body, self._note_head(flow)), len(body))
+        exchange = of(flow)
+        limit = exchange.settings.chat.max_body if exchange is not None else _LEAST
+        return _run(_noting(flow.request, body, limit, self._note_head(flow)), _work(flow.request))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Clean the request's head: an answer has come, and nobody sends it twice."""
@@ -136,7 +140,7 @@ class Redact:
             if exchange is not None and not exchange.watched:
                 self._clean_line(flow)
                 return None
-            size = sum(len(each.raw_content or b"") for each in (flow.request, flow.response) if each is not None)
+            size = _work(flow.request) + (_work(flow.response) if flow.response is not None else 0)
             return _run(self._cleaning(flow), size, lambda: _empty(flow))
         except Exception:
             _empty(flow)
@@ -192,6 +196,12 @@ class Redact:
         else:
             keep_original(flow, response)
         return flow.response
+
+
+def _work(message: http.Message) -> int:
+    """Bytes that cleaning a message goes through, at least; of compressed ones nobody knows before."""
+    size = len(message.raw_content or b"")
+    return _SMALL + 1 if size and "content-encoding" in message.headers else size
 
 
 def _run(work: Sliced[None], size: int, on_failure: Callable[[], None] | None = None) -> Awaitable[None] | None:
@@ -360,19 +370,32 @@ def _read(message: http.Message, body: bytes | None, known: KnownSecrets) -> Sli
     """Read a body, and note its secrets: they may be echoed elsewhere."""
     if not body:
         return None if body is None else (body, body, [])
-    message.raw_content = body
-    try:
-        plain = content_of(message, MAX_BODY) if "content-encoding" in message.headers else body
-    finally:
-        message.raw_content = None
+    plain = yield from _decoded(message, body, _most(body))
     fields = yield from _noted(plain, message.headers.get("content-type", ""), known)
     if fields is None and isinstance(message, http.Request):
         known.overfull = True
     return body, plain, fields
 
 
-def _noting(message: http.Message, body: bytes, known: KnownSecrets) -> Sliced[None]:
-    yield from _noted(content_of(message, MAX_BODY), message.headers.get("content-type", ""), known)
+def _noting(message: http.Message, body: bytes, limit: int, known: KnownSecrets) -> Sliced[None]:
+    plain = yield from _decoded(message, body, limit)
+    yield from _noted(plain, message.headers.get("content-type", ""), known)
+
+
+def _decoded(message: http.Message, body: bytes, limit: int) -> Sliced[bytes]:
+    """A body as it is meant, at most `limit` bytes of it; as it came where it can't be decoded."""
+    encoding = message.headers.get("content-encoding", "")
+    if not encoding:
+        return body
+    try:
+        return (yield from decoding(body, encoding, limit, cut=True))
+    except ValueError:
+        return body
+
+
+def _most(body: bytes) -> int:
+    """Bytes of a body that are read once it is decoded: one that grows more than real ones do is an attack."""
+    return min(MAX_BODY, max(_LEAST, _GROWTH * len(body)))
 
 
 def _noted(plain: bytes, content_type: str, known: KnownSecrets) -> Sliced[list[Field] | None]:
@@ -397,7 +420,7 @@ def _put_back(message: http.Message, read: _Read | None, known: KnownSecrets) ->
         clean = NOT_KEPT
     else:
         clean = yield from _hidden(plain, fields, known)
-    if clean is plain and len(plain) < MAX_BODY:
+    if clean is plain and len(plain) < _most(body):
         message.raw_content = body
         return
     # The record of an edited body is kept decoded: lengths and encodings were the wire's business.
