@@ -49,6 +49,9 @@ _GROWTH = 16
 _SMALL = 4096
 """Bytes that are cleaned at once."""
 _PER_SLICE = 500
+_HEADERS = 50
+"""Headers that are cleaned in a slice."""
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,31}+")
 _MARKS = re.compile(r"([?&;#])")
 _HARMLESS = frozenset(("content-type", "content-length", "content-encoding", "transfer-encoding", "date", "server"))
 
@@ -87,11 +90,13 @@ class Redact:
         limit = exchange.settings.chat.max_body if exchange is not None else _LEAST
         return _run(_noting(flow.request, body, limit, self._note_head(flow)), _work(flow.request))
 
-    def responseheaders(self, flow: http.HTTPFlow) -> None:
+    def responseheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Clean the request's head: an answer has come, and nobody sends it twice."""
         exchange = of(flow)
-        if self.enabled and exchange is not None and exchange.watched and not exchange.refused:
-            self._clean_request_head(flow, self._known(flow))
+        if not self.enabled or exchange is None or not exchange.watched or exchange.refused:
+            return None
+        size = sum(len(value) for _, value in flow.request.headers.fields) + len(flow.request.data.path)
+        return _run(self._cleaning_head(flow, self._known(flow)), size)
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """The request has long been sent; a streamed answer, too."""
@@ -169,20 +174,21 @@ class Redact:
             said, answer.raw_content = answer.raw_content, None
         question = yield from _read(request, asked, known)
         reply = (yield from _read(answer, said, known)) if answer is not None else None
-        self._clean_request_head(flow, known)
+        yield from self._cleaning_head(flow, known)
         flow.comment = known.mask(flow.comment)
         if flow.error is not None:
             flow.error.msg = known.mask(flow.error.msg)
         yield from _put_back(request, question, known)
         if answer is not None:
-            _clean_headers(answer, known)
+            yield from _cleaning_headers(answer, known)
             answer.reason = known.mask(answer.reason)
             yield from _put_back(answer, reply, known)
         for name, value in told.items():
             flow.metadata[name] = yield from _cleaned_value(value, known)
 
-    def _clean_request_head(self, flow: http.HTTPFlow, known: KnownSecrets) -> None:
-        _clean_headers(flow.request, known)
+    def _cleaning_head(self, flow: http.HTTPFlow, known: KnownSecrets) -> Sliced[None]:
+        yield from _cleaning_headers(flow.request, known)
+        yield
         flow.request.path = _clean_path(flow.request.path, known)
 
     def _detach(self, flow: http.HTTPFlow, response: http.Response) -> http.Response:
@@ -253,6 +259,11 @@ def _note_headers(request: http.Request, known: KnownSecrets) -> None:
 
 
 @lru_cache(1024)
+def _is_secret_header(raw: bytes) -> bool:
+    return judge_header(raw.decode("latin-1"))
+
+
+@lru_cache(1024)
 def _secret_name(raw: bytes) -> str:
     """The name in lower case of a request header that may hold a key, or nothing."""
     name = raw.decode("latin-1").lower()
@@ -285,7 +296,7 @@ def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
 def _credentials(value: bytes) -> tuple[bytes, bytes]:
     """The scheme of a value such as that of Authorization, and what follows it. Any scheme, and any blank."""
     words = value.split(None, 1)
-    if len(words) < 2:
+    if len(words) < 2 or _SCHEME.fullmatch(words[0]) is None:
         return b"", value.strip()
     return words[0], words[1].strip()
 
@@ -335,10 +346,15 @@ def _clean_path(path: str, known: KnownSecrets) -> str:
     return known.mask("".join(pieces))
 
 
-def _clean_headers(message: http.Message, known: KnownSecrets) -> None:
+def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None]:
     answer = isinstance(message, http.Response)
+    came = message.headers.fields
+    # Most heads hold nothing besides the values of secret headers.
+    echoes = known.may_stand_in(b"\n".join(value for name, value in came if not _is_secret_header(name)))
     fields = []
-    for raw_name, raw_value in message.headers.fields:
+    for number, (raw_name, raw_value) in enumerate(came):
+        if number % _HEADERS == _HEADERS - 1:
+            yield
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         if answer and known.overfull and name not in _HARMLESS:
             continue
@@ -346,8 +362,9 @@ def _clean_headers(message: http.Message, known: KnownSecrets) -> None:
             value = _shown(raw_value, known).decode("latin-1")
         elif "=" in value and ("?" in value or "#" in value):
             value = _clean_path(value, known)
-        fields.append((raw_name, known.mask(value).encode("latin-1", "replace")))
-    if tuple(fields) != message.headers.fields:
+        shown = known.mask(value) if echoes else value
+        fields.append((raw_name, shown.encode("latin-1", "replace")))
+    if tuple(fields) != came:
         message.headers.fields = tuple(fields)
 
 

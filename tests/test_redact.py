@@ -108,6 +108,12 @@ def test_cookies_are_not_shown() -> None:
     assert "topsecretvalue" not in record(clean(flow))
 
 
+def test_a_cookie_that_an_answer_sets_is_not_shown() -> None:
+    flow = flows.request("GET", "/v1/x")
+    flows.respond(flow, 200, b"", {"Set-Cookie": "session=topsecretvalue; Path=/"})
+    assert "topsecretvalue" not in record(clean(flow))
+
+
 def test_a_body_without_a_key_stays_as_it_was() -> None:
     body = gzip.compress("你好".encode())
     flow = flows.request("POST", "/v1/x", {"Content-Encoding": "gzip", "X-A": "ü"}, body)
