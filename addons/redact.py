@@ -49,9 +49,11 @@ _GROWTH = 16
 _SMALL = 4096
 """Bytes that are cleaned at once."""
 _PER_SLICE = 500
+_LONG_VALUE = 16
 _HEADERS = 50
 """Headers that are cleaned in a slice."""
-_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,31}+")
+_SCHEMES = frozenset(b"bearer basic token apikey api-key key digest oauth hmac negotiate aws4-hmac-sha256".split())
+"""What may be shown of a secret's value before a blank: anything else there may be the secret itself."""
 _MARKS = re.compile(r"([?&;#])")
 _HARMLESS = frozenset(("content-type", "content-length", "content-encoding", "transfer-encoding", "date", "server"))
 
@@ -288,6 +290,8 @@ def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
         return
     scheme, key = _credentials(value)
     known.add(key, shortest=_SHORTEST_KEY if name in _KEY_HEADERS else 8, encoded=True)
+    if not scheme and len(words := value.split(None, 1)) > 1:
+        known.add(words[1].strip(), encoded=True)
     if scheme.lower() == b"basic":
         for word in _basic(key):
             known.add(word, encoded=True)
@@ -296,7 +300,7 @@ def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
 def _credentials(value: bytes) -> tuple[bytes, bytes]:
     """The scheme of a value such as that of Authorization, and what follows it. Any scheme, and any blank."""
     words = value.split(None, 1)
-    if len(words) < 2 or _SCHEME.fullmatch(words[0]) is None:
+    if len(words) < 2 or words[0].lower() not in _SCHEMES:
         return b"", value.strip()
     return words[0], words[1].strip()
 
@@ -421,11 +425,17 @@ def _noted(plain: bytes, content_type: str, known: KnownSecrets) -> Sliced[list[
     except TooMany:
         return None
     for number, (start, end, echoed) in enumerate(fields):
-        if echoed and not known.overfull:
-            known.add(_credentials(plain[start:end])[1])
+        value = _credentials(plain[start:end])[1]
+        if echoed and not known.overfull and _is_telling(value):
+            known.add(value)
         if number % _PER_SLICE == _PER_SLICE - 1:
             yield
     return fields
+
+
+def _is_telling(value: bytes) -> bool:
+    """Whether a field's value is looked for elsewhere: a word (`"password": "required"`) would be hidden everywhere."""
+    return len(value) >= _LONG_VALUE or any(0x30 <= each <= 0x39 for each in value)
 
 
 def _put_back(message: http.Message, read: _Read | None, known: KnownSecrets) -> Sliced[None]:

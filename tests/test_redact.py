@@ -108,6 +108,19 @@ def test_cookies_are_not_shown() -> None:
     assert "topsecretvalue" not in record(clean(flow))
 
 
+@pytest.mark.parametrize("value", ["{} foo", "{} (mine)", "ApiKey {}", "Bearer\t{}", "Whatever {}"])
+def test_nothing_before_a_blank_is_shown_but_a_scheme(value: str) -> None:
+    flow = flows.request("GET", "/v1/x", {"Authorization": value.format(PLAIN)}, f"again {PLAIN}".encode())
+    shown = record(clean(flow))
+    assert PLAIN not in shown.replace(f"again {PLAIN}", "") and "***" in shown
+
+
+def test_a_word_under_a_secret_name_is_not_hidden_elsewhere() -> None:
+    body = json.dumps({"password": "password", "content": "choose a password; os.getenv; api_key=os.getenv"}).encode()
+    shown = record(clean(flows.request("POST", "/v1/x", {}, body)))
+    assert "choose a password; os.getenv; api_key=os.getenv" in shown
+
+
 def test_a_cookie_that_an_answer_sets_is_not_shown() -> None:
     flow = flows.request("GET", "/v1/x")
     flows.respond(flow, 200, b"", {"Set-Cookie": "session=topsecretvalue; Path=/"})

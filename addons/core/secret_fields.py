@@ -110,7 +110,7 @@ class _Walk:
         """A string, without its quotation marks."""
         level = self.levels[-1]
         if self.verdict is not Verdict.NO or level.secret:
-            self._judge(start, end, level)
+            self._judge(start, end)
         elif self.name == "value":
             level.value = (start, end)
         elif self.name == "object" and end - start <= _LONGEST_NAME:
@@ -122,9 +122,8 @@ class _Walk:
         if self.verdict is Verdict.YES and self.body[start : min(end, start + 8)] not in _PLAIN_WORDS:
             self._note(start, end)
 
-    def _judge(self, start: int, end: int, level: _Level) -> None:
-        sure = self.verdict is Verdict.YES and not level.secret
-        if (sure and end > start) or could_be_secret(self.body[start : min(end, start + 4096)]):
+    def _judge(self, start: int, end: int) -> None:
+        if (self.verdict is Verdict.YES and end > start) or could_be_secret(self.body[start : min(end, start + 4096)]):
             self._note(start, end)
 
     def _note(self, start: int, end: int) -> None:
@@ -337,8 +336,11 @@ def _may_match(pattern: re.Pattern[bytes], piece: bytes) -> bool:
     return b"key" in lowered or b"token" in lowered or b"secret" in lowered
 
 
-def _is_named(found: re.Match[bytes]) -> tuple[int, int]:
-    return found.span(1)
+def _is_named(found: re.Match[bytes]) -> tuple[int, int] | None:
+    """Prose and code speak of keys, too: `api_key: required`, `api_key=os.getenv("X")`."""
+    value = found[1]
+    telling = len(value) >= 16 or (len(value) >= 6 and re.search(rb"[0-9]", value) is not None)
+    return found.span(1) if telling else None
 
 
 def _is_quoted(found: re.Match[bytes]) -> tuple[int, int] | None:

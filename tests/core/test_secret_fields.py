@@ -30,6 +30,7 @@ def values(body: str | bytes, content_type: str = "") -> set[str]:
         pytest.param('{"key": "%s"}', id="a bare key"),
         pytest.param('{"client_secret": {"value": "%s", "expires_at": 1}}', id="an object under a name"),
         pytest.param('{"api_keys": ["a", "%s"]}', id="a list under a name"),
+        pytest.param('{"credentials": {"password": "%s and more"}}', id="a name under a name"),
         pytest.param('{"object": "organization.admin_api_key", "value": "%s"}', id="an object that is a key"),
         pytest.param('{"value": "%s", "object": "organization.admin_api_key"}', id="which it says last"),
         pytest.param('{"a": "x", "password": "%s', id="a string that never ends"),
@@ -49,7 +50,7 @@ def values(body: str | bytes, content_type: str = "") -> set[str]:
     ],
 )
 def test_a_secret_is_found(body: str) -> None:
-    assert MARK in values(body % MARK)
+    assert any(MARK in value for value in values(body % MARK))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ def test_a_secret_is_found(body: str) -> None:
         '{"properties": {"api_key": {"type": "string", "description": "the key that you have"}}}',
         '{"password": null, "secret": true}',
         "max_tokens=5&keyword=0123456789abcdefgh",
+        "client = OpenAI(api_key=os.getenv('X')); the api_key: required",
         'data: {"choices":[{"delta":{"content":"key"}}]}\n\ndata: [DONE]\n\n',
     ],
 )
@@ -113,6 +115,6 @@ def test_a_text_that_is_made_to_be_slow_is_not_read_to_its_end() -> None:
 
 def test_too_many_are_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secret_fields, "MOST", 10)
-    for body in ('{"secret": "x"},' * 11, "secret=x&" * 11, "apiKey=x, " * 11):
+    for body in ('{"secret": "x"},' * 11, "secret=x&" * 11, "apiKey=x12345, " * 11):
         with pytest.raises(TooMany):
             values(body)
