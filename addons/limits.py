@@ -19,8 +19,8 @@ from addons import engine
 from addons.alarm import Alarm
 from addons.answers import refuse
 from addons.config import Settings
+from addons.core import headers
 from addons.core.failures import CONNECT_TIMEOUT
-from addons.core.headers import size
 from addons.errors import BadRequest, TooSlow
 from addons.exchange import Exchange, Kind, of
 from addons.wire import asked, close_client, declared_length, gave_up, handler_of
@@ -98,17 +98,28 @@ class Limits:
             exchange.notes[_HTTP2] = True
         if self.draining:
             _say_goodbye(exchange)
-        if size(request.headers.fields) + len(request.data.path) > self.limits.header_size and not exchange.refused:
-            error = BadRequest(
-                f"请求头超过 {self.limits.header_size} 字节。",
-                f"The request's headers are over {self.limits.header_size} bytes.",
-                code="headers_too_large",
-            )
+        if not exchange.refused and (error := self._too_large(request)) is not None:
             refuse(flow, exchange, error)
         if exchange.kind != Kind.PASS and not exchange.refused and _has_body(request):
             loop = asyncio.get_running_loop()
             look = partial(self._look_at_body, flow, exchange, loop.time() + BODY_GRACE)
             exchange.notes[_BODY] = loop.call_later(BODY_GRACE, look)
+
+    def _too_large(self, request: http.Request) -> BadRequest | None:
+        fields = request.headers.fields
+        if len(fields) > headers.MOST:
+            return BadRequest(
+                f"请求头超过 {headers.MOST} 行。",
+                f"The request has more than {headers.MOST} headers.",
+                code="headers_too_large",
+            )
+        if headers.size(fields) + len(request.data.path) > self.limits.header_size:
+            return BadRequest(
+                f"请求头超过 {self.limits.header_size} 字节。",
+                f"The request's headers are over {self.limits.header_size} bytes.",
+                code="headers_too_large",
+            )
+        return None
 
     def _look_at_body(self, flow: http.HTTPFlow, exchange: Exchange, free_until: float) -> None:
         """Give up a body that comes too slowly, or look again when what has come would be too little."""

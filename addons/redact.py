@@ -148,6 +148,7 @@ class Redact:
                 self._clean_line(flow)
                 return None
             size = _work(flow.request) + (_work(flow.response) if flow.response is not None else 0)
+            size += sum(_size(value) for name, value in flow.metadata.items() if _is_told(name))
             return _run(self._cleaning(flow), size, lambda: _empty(flow))
         except Exception:
             _empty(flow)
@@ -210,6 +211,17 @@ def _work(message: http.Message) -> int:
     """Bytes that cleaning a message goes through, at least; of compressed ones nobody knows before."""
     size = len(message.raw_content or b"")
     return _SMALL + 1 if size and "content-encoding" in message.headers else size
+
+
+def _size(value: object) -> int:
+    """Bytes and characters of what stands in a flow's metadata."""
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    if isinstance(value, Mapping):
+        return sum(_size(part) for name, part in value.items() if name != "chunks")
+    return 0
 
 
 def _run(work: Sliced[None], size: int, on_failure: Callable[[], None] | None = None) -> Awaitable[None] | None:

@@ -31,10 +31,8 @@ from tests.talking import COMPLETIONS, KEY, SSE
 from tests.upstream import Behaviour, Upstream
 
 LATE = 0.1
-"""Seconds that /healthz may take beyond its median where nothing else runs on the machine."""
-_ALLOWED = 5 * LATE
-"""What the test allows: machines are shared, and some rows are known to come to 300 ms."""
-_TRIES = 3
+"""Seconds that /healthz may take beyond its median."""
+_TRIES = 6
 _PAUSE = 0.004
 _PATIENCE = 15.0
 AUTH = ("Authorization", f"Bearer {KEY}")
@@ -255,7 +253,7 @@ ROWS = (
     # What upstreams answer.
     Row("small websocket messages of an upstream", talkative),
     Row("a bomb", chats(lambda: answer(bomb(256 << 20), encoding="gzip"))),
-    Row("a bomb in a stream", chats(lambda: answer(bomb(64 << 20, EMPTY), SSE, encoding="gzip"), stream=True)),
+    Row("a bomb in a stream", chats(lambda: answer(bomb(8 << 20, EMPTY), SSE, encoding="gzip"), stream=True)),
     Row("a bomb of wide JSON", chats(lambda: answer(gzip.compress(WIDE), encoding="gzip"))),
     Row("a bomb that refuses", chats(lambda: answer(bomb(64 << 20), status=400, encoding="gzip"))),
     Row("a bomb for the balance", balances(lambda: answer(bomb(64 << 20), encoding="gzip"))),
@@ -299,7 +297,7 @@ def relay(
 @pytest.mark.parametrize("row", [pytest.param(each, id=each.name) for each in ROWS])
 def test_others_are_served_meanwhile(row: Row, relay: Live, upstream: Upstream) -> None:
     late = late_by(relay, upstream, row.send)
-    assert late <= _ALLOWED, f"/healthz came {late * 1000:.0f} ms late"
+    assert late <= LATE, f"/healthz came {late * 1000:.0f} ms late"
 
 
 def test_what_blocks_is_seen(relay: Live, upstream: Upstream) -> None:

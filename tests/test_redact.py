@@ -2,6 +2,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -294,3 +295,16 @@ def test_a_quick_look_overlooks_no_key(text: str, may: bool) -> None:
     known = KnownSecrets(SECRET)
     known.add(PLAIN.encode())
     assert known.may_stand_in(text.encode()) is may
+
+
+def test_what_was_heard_for_a_message_is_cleaned_in_turns_with_others() -> None:
+    flow = flows.request("GET", "/v1/x")
+    flow.metadata["relay.heard"] = {
+        "headers": [["a", "b"]],
+        "body": b"a " * 100_000 + KEY.encode(),
+        "chunks": [[1, 2]],
+    }
+    rest: Any = Redact(flows.settings(), SECRET).response(flow)
+    assert rest is not None
+    asyncio.run(rest)
+    assert flow.metadata["relay.heard"]["body"].endswith(SHOWN.encode())

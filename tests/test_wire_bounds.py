@@ -27,6 +27,13 @@ def flood(relay: Live, start: bytes, filler: bytes = b"x" * MEGABYTE) -> bytes:
     return b""
 
 
+def answers_to(relay: Live, data: bytes) -> bytes:
+    """Send this, and read until relay closes."""
+    with relay.connect() as connection:
+        connection.sendall(data)
+        return live.read_all(connection)
+
+
 @pytest.mark.parametrize(
     "start",
     [
@@ -59,6 +66,27 @@ def test_a_head_of_upstreams_without_end_is_502(relay: Live, upstream: Upstream)
     assert answer.status == 502
     assert answer.json()["error"]["code"] == "upstream_failed"
     assert relay.memory() - before < 24 * MEGABYTE
+
+
+@pytest.mark.parametrize(("lines", "status"), [(990, 200), (1100, 400)])
+def test_a_head_of_many_lines(relay: Live, lines: int, status: int) -> None:
+    start = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    answer = answers_to(relay, start + b"a:\r\n" * lines + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert (b"headers_too_large" in answer) == (status == 400)
+
+
+def test_short_requests_after_one_another_are_no_long_head(relay: Live) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    answers = answers_to(relay, request * 600 + request.replace(b"Host", b"Connection: close\r\nHost"))
+    assert answers.count(b"HTTP/1.1 200 ") == 601
+
+
+@pytest.mark.parametrize(("lines", "status"), [(990, 200), (1100, 502)])
+def test_a_head_of_upstreams_of_many_lines(relay: Live, upstream: Upstream, lines: int, status: int) -> None:
+    upstream.script("/v1/wide", Behaviour(status=200, headers=[("a", "b")] * lines, body=b"{}"))
+    start = b"GET /v1/wide HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + AUTH + b"\r\n"
+    assert answers_to(relay, start).startswith(b"HTTP/1.1 %d " % status)
 
 
 @pytest.fixture

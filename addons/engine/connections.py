@@ -13,8 +13,13 @@ from addons.engine.wrapping import replace, wrap
 
 _STEP = 1 << 16
 
+_FIRST = 1 << 13
+"""Bytes of a read whose work is not known yet. 64 KiB of chunks with one byte each would hold the loop for 150 ms."""
+_LEAST = 1 << 9
 _LONG = 0.002
 """Seconds of work with what was read, from which on others have a turn before more is read."""
+_TOO_LONG = 0.005
+"""From here on less is read at a time."""
 
 
 def install() -> None:
@@ -43,21 +48,29 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
 
 
 class Patient:
-    """A reader that lets others have a turn before it gives more, where what it gave last was much work.
+    """A reader that lets others have a turn before it gives more, where what it gave last was much work, and gives
+    less then.
 
-    As it stands mitmproxy takes all that a reader holds without a pause in between.
+    As it stands mitmproxy takes all that a reader holds, 64 KiB at a time, without a pause in between.
     """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
         self._given_at = time.thread_time()
+        self._given = 0
+        self._most = _FIRST
 
     async def read(self, size: int) -> bytes:
         """As `StreamReader.read`."""
-        if time.thread_time() - self._given_at > _LONG:
+        took = time.thread_time() - self._given_at
+        if took > _LONG:
             await asyncio.sleep(0)
-        data = await self._reader.read(size)
-        self._given_at = time.thread_time()
+        if took > _TOO_LONG:
+            self._most = max(_LEAST, int(self._given * _TOO_LONG / took))
+        elif self._given == self._most < size:
+            self._most *= 2
+        data = await self._reader.read(min(size, self._most))
+        self._given, self._given_at = len(data), time.thread_time()
         return data
 
     def __getattr__(self, name: str) -> Any:

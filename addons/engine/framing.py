@@ -24,6 +24,7 @@ from mitmproxy.proxy.layers.http._events import (
 from wsproto.frame_protocol import CloseReason
 
 from addons import errors
+from addons.core import headers
 from addons.engine.wrapping import Commands, wrap, wrap_inner
 from addons.exchange import came, forget_message
 
@@ -64,9 +65,9 @@ def _without_trailers(stock: Any, expected_size: int | None) -> Any:
 
 def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Any:
     if isinstance(event, RequestHeaders) and not event.end_stream and event.request.http_version.startswith(_BINARY):
-        headers = event.request.headers
-        if "content-length" not in headers:
-            headers["Transfer-Encoding"] = "chunked"
+        fields = event.request.headers
+        if "content-length" not in fields:
+            fields["Transfer-Encoding"] = "chunked"
     return _NOTHING if isinstance(event, RequestTrailers) else stock(client, event)
 
 
@@ -130,32 +131,56 @@ def _bound_buffers(size: int, _stock: Any, peer: Any, event: Any) -> Any:
 
     Between two events a sound peer leaves at most an unfinished line there, or a head.
     """
-    if len(peer.buf) <= size + _READ or peer.state == peer.passthrough or peer.state == peer.done:
-        return _http1.Http1Connection._handle_event(peer, event)  # which may be a faster one than `stock`
-    return _close_over_buffer(size, peer)
+    if peer.state == peer.passthrough or peer.state == peer.done:
+        pass
+    elif len(peer.buf) > size + _READ:
+        return _close_over_buffer(_over_size(size), peer)
+    elif peer.state == peer.read_headers and isinstance(event, events.DataReceived) and _is_wide(peer.buf, event.data):
+        return _close_over_buffer(_over_lines(), peer)
+    return _http1.Http1Connection._handle_event(peer, event)  # which may be a faster one than `stock`
 
 
-def _close_over_buffer(size: int, peer: Any) -> Commands:
+def _is_wide(buf: Any, data: bytes) -> bool:
+    """Whether a head has more lines than it may."""
+    if len(buf) + len(data) <= 2 * headers.MOST:
+        return False
+    head = bytes(buf._data) + data
+    ends = (head.find(b"\n\r\n"), head.find(b"\n\n"))
+    return head.count(b"\n", 0, min((end for end in ends if end >= 0), default=len(head))) > headers.MOST
+
+
+def _over_size(size: int) -> errors.RelayError:
+    return errors.BadRequest(
+        f"请求头或分块超过 {size} 字节。",
+        f"The request's headers, or the frame of a chunk, are over {size} bytes.",
+        code="headers_too_large",
+    )
+
+
+def _over_lines() -> errors.RelayError:
+    return errors.BadRequest(
+        f"请求头超过 {headers.MOST} 行。",
+        f"The request has more than {headers.MOST} headers.",
+        code="headers_too_large",
+    )
+
+
+def _close_over_buffer(error: errors.RelayError, peer: Any) -> Commands:
     peer.buf = type(peer.buf)()
     if isinstance(peer, _http1.Http1Server):
-        yield from _too_much_from_client(size, peer)
+        yield from _too_much_from_client(error, peer)
         return
     yield commands.CloseConnection(peer.conn)
     if peer.stream_id is not None:
-        error = ResponseProtocolError(
+        failure = ResponseProtocolError(
             peer.stream_id, "unexpected server response: too long a head", ErrorCode.GENERIC_SERVER_ERROR
         )
-        yield ReceiveHttp(error)
+        yield ReceiveHttp(failure)
     peer.state = peer.done
 
 
-def _too_much_from_client(size: int, server: Any) -> Commands:
+def _too_much_from_client(error: errors.RelayError, server: Any) -> Commands:
     if not server.response:
-        error = errors.BadRequest(
-            f"请求头或分块超过 {size} 字节。",
-            f"The request's headers, or the frame of a chunk, are over {size} bytes.",
-            code="headers_too_large",
-        )
         yield commands.SendData(server.conn, errors.closing_answer(error))
     yield commands.CloseConnection(server.conn)
     if server.request is not None:
