@@ -30,8 +30,20 @@ _LEADING_SLASHES = re.compile(r"^/{2,}")
 _ONE_TOO_MANY = re.compile(r"^/v1/(?:/|v1/)++")
 _UNSENDABLE = re.compile(rb"[\x00-\x20\x7f]")
 
-_SLASH = r"[/\\]|%2f|%5c|%u2215|%u002f|%u005c|%c0%af|%e0%80%af|%c1%9c|\udcc0\udcaf|\udcc1\udc9c"
-_DOT = r"\.|%2e|%u002e|%c0%ae|%e0%80%ae|\udcc0\udcae"
+
+def _spelt(*characters: bytes) -> str:
+    """A pattern for these, percent-encoded or as they are."""
+    encoded = ("".join(f"%{each:02x}" for each in character) for character in characters)
+    return "|".join((*encoded, *(re.escape(character.decode("utf-8", "surrogateescape")) for character in characters)))
+
+
+# Besides the plain ones: in too many bytes, which a careless decoder takes, and signs that look alike, which Unicode's
+# normal form (NFKC) and Windows' best fit turn into the plain ones.
+_SLASHES = (b"/", b"\\", b"\xc0\xaf", b"\xe0\x80\xaf", b"\xf0\x80\x80\xaf", b"\xc1\x9c", b"\xe0\x81\x9c")
+_SLASHES_ALIKE = tuple(map(str.encode, "\uff0f\uff3c\u2044\u2215"))
+_DOTS = (b".", b"\xc0\xae", b"\xe0\x80\xae", b"\xf0\x80\x80\xae", *map(str.encode, "\uff0e\u2024\u2025\ufe52"))
+_SLASH = rf"{_spelt(*_SLASHES, *_SLASHES_ALIKE)}|%u2215|%u002f|%u005c|%uff0f|%uff3c"
+_DOT = rf"{_spelt(*_DOTS)}|%u002e|%uff0e"
 _BLANK = r"%[01][0-9a-f]|%20|%7f|[\x00-\x20\x7f]"
 _END = rf"{_SLASH}|{_BLANK}|[;#?]|%3b|%23|%3f|\Z"
 _DOT_SEGMENT = re.compile(
@@ -123,4 +135,4 @@ def climbs(path: str) -> bool:
     late, a zero byte in C), in what they drop (blanks and control characters), and in what they decode (overlong UTF-8,
     `%u002e`). What is encoded twice is not decoded here, as it is not there.
     """
-    return ("." in path or "%" in path or "\udcc0" in path) and _DOT_SEGMENT.search(path) is not None
+    return ("." in path or "%" in path or not path.isascii()) and _DOT_SEGMENT.search(path) is not None

@@ -192,6 +192,13 @@ def test_everything_else_is_not_official(path: str) -> None:
         "/v1/..%c0%afadmin",
         "/v1/%u002e%U002e/admin",
         "/v1/\udcc0\udcae./admin",
+        "/v1/%f0%80%80%ae%F0%80%80%AE/admin",
+        "/v1/..%f0%80%80%afadmin",
+        "/v1/%ef%bc%8e./admin",
+        "/v1/..%EF%BC%8Fadmin",
+        "/v1/．．/admin",
+        "/v1/..／admin",
+        "/v1/%e2%80%a5/admin",
     ],
 )
 def test_a_dot_segment_climbs_out(path: str) -> None:
@@ -207,6 +214,7 @@ def test_a_dot_segment_climbs_out(path: str) -> None:
             "/v1/%252e%252e/x",
             "/v1/models/ft:gpt-4o:acme::7p4l.",
             "/v1/files/报告.pdf",
+            "/v1/files/第一章．终",
             "/v1/files/a%20.b",
             "/v1/..%41",
         ),
