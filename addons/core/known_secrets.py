@@ -23,6 +23,8 @@ MOST = 256
 """Secrets that are looked for; one that names more is not kept at all (`overfull`)."""
 MOST_BYTES = 1 << 18
 """What they may have together."""
+LONGEST = 1 << 16
+"""Bytes of one of them; unescaping it takes 10 ms."""
 SHORTEST = 8
 """Bytes of a value that is looked for elsewhere: a shorter one may be a word."""
 
@@ -59,6 +61,9 @@ class KnownSecrets:
     def add(self, value: bytes, *, shortest: int = SHORTEST, encoded: bool = False) -> None:
         """Look for `value` from now on, and with `encoded` for its base64 too; what is shorter than `shortest` is not
         looked for."""
+        if len(value) > LONGEST:
+            self.overfull = True
+            return
         for spelt in {value, value.strip(), unescaped(value)}:
             if len(spelt) >= shortest and spelt not in self._shown and not is_fingerprint(spelt):
                 self.put(spelt, self.shown(value.strip()))
