@@ -13,7 +13,6 @@ A body is read as what it is. None of these readers builds values, so a body may
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from addons.core.secret_names import Verdict, could_be_secret, judge
@@ -49,7 +48,10 @@ _PLAIN_WORDS = (b"true", b"false", b"null")
 
 
 # Some of this stands in every name that promises a secret: most names need no thorough look.
-_STEM = re.compile(rb"key|token|secret|pass|pwd|cookie|auth|credential|sig|jwt|bearer", re.IGNORECASE)
+_STEM = re.compile(
+    rb"key|token|secret|pass|ps?wd|cookie|auth|cred|sig|jwt|bearer|\xe5\xaf|\xe7\xa7\x98|\xe4\xbb\xa4|\xe5\x8f\xa3",
+    re.IGNORECASE,
+)
 
 
 def is_stream(body: bytes) -> bool:
@@ -83,16 +85,48 @@ def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
 # JSON
 
 
-@dataclass(slots=True)
 class _Level:
-    """An object or an array that is open."""
+    """An object or an array that is open. Defaults stand in the class: there are many, and few differ from them."""
 
-    secret: bool = False
-    """It stands under a name that promises a secret."""
-    is_key: bool = False
-    """Its `object` says that it is one."""
+    hides: Verdict = Verdict.NO
+    """What a name around it promises of all that stands in it."""
+    array: bool = False
+    pairs: bool = False
+    """An array in which names and values may stand in turns."""
+    lists_schemas: bool = False
+    """Each field is a schema and describes a field of that name."""
+    schema: bool = False
+    """A JSON schema, or a part of one."""
+    label: Verdict = Verdict.NO
+    """What it says it is: in its `object`, `name` or `key`; in an array, the string before."""
+    odd: bool = False
+    """In an array: a second string comes, a fourth, and so on."""
     value: tuple[int, int] | None = None
     """Its field `value`."""
+
+
+_NO = Verdict.NO
+_LABELS = frozenset(("name", "key", "header", "headername", "field", "param", "parameter", "variable", "k", "object"))
+_LABELLED = frozenset(("value", "val", "v", "values", "string_value", "stringvalue"))
+"""`{"name": "Authorization", "value": "..."}`: as a HAR has headers, Postman variables, and models arguments."""
+_IN_PAIRS = frozenset(name for low in _LABELS | _LABELLED for name in (low, low.capitalize(), low.upper()))
+# Under a name that promises a secret these say something about it. A schema says what the secret is like.
+_DESCRIBING = frozenset(
+    re.findall(
+        r"\S+",
+        "type object id name title description format status state created created_at createdat updated "
+        "updated_at updatedat expires expires_at expiresat expiry last_used_at issued_at domain path samesite "
+        "method scheme scope scopes role label url uri endpoint provider region owner model mode in source "
+        "pattern required properties items anyof oneof allof not additionalproperties $ref $schema $id $comment "
+        "$defs definitions default example examples const enum nullable readonly writeonly deprecated",
+    )
+)
+_LIST_SCHEMAS = frozenset(("properties", "$defs", "definitions", "patternproperties"))
+_GIVEN = frozenset(("default", "example", "examples", "const", "enum"))
+"""Where a schema may hold a value such as it describes."""
+_TYPES = frozenset((b"string", b"number", b"integer", b"boolean", b"object", b"array", b"null"))
+_SCHEMED = re.compile(rb"(?:bearer|basic|token|api-?key|digest)\s{1,64}+\S", re.IGNORECASE)
+_HARMLESS_NUMBER = re.compile(rb"-?[0-9]{1,3}|-?[0-9]{1,20}[.eE][0-9.eE+-]{1,30}|-[0-9]{1,20}")
 
 
 class _Walk:
@@ -101,33 +135,81 @@ class _Walk:
     def __init__(self, body: bytes, spans: list[Field]) -> None:
         self.body = body
         self.spans = spans
-        self.levels = [_Level()]
+        self.level = _Level()
+        self.levels = [self.level]
         self.string: tuple[int, int] | None = None
-        self.name = ""
+        self.name: str | None = None
+        """Of the field whose value comes; None in an array, and before a name."""
         self.verdict = Verdict.NO
 
     def on_string(self, start: int, end: int) -> None:
         """A string, without its quotation marks."""
-        level = self.levels[-1]
-        if self.verdict is not Verdict.NO or level.secret:
+        level, name = self.level, self.name
+        if self.verdict is not _NO:
             self._judge(start, end)
-        elif self.name == "value":
-            level.value = (start, end)
-        elif self.name == "object" and end - start <= _LONGEST_NAME:
-            level.is_key = judge(self.body[start:end].decode("utf-8", "replace")) is Verdict.YES
+        if level.hides is not _NO and self.verdict is not Verdict.YES and (name is not None or level.array):
+            self._judge_within(start, end)
+        if level.pairs:
+            self._after_label(start, end)
+        elif name in _IN_PAIRS:
+            self._in_pair(name.lower(), start, end)
         self.string = (start, end)
 
     def on_word(self, start: int, end: int) -> None:
         """A number, a constant, or what is no JSON."""
-        if self.verdict is Verdict.YES and self.body[start : min(end, start + 8)] not in _PLAIN_WORDS:
+        sure = self.verdict is Verdict.YES or (self.level.hides is Verdict.YES and self.level.array)
+        if not sure:
+            return
+        word = self.body[start : min(end, start + 64)]
+        if word not in _PLAIN_WORDS and _HARMLESS_NUMBER.fullmatch(word) is None:
             self._note(start, end)
 
     def _judge(self, start: int, end: int) -> None:
-        if (self.verdict is Verdict.YES and end > start) or could_be_secret(self.body[start : min(end, start + 4096)]):
+        """A string under a name of its own."""
+        if self.verdict is Verdict.MAYBE:
+            if could_be_secret(self.body[start : min(end, start + 4096)]):
+                self._note(start, end)
+        elif end > start and not (self.level.lists_schemas and self.body[start : min(end, start + 8)] in _TYPES):
             self._note(start, end)
 
-    def _note(self, start: int, end: int) -> None:
-        self.spans.append((start, end, not self.name.lower().endswith(("signature", "sig"))))
+    def _judge_within(self, start: int, end: int) -> None:
+        """A string somewhere under a name that promises a secret. It is looked for elsewhere only where it could be
+        one: much may stand under such a name."""
+        level, name = self.level, (self.name or "").lower()
+        could_be = could_be_secret(self.body[start : min(end, start + 4096)])
+        if level.hides is Verdict.YES and end > start and name not in _DESCRIBING:
+            self._note(start, end, echoed=could_be or level.array)
+        elif could_be and (not level.schema or name in _GIVEN):
+            self._note(start, end)
+
+    def _in_pair(self, name: str, start: int, end: int) -> None:
+        level = self.level
+        if name in _LABELS:
+            level.label = max(level.label, self._labelled(start, end), key=_strength)
+        elif name in _LABELLED and self.verdict is Verdict.NO and level.value is None:
+            level.value = (start, end)
+
+    def _after_label(self, start: int, end: int) -> None:
+        """`["Authorization", "Bearer ..."]`: names and values in turns, as some libraries have headers. A list of names
+        looks the same, so a value must look like one, too."""
+        level = self.level
+        if not level.odd:
+            level.label = self._labelled(start, end)
+        elif level.label is Verdict.YES and level.hides is not Verdict.YES:
+            value = self.body[start : min(end, start + 4096)].strip()
+            if could_be_secret(value) or _SCHEMED.match(value) is not None:
+                self._note(start, end)
+        level.odd = not level.odd
+
+    def _labelled(self, start: int, end: int) -> Verdict:
+        if end - start > _LONGEST_NAME:
+            return Verdict.NO
+        raw = self.body[start:end]
+        return judge(_name(raw)) if b"\\" in raw or _STEM.search(raw) else Verdict.NO
+
+    def _note(self, start: int, end: int, *, echoed: bool = True) -> None:
+        signature = (self.name or "").lower().endswith(("signature", "sig"))
+        self.spans.append((start, end, echoed and not signature))
         if len(self.spans) > MOST:
             raise TooMany
 
@@ -137,35 +219,66 @@ class _Walk:
             self._named()
             return
         if mark in b"{[":
-            inherited = self.levels[-1].secret or self.verdict is Verdict.YES
-            if len(self.levels) < _DEEPEST:
-                self.levels.append(_Level(inherited))
-            elif inherited:
-                self.levels[-1].secret = True
+            self._opened(mark == b"[")
         elif mark in b"}]":
             self._closed()
-        self.name, self.verdict = "", Verdict.NO
+        self.name, self.verdict = None, Verdict.NO
+
+    def _opened(self, array: bool) -> None:
+        outer, name = self.level, self.name
+        low = "" if name is None or len(name) > 32 else name.lower()
+        hides = outer.hides
+        if self.verdict is not Verdict.NO or hides is not Verdict.NO:
+            hides = self._hidden_in(low, array)
+        if len(self.levels) >= _DEEPEST:
+            outer.hides = max(outer.hides, hides, key=_strength)
+            return
+        self.level = level = _Level()
+        self.levels.append(level)
+        if hides is not Verdict.NO:
+            level.hides = hides
+        if outer.schema or outer.lists_schemas:
+            level.schema = True
+        if array:
+            level.array, level.pairs = True, low not in _DESCRIBING
+        elif low in _LIST_SCHEMAS:
+            level.lists_schemas = True
+
+    def _hidden_in(self, name: str, array: bool) -> Verdict:
+        if self.verdict is Verdict.YES or (self.verdict is Verdict.MAYBE and array):
+            return self.verdict
+        outer = self.level.hides
+        return Verdict.MAYBE if outer is Verdict.YES and name in _DESCRIBING else outer
 
     def _named(self) -> None:
         if self.string is None:
             return
         start, end = self.string
         self.string = None
-        raw = self.body[start:end] if end - start <= _LONGEST_NAME else b""
+        raw = self.body[max(start, end - _LONGEST_NAME) : end]
         self.name = _name(raw)
         self.verdict = judge(self.name) if b"\\" in raw or _STEM.search(raw) else Verdict.NO
+        if self.level.label is not Verdict.NO and self.name.lower() in _LABELLED:
+            self.verdict = self.level.label
 
     def _closed(self) -> None:
-        level = self.levels[-1]
-        if level.is_key and level.value is not None:
-            self._note(*level.value)
+        level = self.level
+        if level.value is not None and level.label is not Verdict.NO and not level.array:
+            self.name, self.verdict = None, level.label
+            self._judge(*level.value)
         if len(self.levels) > 1:
             self.levels.pop()
+            self.level = self.levels[-1]
 
     def reset(self) -> None:
         """An event has ended, whole or not."""
-        self.levels = [_Level()]
-        self.string, self.name, self.verdict = None, "", Verdict.NO
+        self.level = _Level()
+        self.levels = [self.level]
+        self.string, self.name, self.verdict = None, None, Verdict.NO
+
+
+def _strength(verdict: Verdict) -> int:
+    return verdict.value
 
 
 def _name(raw: bytes) -> str:
