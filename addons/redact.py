@@ -102,11 +102,11 @@ class Redact:
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """The request has long been sent; a streamed answer, too."""
-        return self._redact(flow)
+        return self._ended(flow)
 
     def error(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """As after an answer."""
-        return self._redact(flow)
+        return self._ended(flow)
 
     def websocket_message(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Clean the newest message; what came is kept beside it until it has been sent."""
@@ -127,6 +127,7 @@ class Redact:
         """The reason of a close is text of the other side's."""
         if self.enabled and flow.websocket is not None and flow.websocket.close_reason:
             flow.websocket.close_reason = self._known(flow).mask(flow.websocket.close_reason)
+        known_secrets.over(flow.id)
 
     def _known(self, flow: http.HTTPFlow) -> KnownSecrets:
         """The secrets that have been noted, or those in the head of a flow that is nobody's."""
@@ -136,8 +137,14 @@ class Redact:
         known = secrets_of(flow, self.secret)
         _note_headers(flow.request, known)
         _note_query(flow.request.path, known)
-        known_secrets[flow.id] = known
+        known_secrets.put(flow.id, known, _client(flow))
         return known
+
+    def _ended(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        rest = self._redact(flow)
+        if flow.websocket is None:
+            known_secrets.over(flow.id)
+        return rest
 
     def _redact(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         if not self.enabled or flow.request is None:
@@ -205,6 +212,12 @@ class Redact:
         else:
             keep_original(flow, response)
         return flow.response
+
+
+def _client(flow: http.HTTPFlow) -> str:
+    """Whose flow it is: one client's secrets don't drive out another's in the log."""
+    address = flow.client_conn.peername
+    return str(address[0]) if address else ""
 
 
 def _work(message: http.Message) -> int:

@@ -52,7 +52,7 @@ _HARMLESS = _words(
     "previous continuation cursor max min total num number count stop eos bos pad unk sep cls mask special start end "
     "first last new dictionary object map lookup index unique composite row column field label property param "
     "translation locale message event issue project feature metric arrow modifier shortcut answer dedupe text input "
-    "output prompt completion reasoning"
+    "output prompt completion reasoning socket"
 )
 _COUNTING = _words("max min total num number count public publishable")
 # `api_key_id`, `password_policy`, `token_type`, `secret_scanning`: about a secret, none itself.

@@ -24,7 +24,7 @@ NO = """
     access_token_expires_in,auth_type,authMethod,oauth_scopes,authorization_endpoint,credential_id,cookie_consent
     monkey,donkeys,secretary,tokenizer,tokenization,token_logprobs,token_endpoint,tokens_per_second,text_token
     max_tokens_per_1_minute,max_new_tokens,max_access_tokens,full_valid_mean_token_accuracy,kms_key_ring_name
-    key_version,external_key_registered,keep_old_secret_active_for_24_hours,signature_algorithm,apikeyid,publicApiKey
+    key_version,external_key_registered,keep_old_secret_active_for_24_hours,signature_algorithm,apikeyid,publicApiKey,Sec-WebSocket-Key
 """
 
 
