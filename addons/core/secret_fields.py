@@ -13,9 +13,9 @@ A body is read as what it is. None of these readers builds values, so a body may
 import json
 import re
 from collections.abc import Callable
-from urllib.parse import unquote_plus
 
-from addons.core.secret_names import Verdict, could_be_secret, judge
+from addons.core.secret_heads import may_have_parts, secret_parts
+from addons.core.secret_names import STEM, Verdict, could_be_secret, is_secret_part, judge
 from addons.core.secrets import TooMany
 from addons.core.slices import Sliced
 
@@ -33,6 +33,7 @@ _TOKENS = 1 << 11  # tokens in a slice: 2 ms
 _RUN = 1 << 15  # bytes of a string, or of blanks, that are passed over in a slice
 _FAR = 1 << 18  # bytes that `bytes.find` goes through in a slice
 _LONGEST_NAME = 256
+_LONGEST_ADDRESS = 1 << 13
 
 _TOKEN = re.compile(rb'["{}\[\],:]|[^\s"{}\[\],:]++')
 _INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -45,13 +46,6 @@ _PART_NAME = re.compile(rb'[;\s]name="?([^";\r\n]{1,256})', re.IGNORECASE)
 _FORM = re.compile(rb"[\w.%+\[\]-]{1,128}=")
 _FIELDS = re.compile(rb'"\s{0,8}+:')
 _PLAIN_WORDS = (b"true", b"false", b"null")
-
-
-# Some of this stands in every name that promises a secret: most names need no thorough look.
-_STEM = re.compile(
-    rb"key|token|secret|pass|ps?wd|cookie|auth|cred|sig|jwt|bearer|\xe5\xaf|\xe7\xa7\x98|\xe4\xbb\xa4|\xe5\x8f\xa3",
-    re.IGNORECASE,
-)
 
 
 def is_stream(body: bytes) -> bool:
@@ -205,7 +199,7 @@ class _Walk:
         if end - start > _LONGEST_NAME:
             return Verdict.NO
         raw = self.body[start:end]
-        return judge(_name(raw)) if b"\\" in raw or _STEM.search(raw) else Verdict.NO
+        return judge(_name(raw)) if b"\\" in raw or STEM.search(raw) else Verdict.NO
 
     def _note(self, start: int, end: int, *, echoed: bool = True) -> None:
         signature = (self.name or "").lower().endswith(("signature", "sig"))
@@ -257,7 +251,7 @@ class _Walk:
         self.string = None
         raw = self.body[max(start, end - _LONGEST_NAME) : end]
         self.name = _name(raw)
-        self.verdict = judge(self.name) if b"\\" in raw or _STEM.search(raw) else Verdict.NO
+        self.verdict = judge(self.name) if b"\\" in raw or STEM.search(raw) else Verdict.NO
         if self.level.label is not Verdict.NO and self.name.lower() in _LABELLED:
             self.verdict = self.level.label
 
@@ -338,22 +332,23 @@ def _in_form(body: bytes, spans: list[Field]) -> Sliced[None]:
         name, mark, value = body[at : min(end, at + _LONGEST_NAME)].partition(b"=")
         if mark and is_secret_part(name, value or body[at + len(name) + 1 : min(end, at + 4096)]):
             spans.append((at + len(name) + 1, end, True))
+        elif b"%3" in body[at : min(end, at + _LONGEST_ADDRESS)]:
+            _in_address(body, at, end, spans)
+            seen += min(end - at, _LONGEST_ADDRESS) >> 2
         if len(spans) > MOST:
             raise TooMany
         at = end + 1
         seen += 1
-        if seen % _TOKENS == 0:
+        if seen >= _TOKENS:
+            seen = 0
             yield
 
 
-def is_secret_part(name: bytes, value: bytes) -> bool:
-    """Whether `name=value` of a form or a query is a secret."""
-    if not value:
-        return False
-    if b"%" not in name and _STEM.search(name) is None:
-        return False
-    verdict = judge(unquote_plus(name[:_LONGEST_NAME].decode("latin-1")))
-    return verdict is Verdict.YES or (verdict is Verdict.MAYBE and could_be_secret(value))
+def _in_address(body: bytes, start: int, end: int, spans: list[Field]) -> None:
+    """An address in a form: `next=https%3A%2F%2F...%3Ftoken%3D...`."""
+    address = body[start : min(end, start + _LONGEST_ADDRESS)].decode("latin-1")
+    if may_have_parts(address):
+        spans += [(start + first, start + last, True) for first, last, _ in secret_parts(address)]
 
 
 def _next(body: bytes, mark: bytes, at: int) -> Sliced[int]:
@@ -401,6 +396,11 @@ _NAMED = re.compile(
     rb"((?:\\{1,8}+u00[0-9A-Fa-f]{2}|\\{1,8}+/|[^\s\"'\\,;&<>{}\[\]()])++)",
     re.IGNORECASE,
 )
+_NAMED_WITHIN = re.compile(
+    rb"(?:api[-_ ]?key|access[-_]?token|client[-_]?secret)[0-9]{0,4}+%(?:25){0,3}+3[Dd]"
+    rb"((?:%(?!(?:25){0,3}(?:26|23|3[Bb]))|[^%\s\"'\\,;&<>{}\[\]()])++)",
+    re.IGNORECASE,
+)
 _QUOTED = re.compile(
     rb"(?<!\\)(?:\\{1,8}+[\"']|')([A-Za-z0-9_.-]{1,64})\\{0,8}+[\"']\s{0,64}+:\s{0,64}+\\{0,8}+[\"']([^\"'\\]{1,4096}+)"
 )
@@ -413,7 +413,12 @@ _STEP = 1 << 16
 
 
 def _by_patterns(body: bytes, spans: list[Field]) -> Sliced[None]:
-    for pattern, judged in ((_NAMED, _is_named), (_QUOTED, _is_quoted), (_PART, _is_quoted)):
+    for pattern, judged in (
+        (_NAMED, _is_named),
+        (_NAMED_WITHIN, _is_named),
+        (_QUOTED, _is_quoted),
+        (_PART, _is_quoted),
+    ):
         yield
         yield from _by_pattern(body, pattern, judged, spans)
 
@@ -445,6 +450,8 @@ def _may_match(pattern: re.Pattern[bytes], piece: bytes) -> bool:
         return b'\\"' in piece or b"'" in piece
     if pattern is _PART:
         return b"name=" in piece
+    if pattern is _NAMED_WITHIN and b"3D" not in piece and b"3d" not in piece:
+        return False
     lowered = piece.lower()
     return b"key" in lowered or b"token" in lowered or b"secret" in lowered
 

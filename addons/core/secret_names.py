@@ -13,6 +13,7 @@ import enum
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from urllib.parse import unquote_plus
 
 
 class Verdict(enum.Enum):
@@ -81,10 +82,18 @@ _CHINESE = ("密码", "密碼", "密钥", "密鑰", "秘钥", "口令", "令牌"
 _HEADER_LAST = frozenset(("access", "pass"))
 _HARMLESS_HEADERS = frozenset(("sec-websocket-key", "idempotency-key", "sec-websocket-accept"))
 
+_LONGEST_PART = 256
 _SHORTEST_SECRET = 16
 _LONG_SECRET = 40
 _COULD_BE = re.compile(rb"[\x21-\x7e]{16,4096}+")
 _LETTER, _DIGIT = re.compile(rb"[A-Za-z]"), re.compile(rb"[0-9]")
+
+
+# Some of this stands in every name that promises a secret: most names need no thorough look.
+STEM = re.compile(
+    rb"key|token|secret|pass|ps?wd|cookie|auth|cred|sig|jwt|bearer|\xe5\xaf|\xe7\xa7\x98|\xe4\xbb\xa4|\xe5\x8f\xa3",
+    re.IGNORECASE,
+)
 
 
 def judge(name: str) -> Verdict:
@@ -110,6 +119,21 @@ def could_be_secret(value: bytes) -> bool:
     if re.search(rb"[^\x21-\x7e]", start) or _LETTER.search(start) is None:
         return False
     return len(value) >= _LONG_SECRET or _DIGIT.search(start) is not None
+
+
+def is_secret_part(name: bytes, value: bytes) -> bool:
+    """Whether `name=value` of a form or a query is a secret."""
+    if not value:
+        return False
+    if b"%" not in name and STEM.search(name) is None:
+        return False
+    said = unquote_plus(name[:_LONGEST_PART].decode("latin-1"))
+    for _ in range(3):  # more than one encoding: it stands in an address within an address
+        if "%" not in said:
+            break
+        said = unquote_plus(said)
+    verdict = judge(said)
+    return verdict is Verdict.YES or (verdict is Verdict.MAYBE and could_be_secret(value))
 
 
 def _judge(name: str) -> Verdict:
