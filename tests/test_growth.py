@@ -193,7 +193,7 @@ def log_line_beside_keys(text: str) -> object:
         logs.known_secrets = before
 
 
-def named(text: str) -> object:
+def named(text: str) -> Iterator[None]:
     """One client names ever more, and each of its exchanges as much as it may."""
     kept = logs._Known()
     for number in range(len(text) // 64):
@@ -203,7 +203,7 @@ def named(text: str) -> object:
         kept.put(str(number), known, "a" if number % 2 else text[number : number + 8])
         if number % 3 == 0:
             kept.over(str(number))
-    return kept
+        yield
 
 
 # -- views

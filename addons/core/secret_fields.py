@@ -138,16 +138,19 @@ class _Walk:
 
     def on_string(self, start: int, end: int) -> None:
         """A string, without its quotation marks."""
+        self.string = (start, end)
         level, name = self.level, self.name
-        if self.verdict is not _NO:
-            self._judge(start, end)
-        if level.hides is not _NO and self.verdict is not Verdict.YES and (name is not None or level.array):
-            self._judge_within(start, end)
-        if level.pairs:
-            self._after_label(start, end)
+        if name is None:
+            if not level.array:
+                return  # it is a name, or nothing
+            if level.pairs:
+                self._after_label(start, end)
         elif name in _IN_PAIRS:
             self._in_pair(name.lower(), start, end)
-        self.string = (start, end)
+        if self.verdict is not _NO:
+            self._judge(start, end)
+        if level.hides is not _NO and self.verdict is not Verdict.YES:
+            self._judge_within(start, end)
 
     def on_word(self, start: int, end: int) -> None:
         """A number, a constant, or what is no JSON."""
@@ -212,24 +215,25 @@ class _Walk:
         if mark == b":":
             self._named()
             return
-        if mark in b"{[":
-            self._opened(mark == b"[")
-        elif mark in b"}]":
-            self._closed()
-        self.name, self.verdict = None, Verdict.NO
+        if mark != b",":
+            if mark in b"{[":
+                self._opened(mark == b"[")
+            else:
+                self._closed()
+        self.name, self.verdict = None, _NO
 
     def _opened(self, array: bool) -> None:
         outer, name = self.level, self.name
         low = "" if name is None or len(name) > 32 else name.lower()
         hides = outer.hides
-        if self.verdict is not Verdict.NO or hides is not Verdict.NO:
+        if self.verdict is not _NO or hides is not _NO:
             hides = self._hidden_in(low, array)
         if len(self.levels) >= _DEEPEST:
             outer.hides = max(outer.hides, hides, key=_strength)
             return
         self.level = level = _Level()
         self.levels.append(level)
-        if hides is not Verdict.NO:
+        if hides is not _NO:
             level.hides = hides
         if outer.schema or outer.lists_schemas:
             level.schema = True
@@ -249,15 +253,15 @@ class _Walk:
             return
         start, end = self.string
         self.string = None
-        raw = self.body[max(start, end - _LONGEST_NAME) : end]
+        raw = self.body[start if end - start <= _LONGEST_NAME else end - _LONGEST_NAME : end]
         self.name = _name(raw)
-        self.verdict = judge(self.name) if b"\\" in raw or STEM.search(raw) else Verdict.NO
-        if self.level.label is not Verdict.NO and self.name.lower() in _LABELLED:
+        self.verdict = judge(self.name) if STEM.search(raw) or b"\\" in raw else _NO
+        if self.level.label is not _NO and self.name.lower() in _LABELLED:
             self.verdict = self.level.label
 
     def _closed(self) -> None:
         level = self.level
-        if level.value is not None and level.label is not Verdict.NO and not level.array:
+        if level.value is not None and level.label is not _NO and not level.array:
             self.name, self.verdict = None, level.label
             self._judge(*level.value)
         if len(self.levels) > 1:
