@@ -399,6 +399,9 @@ PAIRS = (
     '{"properties":{"api_key":',
     '"value":"secret#","name":"token",',
     '"name",',
+    '"{\\"api_key\\":\\"secret#\\"}",',
+    '"[\\"{\\\\\\"key',
+    '"[token\\"\\u0041',
 )
 KEYS = (
     "apikey:",

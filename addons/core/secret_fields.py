@@ -7,11 +7,14 @@ A body is read as what it is. None of these readers builds values, so a body may
    an object that says it is a key has one as its `value` (OpenAI's `organization.admin_api_key`).
 2. Forms and queries, part by part.
 3. Forms in parts (multipart/form-data), by the name in each part's head.
-4. Besides, in any text, by patterns: `apiKey=...`, and `\\"password\\": \\"...\\"` for JSON inside of strings.
+4. Besides, in any text, by patterns: `apiKey=...`, and `\\"password\\": \\"...\\"` for what is broken in strings.
+
+JSON in a string of JSON, such as the arguments of a tool call, is read like any other.
 """
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 
 from addons.core.secret_heads import may_have_parts, secret_parts
@@ -45,6 +48,13 @@ _BOUNDARY = re.compile(r'boundary="?([^";,]{1,200})', re.IGNORECASE)
 _PART_NAME = re.compile(rb'[;\s]name="?([^";\r\n]{1,256})', re.IGNORECASE)
 _FORM = re.compile(rb"[\w.%+\[\]-]{1,128}=")
 _FIELDS = re.compile(rb'"\s{0,8}+:')
+_OPENING = (b"{", b"[")
+_DEEPEST_TEXT = 3
+_LONGEST_TEXT = 1 << 18
+"""Bytes of a string that is read as JSON; a longer one is searched by patterns alone."""
+_NEAR = 1 << 14
+_STRING_ESCAPE = re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|[^u])", re.DOTALL)
+_ESCAPES = {b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t", b"\\b": b"\b", b"\\f": b"\f"}
 _PLAIN_WORDS = (b"true", b"false", b"null")
 
 
@@ -289,9 +299,11 @@ def _name(raw: bytes) -> str:
     return text
 
 
-def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside: re.Pattern[bytes]) -> Sliced[None]:
+def _in_json(
+    body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside: re.Pattern[bytes], depth: int = 0
+) -> Sliced[None]:
     walk = _Walk(body, spans)
-    at = seen = 0
+    at = seen = texts = 0
     most = _MOST_TOKENS + len(body) // 3
     if tokens is _LINE_TOKEN and (field := _STREAM.match(body)) is not None:
         at = field.end()
@@ -316,6 +328,12 @@ def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside:
                     break
                 yield
             walk.on_string(at, end)
+            if body[at : at + 1] in _OPENING and depth < _DEEPEST_TEXT and end - at <= _LONGEST_TEXT:
+                yield from _in_text(body, at, end, spans, depth)
+                texts += end - at
+                if texts > _NEAR:
+                    texts = 0
+                    yield
             at = end + (body[end : end + 1] == b'"')
         elif first in b"{}[],:":
             walk.on_mark(first)
@@ -324,6 +342,49 @@ def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside:
                 walk.reset()
         else:
             walk.on_word(start, at)
+
+
+def _in_text(body: bytes, start: int, end: int, spans: list[Field], depth: int) -> Sliced[None]:
+    """JSON in a string, such as the arguments of a tool call."""
+    if body.find(b'\\"', start, min(end, start + _NEAR)) < 0 or not (yield from _may_name(body, start, end)):
+        return
+    pieces: list[bytes] = []
+    places: list[int] = []  # of each escape, in the plain text
+    longer = [0]  # by how much what is written is longer, before each of them and behind the last
+    last, at = start, 0
+    for number, found in enumerate(_STRING_ESCAPE.finditer(body, start, end)):
+        meant = _meant(found)
+        pieces += (body[last : found.start()], meant)
+        at += found.start() - last
+        places.append(at)
+        longer.append(longer[-1] + len(found[0]) - len(meant))
+        at += len(meant)
+        last = found.end()
+        if number % _TOKENS == _TOKENS - 1:
+            yield
+    plain = b"".join((*pieces, body[last:end]))
+    within: list[Field] = []
+    yield from _in_json(plain, within, _TOKEN, _INSIDE, depth + 1)
+    for first, beyond, echoed in within:
+        first, beyond = (start + each + longer[bisect_left(places, each)] for each in (first, beyond))
+        spans.append((first, beyond, echoed))
+    if len(spans) > MOST:
+        raise TooMany
+
+
+def _may_name(body: bytes, start: int, end: int) -> Sliced[bool]:
+    """Whether something in a text may promise a secret."""
+    for at in range(start, end, _NEAR):
+        if STEM.search(body, at, min(end, at + _NEAR + 16)) or body.find(b"\\u", at, min(end, at + _NEAR)) >= 0:
+            return True
+        yield
+    return False
+
+
+def _meant(found: re.Match[bytes]) -> bytes:
+    if found[1]:
+        return chr(int(found[1], 16)).encode("utf-8", "surrogatepass")
+    return _ESCAPES.get(found[0], found[0][1:])
 
 
 # Forms

@@ -131,6 +131,35 @@ def test_a_signature_is_hidden_and_not_looked_for_elsewhere() -> None:
     ]
 
 
+def told(value: object, times: int) -> str:
+    for number in range(times):
+        value = {"n": number, "arguments": json.dumps(value, ensure_ascii=number % 2 == 0), "é\n": "\t"}
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        ({"headers": [{"name": "Authorization", "value": "Bearer abc"}], "a": "b"}, {"Bearer abc"}),
+        ([{"é": "\n", "key": "api_key", "value": "abc"}, "\u4e2d"], {"abc"}),
+        ({"a\n": "\t", "api_keys": ["abc", "d"], "z": "y"}, {"abc", "d"}),
+        ({"rawHeaders": ["X-Api-Key", MARK, "Host", "x"]}, {MARK}),
+        ({"parameters": {"properties": {"api_key": {"type": "string", "pattern": "[a-z0-9]{32}"}}}}, set()),
+        ({"max_tokens": 5, "key": "short", "content": "my password"}, set()),
+    ],
+)
+def test_json_in_strings_is_read_like_any_other(value: object, hidden: set[str], times: int) -> None:
+    assert values(told(value, times)) == hidden
+    assert values(f"data: {told(value, times)}\n\n") == hidden
+
+
+def test_a_text_that_never_ends_is_read_as_far_as_it_goes() -> None:
+    begun = '{"arguments": "{\\"x\\": 1, \\"api_keys\\": [\\"'
+    assert MARK in values(begun + MARK + '\\", \\"b')
+    assert values('{"arguments": "{\\"api_keys\\": [\\') == set()
+
+
 JSON = st.recursive(
     st.text(alphabet='",:[]{}\\ k中') | st.integers(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
