@@ -55,7 +55,7 @@ _HEADERS = 50
 """Headers that are cleaned in a slice."""
 _SCHEMES = frozenset(b"bearer basic token apikey api-key key digest oauth hmac negotiate aws4-hmac-sha256".split())
 """What may be shown of a secret's value before a blank: anything else there may be the secret itself."""
-_MARKS = re.compile(r"[?&;#]")
+_MARKS = re.compile(r"[?&;#]|%(?:25)*+(?:3[FfBb]|2[36])")
 _HARMLESS = frozenset(("content-type", "content-length", "content-encoding", "transfer-encoding", "date", "server"))
 
 
@@ -365,11 +365,14 @@ def _basic(credentials: bytes) -> tuple[bytes, ...]:
 def _note_query(path: str, known: KnownSecrets) -> None:
     if not secret_heads.may_have_parts(path) and ";" not in path:
         return
-    for start, end, depth in secret_heads.secret_parts(path):
-        for spelt in set(secret_heads.spellings(path[start:end], depth)):
-            known.add(spelt.encode("utf-8", "surrogatepass"), shortest=_SHORTEST_KEY, encoded=True)
-        if known.overfull:
-            return
+    try:
+        for start, end, depth in secret_heads.secret_parts(path):
+            for spelt in set(secret_heads.spellings(path[start:end], depth)):
+                known.add(spelt.encode("utf-8", "surrogatepass"), shortest=_SHORTEST_KEY, encoded=True)
+            if known.overfull:
+                return
+    except TooMany:
+        known.overfull = True
 
 
 def _clean_path(path: str, known: KnownSecrets) -> str:
@@ -378,12 +381,15 @@ def _clean_path(path: str, known: KnownSecrets) -> str:
         return known.mask(path)
     pieces: list[str] = []
     last = 0
-    for number, (start, end, depth) in enumerate(secret_heads.secret_parts(path)):
-        if number >= MOST:
-            return f"{known.mask(_MARKS.split(path, maxsplit=1)[0])}?({NOT_KEPT.decode()})"
-        value = secret_heads.meant(path[start:end], depth).encode("utf-8", "replace")
-        pieces += (path[last:start], _shown(value, known).decode("utf-8", "replace"))
-        last = end
+    try:
+        for number, (start, end, depth) in enumerate(secret_heads.secret_parts(path)):
+            if number >= MOST:
+                raise TooMany
+            value = secret_heads.meant(path[start:end], depth).encode("utf-8", "replace")
+            pieces += (path[last:start], _shown(value, known).decode("utf-8", "replace"))
+            last = end
+    except TooMany:
+        return f"{known.mask(_MARKS.split(path, maxsplit=1)[0])}?({NOT_KEPT.decode()})"
     return known.mask("".join((*pieces, path[last:])) if pieces else path)
 
 

@@ -177,6 +177,15 @@ def test_a_key_in_an_address_within_an_address_is_found(times: int) -> None:
     assert PLAIN not in record(clean(other)) and "scope" in record(other)
 
 
+@pytest.mark.parametrize("part", ["a=1&", "a%3D1%26", "api_key=secretvalue1&"])
+def test_an_address_of_very_many_parts_is_not_shown(part: str) -> None:
+    flow = flows.request("GET", f"/v1/x?{part * 5000}access_token={PLAIN}", {"Referer": f"https://x/?{part * 5000}"})
+    flows.respond(flow, 200, PLAIN.encode())
+    shown = record(clean(flow))
+    assert flow.request.path == f"/v1/x?({redact.NOT_KEPT.decode()})"
+    assert PLAIN not in shown and "secretvalue1" not in shown and part * 10 not in shown
+
+
 def test_headers_in_a_body_are_hidden_as_headers_are() -> None:
     sent = [{"name": "Authorization", "value": "Bearer abc"}, {"name": "Accept", "value": "text/html"}]
     body = {"log": {"entries": [{"request": {"headers": sent, "queryString": [{"name": "api_key", "value": "def"}]}}]}}

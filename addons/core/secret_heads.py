@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from urllib.parse import unquote, unquote_plus
 
 from addons.core.secret_names import is_secret_part
+from addons.core.secrets import TooMany
 
 _DEEPEST = 3
 """Encodings around an address that is looked into: `redirect=https%253A%252F%252F...`."""
@@ -13,6 +15,8 @@ _MARK = re.compile(r"[?&;#]|%(?:25){0,3}+(?:3[Ff]|26|3[Bb]|23)")
 _EQUALS = re.compile(r"=|%(?:25){0,3}+3[Dd]")
 _LONGEST_NAME = 256
 _LOOKED_AT = 4096
+MOST_PARTS = 4096
+"""Parts of an address; real ones have a few dozen."""
 
 Part = tuple[int, int, int]
 """Where the value of a part begins and ends, and how often it is encoded besides its own encoding."""
@@ -27,9 +31,13 @@ def secret_parts(address: str) -> Iterator[Part]:
     """The values of secret parts in an address' queries and fragments, in order, none in another.
 
     A part may hold an address, encoded: what divides that is looked for as well. The value of a part ends before
-    whatever divides it from the next one, which is encoded as often as what stands before it, or less.
+    whatever divides it from the next one, which is encoded as often as what stands before it, or less. Raises TooMany
+    for an address of more parts than are looked through.
     """
-    marks = [(found.start(), found.end(), _depth(found[0])) for found in _MARK.finditer(address)]
+    found = list(islice(_MARK.finditer(address), MOST_PARTS + 1))
+    if len(found) > MOST_PARTS:
+        raise TooMany
+    marks = [(mark.start(), mark.end(), _depth(mark[0])) for mark in found]
     ends = _ends(marks, len(address))
     done = 0
     for number, (_, start, depth) in enumerate(marks):

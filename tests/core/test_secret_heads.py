@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addons.core.secret_heads import cookies, is_session, may_have_parts, meant, secret_parts
+from addons.core.secrets import TooMany
 
 MARK = "Zq01Opaque-Mark_WmLkJh"
 
@@ -57,6 +58,12 @@ def test_what_ends_early_hides_nothing_behind_it() -> None:
     (start, end, _), *_ = secret_parts(address)
     assert address[:start].endswith("api_key%253D")
     assert address[end:] == "%26lang%3Den&lang=en"
+
+
+def test_an_address_of_very_many_parts_is_not_looked_through() -> None:
+    assert values("/?" + "a=1&" * 4000 + "api_key=abc") == ["abc"]
+    with pytest.raises(TooMany):
+        values("/?" + "a=1%26" * 5000)
 
 
 @given(st.text("?&;#=%23526bBfFdDkey ", max_size=200))
