@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 
 from addons.core.secret_heads import may_have_parts, secret_parts
-from addons.core.secret_names import STEM, Verdict, could_be_secret, is_secret_part, judge
+from addons.core.secret_names import STEM, Verdict, could_be_secret, is_about, is_secret_part, judge
 from addons.core.secrets import TooMany
 from addons.core.slices import Sliced
 
@@ -103,6 +103,8 @@ class _Level:
     """A JSON schema, or a part of one."""
     label: Verdict = Verdict.NO
     """What it says it is: in its `object`, `name` or `key`; in an array, the string before."""
+    flag: Verdict = Verdict.NO
+    """In an array: the string before, where that is an option of a command."""
     odd: bool = False
     """In an array: a second string comes, a fourth, and so on."""
     value: tuple[int, int] | None = None
@@ -118,7 +120,7 @@ _IN_PAIRS = frozenset(name for low in _LABELS | _LABELLED for name in (low, low.
 _DESCRIBING = frozenset(
     re.findall(
         r"\S+",
-        "type object id name title description format status state created created_at createdat updated "
+        "type kind object id name title description format status state created created_at createdat updated "
         "updated_at updatedat expires expires_at expiresat expiry last_used_at issued_at domain path samesite "
         "method scheme scope scopes role label url uri endpoint provider region owner model mode in source "
         "pattern required properties items anyof oneof allof not additionalproperties $ref $schema $id $comment "
@@ -129,6 +131,7 @@ _LIST_SCHEMAS = frozenset(("properties", "$defs", "definitions", "patternpropert
 _GIVEN = frozenset(("default", "example", "examples", "const", "enum"))
 """Where a schema may hold a value such as it describes."""
 _TYPES = frozenset((b"string", b"number", b"integer", b"boolean", b"object", b"array", b"null"))
+_KINDS = frozenset((b"none", b"required", b"optional", b"bearer", b"basic", b"digest", b"oauth", b"oauth2", b"api_key"))
 _SCHEMED = re.compile(rb"(?:bearer|basic|token|api-?key|digest)\s{1,64}+\S", re.IGNORECASE)
 _HARMLESS_NUMBER = re.compile(rb"-?[0-9]{1,3}|-?[0-9]{1,20}[.eE][0-9.eE+-]{1,30}|-[0-9]{1,20}")
 
@@ -174,17 +177,26 @@ class _Walk:
     def _judge(self, start: int, end: int) -> None:
         """A string under a name of its own."""
         if self.verdict is Verdict.MAYBE:
-            if could_be_secret(self.body[start : min(end, start + 4096)]):
+            if self._could_be(start, end):
                 self._note(start, end)
-        elif end > start and not (self.level.lists_schemas and self.body[start : min(end, start + 8)] in _TYPES):
+        elif end > start and not self._tells_only(start, end):
             self._note(start, end)
+
+    def _tells_only(self, start: int, end: int) -> bool:
+        """Whether it is no secret but says what kind of one there is: `"auth": "none"`."""
+        if end - start > 8:
+            return False
+        word = self.body[start:end].lower()
+        if self.level.lists_schemas:
+            return word in _TYPES
+        return word in _KINDS and (self.name or "").lower().endswith(("auth", "authorization"))
 
     def _judge_within(self, start: int, end: int) -> None:
         """A string somewhere under a name that promises a secret. It is looked for elsewhere only where it could be
         one: much may stand under such a name."""
         level, name = self.level, (self.name or "").lower()
-        could_be = could_be_secret(self.body[start : min(end, start + 4096)])
-        if level.hides is Verdict.YES and end > start and name not in _DESCRIBING:
+        could_be = self._could_be(start, end)
+        if level.hides is Verdict.YES and end > start and not _describes(name):
             self._note(start, end, echoed=could_be or level.array)
         elif could_be and (not level.schema or name in _GIVEN):
             self._note(start, end)
@@ -200,13 +212,22 @@ class _Walk:
         """`["Authorization", "Bearer ..."]`: names and values in turns, as some libraries have headers. A list of names
         looks the same, so a value must look like one, too."""
         level = self.level
-        if not level.odd:
+        if level.flag is not _NO:  # ["--api-key", "..."]
+            if level.hides is not Verdict.YES and (level.flag is Verdict.YES or self._could_be(start, end)):
+                self._note(start, end)
+            level.flag = _NO
+        elif self.body.startswith(b"--", start):
+            level.flag = self._labelled(start, end)
+        elif not level.odd:
             level.label = self._labelled(start, end)
         elif level.label is Verdict.YES and level.hides is not Verdict.YES:
             value = self.body[start : min(end, start + 4096)].strip()
             if could_be_secret(value) or _SCHEMED.match(value) is not None:
                 self._note(start, end)
         level.odd = not level.odd
+
+    def _could_be(self, start: int, end: int) -> bool:
+        return could_be_secret(self.body[start : min(end, start + 4096)])
 
     def _labelled(self, start: int, end: int) -> Verdict:
         if end - start > _LONGEST_NAME:
@@ -256,7 +277,7 @@ class _Walk:
         if self.verdict is Verdict.YES or (self.verdict is Verdict.MAYBE and array):
             return self.verdict
         outer = self.level.hides
-        return Verdict.MAYBE if outer is Verdict.YES and name in _DESCRIBING else outer
+        return Verdict.MAYBE if outer is Verdict.YES and _describes(name) else outer
 
     def _named(self) -> None:
         if self.string is None:
@@ -283,6 +304,10 @@ class _Walk:
         self.level = _Level()
         self.levels = [self.level]
         self.string, self.name, self.verdict = None, None, Verdict.NO
+
+
+def _describes(name: str) -> bool:
+    return name in _DESCRIBING or is_about(name)
 
 
 def _strength(verdict: Verdict) -> int:

@@ -121,6 +121,12 @@ def could_be_secret(value: bytes) -> bool:
     return len(value) >= _LONG_SECRET or _DIGIT.search(start) is not None
 
 
+def is_about(name: str) -> bool:
+    """Whether a field of this name, beside secrets, says something about them: `token_uri`, `private_key_id`."""
+    words = _WORD.findall(name[-_LONGEST:])
+    return len(words) > 1 and _singular(words[-1].lower()) in _ABOUT
+
+
 def is_secret_part(name: bytes, value: bytes) -> bool:
     """Whether `name=value` of a form or a query is a secret."""
     if not value:
