@@ -399,6 +399,7 @@ PAIRS = (
     '{"properties":{"api_key":',
     '"value":"secret#","name":"token",',
     '"name",',
+    '"--api-key","secret#",',
     '"{\\"api_key\\":\\"secret#\\"}",',
     '"[\\"{\\\\\\"key',
     '"[token\\"\\u0041',

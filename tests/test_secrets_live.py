@@ -88,6 +88,11 @@ def _official(relay: live.Live, upstream: Upstream, key: str, bearer: dict[str, 
         assert value in upstream.seen[-1].target
     ask("POST", "/v1/echo", json.dumps({"apiKey": key, "text": f"{key} {escaped(key)}"}), bearer)
     ask("POST", "/v1/echo", f'{{"apiKey": "{escaped(key)}"', {})
+    pairs = {"headers": [{"name": "X-Api-Key", "value": key}], "api_keys": ["a", key], "api_key_prod": {"eu": [key]}}
+    ask("POST", "/v1/echo", json.dumps({**pairs, "arguments": json.dumps(pairs)}), {"Content-Type": "application/json"})
+    within = quote(f"https://x/?access_token={quote(key, safe='')}&scope=all", safe="")
+    ask("GET", f"/v1/echo?next={within}&again={quote(f'https://x/?next={within}', safe='')}")
+    ask("POST", "/v1/echo", f"next={within}", {"Content-Type": FORM, "Referer": f"https://x/?next={within}"})
     ask("POST", "/v1/echo", f"apiKey={quote(key, safe='')}&sessionId=1", {"Content-Type": FORM})
     ask("POST", "/v1/echo", multipart(key), {"Content-Type": "multipart/form-data; boundary=b"})
     ask("POST", "/v1/echo", gzip.compress(key.encode()), {**bearer, "Content-Encoding": "gzip"})

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from addons.core import bounded_json
+from addons.core.secret_fields import describes, is_labelled
 from addons.core.secret_names import Verdict, judge
 from addons.core.secrets import scrub
 
@@ -283,13 +284,23 @@ def _is_secret(name: str, value: Any) -> bool:
     return isinstance(value, str) and value != "" and judge(name) is Verdict.YES
 
 
-def _plain(value: Any) -> Any:
-    """The value with 1.0 as 1: both are one number in JSON."""
+def _plain(value: Any, hidden: bool = False) -> Any:
+    """The value with 1.0 as 1: both are one number in JSON. With `hidden` it stands under the name of a secret."""
     if isinstance(value, dict):
-        return {key: _SECRET if _is_secret(key, each) else _plain(each) for key, each in value.items()}
+        return {key: _plain_field(key, each, value, hidden) for key, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(each, hidden) for each in value]
+    if hidden and isinstance(value, str) and value:
+        return _SECRET
     return int(value) if isinstance(value, float) and abs(value) < _EXACT and value.is_integer() else value
+
+
+def _plain_field(name: str, value: Any, fields: Mapping[str, Any], hidden: bool) -> Any:
+    if judge(name) is Verdict.YES:
+        return _plain(value, hidden=True)
+    if is_labelled(name, fields.items()):
+        return _plain(value, hidden=True)
+    return _plain(value, hidden and not describes(name.lower()))
 
 
 def _canonical(value: Any) -> str:

@@ -15,7 +15,7 @@ JSON in a string of JSON, such as the arguments of a tool call, is read like any
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from addons.core.secret_heads import may_have_parts, secret_parts
 from addons.core.secret_names import STEM, Verdict, could_be_secret, is_about, is_secret_part, judge
@@ -196,7 +196,7 @@ class _Walk:
         one: much may stand under such a name."""
         level, name = self.level, (self.name or "").lower()
         could_be = self._could_be(start, end)
-        if level.hides is Verdict.YES and end > start and not _describes(name):
+        if level.hides is Verdict.YES and end > start and not describes(name):
             self._note(start, end, echoed=could_be or level.array)
         elif could_be and (not level.schema or name in _GIVEN):
             self._note(start, end)
@@ -277,7 +277,7 @@ class _Walk:
         if self.verdict is Verdict.YES or (self.verdict is Verdict.MAYBE and array):
             return self.verdict
         outer = self.level.hides
-        return Verdict.MAYBE if outer is Verdict.YES and _describes(name) else outer
+        return Verdict.MAYBE if outer is Verdict.YES and describes(name) else outer
 
     def _named(self) -> None:
         if self.string is None:
@@ -306,7 +306,16 @@ class _Walk:
         self.string, self.name, self.verdict = None, None, Verdict.NO
 
 
-def _describes(name: str) -> bool:
+def is_labelled(name: str, fields: Iterable[tuple[str, object]]) -> bool:
+    """Whether `name` of an object with these fields is the value of a secret, since another field names one."""
+    if name.lower() not in _LABELLED:
+        return False
+    said = (each for field, each in fields if isinstance(each, str) and field in _IN_PAIRS and field.lower() in _LABELS)
+    return any(judge(each) is Verdict.YES for each in said)
+
+
+def describes(name: str) -> bool:
+    """Whether a field of this name (in lower case) under a name that promises a secret is none itself."""
     return name in _DESCRIBING or is_about(name)
 
 

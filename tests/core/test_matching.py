@@ -184,6 +184,19 @@ def test_a_masked_key_of_no_known_look_stands_for_any_text() -> None:
     assert made.find(None, asked({"token": "0123456789abcdefgh"})) == 0
 
 
+def test_all_that_is_hidden_by_its_place_stands_for_any_text() -> None:
+    shown, sent = "abc***1a2b3c4d", "xyz-another-key-27"
+    for body in (
+        '{"api_keys": ["%s", {"prod": "%s"}], "a": 1}',
+        '{"headers": [{"name": "Authorization", "value": "%s"}], "b": {"value": ["%s"], "key": "api_key"}}',
+    ):
+        made = shelf(json.loads(body.replace("%s", shown)))
+        assert made.find(None, asked(json.loads(body.replace("%s", sent)))) == 0
+    made = shelf({"api_keys": {"type": "a"}, "b": {"name": "x", "value": "y"}})
+    assert made.find(None, asked({"api_keys": {"type": "b"}, "b": {"name": "x", "value": "y"}})) is None
+    assert made.find(None, asked({"api_keys": {"type": "a"}, "b": {"name": "x", "value": "z"}})) is None
+
+
 # -- what differs
 
 
