@@ -55,6 +55,8 @@ ANSWER = 1 << 20
 """Bytes of an answer that are looked into at once."""
 LONG = 128 << 10
 """What growth shows itself in where work stops at a bound of its own."""
+PIECE = 16 << 10
+"""Bytes of a stream that are read at once: of much work less is read (addons/engine/connections.py)."""
 KEY = "sk-test-growth-0123456789"
 BEGINNINGS = ("", '{"messages":[', '{"choices":[', '{"data":[', '{"a":"', "data: ", "data: [", "--b")
 """What makes a reader look further."""
@@ -240,8 +242,8 @@ def fed(step: int) -> Callable[[str], object]:
 
 def retold(text: str) -> Iterator[None]:
     retelling, data = Retelling(1 << 20), raw(text)
-    for start in range(0, len(data), 1 << 16):
-        retelling.feed(data[start : start + (1 << 16)])
+    for start in range(0, len(data), PIECE):
+        retelling.feed(data[start : start + PIECE])
         yield
 
 
@@ -320,11 +322,15 @@ def not_recorded(text: str) -> Iterator[None]:
     shelf.nearest("test", new)
 
 
-def recorded_keys(text: str) -> object:
+def recorded_keys(text: str) -> Iterator[None]:
     """A record that is full of hidden keys."""
     shelf: matching.Shelf[int] = matching.Shelf()
-    shelf.add(None, matching.ask("POST", "/v1/x", "", raw(text)), 1)
-    return shelf.find(None, matching.ask("POST", "/v1/x", "", raw(text.replace("*", "k") + "x")))
+    recorded = matching.ask("POST", "/v1/x", "", raw(text))
+    yield
+    shelf.add(None, recorded, 1)
+    new = matching.ask("POST", "/v1/x", "", raw(text.replace("*", "k") + "x"))
+    yield
+    shelf.find(None, new)
 
 
 def elsewhere(text: str) -> object:

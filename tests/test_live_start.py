@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -177,7 +178,7 @@ def test_relay_says_where_it_listens_once_it_does(upstream: Upstream, tmp_path: 
 def test_a_second_signal_ends_at_once_and_quietly(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()
     with started(START, tmp_path, port, environment(RELAY_CONFIG=str(config(tmp_path, upstream.url, port)))) as live:
-        assert eventually(lambda: "listens at" in live.log)
+        assert eventually(lambda: re.search("listens at .*\n", live.log))
         begin = len(live.log)
         while live.process.poll() is None:
             live.process.send_signal(number)
