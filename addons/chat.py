@@ -36,7 +36,7 @@ from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
 from addons.decoding import TooLong, decoding
 from addons.exchange import Exchange, Kind, cap_answer, of, ongoing
-from addons.folding import Ear, completion_of, is_success, words
+from addons.folding import Ear, completion_of, is_success, unreadable_event, words
 from addons.queueing import enter, no_store
 from addons.refusals import refusal
 from addons.store import Store, StoreError
@@ -189,10 +189,12 @@ class Chat:
         self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending, retelling: Retelling
     ) -> None:
         completion = retelling.completion
-        if retelling.overflowed or (not retelling.whole and completion.error is None):
+        if retelling.overflowed or not (retelling.whole or retelling.unreadable or completion.error is not None):
             flow.kill()  # a break for the client: no false end
             return
         try:
+            if retelling.unreadable:
+                raise unreadable_event()
             said = await self._keep(flow, exchange, pending, completion)
         except errors.RelayError as error:
             said = error.envelope()
@@ -287,7 +289,7 @@ def _teller(
     def tell(chunk: bytes) -> bytes | list[bytes]:
         if exchange.tap is not None:
             exchange.tap(chunk)
-        told = retelling.feed(chunk) if chunk else b""
+        told = retelling.feed(chunk) if chunk else retelling.close()
         if retelling.overflowed:
             cut_upstream(flow, "relay: the answer is over chat.max_answer")
         else:

@@ -73,9 +73,19 @@ def _of_stream(body: bytes) -> Sliced[Completion]:
     yield from retelling.reading(body)
     if retelling.overflowed:
         raise TooLong("an event is too long")
+    if retelling.unreadable:
+        raise unreadable_event()
     if not retelling.whole and retelling.completion.error is None:
         raise errors.UpstreamFailed("上游响应不完整，请重试。", "The upstream's answer broke off; try again.")
     return retelling.completion
+
+
+def unreadable_event() -> errors.UpstreamFailed:
+    """A piece of a stream's text is lost: no part of the answer is told as the whole of it."""
+    return errors.UpstreamFailed(
+        "无法读取上游响应：流中有一个事件不是有效的 JSON，请重试。",
+        "The upstream's answer could not be read: an event of its stream is not valid JSON; try again.",
+    )
 
 
 class Ear:

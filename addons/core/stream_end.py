@@ -41,7 +41,8 @@ class StreamEnd:
         if self.over:
             return
         if value is None:
-            self.over = len(data) < 32 and data.strip() == DONE
+            self.failed = event in _FAILED  # in plain words
+            self.over = self.failed or (len(data) < 32 and data.strip() == DONE)
             return
         if not isinstance(value, dict):
             return
