@@ -1,6 +1,7 @@
 """What a completion means to the caller of `/chat`: its words, or the error that tells why there are none."""
 
 import json
+from collections.abc import Callable
 
 from mitmproxy import http
 
@@ -54,9 +55,14 @@ def completion_of(
             "The upstream's answer could not be read: it is not JSON. Whoever runs this relay should check "
             "upstreams[].url.",
         ) from None
-    if completion.error is not None:
-        return upstream_error.read_value(200, {"error": dict(completion.error)})
-    return completion
+    return told_error(completion) or completion
+
+
+def told_error(completion: Completion) -> UpstreamError | None:
+    """The error that a success tells in place of an answer, or behind a part of one."""
+    if completion.error is None:
+        return None
+    return upstream_error.read_value(200, {"error": dict(completion.error)})
 
 
 def _is_stream(response: http.Response, body: bytes) -> bool:
@@ -92,10 +98,12 @@ class Ear:
     """Hears an answer that is read whole while it comes: if it is an event stream, it says when it is over.
 
     It is in nobody's way: what it can't follow it stops listening to, and then the end of the body is the end.
+    `whole` is called once the answer is all there, though more may follow.
     """
 
-    def __init__(self, exchange: Exchange, encoding: str, limit: int) -> None:
+    def __init__(self, exchange: Exchange, encoding: str, limit: int, whole: Callable[[], object]) -> None:
         self._exchange = exchange
+        self._whole = whole
         self._decode = listener(encoding)
         self._retelling = Retelling(limit)
         self._beginning: bytes | None = b""
@@ -120,13 +128,15 @@ class Ear:
             piece, self._beginning = self._beginning + piece[_BEGINNING:], None
         self._retelling.feed(piece)
         self._exchange.over = self._retelling.over
-        self._exchange.whole = self._retelling.whole or self._retelling.over
+        if (self._retelling.whole or self._retelling.over) and not self._exchange.whole:
+            self._exchange.whole = True
+            self._whole()
 
 
 def words(completion: Completion, key: str, model: str) -> str:
     """What the model said. Raises the RelayError that tells why it said nothing."""
-    if completion.error is not None:
-        raise refusal(upstream_error.read_value(200, {"error": dict(completion.error)}), key=key, model=model)
+    if (error := told_error(completion)) is not None:
+        raise refusal(error, key=key, model=model)
     if completion.text:
         return completion.text
     if completion.refusal:

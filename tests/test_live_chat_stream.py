@@ -252,6 +252,11 @@ LASTING = [
     pytest.param(lingering(b"".join(HELLO), framing="close"), id="open, without chunks"),
     pytest.param(lingering(*HELLO[:-1], USAGE, DONE), id="open, usage before DONE"),
     pytest.param(lingering(b"".join(HELLO) + chunk("later") + OVERLOADED), id="more behind DONE"),
+    pytest.param(lingering(*HELLO[:-1]), id="open behind the finish reason"),
+    pytest.param(lingering(*HELLO[:-1], USAGE), id="open behind the usage"),
+    pytest.param(lingering(*HELLO[:-2], b"data: [DONE]\n"), id="open behind DONE without a blank line"),
+    pytest.param(streaming(*HELLO[:-2], b"data: [DONE]\n"), id="DONE without a blank line"),
+    pytest.param(streaming(*HELLO[:-2], b"data: [DONE]", framing="close"), id="DONE without a line's end"),
     pytest.param(cut(*HELLO), id="cut"),
     pytest.param(cut(*HELLO, reset=True), id="cut by a reset"),
     pytest.param(cut(*HELLO[:-1]), id="cut behind the finish reason"),
@@ -303,6 +308,9 @@ def test_the_upstream_connection_is_closed_and_nothing_of_it_enters_the_next_ans
 WHOLE_READ = [
     pytest.param({}, lingering(*HELLO), id="events, though no stream was asked for"),
     pytest.param({}, cut(*HELLO), id="the same, cut"),
+    pytest.param({}, lingering(*HELLO[:-1]), id="open behind the finish reason"),
+    pytest.param({}, lingering(*HELLO[:-1], gzip=True), id="open behind the finish reason, compressed"),
+    pytest.param({}, streaming(*HELLO[:-2], b"data: [DONE]\n"), id="DONE without a blank line"),
     pytest.param({}, lingering(*HELLO, headers=[]), id="without a content type"),
     pytest.param({}, lingering(*HELLO, gzip=True), id="compressed"),
     pytest.param({"stream": True}, lingering(*HELLO, gzip=True), id="a stream, compressed"),
@@ -377,6 +385,27 @@ def test_an_error_inside_a_stream_is_its_last_event(
     assert "".join(told.deltas) == "".join(before)
     assert (told.envelope["code"], told.envelope["data"]) == (502, None)
     assert "overloaded" in told.envelope["message"]
+    unchanged(relay, upstream, session)
+
+
+LOST = [
+    pytest.param(chunk("lost")[:-5] + b"\n\n", id="cut off"),
+    pytest.param(chunk("lost").replace(b"data: {", b"data: "), id="its start is lost"),
+    pytest.param(b'data: {"a": ' + b"[" * 900 + b"]" * 900 + b"}\n\n", id="nested too deep"),
+]
+
+
+@pytest.mark.parametrize("how", [{}, {"gzip": True}, {"asked": False}], ids=["retold", "compressed", "not asked for"])
+@pytest.mark.parametrize("piece", LOST)
+def test_an_event_that_cannot_be_read_is_told(
+    relay: Live, upstream: Upstream, session: str, piece: bytes, how: dict[str, Any]
+) -> None:
+    asked = how.get("asked", True)
+    upstream.script(COMPLETIONS, streaming(chunk("one "), piece, *HELLO, gzip="gzip" in how, pause=0.02))
+    answer = post(relay, message(session, "lost", stream=asked))
+    envelope = json.loads(answer.body.rstrip().splitlines()[-1].removeprefix(b"data: "))
+    assert (envelope["code"], envelope["data"]) == (502, None)
+    assert "could not be read" in envelope["message"]
     unchanged(relay, upstream, session)
 
 

@@ -37,8 +37,7 @@ class Retelling:
         if self.over:
             return b""
         for event in self._parser.feed(chunk):
-            self._read(event)
-            if self.over:
+            if self._read(event):
                 break
         else:
             # Some upstreams leave out the blank line behind it: nothing that could still come would change it.
@@ -67,17 +66,19 @@ class Retelling:
                 self._read(Event(self._parser.remainder))
         return b""
 
-    def _read(self, event: Event) -> None:
+    def _read(self, event: Event) -> bool:
+        """Take an event; whether it was the last."""
         value = _json_of(event.data)
         self._end.hear(event.data, value, event.event)
         if value is None and not self._end.over and not self.whole and _may_be_a_piece(event.data):
             self.unreadable = True
-            return
+            return True
         self.completion.add(value)
         if self._end.failed and self.completion.error is None:
             self.completion.error = value if isinstance(value, dict) else {"message": event.data}
         if self._end.over and not self._end.failed:
             self.completion.finish()
+        return self._end.over
 
     @property
     def overflowed(self) -> bool:
