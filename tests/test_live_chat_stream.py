@@ -349,6 +349,10 @@ EARLY = [
     pytest.param(Behaviour(status=429, body=b'{"error":{"message":"slow down"}}'), 429, id="429"),
     pytest.param(Behaviour(status=500, headers=[("content-type", SSE)], body=b"data: x\n\n"), 502, id="500 as SSE"),
     pytest.param(Behaviour(status=200, body=b'{"error":{"message":"invalid api key"}}'), 401, id="error in a 200"),
+    pytest.param(Behaviour(status=200, body=b'{"code":1210,"msg":"x","data":null}'), 502, id="a code beside data"),
+    pytest.param(
+        Behaviour(body=b'{"Response":{"Error":{"Code":"x","Message":"invalid api key"}}}'), 401, id="a wrapped error"
+    ),
     pytest.param(Behaviour(status=200, body=b"<html>"), 502, id="a page"),
     pytest.param(Behaviour(close_without_answer=True), 502, id="no answer"),
     pytest.param(Behaviour(garbage=b"\0\1\2\r\n\r\n"), 502, id="garbage"),
