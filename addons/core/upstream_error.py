@@ -108,7 +108,7 @@ def told(value: object, *, strict: bool = False) -> Mapping[str, object] | None:
     if error and not (answered and isinstance(error, dict) and _succeeds(_fields(error))):
         beside = {name: value[name] for name in _BESIDE if isinstance(value.get(name), str | int)}
         if not isinstance(error, dict):
-            return beside | {"message": error if isinstance(error, str) else "unreadable error"}
+            return beside | {"message": _reason(_fields(value)) or "unreadable error"}
         return beside | error
     if answered:
         return None
