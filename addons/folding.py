@@ -11,7 +11,7 @@ from addons.core.completion import Completion
 from addons.core.retelling import Retelling
 from addons.core.slices import Sliced
 from addons.core.upstream_error import UpstreamError
-from addons.decoding import TooLong, content_of, decoding, listener
+from addons.decoding import TooLong, Undecodable, content_of, decoding, listener
 from addons.exchange import Exchange
 from addons.refusals import refusal
 
@@ -48,6 +48,11 @@ def completion_of(
         raise errors.UpstreamFailed(
             f"上游响应过大：解压后超过 {limit} 字节，或包含过多的值。",
             f"The upstream's answer is too large: over {limit} bytes when decoded, or of too many values.",
+        ) from None
+    except Undecodable:
+        raise errors.UpstreamFailed(
+            "无法读取上游响应：无法按其 Content-Encoding 解压，请重试。",
+            "The upstream's answer could not be read: it is not what its Content-Encoding says; try again.",
         ) from None
     except ValueError:
         raise errors.UpstreamFailed(

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import zstandard
 
 from tests import live
 from tests.certificates import Pair, self_signed
@@ -305,7 +306,16 @@ def test_the_upstream_connection_is_closed_and_nothing_of_it_enters_the_next_ans
     assert len(history(relay, session)) == 6
 
 
+def zstandard_of(*pieces: bytes) -> list[bytes]:
+    """Pieces of one frame that does not end."""
+    frame = zstandard.ZstdCompressor().compressobj()
+    return [frame.compress(piece) + frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) for piece in pieces]
+
+
+ZSTD = [("content-type", SSE), ("content-encoding", "zstd")]
 WHOLE_READ = [
+    pytest.param({}, lingering(*zstandard_of(*HELLO), headers=ZSTD), id="zstd"),
+    pytest.param({"stream": True}, lingering(*zstandard_of(*HELLO[:-1]), headers=ZSTD), id="a stream, zstd, no DONE"),
     pytest.param({}, lingering(*HELLO), id="events, though no stream was asked for"),
     pytest.param({}, cut(*HELLO), id="the same, cut"),
     pytest.param({}, lingering(*HELLO[:-1]), id="open behind the finish reason"),
@@ -354,6 +364,10 @@ EARLY = [
         Behaviour(body=b'{"Response":{"Error":{"Code":"x","Message":"invalid api key"}}}'), 401, id="a wrapped error"
     ),
     pytest.param(Behaviour(status=200, body=b"<html>"), 502, id="a page"),
+    pytest.param(
+        Behaviour(headers=[("content-encoding", "gzip, gzip, gzip, gzip, gzip")], body=b"x"), 502, id="many encodings"
+    ),
+    pytest.param(Behaviour(headers=[("content-encoding", "gzip")], body=b"{}"), 502, id="not what it says"),
     pytest.param(Behaviour(close_without_answer=True), 502, id="no answer"),
     pytest.param(Behaviour(garbage=b"\0\1\2\r\n\r\n"), 502, id="garbage"),
 ]
