@@ -122,11 +122,11 @@ def test_pieces_arrive_as_they_come(relay: Live, upstream: Upstream, session: st
 
 
 def test_the_session_is_updated_at_the_end_of_a_stream(relay: Live, upstream: Upstream, session: str) -> None:
-    for content, words in (("我叫小明", "你好,小明!我记住了。"), ("我叫什么名字?", "你叫小明。")):
+    for content, words in (("我叫小明", "你好，小明！我记住了。"), ("我叫什么名字？", "你叫小明。")):
         told = streamed(relay, message(session, content))
         assert told.text() == words == "".join(told.deltas)
-    assert history(relay, session) == ["我叫小明", "你好,小明!我记住了。", "我叫什么名字?", "你叫小明。"]
-    assert succeeded(post(relay, message(session, "我叫什么名字?"))) == "你叫小明。"
+    assert history(relay, session) == ["我叫小明", "你好，小明！我记住了。", "我叫什么名字？", "你叫小明。"]
+    assert succeeded(post(relay, message(session, "我叫什么名字？"))) == "你叫小明。"
     assert len(sent(completions(upstream)[-1])) == 5
 
 
@@ -663,10 +663,10 @@ def test_a_model_that_is_not_there_is_told_and_leaves_the_session(
 def test_a_reset_starts_over(relay: Live, upstream: Upstream, session: str, stream: bool) -> None:
     succeeded(post(relay, message(session, "我叫小明")))
     if stream:
-        streamed(relay, message(session, "我叫什么名字?", reset=True)).text()
+        streamed(relay, message(session, "我叫什么名字？", reset=True)).text()
     else:
-        succeeded(post(relay, message(session, "我叫什么名字?", reset=True)))
-    assert sent(completions(upstream)[-1]) == ["我叫什么名字?"]
+        succeeded(post(relay, message(session, "我叫什么名字？", reset=True)))
+    assert sent(completions(upstream)[-1]) == ["我叫什么名字？"]
     assert len(history(relay, session)) == 2
 
 
@@ -687,19 +687,19 @@ NAMES = ["plain", "a/b", "/", "//", "..", "a/../b", "会话 一", "100%", "%2F",
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_session_is_shown_and_forgotten(relay: Live, upstream: Upstream, name: str) -> None:
     succeeded(post(relay, message(name, "我叫小明")))
-    assert history(relay, name) == ["我叫小明", "你好,小明!我记住了。"]
+    assert history(relay, name) == ["我叫小明", "你好，小明！我记住了。"]
     answer = ask_session(relay, "DELETE", name)
     assert answer.body.decode() == '{"code": 200, "message": "执行成功", "data": null}'
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
     assert history(relay, name) == []
-    succeeded(post(relay, message(name, "我叫什么名字?")))
-    assert sent(completions(upstream)[-1]) == ["我叫什么名字?"]
+    succeeded(post(relay, message(name, "我叫什么名字？")))
+    assert sent(completions(upstream)[-1]) == ["我叫什么名字？"]
 
 
 def test_the_answer_is_exact(relay: Live, upstream: Upstream) -> None:
-    succeeded(post(relay, message("exact/1", "你是谁?")))
+    succeeded(post(relay, message("exact/1", "你是谁？")))
     expected = (
-        '{"code": 200, "message": "执行成功", "data": [{"role": "user", "content": "你是谁?"}, '
+        '{"code": 200, "message": "执行成功", "data": [{"role": "user", "content": "你是谁？"}, '
         '{"role": "assistant", "content": "我是一名人工智能助手。"}]}'
     )
     assert ask_session(relay, "GET", "exact/1").body == expected.encode()
