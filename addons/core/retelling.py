@@ -73,7 +73,7 @@ class Retelling:
         if value is None and not self._end.over and not self.whole and _may_be_a_piece(event.data):
             self.unreadable = True
             return True
-        self.completion.add(value)
+        self.completion.add(value, failed=self._end.failed)
         if self._end.failed and self.completion.error is None:
             self.completion.error = value if isinstance(value, dict) else {"message": event.data}
         if self._end.over and not self._end.failed:

@@ -110,7 +110,7 @@ def told(value: object, *, strict: bool = False) -> Mapping[str, object] | None:
         if not isinstance(error, dict):
             return beside | {"message": _reason(_fields(value)) or "unreadable error"}
         return beside | error
-    if answered:
+    if answered or _TELLING.isdisjoint(map(_plain, itertools.islice(value, _MOST_FIELDS))):
         return None
     if _marked(value) or (not strict and _says_only_words(value)):
         return value
@@ -159,8 +159,17 @@ _MOST_FIELDS = 64
 def _fields(value: Mapping[str, object]) -> _Fields:
     plain: dict[str, object] = {}
     for name in itertools.islice(value, _MOST_FIELDS):
-        plain.setdefault(_plain(name[:_LONGEST_CODE]), value[name])
+        plain.setdefault(_plain(name), value[name])
     return plain
+
+
+def _plain(name: str) -> str:
+    """`invalid_api_key`, `InvalidApiKey` and `invalid-api-key` are one."""
+    return name if name.isascii() and name.isalpha() and name.islower() else _without_marks(name)
+
+
+def _without_marks(name: str) -> str:
+    return "".join(filter(str.isalnum, name[:_LONGEST_CODE])).lower()
 
 
 def _objects(value: object) -> Iterator[_Fields]:
@@ -312,6 +321,24 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+_TELLING = frozenset(
+    [
+        *_REASONS,
+        *_CODE_FIELDS,
+        *_WRAPPERS,
+        *_STATES,
+        "errors",
+        "object",
+        "type",
+        "success",
+        "ok",
+        "httpstatus",
+        "httpcode",
+    ]
+)
+"""Plain names of all that tells of an error. What has none of these tells of none: most events of most streams."""
+
+
 def _marked(value: Mapping[str, object]) -> bool:
     """Whether an object says of itself that it is an error."""
     found = _fields(value)
@@ -416,11 +443,6 @@ def _is_of_output(words: str) -> bool:
 
 def _any(phrases: Iterable[str], words: str) -> bool:
     return any(phrase in words for phrase in phrases)
-
-
-def _plain(code: str) -> str:
-    """`invalid_api_key`, `InvalidApiKey` and `invalid-api-key` are one."""
-    return "".join(filter(str.isalnum, code)).lower()
 
 
 _CODES: dict[str, Kind] = {
