@@ -432,18 +432,21 @@ def test_both_tries_together_have_the_time_of_one(bounded: Live, upstream: Upstr
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_a_client_that_leaves_during_the_second_try_frees_its_session(
-    bounded: Live, upstream: Upstream, session: str, stream: bool
+@pytest.mark.parametrize(
+    "refusals", [[REFUSED], [EVENTS], [lasting(b"data: " + TOO_LONG + b"\n\n")], [REFUSED, EVENTS]]
+)
+def test_a_client_that_leaves_during_a_further_try_frees_its_session(
+    bounded: Live, upstream: Upstream, session: str, stream: bool, refusals: list[Behaviour]
 ) -> None:
     turns = grown(bounded, upstream, session, 2)
-    upstream.script(COMPLETIONS, REFUSED, Behaviour(never=True))
+    upstream.script(COMPLETIONS, *refusals, Behaviour(never=True))
     with Client(bounded.port) as client:
         begin(client, {**message(session, "lost"), "stream": stream})
-        second = at_work(upstream, 2)
+        last = at_work(upstream, len(refusals) + 1)
     left = time.monotonic()
     succeeded(post(bounded, message(session, "next")))
     assert time.monotonic() - left < 1
-    assert second.closed_at is not None
+    assert last.closed_at is not None
     assert history(bounded, session)[:-1] == [*turns, "next"]
 
 
