@@ -50,7 +50,7 @@ VALUES: dict[str, Any] = {
     "chat": {"content": "你好，小明！我记住了。", "finish": "stop"},
     "chat, gzipped by upstream": {"content": "你好，小明！我记住了。"},
     "chat, awaited": {"content": "你好，小明！我记住了。"},
-    "stream, awaited": {"text": "你好,小红！我记住了。"},
+    "stream, awaited": {"text": "你好，小红！我记住了。"},
     "stream, left in the middle": {"chunks": 3},
     "embeddings": {"sizes": [8, 8]},
     "images": {"prompt": "一只猫"},
