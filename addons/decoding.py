@@ -19,11 +19,17 @@ from addons.core.slices import Sliced, at_once
 _STEP = 1 << 18
 _PIECE = 1 << 16  # encoded bytes at a time: zlib copies what it has not taken yet
 _WINDOW = 1 << 23  # the largest that RFC 9659 allows a zstd of the web
+_BIT = 32  # encoded bytes at a time where the decoder has no bound of its own
 _HEARD = 1 << 17  # decoded bytes of one chunk that is listened to
+_MOST_ENCODINGS = 4  # of one body; real ones have one, and each of a thousand costs a pass over all of it
 
 
 class TooLong(ValueError):
     """The decoded body is over the limit."""
+
+
+class Undecodable(ValueError):
+    """The body is not what its Content-Encoding says, or that says too much."""
 
 
 def decode(body: bytes, encoding: str, limit: int, *, cut: bool = False) -> bytes:
@@ -34,17 +40,20 @@ def decode(body: bytes, encoding: str, limit: int, *, cut: bool = False) -> byte
 def decoding(body: bytes, encoding: str, limit: int, *, cut: bool = False) -> Sliced[bytes]:
     """`body` decoded by a Content-Encoding, at most `limit` bytes of it, in slices.
 
-    With `cut`, what is over the limit, or missing at the end, is left out; else it is TooLong, or a ValueError for what
-    is no such encoding or broken. Several encodings are undone from the last to the first, as RFC 9110 (8.4) has them
-    applied.
+    With `cut`, what is over the limit, or missing at the end, is left out; else it is TooLong, or Undecodable for what
+    is no such encoding, or broken. Several encodings, four at most, are undone from the last to the first, as RFC 9110
+    (8.4) has them applied.
     """
-    for name in reversed(_names(encoding)):
+    names = _names(encoding)
+    if len(names) > _MOST_ENCODINGS:
+        raise Undecodable(f"{len(names)} content encodings, at most {_MOST_ENCODINGS} are undone")
+    for name in reversed(names):
         try:
             body = yield from _DECODERS[name](body, limit + 1, cut)
         except KeyError:
-            raise ValueError(f"unknown content encoding {name[:20]!r}") from None
+            raise Undecodable(f"unknown content encoding {name[:20]!r}") from None
         except (zlib.error, zstandard.ZstdError, brotli.error, EOFError) as error:
-            raise ValueError(f"broken {name}: {error}") from None
+            raise Undecodable(f"broken {name}: {error}") from None
     if len(body) > limit:
         if not cut:
             raise TooLong(f"over {limit} bytes when decoded")
@@ -70,16 +79,39 @@ def listener(encoding: str) -> Callable[[bytes], bytes] | None:
     """What decodes a body chunk by chunk while it comes, for somebody who listens for its end; None where that can't
     be done. It gives up with ValueError where a chunk is broken, or becomes too much to be listened to."""
     names = _names(encoding)
-    if not names:
-        return bytes
-    if len(names) > 1 or names[0] not in ("gzip", "x-gzip", "deflate", "br"):
+    if len(names) > _MOST_ENCODINGS or any(name not in _LISTENERS for name in names):
         return None
-    return _brotli_listener() if names[0] == "br" else _zlib_listener(names[0])
+    steps = [_LISTENERS[name]() for name in reversed(names)]
+
+    def decode_chunk(chunk: bytes) -> bytes:
+        for step in steps:
+            chunk = step(chunk)
+        return chunk
+
+    return decode_chunk
 
 
-def _zlib_listener(name: str) -> Callable[[bytes], bytes]:
-    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | (0 if name == "deflate" else 16))
+def _gzip_listener() -> Callable[[bytes], bytes]:
+    return _zlib_listener(zlib.decompressobj(wbits=zlib.MAX_WBITS | 16))
 
+
+def _deflate_listener() -> Callable[[bytes], bytes]:
+    """Raw or not, which the first two bytes tell."""
+    begun, decode = b"", None
+
+    def decode_chunk(chunk: bytes) -> bytes:
+        nonlocal begun, decode
+        if decode is None:
+            begun += chunk
+            if len(begun) < 2:
+                return b""
+            chunk, decode = begun, _zlib_listener(_deflate_decoder(begun))
+        return decode(chunk)
+
+    return decode_chunk
+
+
+def _zlib_listener(decoder: "zlib._Decompress") -> Callable[[bytes], bytes]:
     def decode_chunk(chunk: bytes) -> bytes:
         try:
             decoded = decoder.decompress(chunk, _HEARD)
@@ -107,14 +139,46 @@ def _brotli_listener() -> Callable[[bytes], bytes]:
     return decode_chunk
 
 
+def _zstd_listener() -> Callable[[bytes], bytes]:
+    decoder = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj(
+        write_size=_HEARD, read_across_frames=True
+    )
+
+    def decode_chunk(chunk: bytes) -> bytes:
+        decoded = bytearray()
+        try:
+            for start in range(0, len(chunk), _BIT):
+                decoded += decoder.decompress(chunk[start : start + _BIT])
+                if len(decoded) >= _HEARD:
+                    raise ValueError("too much at once")
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from None
+        return bytes(decoded)
+
+    return decode_chunk
+
+
+_LISTENERS: dict[str, Callable[[], Callable[[bytes], bytes]]] = {
+    "gzip": _gzip_listener,
+    "x-gzip": _gzip_listener,
+    "deflate": _deflate_listener,
+    "br": _brotli_listener,
+    "zstd": _zstd_listener,
+}
+
+
 def _gzip(body: bytes, limit: int, cut: bool) -> Sliced[bytes]:
     return _zlib(zlib.decompressobj(wbits=zlib.MAX_WBITS | 16), body, limit, cut)
 
 
 def _deflate(body: bytes, limit: int, cut: bool) -> Sliced[bytes]:
+    return _zlib(_deflate_decoder(body), body, limit, cut)
+
+
+def _deflate_decoder(body: bytes) -> "zlib._Decompress":
     # "deflate" is zlib's format by the standard and raw deflate by widespread mistake.
     zlib_format = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
-    return _zlib(zlib.decompressobj(wbits=zlib.MAX_WBITS if zlib_format else -zlib.MAX_WBITS), body, limit, cut)
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS if zlib_format else -zlib.MAX_WBITS)
 
 
 def _zlib(decoder: "zlib._Decompress", body: bytes, limit: int, cut: bool) -> Sliced[bytes]:

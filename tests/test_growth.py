@@ -38,6 +38,7 @@ from addons.core import (
     upstream_error,
 )
 from addons.core.completion import Completion
+from addons.core.ending import Ending
 from addons.core.failures import classify
 from addons.core.reading import mend, page, values
 from addons.core.retelling import Retelling
@@ -247,6 +248,18 @@ def retold(text: str) -> Iterator[None]:
         yield
 
 
+def watched_for_its_end(step: int) -> Callable[[str], object]:
+    """A stream that passes by, in pieces."""
+
+    def call(text: str) -> Iterator[None]:
+        ending, data = Ending(), raw(text)
+        for start in range(0, len(data), step):
+            ending.feed(data[start : start + step])
+            yield
+
+    return call
+
+
 def gathered(text: str) -> object:
     """A completion in many chunks, with `text` for the words of each."""
     completion = Completion(1 << 20)
@@ -443,6 +456,13 @@ READERS = (
     Reader("events, byte by byte", fed(1), LONG, ("\n", "\r", "data:\n", ":", "a")),
     Reader("events, in pieces", fed(1000), ANSWER, ("data:", "data:\n", "\n")),
     Reader("retelling", retold, ANSWER, (DELTA, "data: {}\n\n", "data: [DONE]\n\n", "data:[],\n")),
+    Reader(
+        "last event, whole",
+        watched_for_its_end(1 << 16),
+        ANSWER,
+        ('data: {"index":1}\n\n', "message_stop", '"finish_reason":"a', 'data: {"usage":{}}\n\n', "[DONE]\n\n", "\n"),
+    ),
+    Reader("last event, byte by byte", watched_for_its_end(1), LONG, ("[DONE]", "\n", "\r\n", "data: [DONE]", "a")),
     Reader("completion", gathered, LONG, ("a", "\ud800", "界")),
     Reader("refusal", refused(429), LONG, (*KEYS, *DENSE, KEY, " ")),
     Reader("refusal in a 200", refused(200), LONG, (*KEYS, *DENSE)),

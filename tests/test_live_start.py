@@ -79,7 +79,7 @@ def test_bare_mitmdump_takes_everything_from_relay_yaml(upstream: Upstream, tmp_
     environ = environment(RELAY_CONFIG=str(config(tmp_path, upstream.url, port)))
     del environ["PYTHONPATH"]
     with started([*MITMDUMP, "-s", str(ROOT / "addons" / "relay.py")], tmp_path, port, environ) as live:
-        assert live.chat("我叫小明", session="bare")["data"] == "你好,小明!我记住了。"
+        assert live.chat("我叫小明", session="bare")["data"] == "你好，小明！我记住了。"
         assert live.ask("GET", "/v1/models", headers=AUTH).status == 200
         openai_error(live.ask("GET", "http://evil.invalid/x", headers=AUTH), 404)
         with socket.socket() as probe:
@@ -336,11 +336,11 @@ def test_touching_the_entry_reloads_and_keeps_sessions(house: Path, upstream: Up
         path.write_text(path.read_text(encoding="utf-8").replace("Method not allowed", "Edited"), encoding="utf-8")
         os.utime(entry)
         assert eventually(lambda: b"Edited" in live.ask("GET", "/chat").body, 6), "the new code is in force"
-        assert live.chat("我叫什么名字?", session="touch")["data"] == "你叫小明。"
+        assert live.chat("我叫什么名字？", session="touch")["data"] == "你叫小明。"
         answer = flying.result()
         assert answer.status == 200
         assert list(answer.json()) == ["code", "message", "data"], "what was under way does not end raw"
-        assert live.chat("我叫什么名字?", session="flying", key=KEY)["code"] == 200, "nor is its session locked"
+        assert live.chat("我叫什么名字？", session="flying", key=KEY)["code"] == 200, "nor is its session locked"
         assert "Traceback" not in live.log
 
 
