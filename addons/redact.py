@@ -15,16 +15,15 @@ What can't be cleaned is not kept.
 import logging
 import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from urllib.parse import unquote, unquote_plus
 
 from mitmproxy import http, websocket
 
 from addons.config import Settings
-from addons.core import secret_fields, secret_pieces
+from addons.core import secret_fields, secret_heads, secret_pieces
 from addons.core.known_secrets import MOST, KnownSecrets
-from addons.core.secret_fields import Field, is_secret_part
+from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
 from addons.core.secrets import Span, TooMany, is_fingerprint, replaced
 from addons.core.slices import Sliced, at_once
@@ -50,11 +49,13 @@ _SMALL = 4096
 """Bytes that are cleaned at once."""
 _PER_SLICE = 500
 _LONG_VALUE = 16
+_LONGEST_NAME = 128
+"""Bytes of a header's name that is remembered."""
 _HEADERS = 50
 """Headers that are cleaned in a slice."""
 _SCHEMES = frozenset(b"bearer basic token apikey api-key key digest oauth hmac negotiate aws4-hmac-sha256".split())
 """What may be shown of a secret's value before a blank: anything else there may be the secret itself."""
-_MARKS = re.compile(r"([?&;#])")
+_MARKS = re.compile(r"[?&;#]")
 _HARMLESS = frozenset(("content-type", "content-length", "content-encoding", "transfer-encoding", "date", "server"))
 
 
@@ -102,11 +103,11 @@ class Redact:
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """The request has long been sent; a streamed answer, too."""
-        return self._redact(flow)
+        return self._ended(flow)
 
     def error(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """As after an answer."""
-        return self._redact(flow)
+        return self._ended(flow)
 
     def websocket_message(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Clean the newest message; what came is kept beside it until it has been sent."""
@@ -127,6 +128,7 @@ class Redact:
         """The reason of a close is text of the other side's."""
         if self.enabled and flow.websocket is not None and flow.websocket.close_reason:
             flow.websocket.close_reason = self._known(flow).mask(flow.websocket.close_reason)
+        known_secrets.over(flow.id)
 
     def _known(self, flow: http.HTTPFlow) -> KnownSecrets:
         """The secrets that have been noted, or those in the head of a flow that is nobody's."""
@@ -136,8 +138,14 @@ class Redact:
         known = secrets_of(flow, self.secret)
         _note_headers(flow.request, known)
         _note_query(flow.request.path, known)
-        known_secrets[flow.id] = known
+        known_secrets.put(flow.id, known, _client(flow))
         return known
+
+    def _ended(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        rest = self._redact(flow)
+        if flow.websocket is None:
+            known_secrets.over(flow.id)
+        return rest
 
     def _redact(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         if not self.enabled or flow.request is None:
@@ -175,6 +183,7 @@ class Redact:
         said = None
         if answer is not None:
             said, answer.raw_content = answer.raw_content, None
+            _note_answer_headers(answer, known)
         question = yield from _read(request, asked, known)
         reply = (yield from _read(answer, said, known)) if answer is not None else None
         yield from self._cleaning_head(flow, known)
@@ -205,6 +214,12 @@ class Redact:
         else:
             keep_original(flow, response)
         return flow.response
+
+
+def _client(flow: http.HTTPFlow) -> str:
+    """Whose flow it is: one client's secrets don't drive out another's in the log."""
+    address = flow.client_conn.peername
+    return str(address[0]) if address else ""
 
 
 def _work(message: http.Message) -> int:
@@ -260,28 +275,42 @@ def _empty(flow: http.HTTPFlow) -> None:
 # Heads
 
 
-def _note_headers(request: http.Request, known: KnownSecrets) -> None:
-    for raw_name, raw_value in request.headers.fields:
-        if not (name := _secret_name(raw_name)):
-            continue
+def _note_headers(message: http.Message, known: KnownSecrets) -> None:
+    for raw_name, raw_value in message.headers.fields:
+        name, secret = _header(raw_name)
         if name == "sec-websocket-protocol":
             _note_subprotocols(raw_value, known)
-        else:
+        elif secret:
             _note_header(name, raw_value.strip(), known)
         if known.overfull:
             return
 
 
-@lru_cache(1024)
-def _is_secret_header(raw: bytes) -> bool:
-    return judge_header(raw.decode("latin-1"))
+def _note_answer_headers(answer: http.Response, known: KnownSecrets) -> None:
+    """What an answer's head gives away, too, such as cookies: its body or a later message may repeat it."""
+    for raw_name, raw_value in answer.headers.fields:
+        name, secret = _header(raw_name)
+        if "cookie" in name:
+            _note_cookies(name, raw_value, known)
+        elif name == "location":
+            _note_query(raw_value.decode("latin-1"), known)
+        elif secret and _is_telling(key := _credentials(raw_value)[1]):
+            known.add(key, encoded=True)
+        if known.overfull:
+            return
 
 
-@lru_cache(1024)
-def _secret_name(raw: bytes) -> str:
-    """The name in lower case of a request header that may hold a key, or nothing."""
+def _header(raw: bytes) -> tuple[str, bool]:
+    """The name of a header in lower case, and whether it holds a secret. No long name is remembered."""
+    return _known_header(raw) if len(raw) <= _LONGEST_NAME else _judged_header(raw)
+
+
+def _judged_header(raw: bytes) -> tuple[str, bool]:
     name = raw.decode("latin-1").lower()
-    return name if judge_header(name) or name == "sec-websocket-protocol" else ""
+    return name, judge_header(name)
+
+
+_known_header = lru_cache(1024)(_judged_header)
 
 
 def _note_subprotocols(value: bytes, known: KnownSecrets) -> None:
@@ -295,10 +324,7 @@ def _note_subprotocols(value: bytes, known: KnownSecrets) -> None:
 
 def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
     if "cookie" in name:
-        for pair in value.split(b";"):
-            known.add(pair.partition(b"=")[2].strip())
-            if known.overfull:
-                return
+        _note_cookies(name, value, known)
         return
     scheme, key = _credentials(value)
     known.add(key, shortest=_SHORTEST_KEY if name in _KEY_HEADERS else 8, encoded=True)
@@ -307,6 +333,17 @@ def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
     if scheme.lower() == b"basic":
         for word in _basic(key):
             known.add(word, encoded=True)
+
+
+def _note_cookies(name: str, value: bytes, known: KnownSecrets) -> None:
+    pairs = secret_heads.cookies(value, sets="set-cookie" in name)
+    if pairs is None:
+        known.overfull = True
+        return
+    for start, end, cookie in pairs:
+        said = value[start:end]
+        if _is_telling(said) or secret_heads.is_session(cookie):
+            known.add(said)
 
 
 def _credentials(value: bytes) -> tuple[bytes, bytes]:
@@ -326,62 +363,62 @@ def _basic(credentials: bytes) -> tuple[bytes, ...]:
 
 
 def _note_query(path: str, known: KnownSecrets) -> None:
-    if "?" not in path and "#" not in path and ";" not in path:
+    if not secret_heads.may_have_parts(path) and ";" not in path:
         return
-    for name, value in _parts(path):
-        if not is_secret_part(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")):
-            continue
-        for spelt in {value, unquote(value), unquote_plus(value)}:
+    for start, end, depth in secret_heads.secret_parts(path):
+        for spelt in set(secret_heads.spellings(path[start:end], depth)):
             known.add(spelt.encode("utf-8", "surrogatepass"), shortest=_SHORTEST_KEY, encoded=True)
         if known.overfull:
             return
 
 
-def _parts(path: str) -> Iterator[tuple[str, str]]:
-    """Name and value of each part of a query or a fragment."""
-    for part in _MARKS.split(path)[2::2]:
-        name, mark, value = part.partition("=")
-        if mark and value:
-            yield name, value
-
-
 def _clean_path(path: str, known: KnownSecrets) -> str:
     """A request's path, or any other address, without the secrets of its query."""
-    if "=" not in path:
+    if "=" not in path and "%" not in path:
         return known.mask(path)
-    pieces = _MARKS.split(path)
-    secrets = 0
-    for at in range(2, len(pieces), 2):
-        name, mark, value = pieces[at].partition("=")
-        if not mark or not is_secret_part(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")):
-            continue
-        secrets += 1
-        if secrets > MOST:
-            return f"{known.mask(pieces[0])}?({NOT_KEPT.decode()})"
-        pieces[at] = f"{name}={_shown(unquote(value).encode('utf-8', 'replace'), known).decode('utf-8', 'replace')}"
-    return known.mask("".join(pieces))
+    pieces: list[str] = []
+    last = 0
+    for number, (start, end, depth) in enumerate(secret_heads.secret_parts(path)):
+        if number >= MOST:
+            return f"{known.mask(_MARKS.split(path, maxsplit=1)[0])}?({NOT_KEPT.decode()})"
+        value = secret_heads.meant(path[start:end], depth).encode("utf-8", "replace")
+        pieces += (path[last:start], _shown(value, known).decode("utf-8", "replace"))
+        last = end
+    return known.mask("".join((*pieces, path[last:])) if pieces else path)
 
 
 def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None]:
     answer = isinstance(message, http.Response)
     came = message.headers.fields
     # Most heads hold nothing besides the values of secret headers.
-    echoes = known.may_stand_in(b"\n".join(value for name, value in came if not _is_secret_header(name)))
+    echoes = known.may_stand_in(b"\n".join(value for name, value in came if not _header(name)[1]))
     fields = []
     for number, (raw_name, raw_value) in enumerate(came):
         if number % _HEADERS == _HEADERS - 1:
             yield
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        (name, secret), value = _header(raw_name), raw_value.decode("latin-1")
         if answer and known.overfull and name not in _HARMLESS:
             continue
-        if judge_header(name):
-            value = _shown(raw_value, known).decode("latin-1")
-        elif "=" in value and ("?" in value or "#" in value):
+        if secret:
+            value = _shown_in(name, raw_value, known).decode("latin-1")
+        elif secret_heads.may_have_parts(value):
             value = _clean_path(value, known)
         shown = known.mask(value) if echoes else value
         fields.append((raw_name, shown.encode("latin-1", "replace")))
     if tuple(fields) != came:
         message.headers.fields = tuple(fields)
+
+
+def _shown_in(name: str, value: bytes, known: KnownSecrets) -> bytes:
+    """What is shown of a secret header: of cookies their names, each with a fingerprint."""
+    pairs = secret_heads.cookies(value, sets="set-cookie" in name) if "cookie" in name else None
+    if pairs is None:
+        return _shown(value, known)
+    return replaced(value, [(start, end, _shown_whole(value[start:end], known)) for start, end, _ in pairs])
+
+
+def _shown_whole(value: bytes, known: KnownSecrets) -> bytes:
+    return value if is_fingerprint(value) else known.shown(value)
 
 
 def _shown(value: bytes, known: KnownSecrets) -> bytes:

@@ -40,6 +40,7 @@ from addons.core import (
 from addons.core.completion import Completion
 from addons.core.ending import Ending
 from addons.core.failures import classify
+from addons.core.known_secrets import KnownSecrets
 from addons.core.reading import mend, page, values
 from addons.core.retelling import Retelling
 from addons.core.sse import Parser
@@ -149,6 +150,14 @@ def in_answer(kind: str) -> Callable[[str], object]:
     return call
 
 
+def in_answer_head(text: str) -> object:
+    flow = flows.request("GET", "/v1/models", {"Authorization": f"Bearer {KEY}"})
+    flows.respond(flow, 200, b"you said")
+    response = flows.answer_of(flow)
+    response.headers.fields = ((b"Set-Cookie", raw(text)), (b"Location", raw(text)))
+    return cleaned(flow)
+
+
 def in_reason(text: str) -> object:
     flow = flows.request("GET", "/v1/models", {"Authorization": f"Bearer {KEY}"})
     flows.fail(flow, text)
@@ -171,6 +180,33 @@ def log_line(name: str) -> Callable[[str], object]:
             return logs.SafeRecord(name, logging.ERROR, "x.py", 1, f"{text!r} %s", (text,), info)
 
     return call
+
+
+def log_line_beside_keys(text: str) -> object:
+    """The same, where exchanges have named as much as is kept of it."""
+    before, logs.known_secrets = logs.known_secrets, logs._Known()
+    try:
+        for number in range(64):
+            known = KnownSecrets(b"0" * 32)
+            for each in range(16):
+                known.add(f"{number:03}-a-key-{each:03}".ljust(240, "x").encode())
+            logs.known_secrets.put(str(number), known)
+        return log_line("mitmproxy.proxy")(text)
+    finally:
+        logs.known_secrets = before
+
+
+def named(text: str) -> Iterator[None]:
+    """One client names ever more, and each of its exchanges as much as it may."""
+    kept = logs._Known()
+    for number in range(len(text) // 64):
+        known = KnownSecrets(b"0" * 32)
+        for each in range(100):
+            known.put(b"%d-%d" % (number, each), b"***")
+        kept.put(str(number), known, "a" if number % 2 else text[number : number + 8])
+        if number % 3 == 0:
+            kept.over(str(number))
+        yield
 
 
 # -- views
@@ -365,6 +401,27 @@ JSON, SSE, FORM = "application/json", "text/event-stream", "multipart/form-data;
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 DENSE = ("[],", "{},", "1,", '{"a":')
 ESCAPES = ("\\", "\\\\", "\\u0041", "%41", '\\"')
+WITHIN = (
+    "%3Fkey%3D",
+    "%3Fkey%3Dabcdefgh0123456#",
+    "%2526api_key%253D#",
+    "%26api_key%253D%2526a%3D",
+    "?%3F%253F%25253Fkey%3D",
+    "%253",
+    "%25",
+)
+PAIRS = (
+    '{"name":"api_key","value":"secret#"},',
+    '["Authorization","Bearer secret#"],',
+    '"api_keys":["secret#"],',
+    '{"api_keys":[',
+    '{"properties":{"api_key":',
+    '"value":"secret#","name":"token",',
+    '"name",',
+    '"{\\"api_key\\":\\"secret#\\"}",',
+    '"[\\"{\\\\\\"key',
+    '"[token\\"\\u0041',
+)
 KEYS = (
     "apikey:",
     "apikey\n",
@@ -401,7 +458,8 @@ READERS = (
     Reader("headers: connection", lambda text: head([(b"connection", raw(text))]), HEAD, (",", "a,", "a#,", "close,")),
     Reader("headers: a name", lambda text: head([(raw(text) or b"a", b"")]), HEAD, ("a",)),
     Reader("path", path, HEAD, ("/v1", "/v1/", "/.", "%2e", "//", "/deepseek", "/v1//v1")),
-    Reader("redact: query", in_query, HEAD, (*KEYS, ";", "%2541")),
+    Reader("redact: query", in_query, HEAD, (*KEYS, *WITHIN, ";", "%2541")),
+    Reader("redact: an answer's head", in_answer_head, HEAD, ("a=secretvalue#; ", ";", "=", *WITHIN)),
     Reader("redact: a line", unwatched, HEAD, (*KEYS, ";", "%2541")),
     Reader("redact: cookies", in_header("cookie"), HEAD, ("a=secretvalue#; ", ";", "=")),
     Reader(
@@ -410,7 +468,8 @@ READERS = (
     Reader("redact: subprotocols", in_header("sec-websocket-protocol"), HEAD, ("openai-insecure-api-key.abcdef#, ",)),
     Reader("redact: any header", in_header("x-key"), HEAD, KEYS),
     Reader("redact: request", in_request(JSON), LONG, (*KEYS, *DENSE, *ESCAPES)),
-    Reader("redact: form", in_request("application/x-www-form-urlencoded"), LONG, (*KEYS, "&", "key=a#&")),
+    Reader("redact: pairs", in_request(JSON), LONG, (*PAIRS, *(Shape((unit,), "[") for unit in PAIRS))),
+    Reader("redact: form", in_request("application/x-www-form-urlencoded"), LONG, (*KEYS, *WITHIN, "&", "key=a#&")),
     Reader("redact: upload", in_request(FORM), LONG, (*KEYS, "\r\n--b\r\n", "\r\n--b\r\nname=key\r\n\r\n")),
     Reader("redact: answer", in_answer(JSON), LONG, (*KEYS, *DENSE, *ESCAPES)),
     Reader("redact: events", in_answer(SSE), LONG, (*KEYS, "data:", "data: x\n\n", '"content":"', DELTA)),
@@ -419,6 +478,8 @@ READERS = (
     Reader("secrets: scrub", secrets.scrub, HEAD, KEYS),
     Reader("secrets: scrubbing", lambda text: secrets.scrubbing(raw(text)), ANSWER, KEYS),
     Reader("log: mitmproxy's", log_line("mitmproxy.proxy"), HEAD, (*KEYS, "b'", "b'\\", "ClientHello: ", "\x1b[")),
+    Reader("log: beside many keys", log_line_beside_keys, HEAD, ("a", "a ", "%41", "sk-")),
+    Reader("log: what is kept", named, HEAD, ("a", "ab#")),
     Reader("log: relay's", log_line("addons.relay"), HEAD, KEYS),
     Reader("view: chat request", shown(True, CHAT, JSON), ANSWER, (*within(MESSAGES[0]), *within(MESSAGES[1]))),
     Reader("view: chat answer", shown(False, CHAT, JSON), ANSWER, (*within('{"choices":['), *within(CALLS), ARGUMENTS)),

@@ -1,5 +1,6 @@
 import io
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -81,7 +82,7 @@ def test_a_key_of_an_exchange_under_way_is_cut_whatever_it_looks_like(
 ) -> None:
     logger, written = lines
     monkeypatch.setattr(logs, "known_secrets", logs._Known())
-    logs.known_secrets["req_1"] = known("a-key-like-any-text")
+    logs.known_secrets.put("req_1", known("a-key-like-any-text"))
     try:
         raise ValueError("bad: a-key-like-any-text")
     except ValueError:
@@ -93,7 +94,7 @@ def test_a_key_of_an_exchange_under_way_is_cut_whatever_it_looks_like(
 def test_the_secrets_of_old_exchanges_are_forgotten() -> None:
     kept = logs._Known()
     for number in range(600):
-        kept[str(number)] = known(f"secret-number-{number}")
+        kept.put(str(number), known(f"secret-number-{number}"))
     assert len(kept) == 512 and "599" in kept
 
 
@@ -101,7 +102,7 @@ def test_the_secrets_of_old_exchanges_are_forgotten() -> None:
 def test_who_names_many_secrets_makes_no_line_slow(size: int) -> None:
     kept = logs._Known()
     for number in range(100):
-        kept[str(number)] = known(*(f"{number:03}-{each:03}".ljust(size, "x") for each in range(100)))
+        kept.put(str(number), known(*(f"{number:03}-{each:03}".ljust(size, "x") for each in range(100))))
     assert len(kept.secrets) <= 1024
     assert sum(map(len, kept.secrets)) <= 1 << 18
     assert "99" in kept
@@ -110,19 +111,19 @@ def test_who_names_many_secrets_makes_no_line_slow(size: int) -> None:
 def test_an_exchange_that_is_noted_again_counts_once() -> None:
     kept = logs._Known()
     for _ in range(5000):
-        kept["1"] = known("a-key-like-any-text")
-    kept["2"] = known("another-key-like-any-text")
+        kept.put("1", known("a-key-like-any-text"))
+    kept.put("2", known("another-key-like-any-text"))
     assert "1" in kept and "2" in kept
 
 
 def test_a_key_of_many_exchanges_is_looked_for_once_and_as_long_as_one_of_them_is_kept() -> None:
     kept = logs._Known()
-    kept["first"] = known("only-in-the-first-one")
+    kept.put("first", known("only-in-the-first-one"))
     for number in range(511):
-        kept[str(number)] = known("a-key-like-any-text")
+        kept.put(str(number), known("a-key-like-any-text"))
     assert kept.mask("only-in-the-first-one") != "only-in-the-first-one"
     for number in range(511, 2000):
-        kept[str(number)] = known("a-key-like-any-text")
+        kept.put(str(number), known("a-key-like-any-text"))
     assert list(kept.secrets) == [b"a-key-like-any-text"]
     assert kept.mask("only-in-the-first-one a-key-like-any-text").startswith("only-in-the-first-one a-k***")
 
@@ -140,10 +141,107 @@ def test_what_steers_a_terminal_is_escaped(text: str, lines: tuple[logging.Logge
 
 def test_a_record_has_an_end(lines: tuple[logging.Logger, io.StringIO]) -> None:
     logger, written = lines
-    logger.error("begin %s end", "x" * 1_000_000)
+    logger.error("begin %s end", "x " * 500_000)
     text = written.getvalue()
-    assert len(text) < 20_000 and text.startswith("begin x") and text.endswith("x end\n")
+    assert 16_000 < len(text) < 20_000 and text.startswith("begin x x") and text.endswith("x x  end\n")
     assert "983626 characters left out" in text
+
+
+@pytest.mark.parametrize("size", [20, 300, 7000, 40_000])
+@pytest.mark.parametrize("place", ["message", "traceback"])
+def test_no_half_of_a_key_stays_at_a_cut(
+    size: int, place: str, lines: tuple[logging.Logger, io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, written = lines
+    monkeypatch.setattr(logs, "known_secrets", logs._Known())
+    key = "".join(f"Zq{number:04}!" for number in range(size))[:size]
+    logs.known_secrets.put("1", known(key))
+    # The key stands across either cut, with other text or with itself around it.
+    for shift in (0, 1, 9, size // 2, size - 9, size - 1, size):
+        room = max(0, (1 << 13) - shift)
+        for spelt in (key, "".join(f"%{ord(one):02x}" for one in key) if size <= 300 else key):
+            whole = (key + " ") * (room // (size + 1))
+            for keys in ("", whole):
+                rest = "a" * (room - len(keys))
+                text = f"{keys}{rest}{spelt} {'b ' * 20_000} {spelt}{rest}{keys}"
+                if place == "message":
+                    logger.error("%s", text)
+                else:
+                    try:
+                        raise ValueError(text)
+                    except ValueError:
+                        logger.exception("it failed")
+    assert "left out" in written.getvalue()
+    assert re.search(r"[0-9]{3}!|%5a%71|%30%30%30", written.getvalue()) is None
+
+
+@pytest.mark.parametrize("size", [30, 5000, 30_000])
+def test_no_half_of_what_looks_like_a_key_stays_at_a_cut(size: int, lines: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, written = lines
+    for start in ("sk-", "Bearer  "):
+        key = start + "Mark0" * (size // 5)
+        for shift in (3, 12, len(key) // 2, len(key) - 3):
+            half = 1 << 13
+            logger.error("%s", "a " * ((half - shift) // 2) + key + " b" * 20_000)
+            logger.error("%s", "a " * 20_000 + key + " b" * ((half - shift) // 2))
+    assert "ark0M" not in written.getvalue()
+
+
+def test_no_quoted_bytes_stay_behind_a_cut(lines: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, written = lines
+    logger.error("Bad HTTP request line: %r", b"any-text " * 10_000)
+    assert written.getvalue() == "Bad HTTP request line: b'...'\n"
+
+
+def many(client: int, exchange: int, count: int) -> KnownSecrets:
+    return known(*(f"secret-{client}-{exchange}-{each}-of-many" for each in range(count)))
+
+
+def test_nobody_can_drive_out_what_others_have_named() -> None:
+    kept = logs._Known()
+    for number in range(40):
+        kept.put(f"mine {number}", known(f"my-own-key-{number}-xyz"), "mine")
+    for number in range(3000):
+        kept.put(f"greedy {number}", many(1, number, 250), "greedy")
+        if number % 3 == 0:
+            kept.over(f"greedy {number}")
+    assert all(f"mine {number}" in kept for number in range(40))
+    assert all(kept.mask(f"my-own-key-{number}-xyz").startswith("my-***") for number in range(40))
+    assert len(kept.secrets) <= 1024 and len(kept) <= 512
+    # Nor is the newest of the greedy one's left out.
+    assert "greedy 2999" in kept and kept.mask("secret-1-2999-0-of-many").startswith("sec***")
+
+
+def test_what_an_exchange_names_beyond_its_share_goes_first() -> None:
+    kept = logs._Known()
+    for number in range(30):
+        kept.put(str(number), many(0, number, 60))
+    assert len(kept) == 30 and len(kept.secrets) <= 1024
+    assert all(
+        f"secret-0-{number}-{each}-of-many".encode() in kept.secrets for number in range(30) for each in range(16)
+    )
+
+
+def test_exchanges_that_are_over_go_before_those_under_way() -> None:
+    kept = logs._Known()
+    kept.put("long", known("the-key-of-a-long-stream"), "a")
+    for number in range(2000):
+        kept.put(str(number), known(f"another-key-{number}"), "a")
+        kept.over(str(number))
+    assert "long" in kept and "1999" in kept and len(kept) == 512
+    assert kept.mask("the-key-of-a-long-stream") != "the-key-of-a-long-stream"
+
+
+def test_nothing_is_left_of_what_was_dropped() -> None:
+    kept = logs._Known()
+    for number in range(1500):
+        kept.put(str(number % 700), many(number % 5, number, number % 40), str(number % 5))
+        if number % 4:
+            kept.over(str(number % 700))
+    for name in list(kept._kept):
+        kept.put(name, known())
+    assert not kept.secrets and not kept._uses and not kept._bytes
+    assert not kept._of_client and not kept._greedy and not kept._over
 
 
 def test_mitmproxy_s_formatter_writes_no_key_of_a_traceback(lines: tuple[logging.Logger, io.StringIO]) -> None:

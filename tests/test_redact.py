@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mitmproxy import http, websocket
 from wsproto.frame_protocol import Opcode
 
+from addons import redact
 from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import fingerprint
 from addons.exchange import Kind, came
@@ -126,6 +127,72 @@ def test_a_cookie_that_an_answer_sets_is_not_shown() -> None:
     flow = flows.request("GET", "/v1/x")
     flows.respond(flow, 200, b"", {"Set-Cookie": "session=topsecretvalue; Path=/"})
     assert "topsecretvalue" not in record(clean(flow))
+
+
+def test_cookies_are_hidden_one_by_one() -> None:
+    flow = flows.request("GET", "/v1/x", {"Cookie": f"theme=dark; sid={PLAIN}; {KEY}"})
+    flows.respond(flow, 200, b"", {"Set-Cookie": "token=topsecretvalue; Path=/; HttpOnly"})
+    clean(flow)
+    dark, top = (fingerprint(value, SECRET) for value in ("dark", "topsecretvalue"))
+    assert flow.request.headers["Cookie"] == f"theme={dark}; sid={fingerprint(PLAIN, SECRET)}; {SHOWN}"
+    assert flows.answer_of(flow).headers["Set-Cookie"] == f"token={top}; Path=/; HttpOnly"
+
+
+def test_cookies_are_hidden_together_where_there_are_many() -> None:
+    flow = clean(flows.request("GET", "/v1/x", {"Cookie": "a=secretvalue1; " * 1000}))
+    assert "secretvalue1" not in record(flow) and len(flow.request.headers["Cookie"]) < 50
+
+
+def test_what_an_answer_s_head_names_is_looked_for_in_its_body() -> None:
+    flow = flows.request("GET", "/v1/x", {}, b"session id is topsecretvalue")
+    told = {"cookie": PLAIN, "session": "short-token-7", "location": "0123opaque4567"}
+    headers = {"Set-Cookie": f"a={told['cookie']}; Path=/plain", "X-Session-Token": told["session"]}
+    headers["Location"] = f"https://x/?access_token={told['location']}"
+    body = {"said": [*told.values(), "/plain", "dark-mode", "required-not"]}
+    flows.respond(flow, 200, json.dumps(body).encode(), headers)
+    flows.answer_of(flow).headers.add("Set-Cookie", "theme=dark-mode")
+    flows.answer_of(flow).headers.add("Set-Cookie", "sid=topsecretvalue")
+    flows.answer_of(flow).headers.add("X-Auth", "required-not")
+    shown = record(clean(flow))
+    assert not [value for value in told.values() if value in shown]
+    assert "topsecretvalue" not in shown
+    left = json.loads(flows.answer_of(flow).content or b"")["said"]
+    assert left[3:] == ["/plain", "dark-mode", "required-not"]
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_a_key_in_an_address_within_an_address_is_found(times: int) -> None:
+    address = f"https://x/?access_token={PLAIN}&scope=all"
+    for _ in range(times):
+        address = f"https://a.example/login?next={quote(address, safe='')}"
+    form = f"lang=en&next={quote(address, safe='')}".encode()
+    kind = "application/x-www-form-urlencoded"
+    headers = {"Referer": address, "Content-Type": kind, "X-Link": quote(address)}
+    flow = flows.request("POST", f"/v1/x?next={quote(address, safe='')}&again={PLAIN}", headers, form)
+    flows.respond(flow, 302, f"moved to {quote(address)}".encode(), {"Location": address})
+    shown = record(clean(flow))
+    assert PLAIN not in shown
+    assert shown.count("scope") >= 4 and "lang=en" in shown
+    other = flows.request("POST", "/v1/x", {"Content-Type": kind}, form)
+    assert PLAIN not in record(clean(other)) and "scope" in record(other)
+
+
+def test_headers_in_a_body_are_hidden_as_headers_are() -> None:
+    sent = [{"name": "Authorization", "value": "Bearer abc"}, {"name": "Accept", "value": "text/html"}]
+    body = {"log": {"entries": [{"request": {"headers": sent, "queryString": [{"name": "api_key", "value": "def"}]}}]}}
+    flow = clean(flows.request("POST", "/v1/x", {"Content-Type": "application/json"}, json.dumps(body).encode()))
+    left = json.loads(flow.request.content or b"")["log"]["entries"][0]["request"]
+    assert left["headers"][0] == {"name": "Authorization", "value": f"Bearer {fingerprint('abc', SECRET)}"}
+    assert left["headers"][1] == sent[1]
+    assert left["queryString"] == [{"name": "api_key", "value": fingerprint("def", SECRET)}]
+
+
+def test_long_names_of_headers_are_not_remembered() -> None:
+    before = redact._known_header.cache_info().currsize
+    for number in range(50):
+        flow = clean(flows.request("GET", "/v1/x", {f"X-{'x' * 500}-{number}-Api-Key": PLAIN}))
+        assert PLAIN not in record(flow)
+    assert redact._known_header.cache_info().currsize <= before + 5
 
 
 def test_a_body_without_a_key_stays_as_it_was() -> None:

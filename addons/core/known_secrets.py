@@ -27,14 +27,16 @@ LONGEST = 1 << 16
 """Bytes of one of them; unescaping it takes 10 ms."""
 SHORTEST = 8
 """Bytes of a value that is looked for elsewhere: a shorter one may be a word."""
+LONGEST_ESCAPED = 512
+"""Bytes of one that is looked for with escapes in it."""
+LONGEST_ESCAPE = 13
+"""Characters that may stand for one of them."""
 
 _FAR = 1 << 20  # bytes that `bytes.find` goes through in a slice
 _NEAR = 1 << 14  # bytes that are unescaped in a slice
-_LONGEST_ESCAPED = 512
 _PER_SLICE = 2000
 # Text in text in JSON is escaped more than once. Bounded: a run of backslashes is not read anew from each of them.
 _ESCAPE = re.compile(rb"\\{1,8}+(?:u00([2-7][0-9A-Fa-f])|([/\"']))|%([2-7][0-9A-Fa-f])|\\\\")
-_LONGEST_ESCAPE = 13
 
 
 class KnownSecrets:
@@ -109,10 +111,10 @@ class KnownSecrets:
 
     def finding_escaped(self, data: bytes, spans: list[Span], most: int = MOST_SPANS) -> Sliced[None]:
         """Add to `spans` where they stand with escapes in them, and what is shown for each. Raises TooMany."""
-        values = [value for value in self._shown if len(value) <= _LONGEST_ESCAPED]
+        values = [value for value in self._shown if len(value) <= LONGEST_ESCAPED]
         if not values:
             return
-        beyond = _LONGEST_ESCAPE * max(map(len, values))
+        beyond = LONGEST_ESCAPE * max(map(len, values))
         for start in range(0, len(data), _NEAR):
             piece = data[start : start + _NEAR + beyond]
             escapes = [(found.start(), len(found[0]) - 1) for found in _ESCAPE.finditer(piece)]

@@ -7,16 +7,18 @@ A body is read as what it is. None of these readers builds values, so a body may
    an object that says it is a key has one as its `value` (OpenAI's `organization.admin_api_key`).
 2. Forms and queries, part by part.
 3. Forms in parts (multipart/form-data), by the name in each part's head.
-4. Besides, in any text, by patterns: `apiKey=...`, and `\\"password\\": \\"...\\"` for JSON inside of strings.
+4. Besides, in any text, by patterns: `apiKey=...`, and `\\"password\\": \\"...\\"` for what is broken in strings.
+
+JSON in a string of JSON, such as the arguments of a tool call, is read like any other.
 """
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
-from urllib.parse import unquote_plus
 
-from addons.core.secret_names import Verdict, could_be_secret, judge
+from addons.core.secret_heads import may_have_parts, secret_parts
+from addons.core.secret_names import STEM, Verdict, could_be_secret, is_secret_part, judge
 from addons.core.secrets import TooMany
 from addons.core.slices import Sliced
 
@@ -34,6 +36,7 @@ _TOKENS = 1 << 11  # tokens in a slice: 2 ms
 _RUN = 1 << 15  # bytes of a string, or of blanks, that are passed over in a slice
 _FAR = 1 << 18  # bytes that `bytes.find` goes through in a slice
 _LONGEST_NAME = 256
+_LONGEST_ADDRESS = 1 << 13
 
 _TOKEN = re.compile(rb'["{}\[\],:]|[^\s"{}\[\],:]++')
 _INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -45,11 +48,14 @@ _BOUNDARY = re.compile(r'boundary="?([^";,]{1,200})', re.IGNORECASE)
 _PART_NAME = re.compile(rb'[;\s]name="?([^";\r\n]{1,256})', re.IGNORECASE)
 _FORM = re.compile(rb"[\w.%+\[\]-]{1,128}=")
 _FIELDS = re.compile(rb'"\s{0,8}+:')
+_OPENING = (b"{", b"[")
+_DEEPEST_TEXT = 3
+_LONGEST_TEXT = 1 << 18
+"""Bytes of a string that is read as JSON; a longer one is searched by patterns alone."""
+_NEAR = 1 << 14
+_STRING_ESCAPE = re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|[^u])", re.DOTALL)
+_ESCAPES = {b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t", b"\\b": b"\b", b"\\f": b"\f"}
 _PLAIN_WORDS = (b"true", b"false", b"null")
-
-
-# Some of this stands in every name that promises a secret: most names need no thorough look.
-_STEM = re.compile(rb"key|token|secret|pass|pwd|cookie|auth|credential|sig|jwt|bearer", re.IGNORECASE)
 
 
 def is_stream(body: bytes) -> bool:
@@ -83,16 +89,48 @@ def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
 # JSON
 
 
-@dataclass(slots=True)
 class _Level:
-    """An object or an array that is open."""
+    """An object or an array that is open. Defaults stand in the class: there are many, and few differ from them."""
 
-    secret: bool = False
-    """It stands under a name that promises a secret."""
-    is_key: bool = False
-    """Its `object` says that it is one."""
+    hides: Verdict = Verdict.NO
+    """What a name around it promises of all that stands in it."""
+    array: bool = False
+    pairs: bool = False
+    """An array in which names and values may stand in turns."""
+    lists_schemas: bool = False
+    """Each field is a schema and describes a field of that name."""
+    schema: bool = False
+    """A JSON schema, or a part of one."""
+    label: Verdict = Verdict.NO
+    """What it says it is: in its `object`, `name` or `key`; in an array, the string before."""
+    odd: bool = False
+    """In an array: a second string comes, a fourth, and so on."""
     value: tuple[int, int] | None = None
     """Its field `value`."""
+
+
+_NO = Verdict.NO
+_LABELS = frozenset(("name", "key", "header", "headername", "field", "param", "parameter", "variable", "k", "object"))
+_LABELLED = frozenset(("value", "val", "v", "values", "string_value", "stringvalue"))
+"""`{"name": "Authorization", "value": "..."}`: as a HAR has headers, Postman variables, and models arguments."""
+_IN_PAIRS = frozenset(name for low in _LABELS | _LABELLED for name in (low, low.capitalize(), low.upper()))
+# Under a name that promises a secret these say something about it. A schema says what the secret is like.
+_DESCRIBING = frozenset(
+    re.findall(
+        r"\S+",
+        "type object id name title description format status state created created_at createdat updated "
+        "updated_at updatedat expires expires_at expiresat expiry last_used_at issued_at domain path samesite "
+        "method scheme scope scopes role label url uri endpoint provider region owner model mode in source "
+        "pattern required properties items anyof oneof allof not additionalproperties $ref $schema $id $comment "
+        "$defs definitions default example examples const enum nullable readonly writeonly deprecated",
+    )
+)
+_LIST_SCHEMAS = frozenset(("properties", "$defs", "definitions", "patternproperties"))
+_GIVEN = frozenset(("default", "example", "examples", "const", "enum"))
+"""Where a schema may hold a value such as it describes."""
+_TYPES = frozenset((b"string", b"number", b"integer", b"boolean", b"object", b"array", b"null"))
+_SCHEMED = re.compile(rb"(?:bearer|basic|token|api-?key|digest)\s{1,64}+\S", re.IGNORECASE)
+_HARMLESS_NUMBER = re.compile(rb"-?[0-9]{1,3}|-?[0-9]{1,20}[.eE][0-9.eE+-]{1,30}|-[0-9]{1,20}")
 
 
 class _Walk:
@@ -101,33 +139,84 @@ class _Walk:
     def __init__(self, body: bytes, spans: list[Field]) -> None:
         self.body = body
         self.spans = spans
-        self.levels = [_Level()]
+        self.level = _Level()
+        self.levels = [self.level]
         self.string: tuple[int, int] | None = None
-        self.name = ""
+        self.name: str | None = None
+        """Of the field whose value comes; None in an array, and before a name."""
         self.verdict = Verdict.NO
 
     def on_string(self, start: int, end: int) -> None:
         """A string, without its quotation marks."""
-        level = self.levels[-1]
-        if self.verdict is not Verdict.NO or level.secret:
-            self._judge(start, end)
-        elif self.name == "value":
-            level.value = (start, end)
-        elif self.name == "object" and end - start <= _LONGEST_NAME:
-            level.is_key = judge(self.body[start:end].decode("utf-8", "replace")) is Verdict.YES
         self.string = (start, end)
+        level, name = self.level, self.name
+        if name is None:
+            if not level.array:
+                return  # it is a name, or nothing
+            if level.pairs:
+                self._after_label(start, end)
+        elif name in _IN_PAIRS:
+            self._in_pair(name.lower(), start, end)
+        if self.verdict is not _NO:
+            self._judge(start, end)
+        if level.hides is not _NO and self.verdict is not Verdict.YES:
+            self._judge_within(start, end)
 
     def on_word(self, start: int, end: int) -> None:
         """A number, a constant, or what is no JSON."""
-        if self.verdict is Verdict.YES and self.body[start : min(end, start + 8)] not in _PLAIN_WORDS:
+        sure = self.verdict is Verdict.YES or (self.level.hides is Verdict.YES and self.level.array)
+        if not sure:
+            return
+        word = self.body[start : min(end, start + 64)]
+        if word not in _PLAIN_WORDS and _HARMLESS_NUMBER.fullmatch(word) is None:
             self._note(start, end)
 
     def _judge(self, start: int, end: int) -> None:
-        if (self.verdict is Verdict.YES and end > start) or could_be_secret(self.body[start : min(end, start + 4096)]):
+        """A string under a name of its own."""
+        if self.verdict is Verdict.MAYBE:
+            if could_be_secret(self.body[start : min(end, start + 4096)]):
+                self._note(start, end)
+        elif end > start and not (self.level.lists_schemas and self.body[start : min(end, start + 8)] in _TYPES):
             self._note(start, end)
 
-    def _note(self, start: int, end: int) -> None:
-        self.spans.append((start, end, not self.name.lower().endswith(("signature", "sig"))))
+    def _judge_within(self, start: int, end: int) -> None:
+        """A string somewhere under a name that promises a secret. It is looked for elsewhere only where it could be
+        one: much may stand under such a name."""
+        level, name = self.level, (self.name or "").lower()
+        could_be = could_be_secret(self.body[start : min(end, start + 4096)])
+        if level.hides is Verdict.YES and end > start and name not in _DESCRIBING:
+            self._note(start, end, echoed=could_be or level.array)
+        elif could_be and (not level.schema or name in _GIVEN):
+            self._note(start, end)
+
+    def _in_pair(self, name: str, start: int, end: int) -> None:
+        level = self.level
+        if name in _LABELS:
+            level.label = max(level.label, self._labelled(start, end), key=_strength)
+        elif name in _LABELLED and self.verdict is Verdict.NO and level.value is None:
+            level.value = (start, end)
+
+    def _after_label(self, start: int, end: int) -> None:
+        """`["Authorization", "Bearer ..."]`: names and values in turns, as some libraries have headers. A list of names
+        looks the same, so a value must look like one, too."""
+        level = self.level
+        if not level.odd:
+            level.label = self._labelled(start, end)
+        elif level.label is Verdict.YES and level.hides is not Verdict.YES:
+            value = self.body[start : min(end, start + 4096)].strip()
+            if could_be_secret(value) or _SCHEMED.match(value) is not None:
+                self._note(start, end)
+        level.odd = not level.odd
+
+    def _labelled(self, start: int, end: int) -> Verdict:
+        if end - start > _LONGEST_NAME:
+            return Verdict.NO
+        raw = self.body[start:end]
+        return judge(_name(raw)) if b"\\" in raw or STEM.search(raw) else Verdict.NO
+
+    def _note(self, start: int, end: int, *, echoed: bool = True) -> None:
+        signature = (self.name or "").lower().endswith(("signature", "sig"))
+        self.spans.append((start, end, echoed and not signature))
         if len(self.spans) > MOST:
             raise TooMany
 
@@ -136,36 +225,68 @@ class _Walk:
         if mark == b":":
             self._named()
             return
-        if mark in b"{[":
-            inherited = self.levels[-1].secret or self.verdict is Verdict.YES
-            if len(self.levels) < _DEEPEST:
-                self.levels.append(_Level(inherited))
-            elif inherited:
-                self.levels[-1].secret = True
-        elif mark in b"}]":
-            self._closed()
-        self.name, self.verdict = "", Verdict.NO
+        if mark != b",":
+            if mark in b"{[":
+                self._opened(mark == b"[")
+            else:
+                self._closed()
+        self.name, self.verdict = None, _NO
+
+    def _opened(self, array: bool) -> None:
+        outer, name = self.level, self.name
+        low = "" if name is None or len(name) > 32 else name.lower()
+        hides = outer.hides
+        if self.verdict is not _NO or hides is not _NO:
+            hides = self._hidden_in(low, array)
+        if len(self.levels) >= _DEEPEST:
+            outer.hides = max(outer.hides, hides, key=_strength)
+            return
+        self.level = level = _Level()
+        self.levels.append(level)
+        if hides is not _NO:
+            level.hides = hides
+        if outer.schema or outer.lists_schemas:
+            level.schema = True
+        if array:
+            level.array, level.pairs = True, low not in _DESCRIBING
+        elif low in _LIST_SCHEMAS:
+            level.lists_schemas = True
+
+    def _hidden_in(self, name: str, array: bool) -> Verdict:
+        if self.verdict is Verdict.YES or (self.verdict is Verdict.MAYBE and array):
+            return self.verdict
+        outer = self.level.hides
+        return Verdict.MAYBE if outer is Verdict.YES and name in _DESCRIBING else outer
 
     def _named(self) -> None:
         if self.string is None:
             return
         start, end = self.string
         self.string = None
-        raw = self.body[start:end] if end - start <= _LONGEST_NAME else b""
+        raw = self.body[start if end - start <= _LONGEST_NAME else end - _LONGEST_NAME : end]
         self.name = _name(raw)
-        self.verdict = judge(self.name) if b"\\" in raw or _STEM.search(raw) else Verdict.NO
+        self.verdict = judge(self.name) if STEM.search(raw) or b"\\" in raw else _NO
+        if self.level.label is not _NO and self.name.lower() in _LABELLED:
+            self.verdict = self.level.label
 
     def _closed(self) -> None:
-        level = self.levels[-1]
-        if level.is_key and level.value is not None:
-            self._note(*level.value)
+        level = self.level
+        if level.value is not None and level.label is not _NO and not level.array:
+            self.name, self.verdict = None, level.label
+            self._judge(*level.value)
         if len(self.levels) > 1:
             self.levels.pop()
+            self.level = self.levels[-1]
 
     def reset(self) -> None:
         """An event has ended, whole or not."""
-        self.levels = [_Level()]
-        self.string, self.name, self.verdict = None, "", Verdict.NO
+        self.level = _Level()
+        self.levels = [self.level]
+        self.string, self.name, self.verdict = None, None, Verdict.NO
+
+
+def _strength(verdict: Verdict) -> int:
+    return verdict.value
 
 
 def _name(raw: bytes) -> str:
@@ -178,9 +299,11 @@ def _name(raw: bytes) -> str:
     return text
 
 
-def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside: re.Pattern[bytes]) -> Sliced[None]:
+def _in_json(
+    body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside: re.Pattern[bytes], depth: int = 0
+) -> Sliced[None]:
     walk = _Walk(body, spans)
-    at = seen = 0
+    at = seen = texts = 0
     most = _MOST_TOKENS + len(body) // 3
     if tokens is _LINE_TOKEN and (field := _STREAM.match(body)) is not None:
         at = field.end()
@@ -205,6 +328,12 @@ def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside:
                     break
                 yield
             walk.on_string(at, end)
+            if body[at : at + 1] in _OPENING and depth < _DEEPEST_TEXT and end - at <= _LONGEST_TEXT:
+                yield from _in_text(body, at, end, spans, depth)
+                texts += end - at
+                if texts > _NEAR:
+                    texts = 0
+                    yield
             at = end + (body[end : end + 1] == b'"')
         elif first in b"{}[],:":
             walk.on_mark(first)
@@ -213,6 +342,49 @@ def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside:
                 walk.reset()
         else:
             walk.on_word(start, at)
+
+
+def _in_text(body: bytes, start: int, end: int, spans: list[Field], depth: int) -> Sliced[None]:
+    """JSON in a string, such as the arguments of a tool call."""
+    if body.find(b'\\"', start, min(end, start + _NEAR)) < 0 or not (yield from _may_name(body, start, end)):
+        return
+    pieces: list[bytes] = []
+    places: list[int] = []  # of each escape, in the plain text
+    longer = [0]  # by how much what is written is longer, before each of them and behind the last
+    last, at = start, 0
+    for number, found in enumerate(_STRING_ESCAPE.finditer(body, start, end)):
+        meant = _meant(found)
+        pieces += (body[last : found.start()], meant)
+        at += found.start() - last
+        places.append(at)
+        longer.append(longer[-1] + len(found[0]) - len(meant))
+        at += len(meant)
+        last = found.end()
+        if number % _TOKENS == _TOKENS - 1:
+            yield
+    plain = b"".join((*pieces, body[last:end]))
+    within: list[Field] = []
+    yield from _in_json(plain, within, _TOKEN, _INSIDE, depth + 1)
+    for first, beyond, echoed in within:
+        first, beyond = (start + each + longer[bisect_left(places, each)] for each in (first, beyond))
+        spans.append((first, beyond, echoed))
+    if len(spans) > MOST:
+        raise TooMany
+
+
+def _may_name(body: bytes, start: int, end: int) -> Sliced[bool]:
+    """Whether something in a text may promise a secret."""
+    for at in range(start, end, _NEAR):
+        if STEM.search(body, at, min(end, at + _NEAR + 16)) or body.find(b"\\u", at, min(end, at + _NEAR)) >= 0:
+            return True
+        yield
+    return False
+
+
+def _meant(found: re.Match[bytes]) -> bytes:
+    if found[1]:
+        return chr(int(found[1], 16)).encode("utf-8", "surrogatepass")
+    return _ESCAPES.get(found[0], found[0][1:])
 
 
 # Forms
@@ -225,22 +397,23 @@ def _in_form(body: bytes, spans: list[Field]) -> Sliced[None]:
         name, mark, value = body[at : min(end, at + _LONGEST_NAME)].partition(b"=")
         if mark and is_secret_part(name, value or body[at + len(name) + 1 : min(end, at + 4096)]):
             spans.append((at + len(name) + 1, end, True))
+        elif b"%3" in body[at : min(end, at + _LONGEST_ADDRESS)]:
+            _in_address(body, at, end, spans)
+            seen += min(end - at, _LONGEST_ADDRESS) >> 2
         if len(spans) > MOST:
             raise TooMany
         at = end + 1
         seen += 1
-        if seen % _TOKENS == 0:
+        if seen >= _TOKENS:
+            seen = 0
             yield
 
 
-def is_secret_part(name: bytes, value: bytes) -> bool:
-    """Whether `name=value` of a form or a query is a secret."""
-    if not value:
-        return False
-    if b"%" not in name and _STEM.search(name) is None:
-        return False
-    verdict = judge(unquote_plus(name[:_LONGEST_NAME].decode("latin-1")))
-    return verdict is Verdict.YES or (verdict is Verdict.MAYBE and could_be_secret(value))
+def _in_address(body: bytes, start: int, end: int, spans: list[Field]) -> None:
+    """An address in a form: `next=https%3A%2F%2F...%3Ftoken%3D...`."""
+    address = body[start : min(end, start + _LONGEST_ADDRESS)].decode("latin-1")
+    if may_have_parts(address):
+        spans += [(start + first, start + last, True) for first, last, _ in secret_parts(address)]
 
 
 def _next(body: bytes, mark: bytes, at: int) -> Sliced[int]:
@@ -288,6 +461,11 @@ _NAMED = re.compile(
     rb"((?:\\{1,8}+u00[0-9A-Fa-f]{2}|\\{1,8}+/|[^\s\"'\\,;&<>{}\[\]()])++)",
     re.IGNORECASE,
 )
+_NAMED_WITHIN = re.compile(
+    rb"(?:api[-_ ]?key|access[-_]?token|client[-_]?secret)[0-9]{0,4}+%(?:25){0,3}+3[Dd]"
+    rb"((?:%(?!(?:25){0,3}(?:26|23|3[Bb]))|[^%\s\"'\\,;&<>{}\[\]()])++)",
+    re.IGNORECASE,
+)
 _QUOTED = re.compile(
     rb"(?<!\\)(?:\\{1,8}+[\"']|')([A-Za-z0-9_.-]{1,64})\\{0,8}+[\"']\s{0,64}+:\s{0,64}+\\{0,8}+[\"']([^\"'\\]{1,4096}+)"
 )
@@ -300,7 +478,12 @@ _STEP = 1 << 16
 
 
 def _by_patterns(body: bytes, spans: list[Field]) -> Sliced[None]:
-    for pattern, judged in ((_NAMED, _is_named), (_QUOTED, _is_quoted), (_PART, _is_quoted)):
+    for pattern, judged in (
+        (_NAMED, _is_named),
+        (_NAMED_WITHIN, _is_named),
+        (_QUOTED, _is_quoted),
+        (_PART, _is_quoted),
+    ):
         yield
         yield from _by_pattern(body, pattern, judged, spans)
 
@@ -332,6 +515,8 @@ def _may_match(pattern: re.Pattern[bytes], piece: bytes) -> bool:
         return b'\\"' in piece or b"'" in piece
     if pattern is _PART:
         return b"name=" in piece
+    if pattern is _NAMED_WITHIN and b"3D" not in piece and b"3d" not in piece:
+        return False
     lowered = piece.lower()
     return b"key" in lowered or b"token" in lowered or b"secret" in lowered
 

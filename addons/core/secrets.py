@@ -28,6 +28,7 @@ _GOES_ON = re.compile(rb"[A-Za-z0-9_*.\-]*+")
 _SLICE = 1 << 16
 _OVERLAP = 512  # what KEY needs to see of a key at least, with all that may stand before it
 _PREFIX = 3
+_LONGEST_KNOWN = 512  # characters of a key whose fingerprint is remembered
 _FINGERPRINT = re.compile(rb"(?:Bearer\s{1,64}+)?.{0,3}\*{3}[0-9a-f]{8}", re.DOTALL | re.IGNORECASE)
 
 MOST_SPANS = 20_000
@@ -114,15 +115,21 @@ def _cut(found: bytes) -> bytes:
     return b"Bearer ***" if found[:6].lower() == b"bearer" else found[:_PREFIX] + b"***"
 
 
-@lru_cache(1024)
 def fingerprint(key: str, secret: bytes) -> str:
     """`sk-***1a2b3c4d`: eight hex digits of a keyed hash behind the key's first characters.
 
     The prefix is shown only where the key is long enough to spare it.
     """
+    return _known_fingerprint(key, secret) if len(key) <= _LONGEST_KNOWN else _fingerprint(key, secret)
+
+
+def _fingerprint(key: str, secret: bytes) -> str:
     digest = hmac.digest(secret, key.encode("utf-8", "surrogatepass"), "sha256").hex()[:8]
     prefix = key[:_PREFIX] if len(key) >= 12 else ""
     return f"{prefix}***{digest}"
+
+
+_known_fingerprint = lru_cache(1024)(_fingerprint)
 
 
 def is_fingerprint(text: bytes) -> bool:

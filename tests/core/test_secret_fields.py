@@ -30,6 +30,19 @@ def values(body: str | bytes, content_type: str = "") -> set[str]:
         pytest.param('{"key": "%s"}', id="a bare key"),
         pytest.param('{"client_secret": {"value": "%s", "expires_at": 1}}', id="an object under a name"),
         pytest.param('{"api_keys": ["a", "%s"]}', id="a list under a name"),
+        pytest.param('{"keys": ["short", "%s"]}', id="a list under a name that may mean it"),
+        pytest.param('{"api_keys": {"openai": {"prod": ["%s"]}}}', id="objects and lists under a name"),
+        pytest.param('{"name": "Authorization", "value": "Bearer %s"}', id="a name and a value"),
+        pytest.param('{"value": "Bearer %s", "comment": "", "name": "Cookie"}', id="a value and a name"),
+        pytest.param('{"Key": "api_key", "Value": ["%s"]}', id="a name and values"),
+        pytest.param('[{"key": "token", "value": "%s", "type": "text"}]', id="what may be a name and a value"),
+        pytest.param('{"headers": [["Host", "x"], ["Authorization", "Bearer %s"]]}', id="headers in pairs"),
+        pytest.param('{"rawHeaders": ["Host", "x", "X-Api-Key", "%s"]}', id="headers in turns"),
+        pytest.param('{"api_key_prod": "%s"}', id="a tail"),
+        pytest.param('{"%s_apiKey": "%%s"}' % ("x" * 500), id="a very long name"),
+        pytest.param('{"\u5bc6\u94a5": "%s"}', id="Chinese"),
+        pytest.param('{"properties": {"api_key": {"type": "string", "default": "%s"}}}', id="a schema's default"),
+        pytest.param('{"properties": {"api_key": {"value": "%s"}}}', id="properties that are no schema"),
         pytest.param('{"credentials": {"password": "%s and more"}}', id="a name under a name"),
         pytest.param('{"object": "organization.admin_api_key", "value": "%s"}', id="an object that is a key"),
         pytest.param('{"value": "%s", "object": "organization.admin_api_key"}', id="which it says last"),
@@ -64,6 +77,18 @@ def test_a_secret_is_found(body: str) -> None:
         '{"prompt_cache_key": "0123456789abcdefgh", "content": "my password is what it is"}',
         '{"properties": {"api_key": {"type": "string", "description": "the key that you have"}}}',
         '{"password": null, "secret": true}',
+        '{"api_key_id": "key_abc0123456789def", "password_policy": "at-least-12-of-each"}',
+        '{"logprobs": {"content": [{"token": "internationalization", "bytes": [1], "top_logprobs": []}]}}',
+        '{"logprobs": {"content": [{"token": "----------------------------------------------------------"}]}}',
+        '{"logprobs": {"tokens": [" secret", "://www.example.com/"], "top_logprobs": [{" password": -1.25}]}}',
+        '{"tokens": [15496, 11, 995], "cookies": 3, "secret_score": 0.98125}',
+        '{"properties": {"auth": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}}}',
+        '{"properties": {"password": {"type": "string", "pattern": "^[A-Za-z0-9]{16,64}$", "description": "a-Z0-9"}}}',
+        '{"properties": {"secret": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/SecretV2_of_x"}], "title": "S"}}}',
+        '{"properties": {"secret": "string"}, "required": ["api_key", "v2_configuration_of_it"]}',
+        '{"name": "temperature", "value": "0123456789abcdefgh"}',
+        '{"name": "api_key", "type": "string"}',
+        '{"stop": ["api_key", "password", "token"], "input": ["my secret", "words and 0123456789abcdefgh"]}',
         "max_tokens=5&keyword=0123456789abcdefgh",
         "client = OpenAI(api_key=os.getenv('X')); the api_key: required",
         'data: {"choices":[{"delta":{"content":"key"}}]}\n\ndata: [DONE]\n\n',
@@ -73,12 +98,66 @@ def test_what_is_none_stays(body: str) -> None:
     assert values(body) == set()
 
 
+@pytest.mark.parametrize(
+    ("body", "hidden"),
+    [
+        ('{"api_keys": ["abc", "def", ""], "b": ["ghi"]}', {"abc", "def"}),
+        ('{"api_keys": {"prod": "abc", "dev": {"eu": ["def"]}}, "b": "ghi"}', {"abc", "def"}),
+        ('{"passwords": [["abc"], {"value": "def", "type": "x", "created_at": 1700000000}]}', {"abc", "def"}),
+        ('{"client_secret": {"value": "abc", "expires_at": 1700000000, "object": "x"}}', {"abc"}),
+        ('{"cookies": [{"name": "sid", "value": "abc", "path": "/", "httpOnly": true}]}', {"abc"}),
+        ('{"pins": [1234], "passwords": [123456, null], "password": 98765}', {"123456", "98765"}),
+        ('data: {"secrets": ["abc"\n\ndata: {"a": "def"}\n\n', {"abc"}),
+        ('{"headers": [{"name": "Cookie", "value": "a=b"}, {"name": "Host", "value": "x"}]}', {"a=b"}),
+    ],
+)
+def test_all_that_stands_under_a_sure_name_is_hidden(body: str, hidden: set[str]) -> None:
+    assert values(body) == hidden
+
+
+def test_what_stands_around_a_secret_is_not_looked_for_elsewhere() -> None:
+    body = b'{"credentials": {"zone": "eu-west1", "extra": "0123456789abcdefgh"}}'
+    assert [(body[start:end], echoed) for start, end, echoed in at_once(finding(body))] == [
+        (b"eu-west1", False),
+        (b"0123456789abcdefgh", True),
+    ]
+
+
 def test_a_signature_is_hidden_and_not_looked_for_elsewhere() -> None:
     body = b'{"type": "thinking", "signature": "EqQBCkYIBhgC", "password": "hunter22"}'
     assert [(body[start:end], echoed) for start, end, echoed in at_once(finding(body))] == [
         (b"EqQBCkYIBhgC", False),
         (b"hunter22", True),
     ]
+
+
+def told(value: object, times: int) -> str:
+    for number in range(times):
+        value = {"n": number, "arguments": json.dumps(value, ensure_ascii=number % 2 == 0), "é\n": "\t"}
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        ({"headers": [{"name": "Authorization", "value": "Bearer abc"}], "a": "b"}, {"Bearer abc"}),
+        ([{"é": "\n", "key": "api_key", "value": "abc"}, "\u4e2d"], {"abc"}),
+        ({"a\n": "\t", "api_keys": ["abc", "d"], "z": "y"}, {"abc", "d"}),
+        ({"rawHeaders": ["X-Api-Key", MARK, "Host", "x"]}, {MARK}),
+        ({"parameters": {"properties": {"api_key": {"type": "string", "pattern": "[a-z0-9]{32}"}}}}, set()),
+        ({"max_tokens": 5, "key": "short", "content": "my password"}, set()),
+    ],
+)
+def test_json_in_strings_is_read_like_any_other(value: object, hidden: set[str], times: int) -> None:
+    assert values(told(value, times)) == hidden
+    assert values(f"data: {told(value, times)}\n\n") == hidden
+
+
+def test_a_text_that_never_ends_is_read_as_far_as_it_goes() -> None:
+    begun = '{"arguments": "{\\"x\\": 1, \\"api_keys\\": [\\"'
+    assert MARK in values(begun + MARK + '\\", \\"b')
+    assert values('{"arguments": "{\\"api_keys\\": [\\') == set()
 
 
 JSON = st.recursive(
