@@ -26,9 +26,9 @@ from addons.core import secret_fields, secret_pieces
 from addons.core.known_secrets import MOST, KnownSecrets
 from addons.core.secret_fields import Field, is_secret_part
 from addons.core.secret_names import judge_header
-from addons.core.secrets import Span, TooMany, is_fingerprint, replaced
+from addons.core.secrets import Span, TooMany, is_fingerprint, may_hold_key, replaced
 from addons.core.slices import Sliced, at_once
-from addons.decoding import decoding
+from addons.decoding import decoding, decoding_partly
 from addons.exchange import keep_message, keep_original, of, secrets_of
 from addons.logs import known_secrets
 from addons.turns import in_turns
@@ -39,6 +39,9 @@ MAX_BODY = 64 << 20
 """Bytes of a record's body once decoded; what is over it is not kept."""
 
 NOT_KEPT = b"relay: not kept, since it holds more secrets than can be hidden one by one"
+
+NOT_DECODED = b"relay: not kept, since its content encoding could not be undone"
+"""Stands where something could not be decoded: for all of a body, or behind what could be."""
 
 _SHORTEST_KEY = 4
 """Bytes of a key proper that is looked for elsewhere; of other secrets it is `known_secrets.SHORTEST`."""
@@ -395,19 +398,20 @@ def _shown(value: bytes, known: KnownSecrets) -> bytes:
 # Bodies
 
 
-type _Read = tuple[bytes, bytes, list[Field] | None]
-"""A body as it came, decoded, and the secret fields in it; None where there are too many."""
+type _Read = tuple[bytes | None, bytes, list[Field] | None]
+"""A body as it came, or None where it can't stay so; decoded; and the secret fields in it, None where there are too
+many."""
 
 
 def _read(message: http.Message, body: bytes | None, known: KnownSecrets) -> Sliced[_Read | None]:
     """Read a body, and note its secrets: they may be echoed elsewhere."""
     if not body:
         return None if body is None else (body, body, [])
-    plain = yield from _decoded(message, body, _most(body))
+    came, plain = yield from _shown_of(message, body)
     fields = yield from _noted(plain, message.headers.get("content-type", ""), known)
     if fields is None and isinstance(message, http.Request):
         known.overfull = True
-    return body, plain, fields
+    return came, plain, fields
 
 
 def _noting(message: http.Message, body: bytes, limit: int, known: KnownSecrets) -> Sliced[None]:
@@ -424,6 +428,29 @@ def _decoded(message: http.Message, body: bytes, limit: int) -> Sliced[bytes]:
         return (yield from decoding(body, encoding, limit, cut=True))
     except ValueError:
         return body
+
+
+def _shown_of(message: http.Message, body: bytes) -> Sliced[tuple[bytes | None, bytes]]:
+    """A body as it came, if a record may keep it so, and decoded; what can't be decoded is not in it."""
+    encoding = message.headers.get("content-encoding", "")
+    if not encoding.strip():
+        return body, body
+    limit = _most(body)
+    try:
+        plain, whole, left = yield from decoding_partly(body, encoding, limit)
+    except ValueError:
+        plain, whole, left = b"", False, True
+    if whole:
+        return body, plain
+    if left and not plain and _is_text(body):  # `Content-Encoding: utf-8` is a common mistake
+        return body, body
+    if left:
+        plain = b"\n".join((plain, NOT_DECODED)) if plain else NOT_DECODED
+    return None, plain
+
+
+def _is_text(body: bytes) -> bool:
+    return body[:256].lstrip()[:1] in (b"{", b"[") or secret_fields.is_stream(body)
 
 
 def _most(body: bytes) -> int:
@@ -459,12 +486,22 @@ def _put_back(message: http.Message, read: _Read | None, known: KnownSecrets) ->
         clean = NOT_KEPT
     else:
         clean = yield from _hidden(plain, fields, known)
-    if clean is plain and len(plain) < _most(body):
+    if clean is plain and body is not None and (body is plain or (yield from _is_clean(body, known))):
         message.raw_content = body
         return
     # The record of an edited body is kept decoded: lengths and encodings were the wire's business.
     message.headers.pop("content-encoding", None)
     message.raw_content = clean
+
+
+def _is_clean(compressed: bytes, known: KnownSecrets) -> Sliced[bool]:
+    """Whether nothing is said beside what is compressed: its formats have room for names and comments."""
+    if len(compressed) <= _SMALL:  # a quick look; random bytes that look like one are kept decoded
+        return not may_hold_key(compressed) and not any(value in compressed for value in known)
+    try:
+        return (yield from known.masking(compressed)) == compressed
+    except TooMany:
+        return False
 
 
 def _cleaned(body: bytes, content_type: str, known: KnownSecrets) -> Sliced[bytes]:

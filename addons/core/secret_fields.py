@@ -35,10 +35,12 @@ _RUN = 1 << 15  # bytes of a string, or of blanks, that are passed over in a sli
 _FAR = 1 << 18  # bytes that `bytes.find` goes through in a slice
 _LONGEST_NAME = 256
 
-_TOKEN = re.compile(rb'["{}\[\],:]|[^\s"{}\[\],:]++')
+# Numbers one after the other, as embeddings and token ids are, make one token.
+_NUMBERS = rb"(?:[-+.0-9eE]{1,32}+|null|true|false)(?:\s{0,64}+,\s{0,64}+(?:[-+.0-9eE]{1,32}+|null|true|false))++"
+_TOKEN = re.compile(_NUMBERS + rb'|["{}\[\],:]|[^\s"{}\[\],:]++')
 _INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 # In an event stream a line may end in the middle of broken JSON, and `data:` stands before the next.
-_LINE_TOKEN = re.compile(rb'[\r\n]++(?:(?:data|event|id|retry)?+:)?+|["{}\[\],:]|[^\s"{}\[\],:]++')
+_LINE_TOKEN = re.compile(rb"[\r\n]++(?:(?:data|event|id|retry)?+:)?+|" + _NUMBERS + rb'|["{}\[\],:]|[^\s"{}\[\],:]++')
 _LINE_INSIDE = re.compile(rb'(?:[^"\\\r\n]++|\\[^\r\n])*+')
 _STREAM = re.compile(rb"\s{0,64}+(?:data|event|id|retry|):")
 _BOUNDARY = re.compile(r'boundary="?([^";,]{1,200})', re.IGNORECASE)
