@@ -518,7 +518,7 @@ def _hidden(body: bytes, fields: list[Field], known: KnownSecrets) -> Sliced[byt
             yield
     try:
         clean = yield from known.masking(replaced(body, spans))
-        if secret_fields.is_stream(body):
+        if secret_pieces.is_in_pieces(body):
             clean = yield from secret_pieces.masking(clean, known)
     except TooMany:
         return NOT_KEPT
