@@ -181,12 +181,14 @@ class Redact:
         question = yield from _read(request, asked, known)
         reply = (yield from _read(answer, said, known)) if answer is not None else None
         yield from self._cleaning_head(flow, known)
+        yield from _cleaning_trailers(request, known)
         flow.comment = known.mask(flow.comment)
         if flow.error is not None:
             flow.error.msg = known.mask(flow.error.msg)
         yield from _put_back(request, question, known)
         if answer is not None:
             yield from _cleaning_headers(answer, known)
+            yield from _cleaning_trailers(answer, known)
             answer.reason = known.mask(answer.reason)
             yield from _put_back(answer, reply, known)
         for name, value in told.items():
@@ -252,6 +254,7 @@ def _empty(flow: http.HTTPFlow) -> None:
     """Nothing of a record that can't be cleaned may stay."""
     flow.request.raw_content = None
     flow.request.headers.clear()
+    flow.request.trailers = None
     flow.request.path = flow.request.path.partition("?")[0].partition("#")[0]
     flow.metadata.clear()
     flow.comment = ""
@@ -385,6 +388,17 @@ def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None
         fields.append((raw_name, shown.encode("latin-1", "replace")))
     if tuple(fields) != came:
         message.headers.fields = tuple(fields)
+
+
+def _cleaning_trailers(message: http.Message, known: KnownSecrets) -> Sliced[None]:
+    """What follows a body is cleaned as what stands before it. relay sends none of it on."""
+    if not message.trailers:
+        return
+    trailers, message.trailers = message.trailers, None
+    holder = http.Response.make(200, b"", trailers.fields)
+    del holder.headers["content-length"]
+    yield from _cleaning_headers(holder, known)
+    message.trailers = holder.headers
 
 
 def _shown(value: bytes, known: KnownSecrets) -> bytes:

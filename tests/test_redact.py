@@ -375,3 +375,16 @@ def test_many_numbers_are_kept() -> None:
     clean(flow)
     assert (flow.request.raw_content, flows.answer_of(flow).raw_content) == (ids, answer)
     assert len(answer) > 5_000_000
+
+
+def test_trailers_are_cleaned() -> None:
+    flow = flows.request("POST", "/v1/x", {"api-key": PLAIN})
+    flow.request.trailers = http.Headers(x_api_key=KEY, grpc_status="0")
+    flows.respond(flow, 200)
+    flows.answer_of(flow).trailers = http.Headers(x_echo=f"of {PLAIN}", set_cookie="s=topsecretvalue", x_sum="1")
+    clean(flow)
+    answer = flows.answer_of(flow)
+    assert KEY not in str(flow.get_state()) and PLAIN not in str(flow.get_state())
+    assert flow.request.trailers["grpc-status"] == "0"
+    assert answer.trailers is not None and answer.trailers["x-sum"] == "1"
+    assert "topsecret" not in str(answer.trailers)

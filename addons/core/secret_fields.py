@@ -69,6 +69,8 @@ def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
     start = body[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start[:1] in (b"{", b"[", b'"') or kind.endswith("json"):
         yield from _in_json(body, spans, _TOKEN, _INSIDE)
+        if kind == "application/x-www-form-urlencoded":  # curl names JSON so; and a form may begin with `[a]=`
+            yield from _in_form(body, spans)
     elif kind == "text/event-stream" or _STREAM.match(body):
         yield from _in_json(body, spans, _LINE_TOKEN, _LINE_INSIDE)
     elif start.startswith(b"--") or kind.startswith("multipart/"):
@@ -274,6 +276,10 @@ def _in_parts(body: bytes, content_type: str, spans: list[Field]) -> Sliced[None
         first = start + len(head) + len(gap)
         if gap and name is not None and is_secret_part(name[1], body[first : min(at, first + 4096)].strip()):
             spans.append((first, first + len(body[first:at].rstrip(b"\r\n")), True))
+        elif gap and body[first : first + 64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+            own: list[Field] = []
+            yield from _in_json(body[first:at], own, _TOKEN, _INSIDE)
+            spans += [(first + begun, first + ended, echoed) for begun, ended, echoed in own]
         if len(spans) > MOST:
             raise TooMany
         seen += 1

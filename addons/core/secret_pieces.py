@@ -1,8 +1,9 @@
 """Secrets that a stream says in pieces: `"content":"sk-01"`, `"content":"2345..."`.
 
-An event stream (SSE), or lines of JSON, is read event by event, which is a line. Its texts are told apart by the name of
-their field and by the indices that stand in their event (`choices[].index`, `output_index`), and each text is joined.
-Any field may hold a text (`content`, `reasoning_content`, `thinking`, `partial_json`, ...), but for a few that never do.
+An event stream (SSE), or lines of JSON, is read event by event, which is a line. Its texts are told apart by the name
+of their field and by the indices that stand in their event (`choices[].index`, `output_index`), and each text is
+joined. Any field may hold a text (`content`, `reasoning_content`, `thinking`, `partial_json`), but for a few that never
+do.
 """
 
 import json
@@ -51,7 +52,7 @@ def masking(body: bytes, known: KnownSecrets) -> Sliced[bytes]:
     pieces: list[_Piece] = []
     structured: list[Span] = []
     said = 0
-    for (name, _), parts in texts.items():
+    for parts in texts.values():
         joined = b"".join(word for _, _, word in parts)
         if len(parts) > 1 and joined[:64].lstrip()[:1] in (b"{", b"["):  # arguments of a call, as JSON
             for start, end, _ in (yield from secret_fields.finding(joined)):
@@ -92,10 +93,7 @@ def _texts(body: bytes) -> Sliced[dict[_Text, list[_Piece]]]:
         if pieces:
             _assign(texts, pieces, indices, body[at:end] if len(pieces) > 1 and len(indices) > 1 else b"")
         read += end - at + 16 * len(pieces)
-        if whole or end == len(body):
-            at = end + 1
-        else:
-            at = max(last, end - _NEAR)
+        at = end + 1 if whole or end == len(body) else max(last, end - _NEAR)
         if read > _STEP:
             read = 0
             yield

@@ -118,3 +118,14 @@ def test_too_many_are_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> No
     for body in ('{"secret": "x"},' * 11, "secret=x&" * 11, "apiKey=x12345, " * 11):
         with pytest.raises(TooMany):
             values(body)
+
+
+def test_what_stands_in_a_part_is_read_too() -> None:
+    parts = ['{"api_key": "%s"}', '{"a": 1}\n{"b": {"password": "%s"}}']
+    for part in parts:
+        head = '--B\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        assert MARK in values(f"{head}{part % MARK}\r\n--B--\r\n", "multipart/form-data; boundary=B")
+
+
+def test_a_form_may_begin_as_json_does() -> None:
+    assert MARK in values(f"[a]=1&[api_key]={MARK}&b=2", "application/x-www-form-urlencoded")
