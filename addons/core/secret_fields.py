@@ -210,7 +210,9 @@ def _in_json(body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside:
                 yield
             walk.on_string(at, end)
             at = end + (body[end : end + 1] == b'"')
-        elif first in b"{}[],:":
+        elif first == b",":  # the commonest of all
+            walk.name, walk.verdict = "", Verdict.NO
+        elif first in b"{}[]:":
             walk.on_mark(first)
         elif first in b"\r\n":
             if body.count(b"\n", start, at) > 1 or body.count(b"\r", start, at) > 1:
