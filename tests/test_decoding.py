@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addons.core.slices import at_once
-from addons.decoding import TooLong, Undecodable, decode, decoding, listener
+from addons.decoding import TooLong, Undecodable, decode, decoding, decoding_partly, listener
 
 
 def raw_deflate(body: bytes) -> bytes:
@@ -141,3 +141,40 @@ def test_a_listener_gives_up_on_bombs_and_nonsense(encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["x-unknown", "gzip, x-unknown"])
 def test_nobody_listens_to_what_cannot_be_heard(encoding: str) -> None:
     assert listener(encoding) is None
+
+
+def test_all_members_of_a_gzip_are_decoded_and_heard() -> None:
+    parts = [b"data: one\n\n", b"", b"data: two\n\n" * 9]
+    body = b"".join(map(gzip.compress, parts))
+    assert decode(body, "gzip", MB) == b"".join(parts)
+    assert decode(body + bytes(300), "x-gzip", MB) == b"".join(parts)
+    hear = listener("gzip")
+    assert hear is not None
+    assert b"".join(hear(body[at : at + 7]) for at in range(0, len(body), 7)) == b"".join(parts)
+    assert (listener("gzip") or bytes)(body) == b"".join(parts)
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_what_can_be_decoded_is_and_the_rest_is_told(encoding: str) -> None:
+    body = bytes(range(256)) * 200
+    encoded = ENCODERS[encoding](body)
+    assert at_once(decoding_partly(encoded, encoding, MB)) == (body, True, False)
+    assert at_once(decoding_partly(encoded, encoding, 9)) == (body[:9], False, False)
+    decoded, whole, left = at_once(decoding_partly(encoded[:-9], encoding, MB))
+    assert (body.startswith(decoded), whole, left) == (True, False, False)
+    decoded, whole, left = at_once(decoding_partly(encoded + b"\0 and more", encoding, MB))
+    assert (body.startswith(decoded), whole, left) == (True, False, True)
+
+
+def test_a_zstd_that_breaks_off_is_an_error() -> None:
+    encoded = zstandard.ZstdCompressor(write_checksum=True).compress(b"x" * 300_000)
+    skipped = (0x184D2A50).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"
+    assert decode(skipped + encoded + encoded, "zstd", MB) == b"x" * 600_000
+    for end in (1, 5, len(encoded) - 4):
+        with pytest.raises(ValueError, match="too early"):
+            decode(encoded + encoded[:-end], "zstd", MB)
+
+
+def test_only_a_few_encodings_are_undone() -> None:
+    with pytest.raises(ValueError, match="at most 4"):
+        decode(b"", ", ".join(["gzip"] * 100), MB)

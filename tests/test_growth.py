@@ -7,6 +7,7 @@ that hypothesis makes of all units (tests/growth.py). A new reader is one more r
     RELAY_GROWTH=2000 pytest tests/test_growth.py      looks for what a short run does not find
 """
 
+import gzip
 import json
 import logging
 import os
@@ -155,6 +156,12 @@ def in_answer_head(text: str) -> object:
     flows.respond(flow, 200, b"you said")
     response = flows.answer_of(flow)
     response.headers.fields = ((b"Set-Cookie", raw(text)), (b"Location", raw(text)))
+    return cleaned(flow)
+
+
+def in_members(text: str) -> object:
+    """A gzip of many members, and what follows it."""
+    flow = flows.request("POST", "/v1/x", {"Content-Encoding": "gzip"}, EMPTY_GZIP * (len(text) // 20) + raw(text))
     return cleaned(flow)
 
 
@@ -446,6 +453,8 @@ def within(before: str, after: str = "") -> tuple[Shape, ...]:
 MESSAGES = ('{"model":"m","messages":[', '{"model":"m","messages":[{"role":"user","content":[')
 CALLS = '{"model":"m","choices":[{"message":{"tool_calls":['
 ARGUMENTS = Shape(("[],",), '{"choices":[{"message":{"tool_calls":[{"function":{"arguments":"[', '"}}]}}]}')
+EMPTY_GZIP = gzip.compress(b"")
+EVENT = 'data: {"index":0,"delta":"a"}\n\n'
 DELTA = 'data: {"choices":[{"delta":{"tool_calls":[{"index":1,"function":{"arguments":"[],"}}]}}]}\n\n'
 
 READERS = (
@@ -459,7 +468,7 @@ READERS = (
     Reader("headers: a name", lambda text: head([(raw(text) or b"a", b"")]), HEAD, ("a",)),
     Reader("path", path, HEAD, ("/v1", "/v1/", "/.", "%2e", "//", "/deepseek", "/v1//v1")),
     Reader("redact: query", in_query, HEAD, (*KEYS, *WITHIN, ";", "%2541")),
-    Reader("redact: an answer's head", in_answer_head, HEAD, ("a=secretvalue#; ", ";", "=", *WITHIN)),
+    Reader("redact: an answer's head", in_answer_head, HEAD // 2, ("a=secretvalue#; ", ";", "=", *WITHIN)),
     Reader("redact: a line", unwatched, HEAD, (*KEYS, ";", "%2541")),
     Reader("redact: cookies", in_header("cookie"), HEAD, ("a=secretvalue#; ", ";", "=")),
     Reader(
@@ -473,6 +482,16 @@ READERS = (
     Reader("redact: upload", in_request(FORM), LONG, (*KEYS, "\r\n--b\r\n", "\r\n--b\r\nname=key\r\n\r\n")),
     Reader("redact: answer", in_answer(JSON), LONG, (*KEYS, *DENSE, *ESCAPES)),
     Reader("redact: events", in_answer(SSE), LONG, (*KEYS, "data:", "data: x\n\n", '"content":"', DELTA)),
+    Reader(
+        "redact: pieces",
+        in_answer(SSE),
+        LONG,
+        (EVENT, EVENT.replace('"index":0', '"index":#'), '"a":"', '"index":1'),
+    ),
+    Reader("redact: choices", in_answer(SSE), LONG, (Shape(('{"index":#,"a":"b"},',), "data: ["), f"[{EVENT}{EVENT}")),
+    Reader("redact: lines", in_answer(JSON), LONG, ('{"a":"b"}\n', '{"a":"b", "a":"c"}\n', '{"a":"{\\"key\\":"}\n')),
+    Reader("redact: numbers", in_answer(JSON), LONG, ("1,", "1 , ", "1.5e", "null,", "1,,", "-" * 40 + ",")),
+    Reader("redact: members", in_members, LONG, ("\0", "a", "\x1f")),
     Reader("redact: an error's words", in_reason, HEAD, KEYS),
     Reader("redact: websocket", in_websocket, LONG, (*KEYS, *DENSE)),
     Reader("secrets: scrub", secrets.scrub, HEAD, KEYS),

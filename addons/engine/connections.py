@@ -13,7 +13,7 @@ from addons.engine.wrapping import replace, wrap
 
 _STEP = 1 << 16
 
-_FEW = 1 << 13
+_FEW = 1 << 12
 """Bytes that are given of what looks like much work: 64 KiB of chunks with one byte each hold the loop for 150 ms."""
 _LEAST = 1 << 9
 _LINES = 512
