@@ -14,9 +14,9 @@ from mitmproxy.addons.clientplayback import ReplayHandler
 from addons import errors
 from addons.config import Upstream
 from addons.core.failures import classify
-from addons.exchange import cap_answer, original
+from addons.exchange import Exchange, cap_answer, listen, original
 from addons.refusals import failure_error
-from addons.wire import asked, gave_up
+from addons.wire import asked, gave_up, serve
 
 MAX_ANSWER = 1 << 20
 """Bytes of an answer to a sub-request; what is asked for fits into a thousandth."""
@@ -30,15 +30,20 @@ async def ask(
     timeout: float,
     body: bytes = b"",
     max_answer: int = MAX_ANSWER,
+    hearing: Exchange | None = None,
 ) -> http.Response:
     """GET `path` (with its query) of `upstream`, or POST `body` there, and its whole answer.
 
     Raises UpstreamTimeout after `timeout` seconds and UpstreamFailed where there is no answer, or one of more than
-    `max_answer` bytes. Cancelled, it closes the upstream connection at once.
+    `max_answer` bytes. In `hearing` it is noted when the answer is over, where that may be before its connection is
+    (`exchange.listen`). Cancelled, it closes the upstream connection at once.
     """
     flow = _flow(upstream, path, headers, body)
     cap_answer(flow, max_answer)
+    if hearing is not None:
+        listen(flow, hearing)
     handler = ReplayHandler(flow, ctx.options)
+    serve(flow, handler)
     given_up: list[str] = []
     replay = asyncio.create_task(handler.replay(), context=_context(upstream, given_up))
     try:
@@ -50,6 +55,7 @@ async def ask(
         ) from None
     finally:
         replay.cancel()
+        serve(flow, None)
         for transport in list(handler.transports.values()):
             if transport.handler is not None:
                 transport.handler.cancel("relay: given up")

@@ -35,8 +35,8 @@ from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
 from addons.decoding import TooLong, decoding
-from addons.exchange import Exchange, Kind, cap_answer, of, ongoing
-from addons.folding import Ear, completion_of, is_success, words
+from addons.exchange import Exchange, Kind, cap_answer, heard, of, ongoing
+from addons.folding import Ear, completion_of, is_success, told_error, unreadable_event, words
 from addons.queueing import enter, no_store
 from addons.refusals import refusal
 from addons.store import Store, StoreError
@@ -47,8 +47,10 @@ from addons.wire import cut_upstream, declared_length, point
 logger = logging.getLogger(__name__)
 
 _SSE = "text/event-stream"
-_LINGER = 10.0
-"""Seconds that a stream may go on behind its finish reason: its usage and `[DONE]` are still to come."""
+_LINGER = 3.0
+"""Seconds that a stream may go on behind its finish reason: its usage and `[DONE]` are still to come, or never will."""
+_MOST_RETRIES = 6
+"""How often a conversation that is too long is shortened; halves of 63 turns come to the message alone."""
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Chat:
     def __init__(self, store: Store, gates: Queue) -> None:
         self.store = store
         self.gates = gates
-        self._retries: dict[str, set[asyncio.Task[http.Response]]] = {}
+        self._retries: dict[str, set[asyncio.Task[Completion | UpstreamError]]] = {}
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Bound what is to be read."""
@@ -153,7 +155,7 @@ class Chat:
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Retell a stream piece by piece; everything else is read whole first."""
-        exchange = of(flow)
+        exchange = heard(flow)
         pending = _pending(exchange)
         response = flow.response
         if exchange is None or pending is None or response is None or not is_success(response):
@@ -161,8 +163,9 @@ class Chat:
         limit = exchange.settings.chat.max_answer
         content_type = response.headers.get("content-type", "").lower()
         encoding = response.headers.get("content-encoding", "identity").lower()
-        if not pending.message.stream or encoding != "identity" or not content_type.startswith(_SSE):
-            exchange.ear = Ear(exchange, encoding, limit)
+        retold = pending.message.stream and not flow.is_replay
+        if not retold or encoding != "identity" or not content_type.startswith(_SSE):
+            exchange.ear = Ear(exchange, encoding, limit, lambda: _wait_no_longer(flow, exchange, pending))
             return
         pending.retelling = Retelling(limit)
         exchange.committed = True
@@ -189,10 +192,14 @@ class Chat:
         self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending, retelling: Retelling
     ) -> None:
         completion = retelling.completion
-        if retelling.overflowed or (not retelling.whole and completion.error is None):
+        if retelling.overflowed or not (retelling.whole or retelling.unreadable or completion.error is not None):
             flow.kill()  # a break for the client: no false end
             return
         try:
+            if retelling.unreadable:
+                raise unreadable_event()
+            if not completion.text and (told := told_error(completion)) is not None:
+                completion = await self._shortened(flow.client_conn.id, exchange, pending, told)
             said = await self._keep(flow, exchange, pending, completion)
         except errors.RelayError as error:
             said = error.envelope()
@@ -201,13 +208,9 @@ class Chat:
     async def _fold(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
         limit = exchange.settings.chat.max_answer
         try:
-            heard = await in_turns(completion_of(flow.response, limit, ended=exchange.whole))
-            if isinstance(heard, UpstreamError) and heard.shorter_may_pass and pending.sent:
-                response = await self._retry(flow.client_conn.id, exchange, pending)
-                heard = await in_turns(completion_of(response, limit))
-            if isinstance(heard, UpstreamError):
-                raise refusal(heard, key=pending.message.api_key, model=pending.model)
-            said = await self._keep(flow, exchange, pending, heard)
+            answered = await in_turns(completion_of(flow.response, limit, ended=exchange.whole))
+            completion = await self._shortened(flow.client_conn.id, exchange, pending, answered)
+            said = await self._keep(flow, exchange, pending, completion)
             answer = json_response(said)
             if pending.message.stream:
                 answer = http.Response.make(200, last_event(said), {"Content-Type": f"{_SSE}; charset=utf-8"})
@@ -216,7 +219,21 @@ class Chat:
         dress(answer, exchange)
         flow.response = answer
 
-    async def _retry(self, client: str, exchange: Exchange, pending: Pending) -> http.Response:
+    async def _shortened(
+        self, client: str, exchange: Exchange, pending: Pending, answered: Completion | UpstreamError
+    ) -> Completion:
+        """Ask again with half of the earlier turns, and half of these, as long as upstream finds that too long: the
+        caller hears nothing of it. Raises RelayError for what it refuses then, or for another reason."""
+        for left in reversed(range(_MOST_RETRIES)):
+            if not (isinstance(answered, UpstreamError) and answered.shorter_may_pass and pending.sent):
+                break
+            pending.sent = pending.sent[(len(pending.sent) + 1) // 2 :] if left else ()
+            answered = await self._retry(client, exchange, pending)
+        if isinstance(answered, UpstreamError):
+            raise refusal(answered, key=pending.message.api_key, model=pending.model)
+        return answered
+
+    async def _retry(self, client: str, exchange: Exchange, pending: Pending) -> Completion | UpstreamError:
         # mitmproxy does not call `error` before this hook has returned: a client that leaves has to end it.
         retry = asyncio.ensure_future(_ask_again(exchange, pending))
         self._retries.setdefault(client, set()).add(retry)
@@ -287,7 +304,7 @@ def _teller(
     def tell(chunk: bytes) -> bytes | list[bytes]:
         if exchange.tap is not None:
             exchange.tap(chunk)
-        told = retelling.feed(chunk) if chunk else b""
+        told = retelling.feed(chunk) if chunk else retelling.close()
         if retelling.overflowed:
             cut_upstream(flow, "relay: the answer is over chat.max_answer")
         else:
@@ -363,18 +380,21 @@ def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request.trailers = None
 
 
-async def _ask_again(exchange: Exchange, pending: Pending) -> http.Response:
-    """Ask once more with half the earlier turns: the caller hears nothing of the first refusal."""
-    pending.sent = pending.sent[(len(pending.sent) + 1) // 2 :]
+async def _ask_again(exchange: Exchange, pending: Pending) -> Completion | UpstreamError:
+    """Ask once more, with the turns that are now to be sent, and read the answer as the first one is."""
     messages = sessions.messages(pending.sent, system=pending.system, content=pending.message.content)
-    return await ask(
+    limit = exchange.settings.chat.max_answer
+    hearing = Exchange(exchange.settings, exchange.upstream, Kind.CHAT, exchange.path, notes={"chat": pending})
+    response = await ask(
         exchange.upstream,
         exchange.upstream.path(_COMPLETIONS),
         {"Authorization": f"Bearer {pending.message.api_key}"},
         timeout=pending.deadline - asyncio.get_running_loop().time(),
         body=chat.completion_request(pending.model, pending.params, messages),
-        max_answer=exchange.settings.chat.max_answer,
+        max_answer=limit,
+        hearing=hearing,
     )
+    return await in_turns(completion_of(response, limit, ended=hearing.whole))
 
 
 def _stream_headers(flow: http.HTTPFlow, response: http.Response) -> None:

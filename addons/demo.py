@@ -138,7 +138,7 @@ def commands(origin: str) -> list[str]:
     """What to try, each line fit to be pasted into a shell."""
     curl = "curl -N --noproxy '*'"
     question = '{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
-    message = '{"apiKey":"sk-demo","sessionId":"1","content":"你是谁?"}'
+    message = '{"apiKey":"sk-demo","sessionId":"1","content":"你是谁？"}'
     headers = "-H 'Authorization: Bearer sk-demo' -H 'Content-Type: application/json'"
     return [
         f"{curl} {origin}/v1/chat/completions {headers} -d '{question}'",

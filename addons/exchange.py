@@ -20,6 +20,7 @@ from addons.errors import RelayError
 
 _ATTRIBUTE = "relay_exchange"
 _CAP = "relay_answer_cap"
+_HEARD = "relay_heard"
 _ORIGINAL = "relay_original"
 _CAME = "relay_came"
 _SECRETS = "relay_secrets"
@@ -104,6 +105,16 @@ def attach(flow: http.HTTPFlow, exchange: Exchange) -> Exchange:
 def of(flow: http.HTTPFlow) -> Exchange | None:
     """The exchange of `flow`, or None where the flow is not a client's: replayed, read from a file, a sub-request."""
     return None if flow.is_replay else getattr(flow, _ATTRIBUTE, None)
+
+
+def listen(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Note in `exchange` when the answer to a sub-request is over: it may be an event stream like any other."""
+    setattr(flow, _HEARD, exchange)
+
+
+def heard(flow: http.HTTPFlow) -> Exchange | None:
+    """Where it is noted when the answer to `flow` is over, a client's or a sub-request."""
+    return getattr(flow, _HEARD, None) or of(flow)
 
 
 def ongoing(flow: http.HTTPFlow, *kinds: Kind) -> Exchange | None:

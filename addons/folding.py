@@ -1,6 +1,7 @@
 """What a completion means to the caller of `/chat`: its words, or the error that tells why there are none."""
 
 import json
+from collections.abc import Callable
 
 from mitmproxy import http
 
@@ -10,7 +11,7 @@ from addons.core.completion import Completion
 from addons.core.retelling import Retelling
 from addons.core.slices import Sliced
 from addons.core.upstream_error import UpstreamError
-from addons.decoding import TooLong, content_of, decoding, listener
+from addons.decoding import TooLong, Undecodable, content_of, decoding, listener
 from addons.exchange import Exchange
 from addons.refusals import refusal
 
@@ -48,15 +49,25 @@ def completion_of(
             f"上游响应过大：解压后超过 {limit} 字节，或包含过多的值。",
             f"The upstream's answer is too large: over {limit} bytes when decoded, or of too many values.",
         ) from None
+    except Undecodable:
+        raise errors.UpstreamFailed(
+            "无法读取上游响应：无法按其 Content-Encoding 解压，请重试。",
+            "The upstream's answer could not be read: it is not what its Content-Encoding says; try again.",
+        ) from None
     except ValueError:
         raise errors.UpstreamFailed(
             "无法读取上游响应：不是 JSON。请服务管理员检查 upstreams[].url。",
             "The upstream's answer could not be read: it is not JSON. Whoever runs this relay should check "
             "upstreams[].url.",
         ) from None
-    if completion.error is not None:
-        return upstream_error.read_value(200, {"error": dict(completion.error)})
-    return completion
+    return told_error(completion) or completion
+
+
+def told_error(completion: Completion) -> UpstreamError | None:
+    """The error that a success tells in place of an answer, or behind a part of one."""
+    if completion.error is None:
+        return None
+    return upstream_error.read_value(200, {"error": dict(completion.error)})
 
 
 def _is_stream(response: http.Response, body: bytes) -> bool:
@@ -73,19 +84,31 @@ def _of_stream(body: bytes) -> Sliced[Completion]:
     yield from retelling.reading(body)
     if retelling.overflowed:
         raise TooLong("an event is too long")
+    if retelling.unreadable:
+        raise unreadable_event()
     if not retelling.whole and retelling.completion.error is None:
         raise errors.UpstreamFailed("上游响应不完整，请重试。", "The upstream's answer broke off; try again.")
     return retelling.completion
+
+
+def unreadable_event() -> errors.UpstreamFailed:
+    """A piece of a stream's text is lost: no part of the answer is told as the whole of it."""
+    return errors.UpstreamFailed(
+        "无法读取上游响应：流中有一个事件不是有效的 JSON，请重试。",
+        "The upstream's answer could not be read: an event of its stream is not valid JSON; try again.",
+    )
 
 
 class Ear:
     """Hears an answer that is read whole while it comes: if it is an event stream, it says when it is over.
 
     It is in nobody's way: what it can't follow it stops listening to, and then the end of the body is the end.
+    `whole` is called once the answer is all there, though more may follow.
     """
 
-    def __init__(self, exchange: Exchange, encoding: str, limit: int) -> None:
+    def __init__(self, exchange: Exchange, encoding: str, limit: int, whole: Callable[[], object]) -> None:
         self._exchange = exchange
+        self._whole = whole
         self._decode = listener(encoding)
         self._retelling = Retelling(limit)
         self._beginning: bytes | None = b""
@@ -110,13 +133,15 @@ class Ear:
             piece, self._beginning = self._beginning + piece[_BEGINNING:], None
         self._retelling.feed(piece)
         self._exchange.over = self._retelling.over
-        self._exchange.whole = self._retelling.whole or self._retelling.over
+        if (self._retelling.whole or self._retelling.over) and not self._exchange.whole:
+            self._exchange.whole = True
+            self._whole()
 
 
 def words(completion: Completion, key: str, model: str) -> str:
     """What the model said. Raises the RelayError that tells why it said nothing."""
-    if completion.error is not None:
-        raise refusal(upstream_error.read_value(200, {"error": dict(completion.error)}), key=key, model=model)
+    if (error := told_error(completion)) is not None:
+        raise refusal(error, key=key, model=model)
     if completion.text:
         return completion.text
     if completion.refusal:

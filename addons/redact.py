@@ -25,9 +25,9 @@ from addons.core import secret_fields, secret_heads, secret_pieces
 from addons.core.known_secrets import MOST, KnownSecrets
 from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
-from addons.core.secrets import Span, TooMany, is_fingerprint, replaced
+from addons.core.secrets import Span, TooMany, is_fingerprint, may_hold_key, replaced
 from addons.core.slices import Sliced, at_once
-from addons.decoding import decoding
+from addons.decoding import decoding, decoding_partly
 from addons.exchange import keep_message, keep_original, of, secrets_of
 from addons.logs import known_secrets
 from addons.turns import in_turns
@@ -38,6 +38,9 @@ MAX_BODY = 64 << 20
 """Bytes of a record's body once decoded; what is over it is not kept."""
 
 NOT_KEPT = b"relay: not kept, since it holds more secrets than can be hidden one by one"
+
+NOT_DECODED = b"relay: not kept, since its content encoding could not be undone"
+"""Stands where something could not be decoded: for all of a body, or behind what could be."""
 
 _SHORTEST_KEY = 4
 """Bytes of a key proper that is looked for elsewhere; of other secrets it is `known_secrets.SHORTEST`."""
@@ -187,12 +190,14 @@ class Redact:
         question = yield from _read(request, asked, known)
         reply = (yield from _read(answer, said, known)) if answer is not None else None
         yield from self._cleaning_head(flow, known)
+        yield from _cleaning_trailers(request, known)
         flow.comment = known.mask(flow.comment)
         if flow.error is not None:
             flow.error.msg = known.mask(flow.error.msg)
         yield from _put_back(request, question, known)
         if answer is not None:
             yield from _cleaning_headers(answer, known)
+            yield from _cleaning_trailers(answer, known)
             answer.reason = known.mask(answer.reason)
             yield from _put_back(answer, reply, known)
         for name, value in told.items():
@@ -264,6 +269,7 @@ def _empty(flow: http.HTTPFlow) -> None:
     """Nothing of a record that can't be cleaned may stay."""
     flow.request.raw_content = None
     flow.request.headers.clear()
+    flow.request.trailers = None
     flow.request.path = flow.request.path.partition("?")[0].partition("#")[0]
     flow.metadata.clear()
     flow.comment = ""
@@ -427,6 +433,17 @@ def _shown_whole(value: bytes, known: KnownSecrets) -> bytes:
     return value if is_fingerprint(value) else known.shown(value)
 
 
+def _cleaning_trailers(message: http.Message, known: KnownSecrets) -> Sliced[None]:
+    """What follows a body is cleaned as what stands before it. relay sends none of it on."""
+    if not message.trailers:
+        return
+    trailers, message.trailers = message.trailers, None
+    holder = http.Response.make(200, b"", trailers.fields)
+    del holder.headers["content-length"]
+    yield from _cleaning_headers(holder, known)
+    message.trailers = holder.headers
+
+
 def _shown(value: bytes, known: KnownSecrets) -> bytes:
     """What is shown of a secret's value: its scheme, if it has one, and a fingerprint."""
     scheme, key = _credentials(value)
@@ -438,19 +455,20 @@ def _shown(value: bytes, known: KnownSecrets) -> bytes:
 # Bodies
 
 
-type _Read = tuple[bytes, bytes, list[Field] | None]
-"""A body as it came, decoded, and the secret fields in it; None where there are too many."""
+type _Read = tuple[bytes | None, bytes, list[Field] | None]
+"""A body as it came, or None where it can't stay so; decoded; and the secret fields in it, None where there are too
+many."""
 
 
 def _read(message: http.Message, body: bytes | None, known: KnownSecrets) -> Sliced[_Read | None]:
     """Read a body, and note its secrets: they may be echoed elsewhere."""
     if not body:
         return None if body is None else (body, body, [])
-    plain = yield from _decoded(message, body, _most(body))
+    came, plain = yield from _shown_of(message, body)
     fields = yield from _noted(plain, message.headers.get("content-type", ""), known)
     if fields is None and isinstance(message, http.Request):
         known.overfull = True
-    return body, plain, fields
+    return came, plain, fields
 
 
 def _noting(message: http.Message, body: bytes, limit: int, known: KnownSecrets) -> Sliced[None]:
@@ -467,6 +485,29 @@ def _decoded(message: http.Message, body: bytes, limit: int) -> Sliced[bytes]:
         return (yield from decoding(body, encoding, limit, cut=True))
     except ValueError:
         return body
+
+
+def _shown_of(message: http.Message, body: bytes) -> Sliced[tuple[bytes | None, bytes]]:
+    """A body as it came, if a record may keep it so, and decoded; what can't be decoded is not in it."""
+    encoding = message.headers.get("content-encoding", "")
+    if not encoding.strip():
+        return body, body
+    limit = _most(body)
+    try:
+        plain, whole, left = yield from decoding_partly(body, encoding, limit)
+    except ValueError:
+        plain, whole, left = b"", False, True
+    if whole:
+        return body, plain
+    if left and not plain and _is_text(body):  # `Content-Encoding: utf-8` is a common mistake
+        return body, body
+    if left:
+        plain = b"\n".join((plain, NOT_DECODED)) if plain else NOT_DECODED
+    return None, plain
+
+
+def _is_text(body: bytes) -> bool:
+    return body[:256].lstrip()[:1] in (b"{", b"[") or secret_fields.is_stream(body)
 
 
 def _most(body: bytes) -> int:
@@ -502,12 +543,22 @@ def _put_back(message: http.Message, read: _Read | None, known: KnownSecrets) ->
         clean = NOT_KEPT
     else:
         clean = yield from _hidden(plain, fields, known)
-    if clean is plain and len(plain) < _most(body):
+    if clean is plain and body is not None and (body is plain or (yield from _is_clean(body, known))):
         message.raw_content = body
         return
     # The record of an edited body is kept decoded: lengths and encodings were the wire's business.
     message.headers.pop("content-encoding", None)
     message.raw_content = clean
+
+
+def _is_clean(compressed: bytes, known: KnownSecrets) -> Sliced[bool]:
+    """Whether nothing is said beside what is compressed: its formats have room for names and comments."""
+    if len(compressed) <= _SMALL:  # a quick look; random bytes that look like one are kept decoded
+        return not may_hold_key(compressed) and not any(value in compressed for value in known)
+    try:
+        return (yield from known.masking(compressed)) == compressed
+    except TooMany:
+        return False
 
 
 def _cleaned(body: bytes, content_type: str, known: KnownSecrets) -> Sliced[bytes]:
@@ -524,7 +575,7 @@ def _hidden(body: bytes, fields: list[Field], known: KnownSecrets) -> Sliced[byt
             yield
     try:
         clean = yield from known.masking(replaced(body, spans))
-        if secret_fields.is_stream(body):
+        if secret_pieces.is_in_pieces(body):
             clean = yield from secret_pieces.masking(clean, known)
     except TooMany:
         return NOT_KEPT

@@ -31,7 +31,7 @@ def refusal(error: UpstreamError, *, key: str, model: str | None = None) -> erro
 def _told(reason: str, key: str, most: int) -> str:
     """What upstream says, to stand behind relay's own words. Keys go first: a cut one would not be found."""
     said = scrub(reason.replace(key, masked(key)))[:most] if key else scrub(reason)[:most]
-    return f" (上游 upstream: {said})" if said else ""
+    return f"（上游 upstream：{said}）" if said else ""
 
 
 def _key(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:

@@ -18,6 +18,7 @@ asked: ContextVar[Upstream | None] = ContextVar("asked", default=None)
 gave_up: ContextVar[list[str] | None] = ContextVar("gave_up", default=None)
 """Where a sub-request hears why its connect was given up: mitmproxy connects in tasks that inherit the asker's
 context."""
+_HANDLER = "relay_handler"
 
 
 def point(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
@@ -65,12 +66,17 @@ def handler_of(client: connection.Client) -> server.ConnectionHandler | None:
     return handler
 
 
+def serve(flow: http.HTTPFlow, handler: server.ConnectionHandler | None) -> None:
+    """Note the task that serves a sub-request, while it lasts: it has no client that is connected."""
+    setattr(flow, _HANDLER, handler)
+
+
 def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
     """Close the upstream connection of `flow` now; its `error` hook follows.
 
     Where it is not established yet, every connection of this client that still is on its way is given up.
     """
-    handler = handler_of(flow.client_conn)
+    handler = getattr(flow, _HANDLER, None) or handler_of(flow.client_conn)
     if handler is None:
         return
     established = handler.transports.get(flow.server_conn)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.ending import Ending, ended
+from addons.core.ending import MAX_HELD, Ending, ended
 
 CHUNK = (
     b'data: {"object":"chat.completion.chunk",'
@@ -18,6 +18,20 @@ USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}
 BOTH = b'data: {"usage":{"prompt_tokens":1},"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n'
 COUNTED = CHUNK.replace(b"{", b'{"usage":{"prompt_tokens":1},', 1)
 COMPLETED = b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r"}}\n\n'
+
+TWO = CHUNK.replace(b'"index":0', b'"index":1')
+USED = b'"usage":{"prompt_tokens":1}'
+
+
+def used(event: bytes) -> bytes:
+    """A chunk that counts, as each does with vLLM's `continuous_usage_stats`."""
+    return (
+        event.replace(b'"usage":null', USED) if b'"usage":null' in event else event.replace(b"{", b"{" + USED + b",", 1)
+    )
+
+
+LAST_KEY = b'data: {"response":{"id":"r","type":"x"},"sequence_number":9,"type":"response.completed"}\n\n'
+HUGE = b"r" * (3 << 20)
 
 FINISHED = {
     "[DONE]": CHUNK + b"data: [DONE]\n\n",
@@ -32,6 +46,19 @@ FINISHED = {
     "response.incomplete": COMPLETED.replace(b"completed", b"incomplete").replace(b"\n", b"\r\n"),
     "a large last event": COMPLETED.replace(b'"r"', b'"' + b"r" * 300_000 + b'"'),
     "a type without an event's name": COMPLETED.partition(b"\n")[2],
+    "a type that is not the first key": LAST_KEY,
+    "a type behind a large answer": LAST_KEY.replace(b'"r"', b'"' + b"r" * 300_000 + b'"'),
+    "a name without a type": b'event: response.completed\ndata: {"response":{}}\n\n',
+    "a name behind its data": b'data: {"response":{}}\nevent: response.completed\n\n',
+    "a name without a blank": b"event:message_stop\ndata: {}\n\n",
+    "a last event that is too large to be held": COMPLETED.replace(b'"r"', b'"' + HUGE + b'"'),
+    "one behind an event that is": b"data: " + HUGE + b"\n\n" + COMPLETED,
+    "[DONE] behind an event that is": b"data: " + HUGE + b"\n\ndata: [DONE]\n",
+    "[DONE] with an id": CHUNK + b"id: 7\ndata: [DONE]\n",
+    "two choices": used(CHUNK) + used(TWO) + used(STOP) + used(TWO) + used(STOP.replace(b'"index":0', b'"index":1')),
+    "two choices, usage at last": CHUNK + TWO + STOP + STOP.replace(b'"index":0', b'"index":1') + USAGE,
+    "usage in the choice": CHUNK + STOP.replace(b'"delta":{}', b'"delta":{},' + USED),
+    "calls of tools, which are no choices": CHUNK.replace(b'"content":"hi"', b'"tool_calls":[{"index":1}]') + BOTH,
     "lines that end in CR": COMPLETED.replace(b"\n", b"\r"),
     "message_stop": b'event: message_stop\ndata: {"type": "message_stop"}\n\n',
 }
@@ -49,6 +76,11 @@ UNFINISHED = {
     + json.dumps({"delta": 'data: [DONE]\n\nevent: response.completed\n\n"finish_reason":"stop" "usage":{}'}).encode()
     + b"\n\n",
     "an end in another field": b"id: data: [DONE]\n\nevent: my.response.completed\ndata: x\n\n",
+    "one of two choices, usage all the time": used(CHUNK) + used(TWO) + used(STOP) + used(TWO),
+    "one of two choices, and usage": CHUNK + TWO + STOP + USAGE,
+    "the second of two choices": CHUNK + TWO + used(STOP.replace(b'"index":0', b'"index":1')),
+    "an event that is too large, of another name": COMPLETED.replace(b"completed", b"created").replace(b"r", HUGE, 1),
+    "words about an end in a type's place": b'data: {"text":"response.completed","type":"message"}\n\n',
     "another type": b'data: {"type":"response.completed_later"}\n\n',
 }
 
@@ -66,8 +98,8 @@ def test_no_last_event(stream: bytes) -> None:
 @pytest.mark.parametrize("stream", [*FINISHED.values(), *UNFINISHED.values()], ids=[*FINISHED, *UNFINISHED])
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
 def test_however_it_is_cut(stream: bytes, size: int) -> None:
-    if size == 1:
-        stream = stream.replace(b"r" * 300_000, b"r" * 3000)
+    if size < 1000:
+        stream = stream.replace(HUGE, b"r" * 3000).replace(b"r" * 300_000, b"r" * 3000)
     ending = Ending()
     for start in range(0, len(stream), size):
         ending.feed(stream[start : start + size])
@@ -87,12 +119,44 @@ def test_nothing_that_is_no_end_is_one(pieces: list[bytes]) -> None:
     ending = Ending()
     for piece in pieces:
         ending.feed(piece)
-        assert len(ending._tail) <= 96
     joined = b"".join(pieces)
     assert not ending.finished or (b'"finish_reason":"stop"' in joined and b'"usage":{' in joined)
 
 
-@pytest.mark.parametrize("piece", [CHUNK, b'"finish_reason":', b"[DONE]", b'"usage" ', b"response.completed", b"\n"])
+def test_what_is_held_is_bounded() -> None:
+    ending = Ending()
+    for _ in range(100):
+        ending.feed(b"x" * (1 << 16))
+        assert len(ending._held) <= MAX_HELD
+    ending.feed(b"\n\n" + COMPLETED)
+    assert ending.finished
+
+
+CALL = b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":1}]}}]}\n\n'
+
+
+@pytest.mark.parametrize("sign", [CALL, b'data: {"index":1}\n\n', b'data: "finish_reason":"x"\n\n'])
+def test_behind_very_many_signs_only_a_mark_is_an_end(sign: bytes) -> None:
+    ending = Ending()
+    for _ in range(40):
+        ending.feed(sign * 100)
+    ending.feed(CHUNK + BOTH)
+    assert not ending.finished
+    ending.feed(b"data: [DONE]\n")
+    assert ending.finished
+
+
+def test_a_stream_that_is_all_marks_is_not_watched_for_long() -> None:
+    ending = Ending()
+    for _ in range(40):
+        ending.feed(b'data: {"text":"[DONE]"}\n\n' * 100)
+    ending.feed(b"data: [DONE]\n\n")
+    assert not ending.finished
+
+
+@pytest.mark.parametrize(
+    "piece", [CHUNK, TWO, LAST_KEY[:-9], b'"finish_reason":', b"[DONE]", b'"usage" ', b"response.completed", b"\n"]
+)
 def test_it_is_linear(piece: bytes) -> None:
     def took(count: int) -> float:
         chunks = [piece * 50] * count

@@ -7,6 +7,7 @@ that hypothesis makes of all units (tests/growth.py). A new reader is one more r
     RELAY_GROWTH=2000 pytest tests/test_growth.py      looks for what a short run does not find
 """
 
+import gzip
 import json
 import logging
 import os
@@ -38,6 +39,7 @@ from addons.core import (
     upstream_error,
 )
 from addons.core.completion import Completion
+from addons.core.ending import Ending
 from addons.core.failures import classify
 from addons.core.known_secrets import KnownSecrets
 from addons.core.reading import mend, page, values
@@ -56,6 +58,8 @@ ANSWER = 1 << 20
 """Bytes of an answer that are looked into at once."""
 LONG = 128 << 10
 """What growth shows itself in where work stops at a bound of its own."""
+PIECE = 16 << 10
+"""Bytes of a stream that are read at once: of much work less is read (addons/engine/connections.py)."""
 KEY = "sk-test-growth-0123456789"
 BEGINNINGS = ("", '{"messages":[', '{"choices":[', '{"data":[', '{"a":"', "data: ", "data: [", "--b")
 """What makes a reader look further."""
@@ -152,6 +156,12 @@ def in_answer_head(text: str) -> object:
     flows.respond(flow, 200, b"you said")
     response = flows.answer_of(flow)
     response.headers.fields = ((b"Set-Cookie", raw(text)), (b"Location", raw(text)))
+    return cleaned(flow)
+
+
+def in_members(text: str) -> object:
+    """A gzip of many members, and what follows it."""
+    flow = flows.request("POST", "/v1/x", {"Content-Encoding": "gzip"}, EMPTY_GZIP * (len(text) // 20) + raw(text))
     return cleaned(flow)
 
 
@@ -276,9 +286,21 @@ def fed(step: int) -> Callable[[str], object]:
 
 def retold(text: str) -> Iterator[None]:
     retelling, data = Retelling(1 << 20), raw(text)
-    for start in range(0, len(data), 1 << 16):
-        retelling.feed(data[start : start + (1 << 16)])
+    for start in range(0, len(data), PIECE):
+        retelling.feed(data[start : start + PIECE])
         yield
+
+
+def watched_for_its_end(step: int) -> Callable[[str], object]:
+    """A stream that passes by, in pieces."""
+
+    def call(text: str) -> Iterator[None]:
+        ending, data = Ending(), raw(text)
+        for start in range(0, len(data), step):
+            ending.feed(data[start : start + step])
+            yield
+
+    return call
 
 
 def gathered(text: str) -> object:
@@ -356,11 +378,15 @@ def not_recorded(text: str) -> Iterator[None]:
     shelf.nearest("test", new)
 
 
-def recorded_keys(text: str) -> object:
+def recorded_keys(text: str) -> Iterator[None]:
     """A record that is full of hidden keys."""
     shelf: matching.Shelf[int] = matching.Shelf()
-    shelf.add(None, matching.ask("POST", "/v1/x", "", raw(text)), 1)
-    return shelf.find(None, matching.ask("POST", "/v1/x", "", raw(text.replace("*", "k") + "x")))
+    recorded = matching.ask("POST", "/v1/x", "", raw(text))
+    yield
+    shelf.add(None, recorded, 1)
+    new = matching.ask("POST", "/v1/x", "", raw(text.replace("*", "k") + "x"))
+    yield
+    shelf.find(None, new)
 
 
 def elsewhere(text: str) -> object:
@@ -428,6 +454,8 @@ def within(before: str, after: str = "") -> tuple[Shape, ...]:
 MESSAGES = ('{"model":"m","messages":[', '{"model":"m","messages":[{"role":"user","content":[')
 CALLS = '{"model":"m","choices":[{"message":{"tool_calls":['
 ARGUMENTS = Shape(("[],",), '{"choices":[{"message":{"tool_calls":[{"function":{"arguments":"[', '"}}]}}]}')
+EMPTY_GZIP = gzip.compress(b"")
+EVENT = 'data: {"index":0,"delta":"a"}\n\n'
 DELTA = 'data: {"choices":[{"delta":{"tool_calls":[{"index":1,"function":{"arguments":"[],"}}]}}]}\n\n'
 
 READERS = (
@@ -441,7 +469,7 @@ READERS = (
     Reader("headers: a name", lambda text: head([(raw(text) or b"a", b"")]), HEAD, ("a",)),
     Reader("path", path, HEAD, ("/v1", "/v1/", "/.", "%2e", "//", "/deepseek", "/v1//v1")),
     Reader("redact: query", in_query, HEAD, (*KEYS, *WITHIN, ";", "%2541")),
-    Reader("redact: an answer's head", in_answer_head, HEAD, ("a=secretvalue#; ", ";", "=", *WITHIN)),
+    Reader("redact: an answer's head", in_answer_head, HEAD // 2, ("a=secretvalue#; ", ";", "=", *WITHIN)),
     Reader("redact: a line", unwatched, HEAD, (*KEYS, ";", "%2541")),
     Reader("redact: cookies", in_header("cookie"), HEAD, ("a=secretvalue#; ", ";", "=")),
     Reader(
@@ -455,6 +483,16 @@ READERS = (
     Reader("redact: upload", in_request(FORM), LONG, (*KEYS, "\r\n--b\r\n", "\r\n--b\r\nname=key\r\n\r\n")),
     Reader("redact: answer", in_answer(JSON), LONG, (*KEYS, *DENSE, *ESCAPES)),
     Reader("redact: events", in_answer(SSE), LONG, (*KEYS, "data:", "data: x\n\n", '"content":"', DELTA)),
+    Reader(
+        "redact: pieces",
+        in_answer(SSE),
+        LONG,
+        (EVENT, EVENT.replace('"index":0', '"index":#'), '"a":"', '"index":1'),
+    ),
+    Reader("redact: choices", in_answer(SSE), LONG, (Shape(('{"index":#,"a":"b"},',), "data: ["), f"[{EVENT}{EVENT}")),
+    Reader("redact: lines", in_answer(JSON), LONG, ('{"a":"b"}\n', '{"a":"b", "a":"c"}\n', '{"a":"{\\"key\\":"}\n')),
+    Reader("redact: numbers", in_answer(JSON), LONG, ("1,", "1 , ", "1.5e", "null,", "1,,", "-" * 40 + ",")),
+    Reader("redact: members", in_members, LONG, ("\0", "a", "\x1f")),
     Reader("redact: an error's words", in_reason, HEAD, KEYS),
     Reader("redact: websocket", in_websocket, LONG, (*KEYS, *DENSE)),
     Reader("secrets: scrub", secrets.scrub, HEAD, KEYS),
@@ -499,6 +537,13 @@ READERS = (
     Reader("events, byte by byte", fed(1), LONG, ("\n", "\r", "data:\n", ":", "a")),
     Reader("events, in pieces", fed(1000), ANSWER, ("data:", "data:\n", "\n")),
     Reader("retelling", retold, ANSWER, (DELTA, "data: {}\n\n", "data: [DONE]\n\n", "data:[],\n")),
+    Reader(
+        "last event, whole",
+        watched_for_its_end(1 << 16),
+        ANSWER,
+        ('data: {"index":1}\n\n', "message_stop", '"finish_reason":"a', 'data: {"usage":{}}\n\n', "[DONE]\n\n", "\n"),
+    ),
+    Reader("last event, byte by byte", watched_for_its_end(1), LONG, ("[DONE]", "\n", "\r\n", "data: [DONE]", "a")),
     Reader("completion", gathered, LONG, ("a", "\ud800", "界")),
     Reader("refusal", refused(429), LONG, (*KEYS, *DENSE, KEY, " ")),
     Reader("refusal in a 200", refused(200), LONG, (*KEYS, *DENSE)),

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import zstandard
 
 from tests import live
 from tests.certificates import Pair, self_signed
@@ -121,11 +122,11 @@ def test_pieces_arrive_as_they_come(relay: Live, upstream: Upstream, session: st
 
 
 def test_the_session_is_updated_at_the_end_of_a_stream(relay: Live, upstream: Upstream, session: str) -> None:
-    for content, words in (("我叫小明", "你好,小明!我记住了。"), ("我叫什么名字?", "你叫小明。")):
+    for content, words in (("我叫小明", "你好，小明！我记住了。"), ("我叫什么名字？", "你叫小明。")):
         told = streamed(relay, message(session, content))
         assert told.text() == words == "".join(told.deltas)
-    assert history(relay, session) == ["我叫小明", "你好,小明!我记住了。", "我叫什么名字?", "你叫小明。"]
-    assert succeeded(post(relay, message(session, "我叫什么名字?"))) == "你叫小明。"
+    assert history(relay, session) == ["我叫小明", "你好，小明！我记住了。", "我叫什么名字？", "你叫小明。"]
+    assert succeeded(post(relay, message(session, "我叫什么名字？"))) == "你叫小明。"
     assert len(sent(completions(upstream)[-1])) == 5
 
 
@@ -252,6 +253,11 @@ LASTING = [
     pytest.param(lingering(b"".join(HELLO), framing="close"), id="open, without chunks"),
     pytest.param(lingering(*HELLO[:-1], USAGE, DONE), id="open, usage before DONE"),
     pytest.param(lingering(b"".join(HELLO) + chunk("later") + OVERLOADED), id="more behind DONE"),
+    pytest.param(lingering(*HELLO[:-1]), id="open behind the finish reason"),
+    pytest.param(lingering(*HELLO[:-1], USAGE), id="open behind the usage"),
+    pytest.param(lingering(*HELLO[:-2], b"data: [DONE]\n"), id="open behind DONE without a blank line"),
+    pytest.param(streaming(*HELLO[:-2], b"data: [DONE]\n"), id="DONE without a blank line"),
+    pytest.param(streaming(*HELLO[:-2], b"data: [DONE]", framing="close"), id="DONE without a line's end"),
     pytest.param(cut(*HELLO), id="cut"),
     pytest.param(cut(*HELLO, reset=True), id="cut by a reset"),
     pytest.param(cut(*HELLO[:-1]), id="cut behind the finish reason"),
@@ -300,9 +306,21 @@ def test_the_upstream_connection_is_closed_and_nothing_of_it_enters_the_next_ans
     assert len(history(relay, session)) == 6
 
 
+def zstandard_of(*pieces: bytes) -> list[bytes]:
+    """Pieces of one frame that does not end."""
+    frame = zstandard.ZstdCompressor().compressobj()
+    return [frame.compress(piece) + frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) for piece in pieces]
+
+
+ZSTD = [("content-type", SSE), ("content-encoding", "zstd")]
 WHOLE_READ = [
+    pytest.param({}, lingering(*zstandard_of(*HELLO), headers=ZSTD), id="zstd"),
+    pytest.param({"stream": True}, lingering(*zstandard_of(*HELLO[:-1]), headers=ZSTD), id="a stream, zstd, no DONE"),
     pytest.param({}, lingering(*HELLO), id="events, though no stream was asked for"),
     pytest.param({}, cut(*HELLO), id="the same, cut"),
+    pytest.param({}, lingering(*HELLO[:-1]), id="open behind the finish reason"),
+    pytest.param({}, lingering(*HELLO[:-1], gzip=True), id="open behind the finish reason, compressed"),
+    pytest.param({}, streaming(*HELLO[:-2], b"data: [DONE]\n"), id="DONE without a blank line"),
     pytest.param({}, lingering(*HELLO, headers=[]), id="without a content type"),
     pytest.param({}, lingering(*HELLO, gzip=True), id="compressed"),
     pytest.param({"stream": True}, lingering(*HELLO, gzip=True), id="a stream, compressed"),
@@ -341,7 +359,15 @@ EARLY = [
     pytest.param(Behaviour(status=429, body=b'{"error":{"message":"slow down"}}'), 429, id="429"),
     pytest.param(Behaviour(status=500, headers=[("content-type", SSE)], body=b"data: x\n\n"), 502, id="500 as SSE"),
     pytest.param(Behaviour(status=200, body=b'{"error":{"message":"invalid api key"}}'), 401, id="error in a 200"),
+    pytest.param(Behaviour(status=200, body=b'{"code":1210,"msg":"x","data":null}'), 502, id="a code beside data"),
+    pytest.param(
+        Behaviour(body=b'{"Response":{"Error":{"Code":"x","Message":"invalid api key"}}}'), 401, id="a wrapped error"
+    ),
     pytest.param(Behaviour(status=200, body=b"<html>"), 502, id="a page"),
+    pytest.param(
+        Behaviour(headers=[("content-encoding", "gzip, gzip, gzip, gzip, gzip")], body=b"x"), 502, id="many encodings"
+    ),
+    pytest.param(Behaviour(headers=[("content-encoding", "gzip")], body=b"{}"), 502, id="not what it says"),
     pytest.param(Behaviour(close_without_answer=True), 502, id="no answer"),
     pytest.param(Behaviour(garbage=b"\0\1\2\r\n\r\n"), 502, id="garbage"),
 ]
@@ -377,6 +403,27 @@ def test_an_error_inside_a_stream_is_its_last_event(
     assert "".join(told.deltas) == "".join(before)
     assert (told.envelope["code"], told.envelope["data"]) == (502, None)
     assert "overloaded" in told.envelope["message"]
+    unchanged(relay, upstream, session)
+
+
+LOST = [
+    pytest.param(chunk("lost")[:-5] + b"\n\n", id="cut off"),
+    pytest.param(chunk("lost").replace(b"data: {", b"data: "), id="its start is lost"),
+    pytest.param(b'data: {"a": ' + b"[" * 900 + b"]" * 900 + b"}\n\n", id="nested too deep"),
+]
+
+
+@pytest.mark.parametrize("how", [{}, {"gzip": True}, {"asked": False}], ids=["retold", "compressed", "not asked for"])
+@pytest.mark.parametrize("piece", LOST)
+def test_an_event_that_cannot_be_read_is_told(
+    relay: Live, upstream: Upstream, session: str, piece: bytes, how: dict[str, Any]
+) -> None:
+    asked = how.get("asked", True)
+    upstream.script(COMPLETIONS, streaming(chunk("one "), piece, *HELLO, gzip="gzip" in how, pause=0.02))
+    answer = post(relay, message(session, "lost", stream=asked))
+    envelope = json.loads(answer.body.rstrip().splitlines()[-1].removeprefix(b"data: "))
+    assert (envelope["code"], envelope["data"]) == (502, None)
+    assert "could not be read" in envelope["message"]
     unchanged(relay, upstream, session)
 
 
@@ -616,10 +663,10 @@ def test_a_model_that_is_not_there_is_told_and_leaves_the_session(
 def test_a_reset_starts_over(relay: Live, upstream: Upstream, session: str, stream: bool) -> None:
     succeeded(post(relay, message(session, "我叫小明")))
     if stream:
-        streamed(relay, message(session, "我叫什么名字?", reset=True)).text()
+        streamed(relay, message(session, "我叫什么名字？", reset=True)).text()
     else:
-        succeeded(post(relay, message(session, "我叫什么名字?", reset=True)))
-    assert sent(completions(upstream)[-1]) == ["我叫什么名字?"]
+        succeeded(post(relay, message(session, "我叫什么名字？", reset=True)))
+    assert sent(completions(upstream)[-1]) == ["我叫什么名字？"]
     assert len(history(relay, session)) == 2
 
 
@@ -640,19 +687,19 @@ NAMES = ["plain", "a/b", "/", "//", "..", "a/../b", "会话 一", "100%", "%2F",
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_session_is_shown_and_forgotten(relay: Live, upstream: Upstream, name: str) -> None:
     succeeded(post(relay, message(name, "我叫小明")))
-    assert history(relay, name) == ["我叫小明", "你好,小明!我记住了。"]
+    assert history(relay, name) == ["我叫小明", "你好，小明！我记住了。"]
     answer = ask_session(relay, "DELETE", name)
     assert answer.body.decode() == '{"code": 200, "message": "执行成功", "data": null}'
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
     assert history(relay, name) == []
-    succeeded(post(relay, message(name, "我叫什么名字?")))
-    assert sent(completions(upstream)[-1]) == ["我叫什么名字?"]
+    succeeded(post(relay, message(name, "我叫什么名字？")))
+    assert sent(completions(upstream)[-1]) == ["我叫什么名字？"]
 
 
 def test_the_answer_is_exact(relay: Live, upstream: Upstream) -> None:
-    succeeded(post(relay, message("exact/1", "你是谁?")))
+    succeeded(post(relay, message("exact/1", "你是谁？")))
     expected = (
-        '{"code": 200, "message": "执行成功", "data": [{"role": "user", "content": "你是谁?"}, '
+        '{"code": 200, "message": "执行成功", "data": [{"role": "user", "content": "你是谁？"}, '
         '{"role": "assistant", "content": "我是一名人工智能助手。"}]}'
     )
     assert ask_session(relay, "GET", "exact/1").body == expected.encode()

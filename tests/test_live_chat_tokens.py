@@ -269,24 +269,107 @@ WAYS = [
     pytest.param(Behaviour(status=413, body=TOO_LONG), id="413"),
     pytest.param(Behaviour(status=422, body=TOO_LONG), id="422"),
     pytest.param(Behaviour(status=400, body=TOO_LONG, gzip=True), id="compressed"),
+    pytest.param(Behaviour(status=200, body=TOO_LONG), id="in a 200"),
+    pytest.param(streaming(b"data: " + TOO_LONG + b"\n\n", DONE), id="as an event"),
+    pytest.param(streaming(b": wait\n\n", chunk("", role="assistant"), b"event: error\ndata: " + TOO_LONG), id="late"),
+    pytest.param(streaming(b"event: error\ndata: prompt is too long: 9 > 4\n\n"), id="as an event, in words"),
 ]
 
 
+@pytest.mark.parametrize("how", ["whole", "streamed"])
 @pytest.mark.parametrize("refusal", WAYS)
-def test_it_is_understood_in_any_way(bounded: Live, upstream: Upstream, session: str, refusal: Behaviour) -> None:
-    grown(bounded, upstream, session, 2)
+def test_it_is_understood_in_any_way(
+    bounded: Live, upstream: Upstream, session: str, refusal: Behaviour, how: str
+) -> None:
+    turns = grown(bounded, upstream, session, 2)
     upstream.script(COMPLETIONS, refusal)
-    succeeded(post(bounded, message(session, "new")))
+    words = say(bounded, session, "new", how)
     assert len(completions(upstream)) == 2
+    assert history(bounded, session) == [*turns, "new", words]
+
+
+def test_what_was_told_in_part_is_not_asked_again(bounded: Live, upstream: Upstream, session: str) -> None:
+    turns = grown(bounded, upstream, session, 2)
+    upstream.script(COMPLETIONS, streaming(chunk("some"), b"data: " + TOO_LONG + b"\n\n"))
+    told = streamed(bounded, message(session, "lost"))
+    assert (told.deltas, told.envelope["code"]) == (["some"], 400)
+    assert len(completions(upstream)) == 1
+    assert history(bounded, session) == turns
+
+
+EVENTS = streaming(b"data: " + TOO_LONG + b"\n\n")
+ROUNDS = [(4, REFUSED, 2), (4, REFUSED, 4), (9, REFUSED, 3), (4, EVENTS, 3)]
+
+
+@pytest.mark.parametrize("how", ["whole", "streamed"])
+@pytest.mark.parametrize(("count", "refusal", "times"), ROUNDS)
+def test_it_is_halved_as_long_as_it_is_too_long(
+    bounded: Live, upstream: Upstream, session: str, how: str, count: int, refusal: Behaviour, times: int
+) -> None:
+    turns = grown(bounded, upstream, session, count)
+    upstream.script(COMPLETIONS, *[refusal] * min(times, count.bit_length()))
+    words = say(bounded, session, "new", how)
+    left = [count >> number for number in range(min(times, count.bit_length()) + 1)]
+    assert [turns_sent(upstream, number) for number in range(len(completions(upstream)))] == left
+    assert sent(completions(upstream)[-1])[-1] == "new"
+    assert history(bounded, session) == [*turns, "new", words]
 
 
 @pytest.mark.parametrize("how", [{}, {"stream": True}], ids=["whole", "streamed"])
-def test_it_is_asked_again_once_alone(bounded: Live, upstream: Upstream, session: str, how: dict[str, Any]) -> None:
+@pytest.mark.parametrize("refusal", [REFUSED, EVENTS], ids=["as a status", "as an event"])
+def test_the_message_alone_is_the_last_that_is_asked(
+    bounded: Live, upstream: Upstream, session: str, how: dict[str, Any], refusal: Behaviour
+) -> None:
     turns = grown(bounded, upstream, session, 4)
-    upstream.script(COMPLETIONS, REFUSED, REFUSED)
-    assert "maximum context" in chat_error(post(bounded, message(session, "lost", **how)), 400)
-    assert len(completions(upstream)) == 2
+    upstream.script(COMPLETIONS, *[refusal] * 9)
+    answer = post(bounded, message(session, "lost", **how))
+    envelope = json.loads(answer.body.rstrip().removeprefix(b"data: "))
+    assert (envelope["code"], "maximum context" in envelope["message"]) == (400, True)
+    assert [turns_sent(upstream, number) for number in range(len(completions(upstream)))] == [4, 2, 1, 0]
     assert history(bounded, session) == turns
+
+
+OPEN = 20.0
+"""Seconds that an upstream keeps its connection open: longer than a message has here."""
+
+
+def lasting(*pieces: bytes, **more: Any) -> Behaviour:
+    """An upstream that streams this, asked or not, and keeps its connection open."""
+    chunks = [*((piece, 0.01) for piece in pieces[:-1]), (pieces[-1], OPEN)]
+    return Behaviour(headers=[("content-type", "text/event-stream")], chunks=chunks, **more)
+
+
+SECONDS = [
+    pytest.param(lasting(chunk("all"), DONE), "all", id="open behind DONE"),
+    pytest.param(lasting(chunk("all"), DONE, gzip=True), "all", id="open behind DONE, compressed"),
+    pytest.param(lasting(chunk("all", "stop")), "all", id="open behind the finish reason"),
+    pytest.param(streaming(chunk("all", "stop"), DONE, break_after=len(chunk("all", "stop")) + 3), "all", id="cut"),
+    pytest.param(lasting(chunk("a"), b'data: {"error": {"message": "on fire"}}\n\n'), 502, id="an error"),
+    pytest.param(lasting(chunk("a"), b'data: {"choices": [{"del\n\n'), 502, id="unreadable"),
+    pytest.param(streaming(chunk("a")), 502, id="broken off"),
+]
+
+
+@pytest.mark.parametrize("how", [{}, {"stream": True}], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("second", "expected"), SECONDS)
+def test_a_second_answer_ends_as_the_first_does(
+    relay: Live, upstream: Upstream, session: str, how: dict[str, Any], second: Behaviour, expected: str | int
+) -> None:
+    turns = grown(relay, upstream, session, 2)
+    upstream.script(COMPLETIONS, REFUSED, second)
+    begun = time.monotonic()
+    answer = post(relay, message(session, "new", **how))
+    assert time.monotonic() - begun < OPEN / 2
+    envelope = json.loads(answer.body.rstrip().removeprefix(b"data: "))
+    if isinstance(expected, int):
+        assert (envelope["code"], envelope["data"]) == (expected, None)
+        assert history(relay, session) == turns
+    else:
+        assert (envelope["code"], envelope["data"]) == (200, expected)
+        assert history(relay, session) == [*turns, "new", expected]
+    again = completions(upstream)[1]
+    lasts = second.chunks is not None and second.chunks[-1][1] == OPEN
+    assert not lasts or eventually(lambda: again.closed_at is not None, 5), "the connection is not left open"
 
 
 def test_without_earlier_turns_there_is_nothing_to_leave_out(bounded: Live, upstream: Upstream, session: str) -> None:
@@ -349,18 +432,21 @@ def test_both_tries_together_have_the_time_of_one(bounded: Live, upstream: Upstr
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_a_client_that_leaves_during_the_second_try_frees_its_session(
-    bounded: Live, upstream: Upstream, session: str, stream: bool
+@pytest.mark.parametrize(
+    "refusals", [[REFUSED], [EVENTS], [lasting(b"data: " + TOO_LONG + b"\n\n")], [REFUSED, EVENTS]]
+)
+def test_a_client_that_leaves_during_a_further_try_frees_its_session(
+    bounded: Live, upstream: Upstream, session: str, stream: bool, refusals: list[Behaviour]
 ) -> None:
     turns = grown(bounded, upstream, session, 2)
-    upstream.script(COMPLETIONS, REFUSED, Behaviour(never=True))
+    upstream.script(COMPLETIONS, *refusals, Behaviour(never=True))
     with Client(bounded.port) as client:
         begin(client, {**message(session, "lost"), "stream": stream})
-        second = at_work(upstream, 2)
+        last = at_work(upstream, len(refusals) + 1)
     left = time.monotonic()
     succeeded(post(bounded, message(session, "next")))
     assert time.monotonic() - left < 1
-    assert second.closed_at is not None
+    assert last.closed_at is not None
     assert history(bounded, session)[:-1] == [*turns, "next"]
 
 

@@ -14,6 +14,8 @@ import signal
 import socket
 import statistics
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -24,16 +26,16 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import live, raw
+from tests import live
 from tests.live import Live
 from tests.raw import chunk, request
 from tests.talking import COMPLETIONS, KEY, SSE
 from tests.upstream import Behaviour, Upstream
 
+PROBE = Path(__file__).with_name("probe.py")
 LATE = 0.1
 """Seconds that /healthz may take beyond its median."""
 _TRIES = 6
-_PAUSE = 0.004
 _PATIENCE = 15.0
 AUTH = ("Authorization", f"Bearer {KEY}")
 JSON = ("Content-Type", "application/json")
@@ -43,14 +45,14 @@ Send = Callable[[Live, Upstream], None]
 
 
 class Health:
-    """Asks for /healthz all the time, on one connection, and notes how long each answer took."""
+    """What a process tells that asks for /healthz all the time (tests/probe.py)."""
 
     def __init__(self, relay: Live) -> None:
-        self.relay = relay
         self.took: list[tuple[float, float]] = []
         """When an answer came, and the seconds since it was asked for."""
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        command = [sys.executable, str(PROBE), str(relay.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._thread = threading.Thread(target=self._read, daemon=True)
 
     def __enter__(self) -> "Health":
         self._thread.start()
@@ -58,17 +60,18 @@ class Health:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        failed = self._process.poll()
+        self._process.kill()
+        self._process.wait()
         self._thread.join(_PATIENCE)
+        assert failed is None, "/healthz was not answered: see above"
 
-    def _run(self) -> None:
-        with raw.Client(self.relay.port, timeout=60) as client:
-            while not self._over.is_set():
-                begun = time.monotonic()
-                reply, _ = client.ask("GET", "/healthz")
-                assert reply.status == 200
-                self.took.append((time.monotonic(), time.monotonic() - begun))
-                self._over.wait(_PAUSE)
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                at, taken = map(float, line.split())
+                self.took.append((at, taken))
 
     @property
     def median(self) -> float:

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -78,7 +79,7 @@ def test_bare_mitmdump_takes_everything_from_relay_yaml(upstream: Upstream, tmp_
     environ = environment(RELAY_CONFIG=str(config(tmp_path, upstream.url, port)))
     del environ["PYTHONPATH"]
     with started([*MITMDUMP, "-s", str(ROOT / "addons" / "relay.py")], tmp_path, port, environ) as live:
-        assert live.chat("我叫小明", session="bare")["data"] == "你好,小明!我记住了。"
+        assert live.chat("我叫小明", session="bare")["data"] == "你好，小明！我记住了。"
         assert live.ask("GET", "/v1/models", headers=AUTH).status == 200
         openai_error(live.ask("GET", "http://evil.invalid/x", headers=AUTH), 404)
         with socket.socket() as probe:
@@ -177,7 +178,7 @@ def test_relay_says_where_it_listens_once_it_does(upstream: Upstream, tmp_path: 
 def test_a_second_signal_ends_at_once_and_quietly(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()
     with started(START, tmp_path, port, environment(RELAY_CONFIG=str(config(tmp_path, upstream.url, port)))) as live:
-        assert eventually(lambda: "listens at" in live.log)
+        assert eventually(lambda: re.search("listens at .*\n", live.log))
         begin = len(live.log)
         while live.process.poll() is None:
             live.process.send_signal(number)
@@ -335,11 +336,11 @@ def test_touching_the_entry_reloads_and_keeps_sessions(house: Path, upstream: Up
         path.write_text(path.read_text(encoding="utf-8").replace("Method not allowed", "Edited"), encoding="utf-8")
         os.utime(entry)
         assert eventually(lambda: b"Edited" in live.ask("GET", "/chat").body, 6), "the new code is in force"
-        assert live.chat("我叫什么名字?", session="touch")["data"] == "你叫小明。"
+        assert live.chat("我叫什么名字？", session="touch")["data"] == "你叫小明。"
         answer = flying.result()
         assert answer.status == 200
         assert list(answer.json()) == ["code", "message", "data"], "what was under way does not end raw"
-        assert live.chat("我叫什么名字?", session="flying", key=KEY)["code"] == 200, "nor is its session locked"
+        assert live.chat("我叫什么名字？", session="flying", key=KEY)["code"] == 200, "nor is its session locked"
         assert "Traceback" not in live.log
 
 

@@ -70,9 +70,9 @@ def test_two_messages_and_a_balance(page: Browser, relay: Live, size: str, dark:
     assert page.text("#base-url") == f"{relay.url}/v1"
     page.type("#key", KEY)
     say(page, "我叫小明")
-    page.until(lambda: last(page) == "你好,小明!我记住了。")
+    page.until(lambda: last(page) == "你好，小明！我记住了。")
     page.until_text("#memory", "1 轮")
-    page.type("#content", f"我叫什么名字?{browser.ENTER}")
+    page.type("#content", f"我叫什么名字？{browser.ENTER}")
     page.until(lambda: last(page) == "你叫小明。")
     page.until_text("#memory", "2 轮")
     page.click("#ask-balance")
@@ -121,7 +121,7 @@ def test_a_new_conversation_knows_nothing_and_the_old_one_is_forgotten(page: Bro
     page.click("#new")
     assert "中转会保留" in page.text("#log")
     assert page.run("return document.activeElement.id") == "content"
-    say(page, "我叫什么名字?")
+    say(page, "我叫什么名字？")
     page.until(lambda: last(page) == "你还没有告诉我你的名字。")
     assert page.run("return session") != old
     page.until(lambda: relay.ask("GET", history, headers=bearer).json()["data"] == [])

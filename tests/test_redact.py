@@ -1,11 +1,14 @@
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+import brotli
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import http, websocket
@@ -15,7 +18,7 @@ from addons import redact
 from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import fingerprint
 from addons.exchange import Kind, came
-from addons.redact import Noting, Redact
+from addons.redact import NOT_DECODED, Noting, Redact
 from tests import flows
 
 SECRET = b"0" * 32
@@ -385,3 +388,79 @@ def test_what_was_heard_for_a_message_is_cleaned_in_turns_with_others() -> None:
     asyncio.run(rest)
     kept = flow.metadata["relay.heard"]["body"]
     assert kept.startswith(b"a a ") and b"***" in kept[-20:] and KEY.encode() not in kept
+
+
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+SECRET_JSON = json.dumps({"apiKey": PLAIN}).encode()
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda encode: encode(b"a" * 99) + SECRET_JSON, id="bytes after it"),
+        pytest.param(lambda encode: encode(b"a" * 99)[:-3] + SECRET_JSON, id="broken in the middle"),
+        pytest.param(lambda encode: encode(b"a" * 99) + b"\0" + KEY.encode(), id="a key after it"),
+        pytest.param(lambda encode: b"\1\2" + SECRET_JSON, id="no such encoding"),
+    ],
+)
+def test_what_cannot_be_decoded_is_not_kept(encoding: str, spoil: Callable[[Any], bytes]) -> None:
+    flow = flows.request("POST", "/v1/x", {"Content-Encoding": encoding}, spoil(ENCODERS[encoding]))
+    raw = clean(flow).request.raw_content or b""
+    assert PLAIN.encode() not in raw and KEY.encode() not in raw
+    assert raw.endswith(NOT_DECODED) and "content-encoding" not in flow.request.headers
+
+
+def test_a_second_member_of_a_gzip_is_cleaned() -> None:
+    body = gzip.compress(b'{"a": 1}\n') + gzip.compress(SECRET_JSON)
+    flow = clean(flows.request("POST", "/v1/x", {"Content-Encoding": "gzip"}, body))
+    assert (flow.request.raw_content or b"").startswith(b'{"a": 1}\n{"apiKey": "')
+    assert PLAIN not in record(flow)
+
+
+def test_a_key_beside_what_is_compressed_is_not_kept() -> None:
+    body = b"\x1f\x8b\x08\x10" + bytes(6) + KEY.encode() + b"\0" + gzip.compress(b"hello")[10:]
+    assert gzip.decompress(body) == b"hello"
+    flow = clean(flows.request("POST", "/v1/x", {"Content-Encoding": "gzip"}, body))
+    assert flow.request.raw_content == b"hello"
+
+
+def test_a_compressed_answer_that_breaks_off_is_kept_as_far_as_it_goes() -> None:
+    flow = flows.request("GET", "/v1/x")
+    flows.respond(flow, 200, gzip.compress(b"so far " * 99)[:-9], {"Content-Encoding": "gzip"})
+    assert (flows.answer_of(clean(flow)).raw_content or b"").startswith(b"so far so far")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "foo", "gzip"])
+def test_json_under_an_encoding_that_it_has_not_is_read_as_it_is(encoding: str) -> None:
+    flow = clean(flows.request("POST", "/v1/x", {"Content-Encoding": encoding}, b'{"a": 1, ' + SECRET_JSON[1:]))
+    assert (flow.request.raw_content or b"").startswith(b'{"a": 1, "apiKey": "') and PLAIN not in record(flow)
+
+
+def test_many_numbers_are_kept() -> None:
+    data = [{"object": "embedding", "index": n, "embedding": [0.1 + n] * 3072} for n in range(170)]
+    answer = json.dumps({"object": "list", "data": data}, indent=1).encode()
+    ids = json.dumps({"model": "m", "input": [[n % 10 for n in range(100_000)]] * 3}, separators=(",", ":")).encode()
+    flow = flows.request("POST", "/v1/embeddings", {}, ids)
+    flows.respond(flow, 200, answer)
+    clean(flow)
+    assert (flow.request.raw_content, flows.answer_of(flow).raw_content) == (ids, answer)
+    assert len(answer) > 5_000_000
+
+
+def test_trailers_are_cleaned() -> None:
+    flow = flows.request("POST", "/v1/x", {"api-key": PLAIN})
+    flow.request.trailers = http.Headers(x_api_key=KEY, grpc_status="0")
+    flows.respond(flow, 200)
+    flows.answer_of(flow).trailers = http.Headers(x_echo=f"of {PLAIN}", set_cookie="s=topsecretvalue", x_sum="1")
+    clean(flow)
+    answer = flows.answer_of(flow)
+    assert KEY not in str(flow.get_state()) and PLAIN not in str(flow.get_state())
+    assert flow.request.trailers["grpc-status"] == "0"
+    assert answer.trailers is not None and answer.trailers["x-sum"] == "1"
+    assert "topsecret" not in str(answer.trailers)

@@ -234,7 +234,7 @@ def test_what_is_not_recorded_can_be_asked_for_and_is_recorded_then(
         first, times = timed(relay, new)
         assert upstream.seen[-1].path == "/v1/chat/completions"
         assert times[-1] > 0.1  # as it comes
-        assert relay.chat("我叫大明", key=KEY)["data"] == "你好,大明!我记住了。"
+        assert relay.chat("我叫大明", key=KEY)["data"] == "你好，大明！我记住了。"
         asked = len(upstream.seen)
         assert asked == before + 2
         assert eventually(lambda: file.stat().st_size > recorded.file.stat().st_size + 4000)
@@ -244,7 +244,7 @@ def test_what_is_not_recorded_can_be_asked_for_and_is_recorded_then(
     assert KEY.encode() not in file.read_bytes()
     with run(tmp_path, ["replay", str(file), "--fast"], nowhere()) as relay:
         assert timed(relay, new)[0] == first
-        assert relay.chat("我叫大明")["data"] == "你好,大明!我记住了。"
+        assert relay.chat("我叫大明")["data"] == "你好，大明！我记住了。"
 
 
 # -- files from elsewhere

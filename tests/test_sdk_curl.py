@@ -92,7 +92,7 @@ VERSIONS = [
 def test_chat(relay: Live, version: str) -> None:
     told = curl(version, *said("我叫小明"), f"{relay.url}/v1/chat/completions")
     assert told.code == 0, told.log
-    assert json.loads(told.output)["choices"][0]["message"]["content"] == "你好,小明!我记住了。"
+    assert json.loads(told.output)["choices"][0]["message"]["content"] == "你好，小明！我记住了。"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

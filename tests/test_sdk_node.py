@@ -58,16 +58,16 @@ def requests(upstream: Upstream, case: str) -> list[Seen]:
 
 
 VALUES: dict[str, Any] = {
-    "chat": {"content": "你好,小明!我记住了。", "finish": "stop"},
+    "chat": {"content": "你好，小明！我记住了。", "finish": "stop"},
     "chat, gzipped by upstream": {"content": "我是一名人工智能助手。"},
     "headers of an answer": {"id": "req_", "limit": "10000"},
-    "stream, gathered by the SDK": {"content": "你好,小红!我记住了。"},
-    "stream, gzipped by upstream": {"text": "你好,小红!我记住了。"},
+    "stream, gathered by the SDK": {"content": "你好，小红！我记住了。"},
+    "stream, gzipped by upstream": {"text": "你好，小红！我记住了。"},
     "stream, left in the middle": {"chunks": 3, "aborted": True},
     "stream, aborted in the middle": {"chunks": 3},
-    "responses": {"text": "你好,小明!我记住了。"},
+    "responses": {"text": "你好，小明！我记住了。"},
     "responses, streamed": {
-        "text": "你好,小明!我记住了。",
+        "text": "你好，小明！我记住了。",
         "first": "response.created",
         "last": "response.completed",
     },
@@ -86,7 +86,7 @@ VALUES: dict[str, Any] = {
     },
     "models": {"whole": True, "one": "gpt-4o"},
     "moderations": {"flagged": True, "violence": True},
-    "https": {"content": "你好,小明!我记住了。"},
+    "https": {"content": "你好，小明！我记住了。"},
     "realtime, key in a header": {"same": True, "protocol": "", "code": 4001, "reason": "bye"},
     "realtime, key in a subprotocol": {"same": True, "protocol": "realtime", "code": 4001, "reason": "bye"},
     "realtime, key refused": {"message": "Unexpected server response: 401"},

@@ -47,10 +47,10 @@ def results(sdk: Path, relay: Live, edge: sdks.Edge, tmp_path_factory: pytest.Te
 
 VALUES: dict[str, Any] = {
     "version": "0.27.10",
-    "chat": {"content": "你好,小明!我记住了。", "finish": "stop"},
-    "chat, gzipped by upstream": {"content": "你好,小明!我记住了。"},
-    "chat, awaited": {"content": "你好,小明!我记住了。"},
-    "stream, awaited": {"text": "你好,小红!我记住了。"},
+    "chat": {"content": "你好，小明！我记住了。", "finish": "stop"},
+    "chat, gzipped by upstream": {"content": "你好，小明！我记住了。"},
+    "chat, awaited": {"content": "你好，小明！我记住了。"},
+    "stream, awaited": {"text": "你好，小红！我记住了。"},
     "stream, left in the middle": {"chunks": 3},
     "embeddings": {"sizes": [8, 8]},
     "images": {"prompt": "一只猫"},

@@ -128,9 +128,9 @@ class TestTalk:
             (["My name is Bob", "what's my name"], "Your name is Bob."),
             (["我叫什么?"], "你还没有告诉我你的名字。"),
             (["What's my name?"], "You have not told me your name yet."),
-            (["你好\uff0c我叫小明\uff01"], "你好,小明!我记住了。"),
+            (["你好\uff0c我叫小明\uff01"], "你好，小明！我记住了。"),
             (["My name is Bob!"], "Hello, Bob! I will remember that."),
-            (["你是谁?"], "我是一名人工智能助手。"),
+            (["你是谁？"], "我是一名人工智能助手。"),
             (["Who are you?"], "I am an AI assistant, happy to help."),
             (["天气"], "你说的是「天气」。在此之前我看到 0 条消息。"),
             (["a", "b", "c"], 'You said: "c". Before that I saw 2 earlier messages.'),
@@ -188,9 +188,9 @@ class TestTalk:
         assert time.monotonic() - start > 0.18
 
     def test_responses(self, up: Upstream) -> None:
-        whole = sdk(up).responses.create(model="gpt-4o", input="你是谁?")
+        whole = sdk(up).responses.create(model="gpt-4o", input="你是谁？")
         assert whole.output_text == "我是一名人工智能助手。"
-        events = list(sdk(up).responses.create(model="gpt-4o", input="你是谁?", stream=True))
+        events = list(sdk(up).responses.create(model="gpt-4o", input="你是谁？", stream=True))
         assert [event.sequence_number for event in events] == list(range(len(events)))
         last = events[-1]
         assert last.type == "response.completed" and last.response.output_text == whole.output_text

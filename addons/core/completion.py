@@ -83,14 +83,16 @@ class Completion:
         """Whether text or refusal were longer than `max_text`."""
         return self._text.truncated or self._refusal.truncated
 
-    def add(self, chunk: object) -> None:
-        """Take one decoded chunk of the stream, or a whole body. Never raises."""
+    def add(self, chunk: object, *, failed: bool = True) -> None:
+        """Take one decoded chunk of the stream, or a whole body. Never raises. `failed` is False where somebody has
+        looked for an error in it already, and found none."""
         if not isinstance(chunk, dict):
             return
         self.id = self.id or _name(chunk.get("id"))  # Azure's first chunk has empty ones
         self.model = self.model or _name(chunk.get("model"))
         self.usage = usage(chunk.get("usage")) or self.usage
-        self.error = self.error or upstream_error.told(chunk, strict=True)
+        if failed:
+            self.error = self.error or upstream_error.told(chunk, strict=True)
         choices = chunk.get("choices")
         if isinstance(choices, list):
             for position, choice in enumerate(choices):

@@ -1,76 +1,132 @@
-"""Whether an event stream has told its last event, which is when many clients leave: openai-python closes at `[DONE]`,
-Codex after `response.completed`. What they then leave behind is finished, and not broken off.
+"""Whether an event stream that passes by has told its last event, which is when many clients leave: openai-python
+closes at `[DONE]`, Codex after `response.completed`. What they then leave behind is finished, and not broken off.
 
-    data: [DONE]                                        the completions of everybody
-    event: response.completed (.failed, .incomplete)    OpenAI's Responses
-    event: message_stop                                 Anthropic's Messages
-    "finish_reason": "stop" and then "usage": {...}     completions where `[DONE]` never comes, or is not waited for
+What an end is, `core.stream_end` knows. Here stands what it takes to ask that of each chunk of each stream: bytes are
+held to the end of their event and searched for signs, and only events that have one are read. Signs are no proof: a
+model may talk of them.
+
+    [DONE]                                              the completions of everybody
+    response.completed (.failed, .incomplete)           OpenAI's Responses, as an event's name or its type
+    message_stop                                        Anthropic's Messages
+    "finish_reason": "stop", and then "usage": {        completions where `[DONE]` never comes, or is not waited for
+    "index": 1                                          there is more than one choice: each has its own finish reason
 
 All but the first count once the blank line behind them is there: a client is told of an event by that line.
 
-These signs can't stand in a model's words: those are JSON strings, in which no line begins and no quote stands bare.
-They are searched for in the bytes as they come, since this sees each chunk of each stream: no event is taken apart,
-nothing but the last bytes is kept, and time is linear however the chunks are cut.
+Time is linear however the chunks are cut, and memory bounded by `MAX_HELD`. Of a longer event the beginning alone
+counts, which names it.
 """
 
+import json
 import re
 
-_LONGEST = 96
-"""Bytes that a sign takes at most, with what must stand around it."""
-_FINAL = rb"response\.(?:completed|failed|incomplete)|message_stop"
-_LAST = re.compile(
-    rb"(?<=[\r\n])(?:(data: ?\[DONE\](?=[ \t]{0,8}[\r\n]))"
-    rb"|event: ?(?:" + _FINAL + rb')(?=[ \t]{0,8}[\r\n])|data: ?\{ ?"type" ?: ?"(?:' + _FINAL + rb')")'
+from addons.core import bounded_json
+from addons.core.sse import Event, Parser
+from addons.core.stream_end import DONE, FAILED, LAST, StreamEnd
+
+MAX_HELD = 1 << 20
+"""Bytes of one event that are held until it has ended."""
+_SLICE = 1 << 16  # bytes that are searched for an event's end at a time
+_MOST_READ = 500
+"""Events with an end mark, and with another sign, that are read of one stream: 10 ms each. What comes then is no sign
+any more. Other signs are many where a model calls several tools, since these have an index, too."""
+_MARKS = 20_000  # values of one event that is read
+_HEAD = 256  # bytes of an event in which its name stands
+_SHORT = 128  # bytes of an event that may be `[DONE]`, with an id before it
+_LINE_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_NAMES = tuple(name for name in (*LAST, *FAILED) if name != "error")
+_ANY_NAME = "|".join(map(re.escape, _NAMES))
+_NAMED = re.compile(
+    rf'(?:^|[\r\n])(?:event: ?(?:{_ANY_NAME})[ \t]{{0,8}}[\r\n]|data: ?\{{ ?"type" ?: ?"(?:{_ANY_NAME})")'.encode()
 )
-_REASON = re.compile(rb'"finish_reason"[ \t]{0,4}:[ \t]{0,4}"\w')
-_USAGE = re.compile(rb'"usage"[ \t]{0,4}:[ \t]{0,4}\{')
-_BLANK = re.compile(rb"\n\r?\n|\r\r")
-_HINTS = (b"[DONE]", b"response.completed", b"response.failed", b"response.incomplete", b"message_stop")
+_MARKED = tuple(name.encode() for name in (DONE, *_NAMES))
+_REASON = re.compile(r'"finish_reason"[ \t]{0,4}:[ \t]{0,4}"\w')
+_USAGE = re.compile(r'"usage"[ \t]{0,4}:[ \t]{0,4}\{')
+_INDEX = re.compile(r'"index"[ \t]{0,4}:[ \t]{0,4}([1-9][0-9]{0,2})')
+_SIGNS = re.compile("|".join(each.pattern for each in (_REASON, _INDEX)).encode())
+_SIGNS_BEHIND = re.compile("|".join(each.pattern for each in (_REASON, _INDEX, _USAGE)).encode())
 
 
 class Ending:
     """Watches a stream for its last event."""
 
-    __slots__ = ("_closing", "_reason", "_tail", "finished")
+    __slots__ = ("_end", "_held", "_left", "_long", "_marks_left", "finished")
 
     def __init__(self) -> None:
         self.finished = False
         """The last event was told whole."""
-        self._tail = b"\n"  # the start of a stream is the start of a line
-        self._closing = False  # a last event has begun
-        self._reason = False  # a finish reason was told, in this event or an earlier one
+        self._end = StreamEnd()
+        self._held = bytearray()  # an event that has not ended
+        self._long: bool | None = None  # it is longer than is held, and whether its name is one of a last event
+        self._marks_left = self._left = _MOST_READ
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the stream, decoded."""
-        if self.finished or not chunk:
-            return
-        window = self._tail + chunk
-        told = 0  # where what has counted ends: it must not count again with the next chunk
-        if not self._closing:
-            told = self._look(window)
-        if self._closing and not self.finished:
-            self.finished = _BLANK.search(window, told) is not None
-        self._tail = window[max(told, len(window) - _LONGEST) :]
+        for start in range(0, len(chunk), _SLICE):
+            if self.finished or not self._marks_left:
+                return
+            self._feed(chunk[start : start + _SLICE])
 
-    def _look(self, window: bytes) -> int:
-        """Look for the signs; where the last one that was found ends, 0 for none."""
-        if any(hint in window for hint in _HINTS) and (last := _LAST.search(window)):
-            self.finished = last[1] is not None
-            self._closing = True
-            return last.end()
-        if self._reason:
-            usage = _USAGE.search(window)
-            self._closing = usage is not None
-            return usage.end() if usage else 0
-        reason = _REASON.search(window) if b'"finish_reason"' in window else None
-        if reason is None:
-            return 0
-        self._reason = True
-        # The usage may stand before the reason in the same event. The usage of an event before that says nothing.
-        begin = max(window.rfind(b"\n\n", 0, reason.start()), window.rfind(b"\n\r\n", 0, reason.start()), 0)
-        usage = _USAGE.search(window, begin)
-        self._closing = usage is not None
-        return max(reason.end(), usage.end()) if usage else begin
+    def _feed(self, piece: bytes) -> None:
+        searched = max(0, len(self._held) - 3)
+        self._held += piece
+        end = max((at + len(each) for each in _LINE_ENDS if (at := self._held.rfind(each, searched)) >= 0), default=0)
+        if end:
+            events = bytes(self._held[:end])
+            del self._held[:end]
+            self._take(events)
+        if not self.finished and len(self._held) <= _SHORT and self._held.find(b"[DONE]") >= 0:
+            self.finished = self._is_done()
+        elif len(self._held) > MAX_HELD:
+            self._long = self._long or _NAMED.search(self._held[:_HEAD]) is not None
+            del self._held[:-3]
+
+    def _is_done(self) -> bool:
+        """`[DONE]` needs no blank line: its own line's end will do."""
+        parser = Parser()
+        parser.feed(bytes(self._held))
+        return parser.begun.strip() == DONE and self._held.endswith((b"\n", b"\r"))
+
+    def _take(self, events: bytes) -> None:
+        """Look through events that have ended."""
+        if self._long is not None:
+            self.finished, self._long = self._long, None
+            first = min(at + len(each) for each in _LINE_ENDS if (at := events.find(each)) >= 0)
+            events = events[first:]
+        signs = (_SIGNS_BEHIND if self._end.finished else _SIGNS) if self._left else None
+        if self.finished or not (any(mark in events for mark in _MARKED) or (signs and signs.search(events))):
+            return
+        for event in Parser(MAX_HELD + _SLICE).feed(events):
+            if self._marks_left and self._is_marked(event):
+                self._marks_left -= 1
+            elif self._left and self._tells(event.data):
+                self._left -= 1
+            else:
+                continue
+            self._read(event)
+            if self._end.told:
+                self.finished = True
+                return
+
+    def _is_marked(self, event: Event) -> bool:
+        return event.event in _NAMES or DONE in event.data or any(name in event.data for name in _NAMES)
+
+    def _tells(self, data: str) -> bool:
+        """Whether an event may say something of a choice's end."""
+        if _REASON.search(data) or (self._end.finished and _USAGE.search(data)):
+            return True
+        return any(int(number[1]) not in self._end.choices for number in _INDEX.finditer(data))
+
+    def _read(self, event: Event) -> None:
+        value: object = None
+        if event.event in _NAMES:
+            value = {}  # its name says it all
+        elif len(event.data) > _SHORT or event.data.strip() != DONE:
+            try:
+                value = bounded_json.loads(event.data, json.loads, marks=_MARKS)
+            except ValueError:
+                return
+        self._end.hear(event.data, value, event.event)
 
 
 def ended(body: bytes) -> bool:

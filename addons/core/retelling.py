@@ -9,11 +9,11 @@ The last event is not made here: it is said when the turn is kept.
 
 import json
 
-from addons.core import bounded_json
+from addons.core import bounded_json, upstream_error
 from addons.core.completion import Completion
 from addons.core.slices import Sliced
 from addons.core.sse import Event, Parser
-from addons.core.stream_end import StreamEnd
+from addons.core.stream_end import DONE, StreamEnd
 
 MAX_EVENT = 1 << 20
 """Bytes of one event: reading it as JSON takes some 5 ms."""
@@ -27,6 +27,8 @@ class Retelling:
 
     def __init__(self, max_text: int) -> None:
         self.completion = Completion(max_text)
+        self.unreadable = False
+        """A piece of the answer is no JSON: what it said is lost, and the rest is no answer."""
         self._parser = Parser(max_event=min(max_text, MAX_EVENT))
         self._end = StreamEnd()
 
@@ -35,9 +37,12 @@ class Retelling:
         if self.over:
             return b""
         for event in self._parser.feed(chunk):
-            self._read(event)
-            if self._end.over:
+            if self._read(event):
                 break
+        else:
+            # Some upstreams leave out the blank line behind it: nothing that could still come would change it.
+            if self._parser.begun == DONE:
+                self._read(Event(DONE))
         piece = self.completion.news()
         return _event({"delta": piece}) if piece else b""
 
@@ -48,20 +53,32 @@ class Retelling:
             if self.over:
                 return
             yield
+        self.close()
 
-    def _read(self, event: Event) -> None:
-        value = None
-        if event.data[:1].isspace() or event.data[:1] == "{":
-            try:
-                value = bounded_json.loads(event.data, json.loads, marks=_MARKS)
-            except ValueError:
-                return
+    def close(self) -> bytes:
+        """The body has ended; nothing is left to send on.
+
+        An event that no blank line has ended is none, but where it tells an error that is told all the same.
+        """
+        if not (self.over or self.whole) and self._parser.pending:
+            value = _json_of(self._parser.remainder)
+            if upstream_error.told(value, strict=True) is not None:
+                self._read(Event(self._parser.remainder))
+        return b""
+
+    def _read(self, event: Event) -> bool:
+        """Take an event; whether it was the last."""
+        value = _json_of(event.data)
         self._end.hear(event.data, value, event.event)
-        self.completion.add(value)
+        if value is None and not self._end.over and not self.whole and _may_be_a_piece(event.data):
+            self.unreadable = True
+            return True
+        self.completion.add(value, failed=self._end.failed)
         if self._end.failed and self.completion.error is None:
-            self.completion.error = value if isinstance(value, dict) else {}
+            self.completion.error = value if isinstance(value, dict) else {"message": event.data}
         if self._end.over and not self._end.failed:
             self.completion.finish()
+        return self._end.over
 
     @property
     def overflowed(self) -> bool:
@@ -70,13 +87,27 @@ class Retelling:
 
     @property
     def over(self) -> bool:
-        """Upstream has said its last word: `[DONE]`, or an error."""
-        return self._end.over
+        """Upstream has said its last word: `[DONE]`, or an error; or one that can't be read."""
+        return self._end.over or self.unreadable
 
     @property
     def whole(self) -> bool:
         """The answer came to its end: upstream said so, in one of two ways."""
-        return self.completion.done or self.completion.finish_reason is not None
+        return self.completion.done or (self.completion.finish_reason is not None and not self.unreadable)
+
+
+def _json_of(data: str) -> object:
+    """The JSON of an event; None where it is none, or too much."""
+    try:
+        value = bounded_json.loads(data, json.loads, marks=_MARKS) if _may_be_a_piece(data) else None
+    except ValueError:
+        return None
+    return value[0] if isinstance(value, list) and len(value) == 1 else value  # Gemini's errors stand in a list
+
+
+def _may_be_a_piece(data: str) -> bool:
+    """Whether an event may be of the answer. `[DONE]` is not, nor what some send to keep the connection: `ping`."""
+    return "{" in data or '"' in data
 
 
 def _event(value: dict[str, str]) -> bytes:

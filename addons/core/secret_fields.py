@@ -38,10 +38,12 @@ _FAR = 1 << 18  # bytes that `bytes.find` goes through in a slice
 _LONGEST_NAME = 256
 _LONGEST_ADDRESS = 1 << 13
 
-_TOKEN = re.compile(rb'["{}\[\],:]|[^\s"{}\[\],:]++')
+# Numbers one after the other, as embeddings and token ids are, make one token.
+_NUMBERS = rb"(?:[-+.0-9eE]{1,32}+|null|true|false)(?:\s{0,64}+,\s{0,64}+(?:[-+.0-9eE]{1,32}+|null|true|false))++"
+_TOKEN = re.compile(_NUMBERS + rb'|["{}\[\],:]|[^\s"{}\[\],:]++')
 _INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 # In an event stream a line may end in the middle of broken JSON, and `data:` stands before the next.
-_LINE_TOKEN = re.compile(rb'[\r\n]++(?:(?:data|event|id|retry)?+:)?+|["{}\[\],:]|[^\s"{}\[\],:]++')
+_LINE_TOKEN = re.compile(rb"[\r\n]++(?:(?:data|event|id|retry)?+:)?+|" + _NUMBERS + rb'|["{}\[\],:]|[^\s"{}\[\],:]++')
 _LINE_INSIDE = re.compile(rb'(?:[^"\\\r\n]++|\\[^\r\n])*+')
 _STREAM = re.compile(rb"\s{0,64}+(?:data|event|id|retry|):")
 _BOUNDARY = re.compile(r'boundary="?([^";,]{1,200})', re.IGNORECASE)
@@ -73,6 +75,8 @@ def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
     start = body[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start[:1] in (b"{", b"[", b'"') or kind.endswith("json"):
         yield from _in_json(body, spans, _TOKEN, _INSIDE)
+        if kind == "application/x-www-form-urlencoded":  # curl names JSON so; and a form may begin with `[a]=`
+            yield from _in_form(body, spans)
     elif kind == "text/event-stream" or _STREAM.match(body):
         yield from _in_json(body, spans, _LINE_TOKEN, _LINE_INSIDE)
     elif start.startswith(b"--") or kind.startswith("multipart/"):
@@ -134,6 +138,8 @@ _TYPES = frozenset((b"string", b"number", b"integer", b"boolean", b"object", b"a
 _KINDS = frozenset((b"none", b"required", b"optional", b"bearer", b"basic", b"digest", b"oauth", b"oauth2", b"api_key"))
 _SCHEMED = re.compile(rb"(?:bearer|basic|token|api-?key|digest)\s{1,64}+\S", re.IGNORECASE)
 _HARMLESS_NUMBER = re.compile(rb"-?[0-9]{1,3}|-?[0-9]{1,20}[.eE][0-9.eE+-]{1,30}|-[0-9]{1,20}")
+_TELLING_NUMBER = re.compile(rb"(?<![0-9.eE+-])[0-9]{4,32}+(?![0-9.eE])")
+"""In a row of numbers, which is hidden whole."""
 
 
 class _Walk:
@@ -166,9 +172,11 @@ class _Walk:
             self._judge_within(start, end)
 
     def on_word(self, start: int, end: int) -> None:
-        """A number, a constant, or what is no JSON."""
+        """A number, numbers in a row, a constant, or what is no JSON."""
         sure = self.verdict is Verdict.YES or (self.level.hides is Verdict.YES and self.level.array)
         if not sure:
+            return
+        if _TELLING_NUMBER.search(self.body, start, end) is None and self.body.find(b",", start, end) >= 0:
             return
         word = self.body[start : min(end, start + 64)]
         if word not in _PLAIN_WORDS and _HARMLESS_NUMBER.fullmatch(word) is None:
@@ -369,7 +377,9 @@ def _in_json(
                     texts = 0
                     yield
             at = end + (body[end : end + 1] == b'"')
-        elif first in b"{}[],:":
+        elif first == b",":  # the commonest of all
+            walk.name, walk.verdict = None, Verdict.NO
+        elif first in b"{}[]:":
             walk.on_mark(first)
         elif first in b"\r\n":
             if body.count(b"\n", start, at) > 1 or body.count(b"\r", start, at) > 1:
@@ -479,6 +489,10 @@ def _in_parts(body: bytes, content_type: str, spans: list[Field]) -> Sliced[None
         first = start + len(head) + len(gap)
         if gap and name is not None and is_secret_part(name[1], body[first : min(at, first + 4096)].strip()):
             spans.append((first, first + len(body[first:at].rstrip(b"\r\n")), True))
+        elif gap and body[first : first + 64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+            own: list[Field] = []
+            yield from _in_json(body[first:at], own, _TOKEN, _INSIDE)
+            spans += [(first + begun, first + ended, echoed) for begun, ended, echoed in own]
         if len(spans) > MOST:
             raise TooMany
         seen += 1

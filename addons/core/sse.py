@@ -20,6 +20,7 @@ MAX_EVENT = 1 << 20
 """Default bound of one event, in bytes."""
 
 _SLICE = 1 << 16  # bytes cut into lines at a time: a large chunk of short lines must not become millions of objects
+_SHORT = 64  # bytes of a line that is worth looking at again and again while it grows
 _MAX_RETRY_DIGITS = 18  # longer ones are no time anybody means, and int() refuses 4300 digits
 _BOM = b"\xef\xbb\xbf"
 _LF, _CR, _COLON = b"\n\r:"
@@ -72,6 +73,13 @@ class Parser:
         """Whether an event has begun that no blank line has ended: once the stream is over, it broke here. A comment
         begins no event."""
         return bool(self._size or self._dropped or self._line or self._head)
+
+    @property
+    def begun(self) -> str:
+        """The data of the event that has not ended, where that is one short line, whole or not; else ""."""
+        if len(self._data) + bool(self._line) != 1 or len(self._data[0] if self._data else self._line) > _SHORT:
+            return ""
+        return self.remainder
 
     @property
     def remainder(self) -> str:

@@ -6,11 +6,13 @@
 3. A stream in which neither has come broke off, however properly its body ends.
 """
 
+from collections.abc import Collection
+
 from addons.core import upstream_error
 
 DONE = "[DONE]"
-_LAST = ("message_stop", "response.completed", "response.incomplete")
-_FAILED = ("response.failed", "error")
+LAST = ("message_stop", "response.completed", "response.incomplete")
+FAILED = ("response.failed", "error")
 _MOST_CHOICES = 128  # told apart; OpenAI allows as many
 
 
@@ -32,6 +34,17 @@ class StreamEnd:
         return bool(self._finished) and all(self._finished.values())
 
     @property
+    def choices(self) -> Collection[int]:
+        """The choices that have been told of so far."""
+        return self._finished.keys()
+
+    @property
+    def told(self) -> bool:
+        """Whoever has heard so much may leave: nothing more comes that belongs to the answer, or nothing but its end
+        mark."""
+        return self.over or (self.finished and self.counted)
+
+    @property
     def whole(self) -> bool:
         """The answer is there to its end: what breaks now breaks nothing."""
         return (self.over or self.finished) and not self.failed
@@ -41,18 +54,22 @@ class StreamEnd:
         if self.over:
             return
         if value is None:
-            self.over = len(data) < 32 and data.strip() == DONE
+            self.failed = event in FAILED  # in plain words
+            self.over = self.failed or (len(data) < 32 and data.strip() == DONE)
             return
         if not isinstance(value, dict):
             return
         names = (event, value.get("type"))
-        if any(name in _FAILED for name in names) or upstream_error.told(value, strict=True) is not None:
+        if any(name in FAILED for name in names) or upstream_error.told(value, strict=True) is not None:
             self.over = self.failed = True
-        elif any(name in _LAST for name in names):
+        elif any(name in LAST for name in names):
             self.over = True
         else:
-            self._choices(value.get("choices"))
-            self.counted = self.counted or (self.finished and isinstance(value.get("usage"), dict))
+            choices = value.get("choices")
+            self._choices(choices)
+            told = [value, *choices[:_MOST_CHOICES]] if isinstance(choices, list) else [value]
+            counted = any(isinstance(each, dict) and isinstance(each.get("usage"), dict) for each in told)  # Moonshot's
+            self.counted = self.counted or (self.finished and counted)  # stand in the choice
 
     def _choices(self, choices: object) -> None:
         for position, choice in enumerate(choices[:_MOST_CHOICES] if isinstance(choices, list) else ()):
@@ -60,5 +77,7 @@ class StreamEnd:
                 continue
             index = choice.get("index")
             index = index if isinstance(index, int) else position
+            for earlier in range(min(index, _MOST_CHOICES) if index not in self._finished else 0):
+                self._finished.setdefault(earlier, False)  # they count from 0: these have yet to come
             if index in self._finished or len(self._finished) < _MOST_CHOICES:
                 self._finished[index] = self._finished.get(index, False) or bool(choice.get("finish_reason"))

@@ -13,6 +13,7 @@ Cloudflare send, as their documentation and public bug reports show them.
 """
 
 import enum
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -82,12 +83,12 @@ def read(status: int, body: bytes) -> UpstreamError:
 def read_value(status: int, value: object) -> UpstreamError:
     """The error in an answer whose JSON is parsed already."""
     found = tuple(_objects(value))
-    codes = [text for each in found for name in ("code", "status") if (text := _word(each.get(name)))]
+    codes = [text for each in found for name in (*_CODE_FIELDS, "status") if (text := _word(each.get(name)))]
     types = [text for each in found for name in ("type", "status", "reason") if (text := _word(each.get(name)))]
-    code = next((text for text in codes if not text.isdigit()), codes[0] if codes else "")
-    kind = next((text for text in types if text != "error"), "")
+    code = next((text for text in codes if not _is_number(text) and text not in _FAILED), codes[0] if codes else "")
+    kind = next((text for text in types if text not in _FAILED), "")
     reason = next((text for each in found if (text := _reason(each))), "") or (_line(value) if value else "")
-    words = " ".join((*(_all_words(each) for each in found), reason)).lower()
+    words = "\n".join((*(_all_words(each) for each in found), reason)).lower()
     given = _told_status(found) if 200 <= status < 300 else status
     return _judge(given, (*codes, *types), code, kind, reason, words, structured=bool(found))
 
@@ -101,13 +102,15 @@ def told(value: object, *, strict: bool = False) -> Mapping[str, object] | None:
         value = value[0] if len(value) == 1 else None
     if not isinstance(value, dict):
         return None
+    choices = value.get("choices")
+    answered = isinstance(choices, list) and bool(choices)
     error = value.get("error")
-    if error:
+    if error and not (answered and isinstance(error, dict) and _succeeds(_fields(error))):
         beside = {name: value[name] for name in _BESIDE if isinstance(value.get(name), str | int)}
         if not isinstance(error, dict):
-            return beside | {"message": error if isinstance(error, str) else "unreadable error"}
+            return beside | {"message": _reason(_fields(value)) or "unreadable error"}
         return beside | error
-    if isinstance(value.get("choices"), list) and value["choices"]:
+    if answered or _TELLING.isdisjoint(map(_plain, itertools.islice(value, _MOST_FIELDS))):
         return None
     if _marked(value) or (not strict and _says_only_words(value)):
         return value
@@ -147,42 +150,94 @@ def _parsed(text: str) -> object:
         return None
 
 
-def _objects(value: object) -> Iterator[Mapping[str, object]]:
+type _Fields = Mapping[str, object]
+"""An object's fields by their plain names: `Message`, `errMsg` and `err_msg` are as good as `message` and `errmsg`."""
+
+_MOST_FIELDS = 64
+
+
+def _fields(value: Mapping[str, object]) -> _Fields:
+    plain: dict[str, object] = {}
+    for name in itertools.islice(value, _MOST_FIELDS):
+        plain.setdefault(_plain(name), value[name])
+    return plain
+
+
+def _plain(name: str) -> str:
+    """`invalid_api_key`, `InvalidApiKey` and `invalid-api-key` are one."""
+    return name if name.isascii() and name.isalpha() and name.islower() else _without_marks(name)
+
+
+def _without_marks(name: str) -> str:
+    return "".join(filter(str.isalnum, name[:_LONGEST_CODE])).lower()
+
+
+def _objects(value: object) -> Iterator[_Fields]:
     """The objects that tell of the error, the innermost first: `error`, what is quoted in it, what is around it."""
     if isinstance(value, list) and value:
         value = value[0]
     if not isinstance(value, dict):
         return
+    around = _fields(value)
     error = value.get("error")
-    if isinstance(error, dict):
-        metadata = error.get("metadata")  # OpenRouter quotes its provider there
+    fields = _fields(error) if isinstance(error, dict) else {}
+    if fields:
+        metadata = fields.get("metadata")  # OpenRouter quotes its provider there
         quoted = _parsed(metadata["raw"]) if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str) else 0
         if isinstance(quoted, dict):
             inner = quoted.get("error")
-            yield inner if isinstance(inner, dict) else quoted
-        yield from (each for each in _listed(error.get("details")) if "reason" in each)  # Gemini
-        yield error
-    for each in (error, value):
-        base = each.get("base_resp") if isinstance(each, dict) else None  # MiniMax
-        if isinstance(base, dict):
-            yield {"code": base.get("status_code"), "message": base.get("status_msg")}
-    yield value
-    errors = value.get("errors")
-    yield from _listed(errors)
-    for name in ("data", "result", "Response"):
-        inner = value.get(name)
-        if isinstance(inner, dict) and ("error" in inner or "Error" in inner):
-            yield from _objects({"error": inner.get("error") or inner.get("Error")})
+            yield _fields(inner if isinstance(inner, dict) else quoted)
+        yield from (each for each in _listed(fields.get("details")) if "reason" in each)  # Gemini
+    for each in (fields, around):
+        yield from _inside(each)
+        yield from _states(each)
+        if each:
+            yield each
+        yield from _listed(each.get("errors"))
 
 
-def _listed(value: object) -> list[Mapping[str, object]]:
-    return [each for each in value[:8] if isinstance(each, dict)] if isinstance(value, list) else []
+_WRAPPERS = ("response", "responsemetadata", "data", "result", "output")
+"""Where an error may stand one level deeper. Tencent: `Response.Error`. Volcengine: `ResponseMetadata.Error`."""
+_STATES = ("baseresp", "header", "head", "meta", "status", "state", "fault", "err")
+"""Objects that tell how it went. MiniMax: `base_resp`. iFlytek: `header`. Apigee: `fault`."""
 
 
-_REASONS = ("message", "msg", "error_msg", "errmsg", "error_message", "error_description", "detail", "title", "error")
+def _inside(fields: _Fields) -> Iterator[_Fields]:
+    """The errors in what is wrapped around an answer."""
+    for name in _WRAPPERS:
+        inner = fields.get(name)
+        error = _fields(inner).get("error") if isinstance(inner, dict) else None
+        if isinstance(error, dict) and error:
+            yield _fields(error)
+        elif isinstance(error, str) and error:
+            yield {"message": error}
 
 
-def _reason(found: Mapping[str, object]) -> str:
+def _states(fields: _Fields) -> Iterator[_Fields]:
+    """What tells of failure beside the answer that there would be."""
+    for name in _STATES:
+        inner = fields.get(name)
+        if isinstance(inner, dict) and (_fails(state := _fields(inner)) or (name == "fault" and _reason(state))):
+            yield state
+
+
+def _listed(value: object) -> list[_Fields]:
+    """The objects of a list of errors; texts are taken for their messages."""
+    listed = value[:8] if isinstance(value, list) else []
+    return [
+        _fields(each) if isinstance(each, dict) else {"message": each}
+        for each in listed
+        if isinstance(each, dict) or (isinstance(each, str) and each)
+    ]
+
+
+_REASONS = (
+    *("message", "msg", "errormsg", "errmsg", "errormessage", "errordescription", "errordesc", "statusmsg"),
+    *("statusmessage", "retmsg", "returnmsg", "resultmsg", "faultstring", "detail", "title", "error", "err"),
+)
+
+
+def _reason(found: _Fields) -> str:
     for name in _REASONS:
         value = found.get(name)
         if isinstance(value, list):  # FastAPI's list of what does not fit
@@ -209,39 +264,105 @@ def _word(value: object) -> str:
     return value[:_LONGEST_CODE].strip() if isinstance(value, str) else str(value) if abs(value) < 10**12 else ""
 
 
-def _all_words(found: Mapping[str, object]) -> str:
-    return " ".join(value[:_LONGEST_REASON] for value in found.values() if isinstance(value, str))
+_ECHOES = frozenset(["path", "url", "uri", "instance", "requesturl", "requesturi", "requestpath", "requestid"])
+"""What repeats the request and says nothing of the error."""
+
+
+def _all_words(found: _Fields) -> str:
+    return "\n".join(
+        value[:_LONGEST_REASON] for name, value in found.items() if isinstance(value, str) and name not in _ECHOES
+    )
 
 
 def _is_markup(text: str) -> bool:
     return text[:1] in ("<", "{", "[") or is_event_stream(text) or "\0" in text
 
 
-def _told_status(found: Iterable[Mapping[str, object]]) -> int | None:
+def _told_status(found: Iterable[_Fields]) -> int | None:
     """The HTTP status that an object tells, as a number or as text that is one."""
     for each in found:
-        for name in ("status", "status_code", "statusCode", "http_status", "code"):
+        for name in ("status", "statuscode", "httpstatus", "httpcode", "code", "errorcode", "errcode"):
             text = _word(each.get(name))
-            if text.isascii() and text.isdigit() and len(text) == 3 and 400 <= int(text) < 600:
+            if _is_number(text) and len(text) == 3 and 400 <= int(text) < 600:
                 return int(text)
     return None
 
 
+_CODE_FIELDS = ("code", "errorcode", "errcode", "errno", "statuscode", "retcode", "resultcode", "returncode")
+_FAILED = ("error", "fail", "failed", "failure")
+_SUCCEEDED = frozenset(
+    ["ok", "success", "succeed", "succeeded", "successful", "normal", "none", "null", "true", "noerror"]
+)
+
+
+def _outcomes(found: _Fields) -> list[bool]:
+    """Of each code that an object tells, whether it is one of success."""
+    return [_is_success(text) for name in _CODE_FIELDS if (text := _word(found.get(name)))]
+
+
+def _is_success(code: str) -> bool:
+    """0, 00000, 200, 20000 (SiliconFlow), `success` and the like."""
+    if _is_number(code):
+        return not code.strip("0") or (code[0] == "2" and len(code) == 3) or (code[:3] == "200" and len(code) == 5)
+    return _plain(code) in _SUCCEEDED
+
+
+def _succeeds(found: _Fields) -> bool:
+    outcomes = _outcomes(found)
+    return bool(outcomes) and all(outcomes)
+
+
+def _fails(found: _Fields) -> bool:
+    """Whether an object has a code that is none of success, and says why."""
+    return not all(_outcomes(found)) and bool(_reason(found))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+_TELLING = frozenset(
+    [
+        *_REASONS,
+        *_CODE_FIELDS,
+        *_WRAPPERS,
+        *_STATES,
+        "errors",
+        "object",
+        "type",
+        "success",
+        "ok",
+        "httpstatus",
+        "httpcode",
+    ]
+)
+"""Plain names of all that tells of an error. What has none of these tells of none: most events of most streams."""
+
+
 def _marked(value: Mapping[str, object]) -> bool:
     """Whether an object says of itself that it is an error."""
-    base = value.get("base_resp")
-    return (
-        value.get("success") is False
-        or value.get("object") == "error"
-        or value.get("type") == "error"
-        or (isinstance(base, dict) and base.get("status_code") not in (0, None, "0"))
-        or (_told_status((value,)) is not None and bool(_reason(value)))
+    found = _fields(value)
+    if found.get("object") == "error" or found.get("type") == "error" or _is_false(found.get("success")):
+        return True
+    if any(_inside(found)) or any(_states(found)) or any(_reason(each) for each in _listed(found.get("errors"))):
+        return True
+    return bool(_reason(found)) and (
+        _fails(found)
+        or _told_status((found,)) is not None
+        or any(_is_false(found.get(name)) for name in ("ok", "status"))
+        or _word(found.get("status")).lower() in _FAILED
     )
 
 
+def _is_false(value: object) -> bool:
+    return value is False or (isinstance(value, str) and value.lower() == "false")
+
+
 def _says_only_words(value: Mapping[str, object]) -> bool:
-    """Whether there is a message, and nothing that could be an answer."""
-    return bool(_reason(value)) and not value.keys() & {"choices", "output", "data", "object", "usage"}
+    """Whether there is a message, and nothing that could be an answer, nor a word of success."""
+    found = _fields(value)
+    answers = any(found.get(name) for name in ("choices", "output", "data", "object", "usage"))
+    return bool(_reason(found)) and not answers and not _succeeds(found)
 
 
 # What it means
@@ -270,7 +391,7 @@ def _by_status(status: int | None, words: str, *, structured: bool) -> Kind:
         case 402:
             return Kind.QUOTA
         case 404 | 405 | 410:
-            names_model = structured and _any(_NAMES_MODEL, words) and not _any(_NO_ROUTE, words)
+            names_model = structured and not _any(_NO_ROUTE, words) and _names_model(words)
             return Kind.MODEL if names_model else Kind.ADDRESS
         case 408 | 504 | 522 | 524:
             return Kind.SLOW
@@ -294,19 +415,34 @@ def _by_status(status: int | None, words: str, *, structured: bool) -> Kind:
 
 def _by_words(words: str) -> Kind | None:
     """What whole phrases say; None where they say nothing."""
-    for kind, phrases in _PHRASES:
-        if _any(phrases, words):
-            return kind
+    if _any(_WRONG_PORT, words):
+        return Kind.ADDRESS
+    if _any(_NO_MODEL, words) or _WRONG_MODEL.search(words):
+        return Kind.MODEL
+    if _any(_NO_MONEY, words):
+        return Kind.QUOTA
+    if _any(_LONG, words) and not _any(_UNKNOWN_PARAMETER, words) and not _is_of_output(words):
+        return Kind.TOO_LONG
+    if _any(_NO_KEY, words):
+        return Kind.KEY
+    if (_any(_NO_TOKEN, words) or _WRONG_TOKEN.search(words)) and not _any(_OF_TEXT_TOKENS, words):
+        return Kind.KEY
     return None
+
+
+def _names_model(words: str) -> bool:
+    """Whether a 404 speaks of a model. The path that it may repeat does not: `/modelhub/v1`, `/v1/models`."""
+    said = " ".join(word.partition("/")[0] for word in words.split())
+    return _any(_NO_MODEL, words) or _A_MODEL.search(said) is not None
+
+
+def _is_of_output(words: str) -> bool:
+    """Whether a length is that of the answer, as it was asked for: a shorter conversation would change nothing."""
+    return _any(_OUTPUT, words) and not _any(_INPUT, words)
 
 
 def _any(phrases: Iterable[str], words: str) -> bool:
     return any(phrase in words for phrase in phrases)
-
-
-def _plain(code: str) -> str:
-    """`invalid_api_key`, `InvalidApiKey` and `invalid-api-key` are one."""
-    return "".join(filter(str.isalnum, code)).lower()
 
 
 _CODES: dict[str, Kind] = {
@@ -447,7 +583,12 @@ _FAST = (
     "限速",
     "速率",
     "并发",
-    "频率",
+    "频率限制",
+    "频率过",
+    "频率超",
+    "请求频率",
+    "调用频率",
+    "访问频率",
 )
 _NO_KEY = (
     "invalid api key",
@@ -463,25 +604,19 @@ _NO_KEY = (
     "apikey is invalid",
     "wrong api key",
     "no api key",
-    "invalid token",
     "invalid access token",
     "invalid x-api-key",
     "invalid authentication",
     "authentication fail",
     "authentication error",
     "authentication_error",
-    "无效的令牌",
-    "令牌无效",
-    "该令牌",
-    "未提供令牌",
-    "令牌已过期",
-    "令牌验证失败",
     "无效的密钥",
     "密钥无效",
     "密钥错误",
     "身份验证失败",
     "鉴权失败",
 )
+_NO_TOKEN = ("无效的令牌", "令牌无效", "该令牌已", "该令牌状态", "未提供令牌", "令牌已过期", "令牌验证失败")
 _NO_MODEL = (
     "model_not_found",
     "model not found",
@@ -490,9 +625,6 @@ _NO_MODEL = (
     "model doesn't exist",
     "model is not found",
     "no such model",
-    "unknown model",
-    "unsupported model",
-    "invalid model",
     "is not a valid model",
     "not supported model",
     "no available channel",
@@ -503,15 +635,49 @@ _NO_MODEL = (
     "不支持该模型",
     "不支持的模型",
     "未找到模型",
+    "无权访问模型",
+    "无权使用模型",
 )
 _WRONG_PORT = ("plain http request was sent to https port", "http request to an https server")
-_NO_ROUTE = ("invalid url", "request url", "no route", "route not found", "cannot post", "page not found", "no handler")
-_NAMES_MODEL = (*_NO_MODEL, "model", "deployment", "模型")
-
-_PHRASES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
-    (Kind.ADDRESS, _WRONG_PORT),
-    (Kind.MODEL, _NO_MODEL),
-    (Kind.QUOTA, _NO_MONEY),
-    (Kind.TOO_LONG, _LONG),
-    (Kind.KEY, _NO_KEY),
+_NO_ROUTE = (
+    "invalid url",
+    "request url",
+    "no route",
+    "route not found",
+    "cannot post",
+    "page not found",
+    "path not found",
+    "unknown path",
+    "endpoint not found",
+    "unknown endpoint",
+    "no static resource",
+    "no handler",
 )
+_A_MODEL = re.compile(
+    r"(?<![a-z0-9_.-])(?:models?|deployments?|model[_ ]?(?:name|id))(?![a-z0-9_-]|\.[a-z0-9])|模型|部署"
+)
+"""A word of its own, and no host's name."""
+_WRONG_MODEL = re.compile(
+    r"(?:invalid|unknown|unsupported) model"
+    r"(?!s?[ _]?(?:output|response|param|config|input|state|setting|option|argument|field|feature|capabilit))"
+)
+_WRONG_TOKEN = re.compile(r"invalid token(?![a-z0-9_]| [^\n(])")
+"""Where nothing follows, a key is meant; an `invalid token id`, or one `at position 7`, is one of a text."""
+_OF_TEXT_TOKENS = (
+    *("token id", "token_id", "token index", "logit_bias", "vocab", "json", "at position", "at line"),
+    *("令牌id", "令牌 id", "词表"),
+)
+_UNKNOWN_PARAMETER = (
+    "unknown parameter",
+    "unsupported parameter",
+    "unrecognized request argument",
+    "unexpected keyword",
+    "extra inputs are not permitted",
+    "extra fields not permitted",
+    "unknown field",
+    "未知参数",
+    "不支持的参数",
+    "不支持参数",
+)
+_OUTPUT = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "maxoutputtokens")
+_INPUT = ("context", "prompt", "input", "message", "上下文", "输入", "超长")

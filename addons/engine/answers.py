@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeader
 
 from addons import errors, partings
 from addons.engine.wrapping import Commands, wrap, wrap_inner
-from addons.exchange import Exchange, Kind, answer_cap, of
+from addons.exchange import Exchange, Kind, answer_cap, heard, of
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
     parting = exchange is not None and isinstance(args[0], RequestProtocolError | ResponseProtocolError)
     if parting and (yield from _see_off(stream, exchange, args[0])):
         return None
-    if exchange is not None and exchange.whole and isinstance(args[0], ResponseProtocolError) and _is_coming(stream):
+    hearing = heard(stream.flow)
+    if hearing is not None and hearing.whole and isinstance(args[0], ResponseProtocolError) and _is_coming(stream):
         yield from _end(stream)
         return None
     if exchange is not None and any(
@@ -261,7 +262,7 @@ def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
 
 
 def _hear(stock: Any, stream: HttpStream, event: Any) -> Any:
-    exchange = of(stream.flow)
+    exchange = heard(stream.flow)
     if exchange is None or exchange.kind is not Kind.CHAT or not isinstance(event, ResponseData):
         return stock(stream, event)
     return _hear_data(stock, stream, event, exchange)

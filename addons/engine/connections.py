@@ -13,9 +13,15 @@ from addons.engine.wrapping import replace, wrap
 
 _STEP = 1 << 16
 
-_FIRST = 1 << 13
-"""Bytes of a read whose work is not known yet. 64 KiB of chunks with one byte each would hold the loop for 150 ms."""
+_FEW = 1 << 12
+"""Bytes that are given of what looks like much work: 64 KiB of chunks with one byte each hold the loop for 150 ms."""
 _LEAST = 1 << 9
+_LINES = 512
+"""Line ends of many chunks, events or headers."""
+_FRAMES = bytes((0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x89, 0x8A))
+"""What a websocket's frame begins with; a frame of HTTP/2 has zeros in its head."""
+_DENSE = 20
+"""Bytes for one of them: random bytes have one in 32."""
 _LONG = 0.002
 """Seconds of work with what was read, from which on others have a turn before more is read."""
 _TOO_LONG = 0.005
@@ -58,23 +64,41 @@ class Patient:
         self._reader = reader
         self._given_at = time.thread_time()
         self._given = 0
-        self._most = _FIRST
+        self._dense = False
+        self._most = {False: _STEP, True: _FEW}
+        """Bytes that are given at a time: of what looks like little work, and of what looks like much."""
+        self._held = b""
+        """What has been read, and is not given yet."""
 
     async def read(self, size: int) -> bytes:
         """As `StreamReader.read`."""
         took = time.thread_time() - self._given_at
         if took > _LONG:
             await asyncio.sleep(0)
-        if took > _TOO_LONG:
-            self._most = max(_LEAST, int(self._given * _TOO_LONG / took))
-        elif self._given == self._most < size:
-            self._most *= 2
-        data = await self._reader.read(min(size, self._most))
+        self._learn(took)
+        data = self._held or await self._reader.read(min(size, self._most[False]))
+        self._dense = _is_dense(data)
+        most = min(size, self._most[self._dense])
+        data, self._held = data[:most], data[most:]
         self._given, self._given_at = len(data), time.thread_time()
         return data
 
+    def _learn(self, took: float) -> None:
+        most = self._most[self._dense]
+        if took > _TOO_LONG:
+            self._most[self._dense] = max(_LEAST, int(self._given * _TOO_LONG / took))
+        elif self._given == most < _STEP:
+            self._most[self._dense] = most * 2
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
+
+
+def _is_dense(data: bytes) -> bool:
+    """Whether it looks like very many small parts: a guess, since what it is gets known only by the work."""
+    if len(data) <= _LEAST:
+        return False
+    return data.count(b"\n") > _LINES or len(data) - len(data.translate(None, _FRAMES)) > len(data) // _DENSE
 
 
 async def _drain_writers(handler: Any) -> None:

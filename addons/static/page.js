@@ -116,7 +116,7 @@ console.log(answer.choices[0].message.content);`,
 }`);
     shown.chat = `curl ${url} -d ${fields("我叫小明")}
 
-curl ${url} -d ${fields("我叫什么名字?")}`;
+curl ${url} -d ${fields("我叫什么名字？")}`;
   }
   return shown;
 }

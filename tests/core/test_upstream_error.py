@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.upstream_error import MAX_BODY, Kind, read, told
+from addons.core.upstream_error import MAX_BODY, Kind, read, read_value, told
 
 
 def error(message: str = "", **more: Any) -> dict[str, Any]:
@@ -238,6 +238,47 @@ MEANT: list[Any] = [
     ("nginx, 502", 502, b"<html>502 Bad Gateway</html>", Kind.FAILED),
     ("a parameter", 400, error("temperature is too high"), Kind.REQUEST),
     ("the wrong type", 415, b"", Kind.REQUEST),
+    # What only sounds like something else
+    ("vLLM, a token's id", 400, error("Invalid token id 50257 in prompt"), Kind.REQUEST),
+    ("llama.cpp, tokens", 400, error("Invalid tokens: out of vocabulary"), Kind.REQUEST),
+    ("a parser", 400, error("Invalid token '}' at position 17"), Kind.REQUEST),
+    ("a third parser", 400, error("invalid token: '}' at position 17"), Kind.REQUEST),
+    ("another parser", 400, error("JSON parse error: invalid token: line 1"), Kind.REQUEST),
+    ("a bias in Chinese", 400, error("logit_bias 中有无效的令牌ID"), Kind.REQUEST),
+    ("a token that is a key", 400, error("Invalid token (request id: 20250101)"), Kind.KEY),
+    ("a token and its type", 403, error("Invalid token", type="one_api_error"), Kind.KEY),
+    ("new-api, a token's rights", 403, error("该令牌无权访问模型 gpt-4", type="new_api_error"), Kind.MODEL),
+    ("new-api, an address", 403, error("该令牌无权从此地址使用", type="new_api_error"), Kind.FORBIDDEN),
+    ("a parameter of a model", 400, error("Invalid model parameter: temperature"), Kind.REQUEST),
+    ("a model's output", 500, error("invalid model output"), Kind.FAILED),
+    ("a wrong model", 400, error("Invalid model: x"), Kind.MODEL),
+    ("an unknown model", 400, error("Unknown model x"), Kind.MODEL),
+    ("a parameter's name", 400, error("Unknown parameter: 'context_length'"), Kind.REQUEST),
+    ("FastAPI, the same", 422, {"detail": [{"msg": "Extra inputs are not permitted: context_window"}]}, Kind.REQUEST),
+    ("an answer's length", 400, error("max_tokens exceeds the maximum number of tokens: 4096"), Kind.REQUEST),
+    ("an answer's, with the question's", 400, error("max_tokens and prompt: maximum context length"), Kind.TOO_LONG),
+    ("a penalty", 200, {"success": False, "message": "频率惩罚参数无效"}, Kind.FAILED),
+    ("a frequency", 200, {"success": False, "message": "请求频率超出限制"}, Kind.RATE),
+    # A path that is repeated
+    ("Kong, a hub", 404, {"message": "no such path: /modelhub/v1/chat/completions"}, Kind.ADDRESS),
+    ("a hub's host", 404, error("https://model.example.com/modelhub/v1 not found"), Kind.ADDRESS),
+    ("another hub's host", 404, error("model.example.com has no /v1/chat/completions"), Kind.ADDRESS),
+    (
+        "Spring",
+        404,
+        {"timestamp": "2025", "status": 404, "error": "Not Found", "path": "/llm model/x", "requestId": "model"},
+        Kind.ADDRESS,
+    ),
+    ("Express", 404, error("Cannot POST /models/v1/chat/completions"), Kind.ADDRESS),
+    ("a method and a path", 404, error("Not found (POST:/deployments/model/x)"), Kind.ADDRESS),
+    ("a model with a slash", 404, error("model deepseek/v3 not found at /modelhub/v1"), Kind.MODEL),
+    ("a model in Chinese", 404, error("模型deepseek/v3不可用"), Kind.MODEL),
+    (
+        "Gemini, model",
+        404,
+        error("models/gemini-x is not found for API v1beta", status="NOT_FOUND"),
+        Kind.MODEL,
+    ),
     # Told inside a 200
     ("a number", 200, error("no", code=401), Kind.KEY),
     ("a text that is one", 200, error("no", code="429"), Kind.RATE),
@@ -275,6 +316,25 @@ REASONS: list[Any] = [
     ("error_msg", {"error_code": 17, "error_msg": "REASON"}),
     ("error and its description", {"error": "x", "error_description": "REASON"}),
     ("MiniMax", {"base_resp": {"status_code": 1004, "status_msg": "REASON"}}),
+    ("Zhipu", {"code": 1210, "msg": "REASON", "data": None}),
+    ("data that is empty", {"code": "A0211", "message": "REASON", "data": {}}),
+    ("Tencent", {"Response": {"Error": {"Code": "LimitExceeded", "Message": "REASON"}, "RequestId": "x"}}),
+    ("Volcengine", {"ResponseMetadata": {"RequestId": "x", "Error": {"CodeN": 1, "Code": "x", "Message": "REASON"}}}),
+    ("a list of errors", {"errors": [{"message": "REASON"}], "data": None}),
+    ("a list of texts", {"errors": ["REASON"]}),
+    ("iFlytek", {"header": {"code": 10013, "message": "REASON", "sid": "x", "status": 2}}),
+    ("iFlytek, flat", {"code": 10013, "message": "REASON", "sid": "x"}),
+    ("a status that is an object", {"status": {"code": 3, "message": "REASON"}}),
+    ("meta", {"meta": {"code": "E1", "msg": "REASON"}, "data": None}),
+    ("WeChat", {"errcode": 40001, "errmsg": "REASON"}),
+    ("Baidu", {"error_code": 110, "error_msg": "REASON"}),
+    ("Java", {"errorCode": "E1", "errorMessage": "REASON"}),
+    ("AWS", {"__type": "ValidationException", "Message": "REASON"}),
+    ("Apigee", {"fault": {"faultstring": "REASON", "detail": {"errorcode": "x"}}}),
+    ("in data", {"code": 1, "data": {"error": {"message": "REASON"}}}),
+    ("in data, a text", {"data": {"error": "REASON"}}),
+    ("PHP", {"status": False, "message": "REASON", "data": []}),
+    ("a word", {"status": "error", "message": "REASON", "data": None}),
     ("a JSON string", "REASON"),
     ("plain text", b"\xef\xbb\xbf REASON \n"),
     ("an event", b'event: error\r\ndata: {"error": {"message": "REASON"}}\r\n\r\n'),
@@ -286,6 +346,13 @@ REASONS: list[Any] = [
 @pytest.mark.parametrize("answer", [pytest.param(value, id=name) for name, value in REASONS])
 def test_the_reason_is_found_wherever_it_stands(answer: Any, status: int) -> None:
     assert read(status, body_of(answer)).reason == "REASON"
+
+
+@pytest.mark.parametrize("answer", [pytest.param(value, id=name) for name, value in REASONS if isinstance(value, dict)])
+def test_a_success_that_tells_no_more_is_told_with_its_reason(answer: dict[str, Any]) -> None:
+    error = told(answer)
+    assert error is not None
+    assert read_value(200, {"error": dict(error)}).reason == "REASON"
 
 
 @pytest.mark.parametrize("page", [b"<!doctype html><title>x</title>", b"\x00\x01", b"", b"{cut off", b"data: {cut\n\n"])
@@ -311,6 +378,25 @@ def test_a_status_that_nobody_told_is_none() -> None:
         ({"choices": [{"delta": {}}], "code": 400, "message": "x"}, False, False),
         ({"object": "chat.completion", "choices": []}, False, False),
         ([error("x")], True, True),
+        ({"code": 1210, "msg": "x", "data": None}, True, True),
+        ({"Response": {"Error": {"Code": "x", "Message": "y"}}}, True, True),
+        ({"Response": {"Error": None, "Choices": []}}, False, False),
+        ({"errors": [{"message": "x"}]}, True, True),
+        ({"errors": []}, False, False),
+        ({"header": {"code": 10013, "message": "x"}}, True, True),
+        ({"header": {"code": 0, "message": "Success"}, "payload": {}}, False, False),
+        ({"code": 0, "message": "ok"}, False, False),
+        ({"code": 200, "msg": "success", "data": {"x": 1}}, False, False),
+        ({"code": "success", "message": "done", "data": None}, False, False),
+        ({"code": "00000", "message": "ok"}, False, False),
+        ({"code": 20000, "message": "OK", "status": True, "data": {}}, False, False),
+        ({"code": "", "message": "", "status_code": 200, "output": {"text": "x"}}, False, False),
+        ({"code": 0, "message": "Success", "choices": [], "usage": {"total_tokens": 1}}, False, False),
+        ({"base_resp": {"status_code": 0, "status_msg": "success"}}, False, False),
+        ({"error": {"code": 0, "message": "ok"}, "choices": [{}]}, False, False),
+        ({"error": {"code": 0, "message": "bad"}}, True, True),
+        ({"code": 7, "message": "x", "choices": [{"message": {}}]}, False, False),
+        ({"id": "x", "choices": [], "usage": {"total_tokens": 1}}, False, False),
         ("x", False, False),
     ],
     ids=repr,
@@ -339,6 +425,10 @@ anything = st.recursive(
                     "raw",
                     "errors",
                     "data",
+                    "header",
+                    "Response",
+                    "Error",
+                    "Code",
                 ]
             ),
             inner,

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from addons.engine.connections import Patient
 
 
@@ -43,3 +45,37 @@ def test_the_end_is_an_end() -> None:
         return await Patient(reader).read(65535)
 
     assert asyncio.run(read()) == b""
+
+
+def reads(data: bytes, size: int = 65535) -> list[int]:
+    """The lengths of what a reader gives of data that costs no work."""
+
+    async def read() -> list[int]:
+        reader = asyncio.StreamReader()
+        reader.feed_data(data)
+        reader.feed_eof()
+        patient, found = Patient(reader), []
+        while piece := await patient.read(size):
+            found.append(len(piece))
+        return found
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("unit", [b"a" * 100 + b"\n", b"\x17\x03" * 50, bytes(range(256))], ids=["lines", "one", "any"])
+def test_what_looks_like_little_work_is_given_as_it_came(unit: bytes) -> None:
+    data = (unit * (50_000 // len(unit)))[:50_000]
+    assert reads(data) == [len(data)]
+
+
+@pytest.mark.parametrize("unit", [b"1\r\na\r\n", b"\x81\x80\0\0\0\0", b"\x81\x01a", b"a:\r\n", b"\0\0\0\6\1\0\0\0\0"])
+def test_of_what_looks_like_much_less_is_given_until_it_proves_little(unit: bytes) -> None:
+    data = unit * (60_000 // len(unit))
+    found = reads(data)
+    assert found[0] == 1 << 12
+    assert found[1] == 1 << 13
+    assert sum(found) == len(data)
+
+
+def test_no_more_is_given_than_is_asked_for() -> None:
+    assert reads(b"a" * 1000, 300) == [300, 300, 300, 100]
