@@ -122,7 +122,7 @@ def test_a_streamed_answer_is_read_as_a_conversation(page: Browser) -> None:
 
 
 def test_a_message_shows_what_relay_has_added(page: Browser) -> None:
-    select(page, "31→", "Request")
+    select(page, "32→", "Request")
     page.until_text(".flow-detail .contentview pre", "sent by the app")
     asked = shown(page)
     assert asked.index("我叫什么名字?") < asked.index("added by relay from the session: 1 earlier turn")
@@ -131,7 +131,7 @@ def test_a_message_shows_what_relay_has_added(page: Browser) -> None:
 
 def test_the_list_says_what_each_exchange_was_about(page: Browser, web: pages.Web) -> None:
     listed = "\n".join(rows(page))
-    assert f"gpt-3.5-turbo · session {session(web)} · 10→8 tok · " in listed
+    assert f"gpt-3.5-turbo · session {session(web)} · 10→9 tok · " in listed
     assert "gpt-4o-mini · 401 invalid_api_key · " in listed
     assert "404 unknown_path: Unknown path: /v2/models." in listed
     assert sum("⚠" in row for row in rows(page)) == 2
@@ -200,7 +200,7 @@ def test_long_bodies_are_cut_in_the_record_and_nowhere_else(upstream: Upstream, 
 
 def test_a_picture_for_the_readme(page: Browser, tmp_path: Path) -> None:
     page.window(1400, 620)
-    select(page, "31→", "Request")
+    select(page, "32→", "Request")
     page.until_text(".flow-detail .contentview pre", "sent by the app")
     picture = page.picture()
     (tmp_path / "mitmweb.png").write_bytes(picture)

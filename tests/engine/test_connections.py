@@ -62,13 +62,17 @@ def reads(data: bytes, size: int = 65535) -> list[int]:
     return asyncio.run(read())
 
 
-@pytest.mark.parametrize("unit", [b"a" * 100 + b"\n", b"\x17\x03" * 50, bytes(range(256))], ids=["lines", "one", "any"])
+@pytest.mark.parametrize(
+    "unit",
+    [b"a" * 100 + b"\n", b"\x17\x03" * 50, bytes(range(256)), b"data: x\n\n" * 4 + b":" * 200],
+    ids=["lines", "one", "any", "events"],
+)
 def test_what_looks_like_little_work_is_given_as_it_came(unit: bytes) -> None:
     data = (unit * (50_000 // len(unit)))[:50_000]
     assert reads(data) == [len(data)]
 
 
-@pytest.mark.parametrize("unit", [b"1\r\na\r\n", b"\x81\x80\0\0\0\0", b"\x81\x01a", b"a:\r\n", b"\0\0\0\6\1\0\0\0\0"])
+@pytest.mark.parametrize("unit", [b"1\r\na\r\n", b"\x81\x80\0\0\0\0", b"\x81\x01a", b"a:\n", b"\0\0\0\6\1\0\0\0\0"])
 def test_of_what_looks_like_much_less_is_given_until_it_proves_little(unit: bytes) -> None:
     data = unit * (60_000 // len(unit))
     found = reads(data)
