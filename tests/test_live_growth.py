@@ -70,6 +70,8 @@ class Health:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
+                if not line.endswith("\n"):
+                    return  # it was killed in the middle of its last line
                 at, taken = map(float, line.split())
                 self.took.append((at, taken))
 
