@@ -17,6 +17,10 @@ from mitmproxy import ctx
 _WATCHED = ("HTTPFlow", "Exchange", "Client", "Server", "HttpStream", "ProxyConnectionHandler", "LiveConnectionHandler")
 
 
+# Until there is a loop the signal does nothing: by default it would end the process.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
 class Counts:
     """Answers the signal."""
 
