@@ -8,7 +8,8 @@
 4. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
    a mistake in relay.yaml, else 1.
 
-Further arguments go to mitmproxy as they are. Those that change what relay says here are read, too (options.given_in).
+Nothing of mitmproxy is imported for start and web, which import it again in the process that they become: it takes as
+long as all the rest of a start. Further arguments go to mitmproxy as they are. Those that change what relay says here are read, too (options.given_in).
 """
 
 import contextlib
@@ -19,9 +20,9 @@ import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from addons import config, demo, ports, replaying, tape, workers
+from addons import config, demo, ports, workers
 from addons.config import ConfigError, Settings, Upstream
 from addons.options import SAYS, Unfit, as_arguments, check_pair, given_in, one_process, options_for, out_of_date
 from addons.ports import Refusal
@@ -29,6 +30,9 @@ from addons.store import SessionStore, StoreError
 from addons.store import check as check_store
 from addons.workers import parent
 from addons.workers.processes import Orders
+
+if TYPE_CHECKING:
+    from addons.tape import Tape
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = ROOT / "addons" / "relay.py"
@@ -146,6 +150,8 @@ def run_demo(arguments: list[str]) -> int:
 
 def record(arguments: list[str]) -> int:
     """relay in mitmdump, saving what passes to a file that `replay` can answer from."""
+    from addons import tape
+
     path, flags, rest = _file_of("record", arguments, "--append", "--overwrite")
     if {"-w", "--save-stream-file"}.intersection(rest) or "save_stream_file" in given_in(rest):
         raise Refusal(f"{path} is where it is saved, so -w can't be given")
@@ -165,6 +171,8 @@ def record(arguments: list[str]) -> int:
 
 def replay(arguments: list[str]) -> int:
     """relay before a recording, until it is told to end; with --list only say what is in it."""
+    from addons import replaying, tape
+
     path, flags, rest = _file_of("replay", arguments, "--fast", "--list", "--or-forward")
     if "--list" in flags:
         held = tape.read(path, config.load(config.locate("", os.environ, ROOT), os.environ))
@@ -197,6 +205,8 @@ def replay(arguments: list[str]) -> int:
 
 def _forwarding(family: demo.Family, path: Path, settings: Settings) -> tuple[str, int]:
     """Start the relay that asks the real upstreams and adds to the file; where it listens."""
+    from addons import replaying
+
     _claim_file(path)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
@@ -241,7 +251,7 @@ def _stream_file(path: Path, *, append: bool) -> str:
     return ("+" if append else "") + str(path).replace("%", "%%")
 
 
-def _contents(path: Path, held: tape.Tape) -> str:
+def _contents(path: Path, held: "Tape") -> str:
     streams = sum(record.streamed for record in held.records)
     return f"{path.name}: {len(held.records)} exchange(s), {streams} of them streamed"
 

@@ -1,16 +1,57 @@
-"""Turns: work in slices (`core.slices`) on the event loop, which serves others between them."""
+"""Turns: work in slices (`core.slices`) on the event loop, which serves others between them.
+
+All such work of a process shares one turn in each round of the loop: forty slices of 5 ms in a row would hold it as one
+of 200 ms does.
+"""
 
 import asyncio
+import time
+from weakref import WeakKeyDictionary
 
 from addons.core.slices import Sliced
+
+_LONG = 0.01
+"""Seconds of work in slices in one round of the loop."""
+
+
+class _Share:
+    """What work in slices has taken of the present round; each slice is done inside of it, in the order of asking."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._taken = self._begun = 0.0
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+        if self._taken > _LONG:
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                self._lock.release()
+                raise
+        if not self._taken:
+            asyncio.get_running_loop().call_soon(self._renew)
+        self._begun = time.monotonic()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._taken += time.monotonic() - self._begun
+        self._lock.release()
+
+    def _renew(self) -> None:
+        self._taken = 0.0
+
+
+_shares: WeakKeyDictionary[asyncio.AbstractEventLoop, _Share] = WeakKeyDictionary()
 
 
 async def in_turns[T](work: Sliced[T]) -> T:
     """The result of `work`; between two of its slices the event loop takes up whatever else is waiting."""
+    share = _shares.setdefault(asyncio.get_running_loop(), _Share())
     while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+        async with share:
+            try:
+                next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
         await asyncio.sleep(0)

@@ -6,6 +6,8 @@ import pytest
 
 from tests.bench import idle, workers
 
+pytestmark = pytest.mark.alone
+
 FIRST = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n26\r\ndata: {"delta":{"content":" word"}}\n\n\r\n'
 LAST = b'2b\r\ndata: {"finish_reason":"stop"}\n\ndata: [DONE]\n\n\r\n'
 END = b"0\r\n\r\n"

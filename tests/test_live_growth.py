@@ -1,9 +1,7 @@
 """Nothing that one client or upstream sends may stop the others: /healthz answers while each of these is handled.
 
 Two real relays: one as mitmdump is run, and one that records (`-w`), where everything is redacted as well. The time
-that /healthz takes beside a hostile input is held against its own median in the same run. On a machine that does other
-things besides, a single late answer tells nothing, so what was late is sent again: what blocks the loop does so each
-time.
+that /healthz takes beside a hostile input is held against its own median in the same run.
 """
 
 import contextlib
@@ -12,11 +10,7 @@ import json
 import os
 import signal
 import socket
-import statistics
 import struct
-import subprocess
-import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,85 +21,24 @@ from typing import NamedTuple
 import pytest
 
 from tests import live
+from tests.lateness import LATE, PATIENCE, Send, late_by
 from tests.live import Live
 from tests.raw import chunk, request
 from tests.talking import COMPLETIONS, KEY, SSE
 from tests.upstream import Behaviour, Upstream
 
-PROBE = Path(__file__).with_name("probe.py")
-LATE = 0.1
-"""Seconds that /healthz may take beyond its median."""
-_TRIES = 6
-_PATIENCE = 15.0
+pytestmark = pytest.mark.alone
+
 AUTH = ("Authorization", f"Bearer {KEY}")
 JSON = ("Content-Type", "application/json")
 GZIP = ("Content-Encoding", "gzip")
-
-Send = Callable[[Live, Upstream], None]
-
-
-class Health:
-    """What a process tells that asks for /healthz all the time (tests/probe.py)."""
-
-    def __init__(self, relay: Live) -> None:
-        self.took: list[tuple[float, float]] = []
-        """When an answer came, and the seconds since it was asked for."""
-        command = [sys.executable, str(PROBE), str(relay.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-
-    def __enter__(self) -> "Health":
-        self._thread.start()
-        assert live.eventually(lambda: len(self.took) > 20)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        failed = self._process.poll()
-        self._process.kill()
-        self._process.wait()
-        self._thread.join(_PATIENCE)
-        assert failed is None, "/healthz was not answered: see above"
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                if not line.endswith("\n"):
-                    return  # it was killed in the middle of its last line
-                at, taken = map(float, line.split())
-                self.took.append((at, taken))
-
-    @property
-    def median(self) -> float:
-        """Seconds that an answer takes."""
-        return statistics.median(taken for _, taken in self.took)
-
-    def worst(self, since: float) -> float:
-        """The longest wait of those that ended after `since`, with the next two answers."""
-        now, seen = time.monotonic(), len(self.took)
-        assert live.eventually(lambda: len(self.took) > seen + 2, 60)
-        return max(taken for at, taken in self.took if at >= since or at >= now)
-
-
-def late_by(relay: Live, upstream: Upstream, send: Send) -> float:
-    """Seconds beyond the median that /healthz took at most while `send` was at work; of several tries the least."""
-    with Health(relay) as health:
-        least = float("inf")
-        for _ in range(_TRIES):
-            upstream.clear()
-            begun = time.monotonic()
-            send(relay, upstream)
-            least = min(least, health.worst(begun) - health.median)
-            if least <= LATE:
-                break
-        return least
 
 
 def says(*data: bytes) -> Send:
     """A client that says this and waits until relay has answered, or closed."""
 
     def send(relay: Live, _: Upstream) -> None:
-        with relay.connect(_PATIENCE) as connection, contextlib.suppress(OSError):
+        with relay.connect(PATIENCE) as connection, contextlib.suppress(OSError):
             for piece in data:
                 connection.sendall(piece)
             while connection.recv(1 << 16):
@@ -171,7 +104,7 @@ def frame(data: bytes) -> bytes:
 
 def websocket(relay: Live, _: Upstream) -> None:
     """A client that says very much in very small messages."""
-    with relay.connect(_PATIENCE) as connection:
+    with relay.connect(PATIENCE) as connection:
         head = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"), AUTH]
         connection.sendall(request("GET", "/v1/realtime", [*head, ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")]))
         assert b"101" in connection.recv(1 << 16)

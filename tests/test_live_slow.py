@@ -18,6 +18,8 @@ from tests.live import Live, answer_in, environment, eventually, free_port, star
 from tests.test_wire_tls import Http2
 from tests.upstream import Upstream
 
+pytestmark = pytest.mark.alone
+
 CHAT = b"POST /chat HTTP/1.1\r\nHost: x\r\n"
 OWN_KEY = b"Authorization: Bearer sk-test-0123456789\r\n"
 

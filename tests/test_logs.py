@@ -10,6 +10,8 @@ from addons import logs
 from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import fingerprint
 
+pytestmark = pytest.mark.alone
+
 KEY = "sk-0123456789abcdefghij"
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.bench import soak
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nothing_is_left_of_thousands_of_exchanges() -> None:

@@ -20,10 +20,13 @@ framing.py
   6. Requests in HTTP/2 without a length get chunks upstream. As it stands their body goes up without framing, where
      the next request would be.
   7. Interim answers (103, an unasked 100) are passed over. As it stands they are taken for the answer.
-  8. Websockets. One that breaks is a break. As it stands the other side sees a clean close with code 1000.
-     The record of a message may differ from what is sent, as that of an answer may.
   9. Buffers. A head, or the frame of a chunk, that grows without end is cut off, and whoever trickles a head can be
      timed. As it stands mitmproxy holds whatever comes.
+
+websockets.py
+  8. Websockets. One that breaks is a break. As it stands the other side sees a clean close with code 1000.
+     The record of a message may differ from what is sent, as that of an answer may.
+     A message of more than 32 MiB ends its websocket. As it stands mitmproxy holds whatever comes, unpacked at once.
 
 connections.py
   10. Connects. A keep-alive client may ask again after a failed connect. As it stands mitmproxy repeats the first
@@ -94,6 +97,7 @@ from addons.engine import (
     printing,
     serving,
     trifles,
+    websockets,
 )
 from addons.engine.wrapping import is_wrapped
 from addons.errors import RelayError
@@ -125,6 +129,7 @@ def install(
     answers.install()
     framing.install(header_size, on_head)
     connections.install()
+    websockets.install()
     printing.install()
     listening.install(listeners)
     for room in (dispatch, serving, layers, lines, lookups, trifles):

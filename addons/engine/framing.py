@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import h11
-import wsproto
 from h11._readers import ChunkedReader
 from mitmproxy.connection import Client
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layers import websocket
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
@@ -21,12 +19,10 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
-from wsproto.frame_protocol import CloseReason
 
 from addons import errors
 from addons.core import headers
 from addons.engine.wrapping import Commands, wrap, wrap_inner
-from addons.exchange import came, forget_message
 
 _BINARY = ("HTTP/2", "HTTP/3")
 _NOTHING: tuple[Any, ...] = ()
@@ -42,8 +38,6 @@ def install(header_size: int, on_head: Callable[[Client], None]) -> None:
     for peer in (_http1.Http1Client, _http1.Http1Server):
         wrap_inner(peer, "_handle_event", functools.partial(_bound_buffers, header_size))
     wrap_inner(_http1.Http1Client, "read_headers", _skip_interim_answers)
-    wrap(websocket.WebsocketConnection, "send2", _break_websockets)
-    wrap(websocket.WebsocketLayer, "relay_messages", _send_messages_as_they_came)
     wrap_inner(_http1.Http1Server, "read_headers", functools.partial(_watch_heads, on_head))
 
 
@@ -88,38 +82,6 @@ def _skip_interim_answers(stock: Any, client: Any, event: Any) -> Any:
 
 def _beginning(buf: Any) -> bytes:
     return bytes(buf._data[:12])  # `bytes(buf)` copies all of it, for each of a thousand interim answers
-
-
-# Websockets
-
-
-def _break_websockets(stock: Any, peer: Any, event: Any) -> Any:
-    if isinstance(event, wsproto.events.CloseConnection) and event.code == CloseReason.ABNORMAL_CLOSURE:
-        return commands.SendData(peer.conn, b"")  # 1006 says that no close frame came: so none is sent
-    return stock(peer, event)
-
-
-def _send_messages_as_they_came(stock: Any, layer: websocket.WebsocketLayer, event: Any) -> Commands:
-    """Send what came where the record of a message has been cleaned."""
-    generator = stock(layer, event)
-    reply: Any = None
-    message: Any = None
-    record: Any = None
-    while True:
-        try:
-            command = generator.send(reply)
-        except StopIteration as end:
-            return end.value
-        finally:
-            if message is not None:  # stock has read the content by now, and nobody else ran meanwhile
-                message.content, message = record, None
-        reply = yield command
-        if isinstance(command, websocket.WebsocketMessageHook) and layer.flow.websocket is not None:
-            newest = layer.flow.websocket.messages[-1]
-            if (content := came(newest)) is not None:
-                message, record = newest, newest.content
-                message.content = content
-                forget_message(message)
 
 
 # Buffers

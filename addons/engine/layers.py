@@ -11,9 +11,11 @@ order in which layers run and commands are carried out is the same: both are dep
 2. `enter` takes an event to the layer it is meant for. What it does not know goes through `HttpLayer` itself, whose
    calls of `event_to_child` come back to `feed`.
 3. Layers that have a `handle_event` of their own, such as TLS with an upstream, are run as they stand.
+4. `enter` yields where the turn of a connection may pause: between the commands of HTTP/2, whose frames come by the
+   thousand, and of a websocket, whose messages do.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import GeneratorType
 from typing import Any
 
@@ -64,27 +66,58 @@ def uninstall() -> None:
         restore(owner, "_handle_event")
 
 
-def enter(handler: Any, event: events.Event, do: Do) -> None:
-    """Take an event into the layers of a connection, and carry out what they say."""
+def enter(handler: Any, event: events.Event, do: Do) -> Iterator[None]:
+    """Take an event into the layers of a connection, and carry out what they say; yields where a turn may pause."""
     top = getattr(handler, _STRAIGHT, None)
     if top is None:
         top = straight(handler.layer)
         if top is None:
-            for command in handler.layer.handle_event(event):
-                do(command)
+            yield from _do_each(handler.layer.handle_event(event), do)
             return
         setattr(handler, _STRAIGHT, top)
+    child = None
+    if isinstance(event, events.DataReceived):
+        child = top.connections.get(event.connection)
+    elif isinstance(event, events.CommandCompleted):
+        child = top.command_sources.get(event.command)
+    if child is not None and _carries_messages(child):
+        yield from _do_each(top.handle_event(event), do)
+        return
+    if isinstance(event, events.CommandCompleted):
+        del top.command_sources[event.command]
     setattr(top, _DO, do)
     try:
-        if isinstance(event, events.DataReceived) and (peer := top.connections.get(event.connection)) is not None:
+        if child is None:
+            yield from _do_each(top.handle_event(event), do)
+        elif type(peer := _below(child)) in _KNOWN:
             feed(top, peer, event, do)
-        elif isinstance(event, events.CommandCompleted):
-            feed(top, top.command_sources.pop(event.command), event, do)
         else:
-            for command in top.handle_event(event):
-                do(command)
+            for command in peer.handle_event(event):
+                _hand_on(top, peer, command, do)
+                yield
     finally:
         delattr(top, _DO)
+
+
+def _do_each(said: Iterable[commands.Command], do: Do) -> Iterator[None]:
+    for command in said:
+        do(command)
+        yield
+
+
+def _below(child: Any) -> Any:
+    """The layer that does the work of `child`."""
+    if type(child) is HttpClient and child._paused is None and (below := vars(child).get("_handle_event")) is not None:
+        return below.__self__  # connected: it only hands on
+    return child
+
+
+def _carries_messages(child: Any) -> bool:
+    """Whether it is past HTTP, on either side: a websocket."""
+    child = _below(child)
+    if type(child) is HttpStream:
+        return child.child_layer is not None
+    return isinstance(child, Http1Connection) and child.state == child.passthrough
 
 
 def straight(top: Any) -> HttpLayer | None:
@@ -101,10 +134,8 @@ def straight(top: Any) -> HttpLayer | None:
 
 def feed(http: HttpLayer, child: Any, event: events.Event, do: Do) -> None:
     """Let one layer below `http` handle an event."""
+    child = _below(child)
     kind = type(child)
-    if kind is HttpClient and child._paused is None and (below := vars(child).get("_handle_event")) is not None:
-        child = below.__self__  # connected: it only hands on
-        kind = type(child)
     if kind not in _KNOWN or child.debug is not None:
         for command in child.handle_event(event):
             _hand_on(http, child, command, do)

@@ -13,8 +13,9 @@ hook's end is an event again. Each of these steps is kept; what is spared is
   connection is closed, so that a hook that runs in the middle of a turn finds it not yet written;
 - log records that no handler wants.
 
-What is added: a turn that has been long enough ends with the next hook, and goes on when others have been served, since
-one read may bring a thousand requests or websocket messages.
+What is added: a turn that has been long enough pauses, and goes on when others have been served, since one read may
+bring a thousand requests, resets or websocket messages. The connection's own events wait meanwhile, so nothing changes
+places.
 """
 
 import asyncio
@@ -36,9 +37,11 @@ from addons.engine import dispatch, layers
 from addons.engine.wrapping import replace_all, restore_all, stock_of
 
 _TURN = "relay_turn"
-_UNTIL = "relay_turn_until"
+_SHARE = "relay_share"
 _LONG = 0.02
-"""Seconds after which a turn ends with the next hook."""
+"""Seconds after which a connection lets others have a turn."""
+_SOME = 0.005
+"""From here on it matters in which round of the loop the time was taken."""
 _WRITABLE = (ConnectionState.OPEN, ConnectionState.CAN_WRITE)
 
 Said = dict[Any, list[bytes]]
@@ -55,32 +58,97 @@ def uninstall() -> None:
     restore_all(_CHANGES)
 
 
+class _Share:
+    """What a connection has taken of the present round of the event loop, in seconds."""
+
+    __slots__ = ("_begun", "_fresh", "_taken")
+
+    def __init__(self) -> None:
+        self._taken = self._begun = 0.0
+        self._fresh = False
+        """Whether the next round will find it at zero."""
+
+    def begin(self) -> None:
+        """A turn begins, or goes on."""
+        self._begun = time.monotonic()
+
+    def end(self) -> None:
+        """A turn ends, or pauses."""
+        self._taken += time.monotonic() - self._begun
+        if self._taken > _SOME and not self._fresh:
+            self._fresh = True
+            asyncio.get_running_loop().call_soon(self._renew)
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether others have to be served before this turn goes on."""
+        return self._taken + time.monotonic() - self._begun > _LONG
+
+    async def wait(self) -> None:
+        """Let others have a turn. A cancellation is put off until the turn is over: half of one fits no protocol."""
+        self.end()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel(*cancelled.args)
+        self._taken = 0.0
+        self.begin()
+
+    def _renew(self) -> None:
+        self._taken, self._fresh = 0.0, False
+
+
 async def _server_event(handler: Any, event: events.Event) -> None:
     turn: deque[events.Event] | None = getattr(handler, _TURN, None)
     if turn is not None:
         turn.append(event)  # from a task that this turn has started
         return
     async with handler._server_event_lock:
-        # No `await` beyond this point.
         turn = deque((event,))
         said: Said = {}
         do = partial(_carry_out, handler, turn, said)
+        share = getattr(handler, _SHARE, None)
+        if share is None:
+            share = _Share()
+            setattr(handler, _SHARE, share)
+        share.begin()
         setattr(handler, _TURN, turn)
-        setattr(handler, _UNTIL, time.monotonic() + _LONG)
         handler.timeout_watchdog.register_activity()
         try:
+            # No `await` beyond this point but in `_pause`: whoever brings an event meanwhile waits for the lock.
             while turn:
+                if share.is_used_up:
+                    await _pause(handler, share, turn, said)
                 try:
-                    layers.enter(handler, turn.popleft(), do)
+                    for _ in layers.enter(handler, turn.popleft(), do):
+                        if share.is_used_up:
+                            await _pause(handler, share, turn, said)
                 except Exception:
                     _log_crash(handler)
         finally:
             setattr(handler, _TURN, None)
-            for writer, data in said.items():
-                try:
-                    _write(writer, data)
-                except Exception:
-                    _log_crash(handler)
+            _write_all(handler, said)
+            share.end()
+
+
+async def _pause(handler: Any, share: _Share, turn: deque[events.Event], said: Said) -> None:
+    _write_all(handler, said)
+    setattr(handler, _TURN, None)
+    try:
+        await share.wait()
+    finally:
+        setattr(handler, _TURN, turn)
+
+
+def _write_all(handler: Any, said: Said) -> None:
+    for writer, data in said.items():
+        try:
+            _write(writer, data)
+        except Exception:
+            _log_crash(handler)
+    said.clear()
 
 
 def _log_crash(handler: Any) -> None:
@@ -159,10 +227,8 @@ def _start_hook(handler: Any, turn: deque[events.Event], hook: commands.StartHoo
             if rest is None:
                 if not hook.blocking:
                     return
-                if time.monotonic() < getattr(handler, _UNTIL):
-                    turn.append(events.HookCompleted(hook))
-                    return
-                rest = asyncio.sleep(0)
+                turn.append(events.HookCompleted(hook))
+                return
             rest = _finish_hook(handler, hook, rest)
     task = asyncio.create_task(rest, context=context)  # what hooks have set so far is seen by those that come behind
     if not task.done():

@@ -1,7 +1,10 @@
 """How a method of mitmproxy's is changed: wrapped, with the stock one at hand."""
 
+import logging
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
+
+from mitmproxy.proxy import commands
 
 Commands = Generator[Any, Any, Any]
 """What mitmproxy's layers are made of: commands out, replies in."""
@@ -10,6 +13,11 @@ Changes = Iterable[tuple[Any, str, Any]]
 """What is to be replaced by what: an owner, a name, a function."""
 
 _STOCK = "relay_wraps"
+
+
+def pause() -> commands.Command:
+    """A command that does nothing: where a layer yields it, others may have a turn (`serving`)."""
+    return commands.Log("", logging.NOTSET)
 
 
 def wrap(owner: Any, name: str, change: Callable[..., Any]) -> None:

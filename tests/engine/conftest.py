@@ -9,7 +9,7 @@ from addons.engine import serving
 
 @pytest.fixture(autouse=True, scope="module")
 def turns_without_end() -> Iterator[None]:
-    """No turn is long enough to be ended."""
+    """No turn is long enough to pause."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serving, "_LONG", 1e9)
         yield

@@ -2,10 +2,14 @@
 
 import asyncio
 import time
+from typing import Any, cast
 
 import pytest
+from mitmproxy.connection import Server
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.tunnel import TunnelLayer
 
-from addons.engine.connections import Patient
+from addons.engine.connections import Patient, _in_pieces
 
 
 def work(seconds: float) -> None:
@@ -83,3 +87,34 @@ def test_of_what_looks_like_much_less_is_given_until_it_proves_little(unit: byte
 
 def test_no_more_is_given_than_is_asked_for() -> None:
     assert reads(b"a" * 1000, 300) == [300, 300, 300, 100]
+
+
+# -- what comes through TLS
+
+
+class Tunnel:
+    """In the place of a tunnel."""
+
+
+def given(data: bytes) -> list[bytes]:
+    """What the layers above TLS are given of one read, with b"" for each pause."""
+
+    def stock(_tunnel: Any, event: events.DataReceived) -> Any:
+        yield event.data
+
+    event = events.DataReceived(Server(address=("example.com", 443)), data)
+    said = _in_pieces(stock, cast(TunnelLayer, Tunnel()), event)
+    return [b"" if isinstance(each, commands.Log) else each for each in said]
+
+
+def test_what_was_in_cipher_is_given_a_little_at_a_time_where_it_is_much_work() -> None:
+    frames = (b"\0\0\0\0\0\0\0\0\1" * 7000)[:60_000]
+    pieces = given(frames)
+    assert b"".join(pieces) == frames
+    assert max(map(len, pieces)) == 4096
+    assert pieces[1::2] == [b""] * (len(pieces) // 2)
+
+
+@pytest.mark.parametrize("data", [b"data: hello\n\n" * 300, bytes(range(32, 127)) * 600, b"\0" * 4096])
+def test_anything_else_is_given_as_it_came(data: bytes) -> None:
+    assert given(data) == [data]

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -17,7 +18,7 @@ from mitmproxy.proxy import commands, events, mode_specs, server
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import tflow
 
-from addons.engine import dispatch
+from addons.engine import dispatch, serving
 from tests.engine.side_by_side import engine, listening, play, same
 
 Step = tuple[Any, ...]
@@ -357,6 +358,101 @@ def test_switched_off_in_the_middle_of_a_turn() -> None:
         record += [len(stage.delivered), stage.outcome()]
 
     same(scenario)
+
+
+# -- turns that are long
+
+
+@pytest.fixture
+def long_turns_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do outside of these tests."""
+    monkeypatch.setattr(serving, "_LONG", 0.02)
+
+
+def busy(seconds: float) -> None:
+    """Keep the loop from its other work."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+class Busy(Layer):
+    """Takes its time for every command."""
+
+    def handle_event(self, event: events.Event) -> Iterator[Any]:
+        for command in super().handle_event(event):
+            busy(0.011)
+            yield command
+
+
+async def _beside(work: Awaitable[Any]) -> int:
+    """How many turns others have had until `work` was done."""
+    done = asyncio.ensure_future(work)
+    turns = 0
+    while not done.done():
+        turns += 1
+        await asyncio.sleep(0)
+    await done
+    return turns
+
+
+def _busy_stage(master: Master, plan: list[list[Step]]) -> Stage:
+    stage = Stage(master, plan)
+    stage.handler.layer = Busy(stage, plan)  # type: ignore[assignment]
+    return stage
+
+
+@pytest.mark.usefixtures("long_turns_pause")
+def test_a_long_turn_lets_others_have_theirs_and_nothing_changes_places() -> None:
+    async def scenario(master: Master, record: list[Any]) -> None:
+        sends = [("send", "client", bytes([65 + number])) for number in range(12)]
+        stage = _busy_stage(master, [sends, [("send", "client", b"!")]])
+        client = stage.handler.client
+        first = stage.handler.server_event(events.DataReceived(client, b"1"))
+        second = stage.handler.server_event(events.DataReceived(client, b"2"))
+        record.append(await _beside(asyncio.gather(first, second)))
+        record += [[detail for _, detail, _ in stage.delivered], stage.outcome()[0]["client"]]
+
+    turns, delivered, written = play(scenario, fast=True)[0]
+    assert turns >= 6
+    assert delivered == [b"1", b"2"]
+    assert written == [["write", b"ABCDEFGHIJKL!"]]
+
+
+@pytest.mark.usefixtures("long_turns_pause")
+def test_short_turns_of_one_connection_in_one_round_are_a_long_one() -> None:
+    async def scenario(master: Master, record: list[Any]) -> None:
+        stage = _busy_stage(master, [[SEND]] * 12)
+        data = [events.DataReceived(stage.handler.client, bytes([65 + number])) for number in range(12)]
+        record.append(await _beside(asyncio.gather(*map(stage.handler.server_event, data))))
+        record.append([detail for _, detail, _ in stage.delivered])
+
+    turns, delivered = play(scenario, fast=True)[0]
+    assert turns >= 6
+    assert b"".join(delivered) == b"ABCDEFGHIJKL"
+
+
+@pytest.mark.usefixtures("long_turns_pause")
+def test_who_is_cancelled_in_a_long_turn_ends_it_first() -> None:
+    """Half of a turn would leave the layers in the middle of a message."""
+
+    async def scenario(master: Master, record: list[Any]) -> None:
+        stage = _busy_stage(master, [[SEND] * 9, [("send", "client", b"!")]])
+
+        async def read() -> None:
+            await stage.handler.server_event(events.DataReceived(stage.handler.client, b"1"))
+            record.append("the turn is over")
+            await asyncio.sleep(10)
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        task.cancel("the client has left")
+        with pytest.raises(asyncio.CancelledError, match="the client has left"):
+            await task
+        await stage.handler.server_event(events.DataReceived(stage.handler.client, b"2"))
+        record.append(stage.outcome()[0]["client"])
+
+    assert play(scenario, fast=True)[0] == ["the turn is over", [["write", b"aaaaaaaaa!"]]]
 
 
 # -- what is logged
