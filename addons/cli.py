@@ -9,7 +9,8 @@
    a mistake in relay.yaml, else 1.
 
 Nothing of mitmproxy is imported for start and web, which import it again in the process that they become: it takes as
-long as all the rest of a start. Further arguments go to mitmproxy as they are. Those that change what relay says here are read, too (options.given_in).
+long as all the rest of a start. Further arguments go to mitmproxy as they are. Those that change what relay says here
+are read, too (options.given_in).
 """
 
 import contextlib
