@@ -233,6 +233,42 @@ def test_upstreams_close_reaches_the_client(relay: Live, code: int, reason: str)
         assert (event.code, event.reason or "") == (code, reason)
 
 
+@pytest.mark.parametrize("code", [1000, 4001, 5000])
+@pytest.mark.parametrize("says", ["client", "upstream"])
+def test_the_reason_of_a_close_steers_no_terminal(relay: Live, code: int, says: str) -> None:
+    reason = f"{says}{code}\x1b[2J\x07\x9b\u202egone"
+    with Socket(relay) as socket:
+        if says == "client":
+            socket.send(CloseConnection(code, reason))
+        else:
+            socket.send(TextMessage(f"/close {code} {reason}"))
+        socket.receive()
+    shown = f"{says}{code}\\x1b[2J\\x07\\x9b\\u202egone"
+    if code < 5000:  # beyond what a close may say
+        assert eventually(lambda: shown in relay.log), relay.log[-500:]
+    assert not {"\x07", "\x9b", "\u202e"}.intersection(relay.log)
+    assert "\x1b[2J" not in relay.log
+
+
+def test_the_path_of_a_message_steers_no_terminal(relay: Live) -> None:
+    lines = [
+        "GET /v1/realtime?model=\u009b31m\u202ered HTTP/1.1",
+        "Host: relay.test",
+        f"Authorization: Bearer {KEY}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ]
+    with Client(relay.port) as client:
+        client.send("\r\n".join([*lines, "", ""]).encode())
+        assert b"101" in client.socket.recv(1 << 16)
+        client.send(b"\x81\x82\0\0\0\0hi")
+        assert client.socket.recv(1 << 16) == b"\x81\x02hi"
+    assert eventually(lambda: "message -> 127.0.0.1" in relay.log and "model=\\x9b31m\\u202ered" in relay.log)
+    assert not {"\x9b", "\u202e"}.intersection(relay.log)
+
+
 def test_a_break_from_upstream_is_a_break(relay: Live) -> None:
     with Socket(relay) as socket:
         socket.send(TextMessage("/drop"))

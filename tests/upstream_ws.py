@@ -7,6 +7,8 @@ sends "one two" in two frames. The key is the bearer or, as browsers send it, a 
 """
 
 import contextlib
+import string
+from urllib.parse import quote
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -37,7 +39,7 @@ class Websocket:
         self._ws = WSConnection(ConnectionType.SERVER)
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers]
         try:
-            self._ws.initiate_upgrade_connection(headers, head.target)
+            self._ws.initiate_upgrade_connection(headers, quote(head.target, safe=string.printable))
             self._asked = next(event for event in self._ws.events() if isinstance(event, Request))
         except (ProtocolError, StopIteration) as error:
             raise ApiError(400, f"No websocket handshake: {error}") from None

@@ -1,11 +1,14 @@
 """Printing: what mitmdump prints of a flow steers nobody's terminal.
 
 mitmproxy 12.2.3 replaces the controls of C0 in what it prints of paths, reasons, errors and bodies. C1 (which terminals
-obey, too), line separators and the controls of bidirectional text pass; here they are escaped as they are in the log.
+obey, too), line separators and the controls of bidirectional text pass, and what it prints of a websocket's messages
+and end has the path and the reason as they came; here all of it is escaped as it is in the log.
 """
 
 from typing import Any
 
+from mitmproxy import http
+from mitmproxy.addons.dumper import Dumper
 from mitmproxy.utils import strutils
 
 from addons.core.printable import printable
@@ -13,10 +16,26 @@ from addons.engine.wrapping import wrap
 
 
 def install() -> None:
-    """Make the change."""
+    """Make the changes."""
     wrap(strutils, "escape_control_characters", _escaped)
+    wrap(Dumper, "websocket_message", _with_escapes)
+    wrap(Dumper, "websocket_end", _with_escapes)
 
 
 def _escaped(stock: Any, text: str, keep_spacing: bool = True) -> str:
     shown: str = printable(stock(text, keep_spacing))
     return shown
+
+
+def _with_escapes(stock: Any, dumper: Dumper, flow: http.HTTPFlow) -> None:
+    socket, path = flow.websocket, flow.request.data.path
+    reason = socket.close_reason if socket is not None else None
+    try:
+        flow.request.data.path = printable(flow.request.path, one_line=True).encode("utf-8", "surrogateescape")
+        if socket is not None and reason:
+            socket.close_reason = printable(reason, one_line=True)
+        stock(dumper, flow)
+    finally:
+        flow.request.data.path = path
+        if socket is not None:
+            socket.close_reason = reason
