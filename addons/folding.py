@@ -74,7 +74,7 @@ def _is_stream(response: http.Response, body: bytes) -> bool:
     """Whether an answer consists of Server-Sent Events: some upstreams forget to say so, others say so of JSON."""
     if upstream_error.is_event_stream(body[:_BEGINNING].decode("utf-8", "replace")):
         return True
-    is_json = body.lstrip()[:1] == b"{" if len(body) < _BEGINNING else body[:_BEGINNING].lstrip()[:1] == b"{"
+    is_json = body[:_BEGINNING].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
     return response.headers.get("content-type", "").lower().startswith("text/event-stream") and not is_json
 
 

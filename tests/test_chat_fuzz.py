@@ -100,8 +100,11 @@ def refused(envelope: Any) -> None:
 
 
 def good(fields: dict[str, Any]) -> bool:
-    """Whether what is not optional is there."""
-    return all(isinstance(fields.get(name), str) and fields[name].strip() for name in ("apiKey", "sessionId"))
+    """Whether what is not optional is there; a sessionId may be a number."""
+    key, session = fields.get("apiKey"), fields.get("sessionId")
+    if isinstance(session, int | float) and not isinstance(session, bool):
+        session = str(session)
+    return all(isinstance(each, str) and each.strip() for each in (key, session))
 
 
 # 1. At the hooks
@@ -128,6 +131,8 @@ def test_json_of_any_shape(hooks: Hooks, value: Any, escaped: bool) -> None:
 
 @fuzz
 @given(objects)
+@example({"sessionId": 0})
+@example({"sessionId": True})
 def test_messages_with_any_fields(hooks: Hooks, more: dict[str, Any]) -> None:
     fields = {**GOOD, **more}
     envelope = hooks.take(json.dumps(fields).encode(), allow=list(FIELDS))

@@ -406,6 +406,51 @@ def test_an_error_inside_a_stream_is_its_last_event(
     unchanged(relay, upstream, session)
 
 
+WITHIN_200 = b'{"error": {"message": "invalid api key", "code": "invalid_api_key"}}'
+NO_EVENTS = [
+    pytest.param(WITHIN_200, 401, id="an error"),
+    pytest.param(b"\n[" + WITHIN_200 + b"]\n", 401, id="an error in a list"),
+    pytest.param(b'{"detail": "no such thing"}', 502, id="a detail"),
+    pytest.param(b"error: " + WITHIN_200[10:-1] + b"\n\n", 401, id="an error's line"),
+    pytest.param(b'error: {"code": 503, "message": "Loading model"}\n\n', 502, id="llama.cpp's"),
+    pytest.param(b"{broken}", 502, id="broken"),
+]
+
+
+@pytest.mark.parametrize("behaviour", [streaming, lingering], ids=["closed", "open"])
+@pytest.mark.parametrize(("body", "code"), NO_EVENTS)
+def test_what_is_called_a_stream_and_is_none_is_told(
+    relay: Live, upstream: Upstream, session: str, body: bytes, code: int, behaviour: Any
+) -> None:
+    upstream.script(COMPLETIONS, behaviour(body[:9], body[9:]))
+    begun = time.monotonic()
+    told = streamed(relay, message(session, "lost"))
+    assert time.monotonic() - begun < OPEN / 2
+    assert not told.broken and not told.deltas
+    assert (told.envelope["code"], told.envelope["data"]) == (code, None)
+    unchanged(relay, upstream, session)
+
+
+@pytest.mark.parametrize(("body", "code"), NO_EVENTS)
+def test_so_it_is_compressed(relay: Live, upstream: Upstream, session: str, body: bytes, code: int) -> None:
+    upstream.script(COMPLETIONS, streaming(body[:9], body[9:], gzip=True))
+    chat_error(post(relay, message(session, "lost", stream=True)), code)
+    unchanged(relay, upstream, session)
+
+
+@pytest.mark.parametrize("behaviour", [streaming, lingering], ids=["closed", "open"])
+def test_a_whole_completion_that_is_called_a_stream_is_an_answer(
+    relay: Live, upstream: Upstream, session: str, behaviour: Any
+) -> None:
+    body = completion("你好")
+    upstream.script(COMPLETIONS, behaviour(body[:30], body[30:]))
+    begun = time.monotonic()
+    told = streamed(relay, message(session, "hi"))
+    assert time.monotonic() - begun < OPEN / 2
+    assert told.text() == "你好" == "".join(told.deltas)
+    unchanged(relay, upstream, session, "hi", "你好")
+
+
 LOST = [
     pytest.param(chunk("lost")[:-5] + b"\n\n", id="cut off"),
     pytest.param(chunk("lost").replace(b"data: {", b"data: "), id="its start is lost"),

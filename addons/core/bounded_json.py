@@ -105,3 +105,40 @@ def _past(pattern: re.Pattern[str], text: str, at: int, end: int) -> int:
     """Where a pattern that may match nothing has come to."""
     found = pattern.match(text, at, end)
     return at if found is None else found.end()
+
+
+class Whole:
+    """Hears a JSON object or array come, and says when its last bracket has: whoever sends it may not end there.
+
+    Time is linear in the bytes fed. Brackets are counted and not compared: what is no JSON is found out by parsing it.
+    """
+
+    def __init__(self) -> None:
+        self._level = 0
+        self._inside = False  # a string
+        self._escaped = False  # the last byte was a backslash in a string
+
+    def feed(self, piece: bytes) -> bool:
+        """Take the next bytes; whether they closed the value."""
+        at = 0
+        if self._escaped and piece:
+            at, self._escaped = 1, False
+        while found := (_STRING_MARKS if self._inside else _MARKS).search(piece, at):
+            at = found.end()
+            match found[0]:
+                case b"\\":
+                    self._escaped = at == len(piece)
+                    at += 1
+                case b'"':
+                    self._inside = not self._inside
+                case b"[" | b"{":
+                    self._level += 1
+                case _:
+                    self._level -= 1
+                    if self._level <= 0:
+                        return True
+        return False
+
+
+_MARKS = re.compile(rb'["\[\]{}]')
+_STRING_MARKS = re.compile(rb'["\\]')

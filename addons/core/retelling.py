@@ -19,6 +19,8 @@ MAX_EVENT = 1 << 20
 """Bytes of one event: reading it as JSON takes some 5 ms."""
 
 _MARKS = 20_000  # values of one event; a chunk of a completion has some thirty
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+_MAX_BLANK = 64  # bytes before the first letter
 _SLICE = 1 << 14  # bytes of a body that was read whole: if all of it are tiny events, 10 ms
 
 
@@ -29,13 +31,33 @@ class Retelling:
         self.completion = Completion(max_text)
         self.unreadable = False
         """A piece of the answer is no JSON: what it said is lost, and the rest is no answer."""
-        self._parser = Parser(max_event=min(max_text, MAX_EVENT))
+        self._max_text = max_text
+        self._parser = Parser(max_event=min(max_text, MAX_EVENT), errors=True)
         self._end = StreamEnd()
+        self._head: bytes | None = b""  # what has come while it may be anything, then None
+        self._plain: _Plain | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """Read a chunk; the events to send on, empty if it held none. What comes behind the end is not read."""
         if self.over:
             return b""
+        if self._head is not None:
+            self._head += chunk
+            beginning = self._head.lstrip(_BLANK)
+            if not beginning and len(self._head) < _MAX_BLANK:
+                return b""
+            chunk, self._head = self._head, None
+            if beginning[:1] in (b"{", b"["):
+                self._plain = _Plain(self._max_text)
+        if self._plain is not None:
+            if self._plain.feed(chunk):
+                self._read_plain(self._plain)
+        else:
+            self._feed(chunk)
+        piece = self.completion.news()
+        return _event({"delta": piece}) if piece else b""
+
+    def _feed(self, chunk: bytes) -> None:
         for event in self._parser.feed(chunk):
             if self._read(event):
                 break
@@ -43,8 +65,15 @@ class Retelling:
             # Some upstreams leave out the blank line behind it: nothing that could still come would change it.
             if self._parser.begun == DONE:
                 self._read(Event(DONE))
-        piece = self.completion.news()
-        return _event({"delta": piece}) if piece else b""
+
+    def _read_plain(self, plain: "_Plain") -> None:
+        """Some answer with JSON, an error or a whole completion, and call it an event stream."""
+        plain.over = True
+        try:
+            text = plain.body.decode("utf-8-sig")
+            self.completion = Completion.from_json(bounded_json.loads(text, json.loads), self._max_text)
+        except ValueError:
+            self.unreadable = True
 
     def reading(self, body: bytes) -> Sliced[None]:
         """Read a whole body, in slices."""
@@ -60,6 +89,10 @@ class Retelling:
 
         An event that no blank line has ended is none, but where it tells an error that is told all the same.
         """
+        if self._plain is not None:
+            if not self._plain.over:
+                self._read_plain(self._plain)
+            return b""
         if not (self.over or self.whole) and self._parser.pending:
             value = _json_of(self._parser.remainder)
             if upstream_error.told(value, strict=True) is not None:
@@ -83,17 +116,38 @@ class Retelling:
     @property
     def overflowed(self) -> bool:
         """The text is longer than may be kept."""
-        return self.completion.truncated or self._parser.oversized > 0
+        too_long = self._plain is not None and self._plain.too_long
+        return too_long or self.completion.truncated or self._parser.oversized > 0
 
     @property
     def over(self) -> bool:
         """Upstream has said its last word: `[DONE]`, or an error; or one that can't be read."""
-        return self._end.over or self.unreadable
+        return self._end.over or self.unreadable or (self._plain is not None and self._plain.over)
 
     @property
     def whole(self) -> bool:
         """The answer came to its end: upstream said so, in one of two ways."""
         return self.completion.done or (self.completion.finish_reason is not None and not self.unreadable)
+
+
+class _Plain:
+    """A body that is JSON where an event stream was announced."""
+
+    def __init__(self, most: int) -> None:
+        self.body = bytearray()
+        self.too_long = False
+        self.over = False
+        """It has been read."""
+        self._most = most
+        self._end = bounded_json.Whole()
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take a chunk; whether it was the last."""
+        if len(self.body) + len(chunk) > self._most:
+            self.too_long = True
+            return False
+        self.body += chunk
+        return self._end.feed(chunk)
 
 
 def _json_of(data: str) -> object:

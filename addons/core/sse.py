@@ -42,10 +42,14 @@ class Parser:
 
     `max_event` bounds one event in bytes: its lines without comments, each with one byte for its end. An event over the
     bound is dropped whole and counted in `oversized`; the next one is read as usual.
+
+    With `errors` a field `error` is an event of that name with this data: the standard would ignore it, and some
+    upstreams (llama.cpp's server up to 2025) have no other word for why they end.
     """
 
-    def __init__(self, max_event: int = MAX_EVENT) -> None:
+    def __init__(self, max_event: int = MAX_EVENT, *, errors: bool = False) -> None:
         self.max_event = max_event
+        self._errors = errors
         self.oversized = 0
         """Events dropped for their size."""
         self.retry: int | None = None
@@ -167,6 +171,9 @@ class Parser:
         elif name == b"id":
             if b"\0" not in value:
                 self._id = value
+        elif name == b"error" and self._errors:
+            self._event = b"error"
+            self._data.append(value)
         elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self.retry = self._retry = int(value)
 

@@ -140,7 +140,7 @@ def is_event_stream(text: str) -> bool:
     return _STREAM.match(text) is not None
 
 
-_STREAM = re.compile(r"\ufeff?[ \r\n]{0,64}(?:data|event|id|retry)?:")
+_STREAM = re.compile(r"\ufeff?[ \r\n]{0,64}(?:data|event|id|retry|error)?:")
 
 
 def _parsed(text: str) -> object:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.bounded_json import MAX_DEPTH, MAX_MARKS, TooComplex, loads, measuring
+from addons.core.bounded_json import MAX_DEPTH, MAX_MARKS, TooComplex, Whole, loads, measuring
 from addons.core.slices import at_once
 
 JSON = st.recursive(
@@ -80,3 +80,11 @@ def test_what_never_ends_is_counted_to_its_end(text: str) -> None:
 def test_others_get_their_turn_every_few_thousand_tokens() -> None:
     turns = sum(1 for _ in measuring('"' + "[" * 1_000_000 + '"'))
     assert turns >= 30
+
+
+@given(JSON.filter(lambda value: isinstance(value, dict | list)), st.booleans(), st.integers(1, 9))
+def test_the_end_of_a_value_is_its_last_bracket(value: object, escaped: bool, size: int) -> None:
+    data = json.dumps(value, ensure_ascii=escaped).encode()
+    whole = Whole()
+    said = [whole.feed(data[start : start + size]) for start in range(0, len(data), size)]
+    assert said[-1] and not any(said[:-1])

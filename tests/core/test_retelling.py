@@ -104,3 +104,59 @@ def test_an_error_is_told(last: bytes) -> None:
 def test_an_answer_without_its_end_is_cut_off() -> None:
     retelling, text = retold(event("some") + event("more", "stop")[:-2])
     assert (retelling.over, retelling.whole, text) == (False, False, "some")
+
+
+# -- JSON where events were announced
+
+
+def whole(text: str) -> bytes:
+    return json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode()
+
+
+BEFORE = [b"", b"\xef\xbb\xbf", b"\r\n\n \t"]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("size", [1 << 20, 7, 1])
+def test_a_whole_completion_is_one(before: bytes, size: int) -> None:
+    retelling, told = retold(before + whole('it ends in "}]" \\'), size=size)
+    assert told == retelling.completion.text == 'it ends in "}]" \\'
+    assert retelling.whole and retelling.over and not (retelling.overflowed or retelling.unreadable)
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("size", [1 << 20, 7, 1])
+@pytest.mark.parametrize(
+    "body", [b'{"error": {"message": "no"}}', b'[{"error": {"message": "no"}}]', b'{"detail": "no"}']
+)
+def test_an_error_is_told_as_soon_as_it_is_there(before: bytes, body: bytes, size: int) -> None:
+    retelling = Retelling(9999)
+    data = before + body
+    for start in range(0, len(data), size):
+        assert not retelling.over
+        retelling.feed(data[start : start + size])
+    assert retelling.over and retelling.completion.error is not None
+    assert "no" in retelling.completion.error.values()
+    assert retelling.feed(event("later")) == retelling.close() == b""
+
+
+@pytest.mark.parametrize("body", [b'{"choices": [', b"{nonsense}", b"[}", b'{"a": "', b"{" * 900 + b"}" * 900])
+def test_what_is_no_json_after_all_is_unreadable(body: bytes) -> None:
+    retelling, told = retold(body)
+    assert retelling.unreadable and retelling.over and not retelling.whole and not told
+
+
+def test_json_that_is_too_long_overflows() -> None:
+    retelling = Retelling(100)
+    retelling.feed(whole("x" * 60))
+    retelling.feed(b" " * 60)
+    assert retelling.overflowed
+
+
+@pytest.mark.parametrize("size", [1 << 20, 7])
+@pytest.mark.parametrize("text", [b'{"code": 500, "message": "no"}', b"no"])
+def test_a_field_that_is_called_error_is_one(text: bytes, size: int) -> None:
+    retelling, _ = retold(event("one"), b"error: " + text + b"\n\n", event("later"), size=size)
+    assert retelling.over and not retelling.whole
+    assert retelling.completion.error is not None and retelling.completion.error["message"] == "no"
+    assert retelling.completion.text == "one"
