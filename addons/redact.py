@@ -15,13 +15,14 @@ What can't be cleaned is not kept.
 import logging
 import re
 from base64 import b64decode
+from codecs import getincrementaldecoder
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 
 from mitmproxy import http, websocket
 
 from addons.config import Settings
-from addons.core import secret_fields, secret_heads, secret_pieces
+from addons.core import secret_fields, secret_heads, secret_pieces, secret_text
 from addons.core.known_secrets import MOST, KnownSecrets
 from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
@@ -59,6 +60,12 @@ _HEADERS = 50
 _SCHEMES = frozenset(b"bearer basic token apikey api-key key digest oauth hmac negotiate aws4-hmac-sha256".split())
 """What may be shown of a secret's value before a blank: anything else there may be the secret itself."""
 _MARKS = re.compile(r"[?&;#]|%(?:25)*+(?:3[FfBb]|2[36])")
+_PARAMETER = re.compile(rb"[\w-]{1,32}=\"?([^\s\",;]{1,4096}+)")
+_LONGEST_HEADER = 1 << 13
+_SHORTEST_PARAMETER = 16  # of `Signature=`, `response=` in a header of credentials
+_UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_OPENINGS = (b"{", b"[", b'"')
+_UTF_16_STEP = 1 << 18
 _HARMLESS = frozenset(("content-type", "content-length", "content-encoding", "transfer-encoding", "date", "server"))
 
 
@@ -288,8 +295,20 @@ def _note_headers(message: http.Message, known: KnownSecrets) -> None:
             _note_subprotocols(raw_value, known)
         elif secret:
             _note_header(name, raw_value.strip(), known)
+        else:
+            _note_line(raw_value, known)
         if known.overfull:
             return
+
+
+def _note_line(value: bytes, known: KnownSecrets) -> None:
+    """What a header tells that is no secret as a whole: an address (`Referer`, `X-Original-URL`), or `token="..."`."""
+    if b"=" not in value and b"%3" not in value:
+        return
+    _note_query(value.decode("latin-1"), known)
+    for start, end in secret_text.in_line(value):
+        if _is_telling(value[start:end]):
+            known.add(value[start:end], encoded=True)
 
 
 def _note_answer_headers(answer: http.Response, known: KnownSecrets) -> None:
@@ -302,6 +321,8 @@ def _note_answer_headers(answer: http.Response, known: KnownSecrets) -> None:
             _note_query(raw_value.decode("latin-1"), known)
         elif secret and _is_telling(key := _credentials(raw_value)[1]):
             known.add(key, encoded=True)
+        elif not secret:
+            _note_line(raw_value, known)
         if known.overfull:
             return
 
@@ -339,6 +360,10 @@ def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
     if scheme.lower() == b"basic":
         for word in _basic(key):
             known.add(word, encoded=True)
+    elif b"=" in value:
+        for part in _PARAMETER.finditer(value, 0, _LONGEST_HEADER):
+            if len(part[1]) >= _SHORTEST_PARAMETER and _is_telling(part[1]):
+                known.add(part[1])
 
 
 def _note_cookies(name: str, value: bytes, known: KnownSecrets) -> None:
@@ -415,10 +440,19 @@ def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None
             value = _shown_in(name, raw_value, known).decode("latin-1")
         elif secret_heads.may_have_parts(value):
             value = _clean_path(value, known)
+        elif "=" in value or "@" in value:
+            value = _clean_line(value, known)
         shown = known.mask(value) if echoes else value
         fields.append((raw_name, shown.encode("latin-1", "replace")))
     if tuple(fields) != came:
         message.headers.fields = tuple(fields)
+
+
+def _clean_line(value: str, known: KnownSecrets) -> str:
+    """A header without what its parts tell: `WWW-Authenticate: Bearer token="..."`."""
+    raw = value.encode("latin-1", "replace")
+    spans = [(start, end, _shown(raw[start:end], known)) for start, end in secret_text.in_line(raw)]
+    return replaced(raw, spans).decode("latin-1")
 
 
 def _shown_in(name: str, value: bytes, known: KnownSecrets) -> bytes:
@@ -478,32 +512,54 @@ def _noting(message: http.Message, body: bytes, limit: int, known: KnownSecrets)
 
 def _decoded(message: http.Message, body: bytes, limit: int) -> Sliced[bytes]:
     """A body as it is meant, at most `limit` bytes of it; as it came where it can't be decoded."""
-    encoding = message.headers.get("content-encoding", "")
+    encoding = _encoding(message, body)
     if not encoding:
-        return body
+        return (yield from _in_utf8(body))
     try:
-        return (yield from decoding(body, encoding, limit, cut=True))
+        plain = yield from decoding(body, encoding, limit, cut=True)
     except ValueError:
         return body
+    return (yield from _in_utf8(plain))
 
 
 def _shown_of(message: http.Message, body: bytes) -> Sliced[tuple[bytes | None, bytes]]:
     """A body as it came, if a record may keep it so, and decoded; what can't be decoded is not in it."""
-    encoding = message.headers.get("content-encoding", "")
-    if not encoding.strip():
-        return body, body
+    encoding = _encoding(message, body)
+    if not encoding:
+        return body, (yield from _in_utf8(body))
     limit = _most(body)
     try:
         plain, whole, left = yield from decoding_partly(body, encoding, limit)
     except ValueError:
         plain, whole, left = b"", False, True
-    if whole:
-        return body, plain
+    if whole or (left and "content-encoding" not in message.headers):  # that it is compressed was a guess
+        return body, (yield from _in_utf8(plain))
     if left and not plain and _is_text(body):  # `Content-Encoding: utf-8` is a common mistake
         return body, body
     if left:
         plain = b"\n".join((plain, NOT_DECODED)) if plain else NOT_DECODED
     return None, plain
+
+
+def _encoding(message: http.Message, body: bytes) -> str:
+    """How a body is compressed: as it says, or as it looks."""
+    said: str = message.headers.get("content-encoding", "").strip()
+    return said or ("gzip" if body.startswith(b"\x1f\x8b") else "")
+
+
+def _in_utf8(text: bytes) -> Sliced[bytes]:
+    """A text of UTF-16 in UTF-8, in which secrets are looked for; anything else as it is."""
+    encoding = _UTF_16.get(text[:2], "")
+    if not encoding and text[:2].strip(b"\0") in _OPENINGS:
+        encoding = "utf-16-le" if text[1:2] == b"\0" else "utf-16-be" if text[:1] == b"\0" else ""
+    if not encoding:
+        return text
+    decoder = getincrementaldecoder(encoding)("replace")
+    pieces = []
+    for start in range(0, len(text), _UTF_16_STEP):
+        pieces.append(decoder.decode(text[start : start + _UTF_16_STEP]).encode("utf-8", "replace"))
+        yield
+    return b"".join(pieces)
 
 
 def _is_text(body: bytes) -> bool:

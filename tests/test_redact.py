@@ -464,3 +464,70 @@ def test_trailers_are_cleaned() -> None:
     assert flow.request.trailers["grpc-status"] == "0"
     assert answer.trailers is not None and answer.trailers["x-sum"] == "1"
     assert "topsecret" not in str(answer.trailers)
+
+
+ANSWER = {"WWW-Authenticate": f'Bearer realm="x", token="{PLAIN}"'}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Referer": f"https://app/x?api_key={PLAIN}"},
+        {"X-Original-URL": f"/v1/x?token={PLAIN}"},
+        {"X-Forwarded-Uri": f"/v1/x?a=1&access_token={PLAIN}"},
+        {"Authorization": f"AWS4-HMAC-SHA256 Credential=A/20261127, SignedHeaders=host, Signature={PLAIN}"},
+        {"Authorization": f'Digest username="joe", realm="x", response="{PLAIN}"'},
+    ],
+    ids=str,
+)
+def test_what_a_header_tells_is_hidden_there_and_wherever_it_is_repeated(headers: dict[str, str]) -> None:
+    flow = flows.request("POST", "/v1/x", headers, b'{"input": "hello"}')
+    flows.respond(flow, 400, f"what is {PLAIN}?".encode(), {"Content-Type": "text/plain"})
+    assert PLAIN not in record(clean(flow))
+
+
+def test_so_it_is_with_what_an_answer_s_header_tells() -> None:
+    flow = flows.request("GET", "/v1/x")
+    flows.respond(flow, 401, f"what is {PLAIN}?".encode(), ANSWER)
+    assert PLAIN not in record(clean(flow))
+
+
+def test_a_query_with_json_in_it_is_hidden_where_that_has_a_secret() -> None:
+    harmless, telling = (quote(json.dumps({name: PLAIN})) for name in ("model", "password"))
+    flow = clean(flows.request("GET", f"/v1/x?a={harmless}&b={telling}"))
+    assert flow.request.path.startswith(f"/v1/x?a={harmless}&b=") and PLAIN not in flow.request.path.partition("&b=")[2]
+
+
+def test_json_in_a_form_is_looked_into() -> None:
+    body = f"model=x&payload={quote(json.dumps({'name': 'n', 'password': PLAIN}))}&b=2"
+    flow = clean(flows.request("POST", "/v1/x", {"Content-Type": "application/x-www-form-urlencoded"}, body.encode()))
+    shown = (flow.request.content or b"").decode()
+    assert PLAIN not in shown and shown.startswith("model=x&payload=%7B%22name%22") and shown.endswith("%22%7D&b=2")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("value", [PLAIN, "harmless"])
+def test_json_in_utf_16_is_looked_into(encoding: str, value: str) -> None:
+    name = "password" if value == PLAIN else "model"
+    body = json.dumps({name: value, "input": "你好"}, ensure_ascii=False).encode(encoding)
+    flow = clean(flows.request("POST", "/v1/x", {"Content-Type": "application/json"}, body))
+    if value == PLAIN:
+        assert PLAIN.encode() not in (flow.request.raw_content or b"").replace(b"\0", b"")
+        assert "你好" in (flow.request.raw_content or b"").decode()
+    else:
+        assert flow.request.raw_content == body
+
+
+def test_a_gzip_that_nobody_announced_is_looked_into() -> None:
+    body = gzip.compress(json.dumps({"password": PLAIN}).encode())
+    shown = clean(flows.request("POST", "/v1/x", {"Content-Type": "application/json"}, body)).request.raw_content
+    assert shown is not None and shown.startswith(b'{"password": "') and PLAIN.encode() not in shown
+    harmless = gzip.compress(b"a log of something")
+    assert clean(flows.request("POST", "/v1/files", {}, harmless)).request.raw_content == harmless
+    no_gzip = b"\x1f\x8b\xff what only begins like one"
+    assert clean(flows.request("POST", "/v1/files", {}, no_gzip)).request.raw_content == no_gzip
+
+
+def test_texts_in_a_list_are_no_names_of_secrets() -> None:
+    body = json.dumps({"input": ["password reset", "https://host/a1b2c3d4e5f6g7h8"]}).encode()
+    assert clean(flows.request("POST", "/v1/embeddings", {}, body)).request.content == body

@@ -7,7 +7,7 @@ A body is read as what it is. None of these readers builds values, so a body may
    an object that says it is a key has one as its `value` (OpenAI's `organization.admin_api_key`).
 2. Forms and queries, part by part.
 3. Forms in parts (multipart/form-data), by the name in each part's head.
-4. Besides, in any text, by patterns: `apiKey=...`, and `\\"password\\": \\"...\\"` for what is broken in strings.
+4. Besides, in any text, what `secret_text` finds.
 
 JSON in a string of JSON, such as the arguments of a tool call, is read like any other.
 """
@@ -15,8 +15,9 @@ JSON in a string of JSON, such as the arguments of a tool call, is read like any
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from addons.core import secret_text
 from addons.core.secret_heads import may_have_parts, secret_parts
 from addons.core.secret_names import STEM, Verdict, could_be_secret, is_about, is_secret_part, judge
 from addons.core.secrets import TooMany
@@ -28,6 +29,8 @@ but many and long ones stand in a conversation with a model that thinks, and nob
 
 MOST = 20_000
 """Secrets in one body; one that seems to hold more is not shown at all."""
+_MOST_ECHOED = 64
+"""Secrets told by text that are looked for elsewhere, too: of many, most will be examples."""
 _DEEPEST = 1000
 _MOST_TOKENS = 100_000
 """Tokens that any JSON text may have, and one more for each three bytes: what has more is made to be slow to read, and
@@ -47,15 +50,17 @@ _LINE_TOKEN = re.compile(rb"[\r\n]++(?:(?:data|event|id|retry)?+:)?+|" + _NUMBER
 _LINE_INSIDE = re.compile(rb'(?:[^"\\\r\n]++|\\[^\r\n])*+')
 _STREAM = re.compile(rb"\s{0,64}+(?:data|event|id|retry|):")
 _BOUNDARY = re.compile(r'boundary="?([^";,]{1,200})', re.IGNORECASE)
-_PART_NAME = re.compile(rb'[;\s]name="?([^";\r\n]{1,256})', re.IGNORECASE)
+_PART_NAME = re.compile(rb"[;\s]name(?:\*=[^';\r\n]{1,32}+'[^';\r\n]{0,32}+'|=\"?)([^\";\r\n]{1,256})", re.IGNORECASE)
 _FORM = re.compile(rb"[\w.%+\[\]-]{1,128}=")
 _FIELDS = re.compile(rb'"\s{0,8}+:')
 _OPENING = (b"{", b"[")
-_DEEPEST_TEXT = 3
+_DEEPEST_TEXT = 6
 _LONGEST_TEXT = 1 << 18
 """Bytes of a string that is read as JSON; a longer one is searched by patterns alone."""
 _NEAR = 1 << 14
 _STRING_ESCAPE = re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|[^u])", re.DOTALL)
+_FORM_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_JSON_VALUE = re.compile(rb"(?:[+\s]|%20|%0[9AaDd]){0,16}+(?:[{\[]|%(?:7[Bb]|5[Bb]))")
 _ESCAPES = {b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t", b"\\b": b"\b", b"\\f": b"\f"}
 _PLAIN_WORDS = (b"true", b"false", b"null")
 
@@ -73,6 +78,7 @@ def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
     spans: list[Field] = []
     kind = content_type.partition(";")[0].strip().lower()
     start = body[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
+    walked = True
     if start[:1] in (b"{", b"[", b'"') or kind.endswith("json"):
         yield from _in_json(body, spans, _TOKEN, _INSIDE)
         if kind == "application/x-www-form-urlencoded":  # curl names JSON so; and a form may begin with `[a]=`
@@ -80,12 +86,20 @@ def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
     elif kind == "text/event-stream" or _STREAM.match(body):
         yield from _in_json(body, spans, _LINE_TOKEN, _LINE_INSIDE)
     elif start.startswith(b"--") or kind.startswith("multipart/"):
+        walked = False
         yield from _in_parts(body, content_type, spans)
     elif kind == "application/x-www-form-urlencoded" or _FORM.match(start):
+        walked = False
         yield from _in_form(body, spans)
     elif _FIELDS.search(body, 0, _RUN):  # JSON from its middle on
         yield from _in_json(body, spans, _TOKEN, _INSIDE)
-    yield from _by_patterns(body, spans)
+    else:
+        walked = False
+    seen = {start for start, _, _ in spans}
+    text = yield from secret_text.finding(body, MOST, json=walked)
+    spans += [(start, end, number < _MOST_ECHOED) for number, (start, end) in enumerate(text) if start not in seen]
+    if len(spans) > MOST:
+        raise TooMany
     spans.sort()
     return spans
 
@@ -241,6 +255,8 @@ class _Walk:
         if end - start > _LONGEST_NAME:
             return Verdict.NO
         raw = self.body[start:end]
+        if self.level.array and b" " in raw:
+            return Verdict.NO  # a text, and no name
         return judge(_name(raw)) if b"\\" in raw or STEM.search(raw) else Verdict.NO
 
     def _note(self, start: int, end: int, *, echoed: bool = True) -> None:
@@ -392,11 +408,23 @@ def _in_text(body: bytes, start: int, end: int, spans: list[Field], depth: int) 
     """JSON in a string, such as the arguments of a tool call."""
     if body.find(b'\\"', start, min(end, start + _NEAR)) < 0 or not (yield from _may_name(body, start, end)):
         return
+    yield from _in_escaped(body, start, end, spans, _STRING_ESCAPE, depth + 1)
+
+
+def _in_encoded(body: bytes, start: int, end: int, spans: list[Field]) -> Sliced[None]:
+    """JSON in a value of a form: `payload=%7B%22password%22...`."""
+    if end - start <= _LONGEST_TEXT:
+        yield from _in_escaped(body, start, end, spans, _FORM_ESCAPE, 1)
+
+
+def _in_escaped(
+    body: bytes, start: int, end: int, spans: list[Field], escape: re.Pattern[bytes], depth: int
+) -> Sliced[None]:
     pieces: list[bytes] = []
     places: list[int] = []  # of each escape, in the plain text
     longer = [0]  # by how much what is written is longer, before each of them and behind the last
     last, at = start, 0
-    for number, found in enumerate(_STRING_ESCAPE.finditer(body, start, end)):
+    for number, found in enumerate(escape.finditer(body, start, end)):
         meant = _meant(found)
         pieces += (body[last : found.start()], meant)
         at += found.start() - last
@@ -408,7 +436,7 @@ def _in_text(body: bytes, start: int, end: int, spans: list[Field], depth: int) 
             yield
     plain = b"".join((*pieces, body[last:end]))
     within: list[Field] = []
-    yield from _in_json(plain, within, _TOKEN, _INSIDE, depth + 1)
+    yield from _in_json(plain, within, _TOKEN, _INSIDE, depth)
     for first, beyond, echoed in within:
         first, beyond = (start + each + longer[bisect_left(places, each)] for each in (first, beyond))
         spans.append((first, beyond, echoed))
@@ -427,7 +455,8 @@ def _may_name(body: bytes, start: int, end: int) -> Sliced[bool]:
 
 def _meant(found: re.Match[bytes]) -> bytes:
     if found[1]:
-        return chr(int(found[1], 16)).encode("utf-8", "surrogatepass")
+        code = int(found[1], 16)
+        return bytes((code,)) if len(found[1]) == 2 else chr(code).encode("utf-8", "surrogatepass")
     return _ESCAPES.get(found[0], found[0][1:])
 
 
@@ -441,6 +470,8 @@ def _in_form(body: bytes, spans: list[Field]) -> Sliced[None]:
         name, mark, value = body[at : min(end, at + _LONGEST_NAME)].partition(b"=")
         if mark and is_secret_part(name, value or body[at + len(name) + 1 : min(end, at + 4096)]):
             spans.append((at + len(name) + 1, end, True))
+        elif mark and _JSON_VALUE.match(body, at + len(name) + 1, end):
+            yield from _in_encoded(body, at + len(name) + 1, end, spans)
         elif b"%3" in body[at : min(end, at + _LONGEST_ADDRESS)]:
             _in_address(body, at, end, spans)
             seen += min(end - at, _LONGEST_ADDRESS) >> 2
@@ -498,85 +529,3 @@ def _in_parts(body: bytes, content_type: str, spans: list[Field]) -> Sliced[None
         seen += 1
         if seen % 256 == 0:
             yield
-
-
-# Patterns, for what is no such thing, is broken, or stands in a string. Each is possessive and bounded, and begins at a
-# word or at the first backslash of a run, so no byte is read more often than a few times.
-
-_NAMED = re.compile(
-    rb"(?:api[-_ ]?key|access[-_]?token|client[-_]?secret)[0-9]{0,4}+\\{0,8}+[\"']?"
-    rb"\s{0,256}+[:=]\s{0,256}+\\{0,8}+[\"']?\s{0,256}+"
-    rb"((?:\\{1,8}+u00[0-9A-Fa-f]{2}|\\{1,8}+/|[^\s\"'\\,;&<>{}\[\]()])++)",
-    re.IGNORECASE,
-)
-_NAMED_WITHIN = re.compile(
-    rb"(?:api[-_ ]?key|access[-_]?token|client[-_]?secret)[0-9]{0,4}+%(?:25){0,3}+3[Dd]"
-    rb"((?:%(?!(?:25){0,3}(?:26|23|3[Bb]))|[^%\s\"'\\,;&<>{}\[\]()])++)",
-    re.IGNORECASE,
-)
-_QUOTED = re.compile(
-    rb"(?<!\\)(?:\\{1,8}+[\"']|')([A-Za-z0-9_.-]{1,64})\\{0,8}+[\"']\s{0,64}+:\s{0,64}+\\{0,8}+[\"']([^\"'\\]{1,4096}+)"
-)
-# A part of a form whose boundary is not known.
-_PART = re.compile(
-    rb"\bname=\"?([A-Za-z0-9_.-]{1,64}+)\"?[^\r\n]{0,100}+\r?\n(?:[^\r\n]{1,100}+\r?\n){0,4}+\r?\n([^\r\n]{1,4096}+)"
-)
-_BEYOND = 8192
-_STEP = 1 << 16
-
-
-def _by_patterns(body: bytes, spans: list[Field]) -> Sliced[None]:
-    for pattern, judged in (
-        (_NAMED, _is_named),
-        (_NAMED_WITHIN, _is_named),
-        (_QUOTED, _is_quoted),
-        (_PART, _is_quoted),
-    ):
-        yield
-        yield from _by_pattern(body, pattern, judged, spans)
-
-
-def _by_pattern(
-    body: bytes,
-    pattern: re.Pattern[bytes],
-    judged: Callable[[re.Match[bytes]], tuple[int, int] | None],
-    spans: list[Field],
-) -> Sliced[None]:
-    at = 0
-    for start in range(0, len(body), _STEP):
-        end = start + _STEP
-        at = max(at, start)
-        if at >= end or not _may_match(pattern, body[at : end + _BEYOND]):
-            yield
-            continue
-        while (found := pattern.search(body, at, end + _BEYOND)) is not None and found.start() < end:
-            at = found.end()
-            if (span := judged(found)) is not None:
-                spans.append((*span, True))
-            if len(spans) > MOST:
-                raise TooMany
-        yield
-
-
-def _may_match(pattern: re.Pattern[bytes], piece: bytes) -> bool:
-    if pattern is _QUOTED:
-        return b'\\"' in piece or b"'" in piece
-    if pattern is _PART:
-        return b"name=" in piece
-    if pattern is _NAMED_WITHIN and b"3D" not in piece and b"3d" not in piece:
-        return False
-    lowered = piece.lower()
-    return b"key" in lowered or b"token" in lowered or b"secret" in lowered
-
-
-def _is_named(found: re.Match[bytes]) -> tuple[int, int] | None:
-    """Prose and code speak of keys, too: `api_key: required`, `api_key=os.getenv("X")`."""
-    value = found[1]
-    telling = len(value) >= 16 or (len(value) >= 6 and re.search(rb"[0-9]", value) is not None)
-    return found.span(1) if telling else None
-
-
-def _is_quoted(found: re.Match[bytes]) -> tuple[int, int] | None:
-    verdict = judge(found[1].decode("ascii"))
-    sure = verdict is Verdict.YES or (verdict is Verdict.MAYBE and could_be_secret(found[2]))
-    return found.span(2) if sure else None

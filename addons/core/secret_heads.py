@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from urllib.parse import unquote, unquote_plus
 
-from addons.core.secret_names import is_secret_part
+from addons.core.secret_names import is_secret_json, is_secret_part
 from addons.core.secrets import TooMany
 
 _DEEPEST = 3
@@ -49,7 +49,9 @@ def secret_parts(address: str) -> Iterator[Part]:
             continue
         first, end = equals.end(), ends[number]
         value = address[first : min(end, first + _LOOKED_AT)]
-        if is_secret_part(_encoded(address[start : equals.start()]), _encoded(value)):
+        if is_secret_part(_encoded(address[start : equals.start()]), _encoded(value)) or is_secret_json(
+            _encoded(value)
+        ):
             yield first, end, depth
             done = end
 

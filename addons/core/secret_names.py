@@ -75,7 +75,7 @@ _VALUES = _words("value val header prod production live staging stage sandbox de
 _PERHAPS = _words(
     "test raw plain plaintext string str text data base hex pem encoded encrypted old new backup current code"
 )
-_GLUED = re.compile(r"apikey|secret(?!ar)|password|passwd|accesstoken|authtoken|credential|cookie")
+_GLUED = re.compile(r"apikey|passphrase|passcode|secret(?!ar)|password|passwd|accesstoken|authtoken|credential|cookie")
 _GLUED_VALUE = re.compile(rf"(token|key|auth)({'|'.join(sorted(_VALUES, key=len, reverse=True))})")
 _NO_KEYS = _words("monkey donkey turkey whiskey jockey hockey hickey mickey lackey flunkey")
 _CHINESE = ("密码", "密碼", "密钥", "密鑰", "秘钥", "口令", "令牌")
@@ -83,6 +83,9 @@ _HEADER_LAST = frozenset(("access", "pass"))
 _HARMLESS_HEADERS = frozenset(("sec-websocket-key", "idempotency-key", "sec-websocket-accept"))
 
 _LONGEST_PART = 256
+_LONGEST_JSON = 4096
+_JSON = re.compile(rb"(?:[{\[]|%(?:25){0,3}+(?:7[Bb]|5[Bb]))")
+_JSON_NAME = re.compile(r"""["']([\w.-]{1,64}+)["']\s{0,16}+:""")
 _SHORTEST_SECRET = 16
 _LONG_SECRET = 40
 _COULD_BE = re.compile(rb"[\x21-\x7e]{16,4096}+")
@@ -140,6 +143,17 @@ def is_secret_part(name: bytes, value: bytes) -> bool:
         said = unquote_plus(said)
     verdict = judge(said)
     return verdict is Verdict.YES or (verdict is Verdict.MAYBE and could_be_secret(value))
+
+
+def _unquoted(value: bytes) -> str:
+    return unquote_plus(value[:_LONGEST_JSON].decode("latin-1"))
+
+
+def is_secret_json(value: bytes) -> bool:
+    """Whether the value of a query's part is JSON with a secret in it: it is hidden whole."""
+    if _JSON.match(value) is None:
+        return False
+    return any(judge(found[1]) is Verdict.YES for found in _JSON_NAME.finditer(_unquoted(value)))
 
 
 def _judge(name: str) -> Verdict:

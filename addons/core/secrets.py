@@ -18,7 +18,9 @@ from addons.core.slices import Sliced, at_once
 KEY = re.compile(
     rb"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2}))"
     rb"(?:(?:sk|sess|rk|pk|xai|pplx|fk[0-9]{0,9}+)-[A-Za-z0-9_*.\-]{8,}+|(?:ek|gsk|hf)_[A-Za-z0-9_*\-]{16,}+"
-    rb"|AIza[A-Za-z0-9_\-]{30,}+|Bearer\s{1,64}+[^\s\"',;\\]{6,}+)",
+    rb"|AIza[A-Za-z0-9_\-]{30,}+"
+    # No word, as in "bearer tokens are".
+    rb"|Bearer\s{1,64}+(?:(?=[^\s\"',;\\]{0,63}(?:[0-9_~+/=]|\.[A-Za-z0-9]))[^\s\"',;\\]{6,}+|[^\s\"',;\\]{24,}+))",
     re.IGNORECASE,
 )
 SIGNS = (b"sk-", b"sess-", b"rk-", b"pk-", b"xai-", b"pplx-", b"fk", b"ek_", b"gsk_", b"hf_", b"aiza", b"bearer")
