@@ -167,6 +167,8 @@ def _valued(
     if found is None:
         return None
     value = found[1]
+    if value.endswith(b"...") or body.startswith(b"(", found.end()):
+        return None  # left out, or called
     if verdict is Verdict.MAYBE:
         sure = could_be_secret(value) and _is_telling(value)
     else:
@@ -189,7 +191,7 @@ def _is_quoted(value: bytes) -> bool:
 
 def _marked_up(body: bytes, at: int, verdict: Verdict) -> Place | None:
     value = _MARKED_UP.match(body, at)
-    if value is None or (verdict is Verdict.MAYBE and not could_be_secret(value[1])):
+    if value is None or value[1] == b"..." or (verdict is Verdict.MAYBE and not could_be_secret(value[1])):
         return None
     return value.span(1)
 

@@ -68,6 +68,9 @@ HARMLESS = [
     "<token>word</token>",
     "signature_version=s3v4version1",
     "password=config.database.password1",
+    "user, _, password = b64decode(header)",
+    "GET /pro/balance?apiKey=sk-...",
+    "<api_key>...</api_key>",
 ]
 
 
