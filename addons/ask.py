@@ -12,7 +12,7 @@ from mitmproxy import connection, ctx, http
 from mitmproxy.addons.clientplayback import ReplayHandler
 
 from addons import errors
-from addons.config import Upstream
+from addons.config.settings import Upstream
 from addons.core.failures import classify
 from addons.exchange import Exchange, cap_answer, listen, original
 from addons.refusals import failure_error

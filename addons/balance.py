@@ -13,7 +13,7 @@ from mitmproxy import connection, http
 from addons import errors
 from addons.answers import answer, json_response, refuse
 from addons.ask import MAX_ANSWER, ask
-from addons.config import Settings, Upstream
+from addons.config.settings import Settings, Upstream
 from addons.core import chat, envelope, money, upstream_error
 from addons.core.bounded_json import TooComplex
 from addons.core.slices import Sliced

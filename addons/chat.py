@@ -27,7 +27,7 @@ from mitmproxy import connection, http
 from addons import errors
 from addons.answers import dress, error_response, json_response, refuse
 from addons.ask import ask
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.core import chat, envelope, sessions
 from addons.core.completion import Completion
 from addons.core.failures import ANSWER_TIMEOUT

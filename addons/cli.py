@@ -23,9 +23,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from addons import config, demo, ports, workers
-from addons.config import ConfigError, Settings, Upstream
-from addons.options import SAYS, Unfit, as_arguments, check_pair, given_in, one_process, options_for, out_of_date
+from addons import demo, ports, workers
+from addons.config import settings as config
+from addons.config.mitmproxy_options import (
+    SAYS,
+    Unfit,
+    as_arguments,
+    check_pair,
+    given_in,
+    one_process,
+    options_for,
+    out_of_date,
+)
+from addons.config.settings import ConfigError, Settings, Upstream
 from addons.ports import Refusal
 from addons.store import SessionStore, StoreError
 from addons.store import check as check_store

@@ -24,7 +24,7 @@ from mitmproxy.log import ALERT
 
 from addons import errors
 from addons.balance import billing
-from addons.config import Settings, Upstream
+from addons.config.settings import Settings, Upstream
 from addons.core import chat, money
 from addons.core.secrets import masked
 from addons.shown import aim

@@ -14,7 +14,7 @@ from typing import Any
 
 from mitmproxy import http, websocket
 
-from addons.config import Settings, Upstream
+from addons.config.settings import Settings, Upstream
 from addons.core.known_secrets import KnownSecrets
 from addons.errors import RelayError
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from mitmproxy import http
 
 from addons.answers import dress, refuse
-from addons.config import Settings, Upstream
+from addons.config.settings import Settings, Upstream
 from addons.copies import Watch
 from addons.core import headers, paths
 from addons.core.secrets import scrub

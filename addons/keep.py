@@ -7,7 +7,7 @@ from collections import deque
 
 from mitmproxy import ctx, http
 
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.core.summary import FAILED
 
 

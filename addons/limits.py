@@ -18,7 +18,7 @@ from mitmproxy.proxy import server_hooks
 from addons import engine
 from addons.alarm import Alarm
 from addons.answers import refuse
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.core import headers
 from addons.core.failures import CONNECT_TIMEOUT
 from addons.errors import BadRequest, TooSlow

@@ -14,7 +14,7 @@ from pathlib import Path
 from mitmproxy import http
 
 from addons.answers import answer, refuse
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.core.paths import PAGE
 from addons.errors import MethodNotAllowed
 from addons.exchange import Kind, ongoing

@@ -21,7 +21,7 @@ from functools import lru_cache
 
 from mitmproxy import http, websocket
 
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.core import secret_fields, secret_heads, secret_pieces, secret_text
 from addons.core.known_secrets import MOST, KnownSecrets
 from addons.core.secret_fields import Field

@@ -27,18 +27,19 @@ from mitmproxy import connection, ctx, exceptions, http  # noqa: E402
 from mitmproxy.addonmanager import Loader  # noqa: E402
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
-from addons import config, engine, logs, ports, signals, views, weblook, workers  # noqa: E402
+from addons import engine, logs, ports, signals, views, weblook, workers
 from addons.balance import Balance  # noqa: E402
 from addons.chain import HOOKS, Chain  # noqa: E402
 from addons.chat import Chat  # noqa: E402
 from addons.commands import Commands  # noqa: E402
+from addons.config import settings as config
+from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for
 from addons.cors import Cors  # noqa: E402
 from addons.faults import Faults  # noqa: E402
 from addons.glance import Glance  # noqa: E402
 from addons.hosts import Hosts  # noqa: E402
 from addons.keep import Keep  # noqa: E402
 from addons.limits import Limits  # noqa: E402
-from addons.options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for  # noqa: E402
 from addons.own import Own  # noqa: E402
 from addons.page import Page  # noqa: E402
 from addons.recording import Recording  # noqa: E402

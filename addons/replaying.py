@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 import h11
 
 from addons import tape as tapes
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.core import matching
 from addons.core.matching import Ask, Shelf
 from addons.decoding import decode

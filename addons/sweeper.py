@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.store import Store, StoreError
 
 if TYPE_CHECKING:  # the parent of workers sweeps without a mitmproxy

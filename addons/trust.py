@@ -12,7 +12,7 @@ import certifi
 from mitmproxy import connection, ctx, tls
 from OpenSSL import SSL
 
-from addons.config import Settings
+from addons.config.settings import Settings
 
 
 class Trust:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from mitmproxy import connection, ctx, http
 from mitmproxy.proxy import server
 
-from addons.config import Upstream
+from addons.config.settings import Upstream
 from addons.core.headers import Fields
 
 asked: ContextVar[Upstream | None] = ContextVar("asked", default=None)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from addons.config import ConfigError, Settings, load
-from addons.config_fields import inner_types
+from addons.config.fields import inner_types
+from addons.config.settings import ConfigError, Settings, load
 
 OK = "name: a, url: https://a.com"
 """The least that an upstream needs, for braces."""

@@ -7,7 +7,7 @@ from typing import Any
 from mitmproxy import flow, http
 from mitmproxy.test import tflow, tutils
 
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.exchange import Exchange, Kind, attach, of
 from addons.hosts import Hosts
 

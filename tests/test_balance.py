@@ -9,7 +9,7 @@ from mitmproxy import http
 from addons import balance as balance_module
 from addons import errors
 from addons.balance import Balance
-from addons.config import Upstream
+from addons.config.settings import Upstream
 from tests import flows
 
 KEY = "sk-0123456789abcdef"

@@ -21,7 +21,9 @@ from mitmproxy.net.server_spec import parse as parse_server
 from mitmproxy.proxy import mode_specs
 from mitmproxy.tools.dump import DumpMaster
 
-from addons import cli, config, options, ports
+from addons import cli, ports
+from addons.config import mitmproxy_options as options
+from addons.config import settings as config
 from addons.workers import parent
 from addons.workers.processes import Orders
 from tests.certificates import self_signed

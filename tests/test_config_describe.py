@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from addons.config import ConfigError, Settings, describe
+from addons.config.settings import ConfigError, Settings, describe
 from tests.config_text import JUNK, OK, read, read_everything
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from addons.config import ConfigError, load
+from addons.config.settings import ConfigError, load
 from tests.config_text import JUNK, mistakes, models
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from addons.config import ConfigError
-from addons.config_problems import address
+from addons.config.mistakes import address
+from addons.config.settings import ConfigError
 from tests.config_text import OK, mistakes, read
 
 

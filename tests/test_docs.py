@@ -22,8 +22,10 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from addons import cli, config, errors, options, ports
-from addons.config_fields import inner_types
+from addons import cli, errors, ports
+from addons.config import mitmproxy_options as options
+from addons.config import settings as config
+from addons.config.fields import inner_types
 from addons.workers import names
 from tests.live import ROOT, Live, environment, eventually, free_port, started
 

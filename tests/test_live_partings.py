@@ -14,7 +14,8 @@ import pytest
 from mitmproxy import http
 from mitmproxy.io import FlowReader
 
-from addons import config, tape
+from addons import tape
+from addons.config import settings as config
 from addons.core.summary import FAILED
 from tests import live
 from tests import web as pages

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mitmproxy import http
 
-from addons.config import Settings
+from addons.config.settings import Settings
 from addons.exchange import Kind
 from addons.page import Page, facts, inert, render
 from tests import flows

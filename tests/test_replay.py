@@ -22,7 +22,8 @@ from mitmproxy.addons.savehar import SaveHar
 from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow, tutils
 
-from addons import cli, config, tape
+from addons import cli, tape
+from addons.config import settings as config
 from addons.copies import Copy
 from addons.ports import Refusal
 from tests.live import Live, environment, eventually, free_port, started

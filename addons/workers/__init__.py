@@ -26,7 +26,7 @@ The parent runs no mitmproxy: nothing that comes over the network reaches it, bu
 import os
 from typing import Literal
 
-from addons.config_fields import MAX_WORKERS
+from addons.config.fields import MAX_WORKERS
 
 
 def count(workers: int | Literal["auto"]) -> int:

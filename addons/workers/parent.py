@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from addons import logs, signals
-from addons.config import ConfigError, Settings
+from addons.config.settings import ConfigError, Settings
 from addons.ports import Refusal
 from addons.store import Store
 from addons.sweeper import sweep

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 
 from mitmproxy import ctx
 
-from addons.options import ONE_PROCESS
+from addons.config.mitmproxy_options import ONE_PROCESS
 from addons.store import StoreError
 from addons.workers import blocks
 from addons.workers.borrowed import Channel

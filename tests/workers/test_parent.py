@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from addons import config, workers
+from addons import workers
+from addons.config import settings as config
 from addons.workers import blocks, parent, processes
 from addons.workers.processes import Orders, told
 from tests.config_text import read

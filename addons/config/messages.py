@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from addons.config_fields import inner_types
-from addons.config_problems import Location, Problem, dotted, quoted, shown
-from addons.config_yaml import FromEnviron
+from addons.config.fields import inner_types
+from addons.config.loader import FromEnviron
+from addons.config.mistakes import Location, Problem, dotted, quoted, shown
 
 OFFICIAL = ("/v1", "/dashboard")
 OWN = ("/healthz", "/readyz", "/metrics")

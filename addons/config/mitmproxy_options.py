@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from addons import store
-from addons.config import Settings, Tls
+from addons.config.settings import Settings, Tls
 
 # relay names the real upstream per flow; this one never resolves (RFC 6761), so without relay's addons nothing leaks.
 MODE = "reverse:http://relay.invalid"

@@ -17,7 +17,7 @@ from typing import Any, Self
 import yaml
 import yaml.reader
 
-from addons.config_problems import ConfigError, Location, Problem
+from addons.config.mistakes import ConfigError, Location, Problem
 
 MAX_FILE = 1 << 20
 MAX_NODES = 20_000

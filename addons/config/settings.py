@@ -18,9 +18,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from addons import config_check, config_yaml
-from addons import config_fields as kinds
-from addons.config_problems import ConfigError, Location, Problem, dotted, hide_secrets
+from addons.config import fields as kinds
+from addons.config import loader as config_yaml
+from addons.config import messages as config_check
+from addons.config.mistakes import ConfigError, Location, Problem, dotted, hide_secrets
 from addons.core.frozen import FrozenDict
 from addons.core.urls import Address, Proxy, parse_proxy, parse_upstream, proxy_from_environ
 
