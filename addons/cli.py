@@ -23,7 +23,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from addons import demo, ports, workers
+from addons import addresses as ports
+from addons import demo, workers
+from addons.addresses import Refusal
 from addons.config import settings as config
 from addons.config.mitmproxy_options import (
     SAYS,
@@ -36,7 +38,6 @@ from addons.config.mitmproxy_options import (
     out_of_date,
 )
 from addons.config.settings import ConfigError, Settings, Upstream
-from addons.ports import Refusal
 from addons.store import SessionStore, StoreError
 from addons.store import check as check_store
 from addons.workers import parent

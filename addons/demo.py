@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from addons.ports import Refusal
+from addons.addresses import Refusal
 
 # Seconds: until the two listen, and for each to end when told to.
 START_TIMEOUT = 30.0

@@ -26,8 +26,10 @@ for _name in [name for name in sys.modules if name == "addons" or name.startswit
 from mitmproxy import connection, ctx, exceptions, http  # noqa: E402
 from mitmproxy.addonmanager import Loader  # noqa: E402
 
+from addons import addresses as ports
+
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
-from addons import engine, logs, ports, signals, views, weblook, workers
+from addons import engine, logs, signals, views, weblook, workers
 from addons.balance import Balance  # noqa: E402
 from addons.chain import HOOKS, Chain  # noqa: E402
 from addons.chat import Chat  # noqa: E402

@@ -18,12 +18,12 @@ from typing import Any
 from mitmproxy import exceptions, flow, http
 from mitmproxy.io import FlowReader
 
+from addons.addresses import Refusal
 from addons.config.mitmproxy_options import MODE
 from addons.config.settings import Settings
 from addons.core import matching
 from addons.core.failures import Failure, classify
 from addons.decoding import content_of, decode
-from addons.ports import Refusal
 from addons.shown import upstream_path
 
 MOST_BYTES = 512 << 20

@@ -21,7 +21,8 @@ from mitmproxy.net.server_spec import parse as parse_server
 from mitmproxy.proxy import mode_specs
 from mitmproxy.tools.dump import DumpMaster
 
-from addons import cli, ports
+from addons import addresses as ports
+from addons import cli
 from addons.config import mitmproxy_options as options
 from addons.config import settings as config
 from addons.workers import parent

@@ -22,7 +22,8 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from addons import cli, errors, ports
+from addons import addresses as ports
+from addons import cli, errors
 from addons.config import mitmproxy_options as options
 from addons.config import settings as config
 from addons.config.fields import inner_types

@@ -23,9 +23,9 @@ from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow, tutils
 
 from addons import cli, tape
+from addons.addresses import Refusal
 from addons.config import settings as config
 from addons.copies import Copy
-from addons.ports import Refusal
 from tests.live import Live, environment, eventually, free_port, started
 from tests.upstream import Behaviour, Upstream
 

@@ -25,8 +25,8 @@ from typing import Any
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 
+from addons.addresses import BACKLOG
 from addons.engine.wrapping import wrap
-from addons.ports import BACKLOG
 
 try:
     import resource

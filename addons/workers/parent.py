@@ -20,8 +20,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from addons import logs, signals
+from addons.addresses import Refusal
 from addons.config.settings import ConfigError, Settings
-from addons.ports import Refusal
 from addons.store import Store
 from addons.sweeper import sweep
 from addons.turnstile import Gates

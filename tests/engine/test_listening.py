@@ -14,7 +14,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers
 from mitmproxy.test import taddons
 
-from addons import ports
+from addons import addresses as ports
 from addons.engine import listening
 from addons.engine.wrapping import restore
 
