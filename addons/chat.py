@@ -37,11 +37,11 @@ from addons.core.upstream_error import UpstreamError
 from addons.decoding import TooLong, decoding
 from addons.exchange import Exchange, Kind, cap_answer, heard, of, ongoing
 from addons.folding import Ear, completion_of, is_success, told_error, unreadable_event, words
-from addons.queueing import enter, no_store
 from addons.refusals import refusal
-from addons.store import Store, StoreError
+from addons.store.locks import Queue
+from addons.store.queueing import enter, no_store
+from addons.store.shelf import Store, StoreError
 from addons.turns import in_turns
-from addons.turnstile import Queue
 from addons.wire import cut_upstream, declared_length, point
 
 logger = logging.getLogger(__name__)

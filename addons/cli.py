@@ -38,8 +38,8 @@ from addons.config.mitmproxy_options import (
     out_of_date,
 )
 from addons.config.settings import ConfigError, Settings, Upstream
-from addons.store import SessionStore, StoreError
-from addons.store import check as check_store
+from addons.store.shelf import SessionStore, StoreError
+from addons.store.shelf import check as check_store
 from addons.workers import parent
 from addons.workers.processes import Orders
 

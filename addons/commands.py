@@ -28,8 +28,8 @@ from addons.config.settings import Settings, Upstream
 from addons.core import chat, money
 from addons.core.secrets import masked
 from addons.shown import aim
-from addons.store import Store, StoreError
-from addons.turnstile import Full, Queue
+from addons.store.locks import Full, Queue
+from addons.store.shelf import Store, StoreError
 
 logger = logging.getLogger(__name__)
 

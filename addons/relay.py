@@ -49,11 +49,11 @@ from addons.redact import Noting, Redact  # noqa: E402
 from addons.sessions import Sessions  # noqa: E402
 from addons.shown import Shown  # noqa: E402
 from addons.sockets import Sockets  # noqa: E402
-from addons.store import SessionStore, Store, StoreError  # noqa: E402
+from addons.store.expiry import Sweeper
+from addons.store.locks import Gates, Queue
+from addons.store.shelf import SessionStore, Store, StoreError
 from addons.streams import Streams  # noqa: E402
-from addons.sweeper import Sweeper  # noqa: E402
 from addons.trust import Trust  # noqa: E402
-from addons.turnstile import Gates, Queue  # noqa: E402
 from addons.workers import worker  # noqa: E402
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from addons.answers import answer, json_response, refuse
 from addons.core import chat, envelope
 from addons.core.sessions import Session
 from addons.exchange import Exchange, Kind, ongoing
-from addons.queueing import enter, no_store
-from addons.store import Store, StoreError
-from addons.turnstile import Queue
+from addons.store.locks import Queue
+from addons.store.queueing import enter, no_store
+from addons.store.shelf import Store, StoreError
 
 _ALLOW = "GET, DELETE"
 

@@ -18,8 +18,8 @@ from addons.chain import Chain
 from addons.chat import Chat
 from addons.core.sessions import Session
 from addons.faults import Faults
-from addons.store import SessionStore, StoreError
-from addons.turnstile import Gates
+from addons.store.locks import Gates
+from addons.store.shelf import SessionStore, StoreError
 from tests import flows
 
 KEY = "sk-0123456789abcdef"

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from addons.chain import Chain
 from addons.chat import Chat
 from addons.sessions import Sessions
-from addons.store import SessionStore
-from addons.turnstile import Gates
+from addons.store.locks import Gates
+from addons.store.shelf import SessionStore
 from tests import flows, live
 from tests.live import Live, LogWatch, answer_in
 from tests.shapes import chat_error

@@ -28,8 +28,8 @@ from addons.chat import Chat
 from addons.core.sessions import Session
 from addons.faults import Faults
 from addons.sessions import Sessions
-from addons.store import SessionStore, StoreError
-from addons.turnstile import Gates
+from addons.store.locks import Gates
+from addons.store.shelf import SessionStore, StoreError
 from tests import flows, live
 from tests.live import Live, LogWatch
 from tests.raw import Client

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from addons import store as store_module
 from addons.core.sessions import Request, Session, Turn
-from addons.store import SessionStore, StoreError, StoreInUse
+from addons.store import shelf as store_module
+from addons.store.shelf import SessionStore, StoreError, StoreInUse
 
 ROOT = Path(__file__).resolve().parent.parent
 TTL = 100.0

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from addons.core.sessions import Session, Turn
-from addons.store import SessionStore
+from addons.store.shelf import SessionStore
 from tests import live
 from tests.live import Live, LogWatch, eventually
 from tests.shapes import chat_error

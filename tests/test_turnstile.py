@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addons.turnstile import Full, Gates, Left, Turnstile
+from addons.store.locks import Full, Gates, Left, Turnstile
 
 
 async def settle() -> None:

@@ -10,8 +10,8 @@ import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from addons import store
 from addons.config.settings import Settings, Tls
+from addons.store import shelf as store
 
 # relay names the real upstream per flow; this one never resolves (RFC 6761), so without relay's addons nothing leaks.
 MODE = "reverse:http://relay.invalid"

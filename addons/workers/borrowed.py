@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from addons.core.sessions import Session
-from addons.store import StoreError, names
-from addons.turnstile import Full, Left
+from addons.store.locks import Full, Left
+from addons.store.shelf import StoreError, names
 from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack, receive
 
 HELLO_TIMEOUT = 10.0

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from addons.core.sessions import Session
-from addons.store import Store, StoreError
-from addons.turnstile import Full, Queue
+from addons.store.locks import Full, Queue
+from addons.store.shelf import Store, StoreError
 from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack
 
 logger = logging.getLogger(__name__)

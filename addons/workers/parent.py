@@ -22,9 +22,9 @@ from typing import Any
 from addons import logs, signals
 from addons.addresses import Refusal
 from addons.config.settings import ConfigError, Settings
-from addons.store import Store
-from addons.sweeper import sweep
-from addons.turnstile import Gates
+from addons.store.expiry import sweep
+from addons.store.locks import Gates
+from addons.store.shelf import Store
 from addons.workers.keeper import Keeper
 from addons.workers.processes import Orders, Process, told
 

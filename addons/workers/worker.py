@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 from mitmproxy import ctx
 
 from addons.config.mitmproxy_options import ONE_PROCESS
-from addons.store import StoreError
+from addons.store.shelf import StoreError
 from addons.workers import blocks
 from addons.workers.borrowed import Channel
 from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS

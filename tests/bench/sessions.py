@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from addons.core.sessions import Request, Session, Turn
-from addons.store import SessionStore
+from addons.store.shelf import SessionStore
 from tests.bench.tables import ms, table
 
 _TTL = 1800.0

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from addons.core.sessions import Session
-from addons.store import Store, StoreError, names
-from addons.turnstile import Queue
+from addons.store.locks import Queue
+from addons.store.shelf import Store, StoreError, names
 from addons.workers.borrowed import Channel
 from addons.workers.channel import Frame, Unpacker, pack
 from addons.workers.keeper import Keeper

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addons.core.sessions import Request, Session, Turn
-from addons.store import SessionStore, StoreError
-from addons.turnstile import Gates, Left
+from addons.store.locks import Gates, Left
+from addons.store.shelf import SessionStore, StoreError
 from addons.workers import channel as channel_module
 from addons.workers.borrowed import BorrowedGates, Channel
 from addons.workers.channel import VERSION, pack, receive

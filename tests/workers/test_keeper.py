@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from addons.core.sessions import Session, Turn
-from addons.store import SessionStore, StoreError
-from addons.turnstile import Gates
+from addons.store.locks import Gates
+from addons.store.shelf import SessionStore, StoreError
 from addons.workers import channel
 from addons.workers.channel import VERSION, Frame
 from addons.workers.keeper import UNDER_WAY, Keeper

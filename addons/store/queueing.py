@@ -6,8 +6,8 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from addons import errors
-from addons.store import StoreError
-from addons.turnstile import Full, Left, Queue
+from addons.store.locks import Full, Left, Queue
+from addons.store.shelf import StoreError
 
 logger = logging.getLogger(__name__)
 
