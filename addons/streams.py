@@ -2,7 +2,7 @@
 
 A tap stands beside each body: it counts, and keeps a copy up to `inspect.max_body` for the record that mitmweb shows.
 The copy enters the flow when nothing of it reaches the wire any more. A tap that fails gives up its copy and never a
-byte. Beside an event stream another one waits for its last event: a client may leave with it (addons/partings.py).
+byte. Beside an event stream another one waits for its last event: a client may leave with it (addons/engine/partings.py).
 """
 
 import logging
@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from mitmproxy import connection, http
 
-from addons import partings
 from addons.answers import refuse
 from addons.copies import Copy, new_copy, warn_cut
 from addons.core.ending import Ending, ended
 from addons.decoding import decode
+from addons.engine import partings
 from addons.errors import TooLarge
 from addons.exchange import Exchange, Kind, of, ongoing
 from addons.wire import cut_upstream, declared_length

@@ -68,7 +68,7 @@ listening.py
   23. Without a file descriptor left, relay says so once a second and waits. As it stands asyncio tries a hundred times
       in a turn, with a traceback for each.
 
-answers.py, with addons/partings.py
+answers.py, with addons/engine/partings.py
   24. Partings. A client that leaves with the last event of a stream has finished: `response` runs in place of `error`,
       and upstream has a moment to come to its end. As it stands most clients' streams are called broken.
 """
