@@ -11,16 +11,16 @@ from urllib.parse import parse_qs
 from mitmproxy import connection, http
 
 from addons import errors
-from addons.answers import answer, json_response, refuse
-from addons.ask import MAX_ANSWER, ask
 from addons.config.settings import Settings, Upstream
 from addons.core import chat, envelope, money, upstream_error
 from addons.core.bounded_json import TooComplex
 from addons.core.slices import Sliced
-from addons.decoding import TooLong, content_of, decoding
 from addons.exchange import Exchange, Kind, ongoing
-from addons.refusals import NOT_RECORDED, refusal
-from addons.turns import in_turns
+from addons.flow.answers import answer, json_response, refuse
+from addons.flow.decoding import TooLong, content_of, decoding
+from addons.flow.subrequest import MAX_ANSWER, ask
+from addons.flow.turns import in_turns
+from addons.flow.upstream_errors import NOT_RECORDED, refusal
 
 _UNSUPPORTED = (404, 405, 501)
 _TOLD = {"hard_limit_usd", "total_usage"}

@@ -12,8 +12,8 @@ from typing import Any
 from mitmproxy import http
 
 from addons import errors
-from addons.answers import dress, error_response, refuse
 from addons.exchange import Exchange, Kind, of
+from addons.flow.answers import dress, error_response, refuse
 
 logger = logging.getLogger(__name__)
 

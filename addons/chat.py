@@ -25,8 +25,6 @@ from dataclasses import asdict, dataclass, field
 from mitmproxy import connection, http
 
 from addons import errors
-from addons.answers import dress, error_response, json_response, refuse
-from addons.ask import ask
 from addons.config.settings import Settings
 from addons.core import chat, envelope, sessions
 from addons.core.completion import Completion
@@ -34,15 +32,17 @@ from addons.core.failures import ANSWER_TIMEOUT
 from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
-from addons.decoding import TooLong, decoding
 from addons.exchange import Exchange, Kind, cap_answer, heard, of, ongoing
+from addons.flow.answers import dress, error_response, json_response, refuse
+from addons.flow.decoding import TooLong, decoding
+from addons.flow.subrequest import ask
+from addons.flow.turns import in_turns
+from addons.flow.upstream import cut_upstream, declared_length, point
+from addons.flow.upstream_errors import refusal
 from addons.folding import Ear, completion_of, is_success, told_error, unreadable_event, words
-from addons.refusals import refusal
 from addons.store.locks import Queue
 from addons.store.queueing import enter, no_store
 from addons.store.shelf import Store, StoreError
-from addons.turns import in_turns
-from addons.wire import cut_upstream, declared_length, point
 
 logger = logging.getLogger(__name__)
 

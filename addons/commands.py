@@ -27,7 +27,7 @@ from addons.balance import billing
 from addons.config.settings import Settings, Upstream
 from addons.core import chat, money
 from addons.core.secrets import masked
-from addons.shown import aim
+from addons.flow.shown import aim
 from addons.store.locks import Full, Queue
 from addons.store.shelf import Store, StoreError
 

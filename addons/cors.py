@@ -6,8 +6,8 @@ that a script sets by itself, never in cookies, so `*` gives nothing away.
 
 from mitmproxy import http
 
-from addons.answers import answer
 from addons.exchange import Kind, ongoing
+from addons.flow.answers import answer
 
 
 class Cors:

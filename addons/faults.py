@@ -5,10 +5,10 @@ import logging
 from mitmproxy import http
 
 from addons import errors
-from addons.answers import dress, error_response
 from addons.core.failures import Failure, classify
 from addons.exchange import Exchange, of
-from addons.refusals import failure_error
+from addons.flow.answers import dress, error_response
+from addons.flow.upstream_errors import failure_error
 
 logger = logging.getLogger(__name__)
 

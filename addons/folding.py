@@ -11,9 +11,9 @@ from addons.core.completion import Completion
 from addons.core.retelling import Retelling
 from addons.core.slices import Sliced
 from addons.core.upstream_error import UpstreamError
-from addons.decoding import TooLong, Undecodable, content_of, decoding, listener
 from addons.exchange import Exchange
-from addons.refusals import refusal
+from addons.flow.decoding import TooLong, Undecodable, content_of, decoding, listener
+from addons.flow.upstream_errors import refusal
 
 _BEGINNING = 64  # bytes that tell an event stream from JSON
 

@@ -16,9 +16,9 @@ from typing import Any
 from mitmproxy import http
 
 from addons.core.summary import FAILED, summary
-from addons.decoding import content_of
 from addons.errors import RelayError
 from addons.exchange import Exchange, Kind, of
+from addons.flow.decoding import content_of
 
 _EDGE = 8192
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,80})"')

@@ -10,14 +10,14 @@ from urllib.parse import unquote
 
 from mitmproxy import http
 
-from addons.answers import dress, refuse
 from addons.config.settings import Settings, Upstream
-from addons.copies import Watch
 from addons.core import headers, paths
 from addons.core.secrets import scrub
 from addons.errors import BadRequest, NotFound
 from addons.exchange import Exchange, Kind, attach, of
-from addons.wire import point
+from addons.flow.answers import dress, refuse
+from addons.flow.capture import Watch
+from addons.flow.upstream import point
 
 _LINE_VERSIONS = frozenset(("HTTP/1.0", "HTTP/1.1"))
 _BINARY = {b"h2": frozenset(("HTTP/2.0",)), b"h3": frozenset(("HTTP/3",))}

@@ -17,13 +17,13 @@ from mitmproxy.proxy import server_hooks
 
 from addons import engine
 from addons.alarm import Alarm
-from addons.answers import refuse
 from addons.config.settings import Settings
 from addons.core import headers
 from addons.core.failures import CONNECT_TIMEOUT
 from addons.errors import BadRequest, TooSlow
 from addons.exchange import Exchange, Kind, of
-from addons.wire import asked, close_client, declared_length, gave_up, handler_of
+from addons.flow.answers import refuse
+from addons.flow.upstream import asked, close_client, declared_length, gave_up, handler_of
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ import json
 
 from mitmproxy import http
 
-from addons.answers import answer, json_response, refuse
 from addons.errors import MethodNotAllowed
 from addons.exchange import Kind, ongoing
+from addons.flow.answers import answer, json_response, refuse
 
 
 class Own:

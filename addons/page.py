@@ -13,11 +13,11 @@ from pathlib import Path
 
 from mitmproxy import http
 
-from addons.answers import answer, refuse
 from addons.config.settings import Settings
 from addons.core.paths import PAGE
 from addons.errors import MethodNotAllowed
 from addons.exchange import Kind, ongoing
+from addons.flow.answers import answer, refuse
 
 _STATIC = Path(__file__).resolve().parent / "static"
 _PLACE = re.compile(r"\{\{(\w+)\}\}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from mitmproxy import ctx, http
 
-from addons.copies import Copy, new_copy, recording, warn_cut
 from addons.exchange import Kind, of
+from addons.flow.capture import Copy, new_copy, recording, warn_cut
 
 
 @dataclass

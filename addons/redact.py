@@ -28,10 +28,10 @@ from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
 from addons.core.secrets import Span, TooMany, is_fingerprint, may_hold_key, replaced
 from addons.core.slices import Sliced, at_once
-from addons.decoding import decoding, decoding_partly
 from addons.exchange import keep_message, keep_original, of, secrets_of
+from addons.flow.decoding import decoding, decoding_partly
+from addons.flow.turns import in_turns
 from addons.logs import known_secrets
-from addons.turns import in_turns
 
 logger = logging.getLogger(__name__)
 

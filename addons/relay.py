@@ -38,6 +38,7 @@ from addons.config import settings as config
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for
 from addons.cors import Cors  # noqa: E402
 from addons.faults import Faults  # noqa: E402
+from addons.flow.shown import Shown
 from addons.glance import Glance  # noqa: E402
 from addons.hosts import Hosts  # noqa: E402
 from addons.keep import Keep  # noqa: E402
@@ -47,7 +48,6 @@ from addons.page import Page  # noqa: E402
 from addons.recording import Recording  # noqa: E402
 from addons.redact import Noting, Redact  # noqa: E402
 from addons.sessions import Sessions  # noqa: E402
-from addons.shown import Shown  # noqa: E402
 from addons.sockets import Sockets  # noqa: E402
 from addons.store.expiry import Sweeper
 from addons.store.locks import Gates, Queue

@@ -23,9 +23,9 @@ from addons import tape as tapes
 from addons.config.settings import Settings
 from addons.core import matching
 from addons.core.matching import Ask, Shelf
-from addons.decoding import decode
 from addons.errors import NotFound
-from addons.refusals import NOT_RECORDED
+from addons.flow.decoding import decode
+from addons.flow.upstream_errors import NOT_RECORDED
 from addons.tape import MOST_BODY, Record, Tape
 
 _READ = 1 << 16

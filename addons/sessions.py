@@ -3,10 +3,10 @@
 from mitmproxy import connection, http
 
 from addons import errors
-from addons.answers import answer, json_response, refuse
 from addons.core import chat, envelope
 from addons.core.sessions import Session
 from addons.exchange import Exchange, Kind, ongoing
+from addons.flow.answers import answer, json_response, refuse
 from addons.store.locks import Queue
 from addons.store.queueing import enter, no_store
 from addons.store.shelf import Store, StoreError

@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from mitmproxy import connection, http
 
-from addons.answers import refuse
-from addons.copies import Copy, new_copy, warn_cut
 from addons.core.ending import Ending, ended
-from addons.decoding import decode
 from addons.engine import partings
 from addons.errors import TooLarge
 from addons.exchange import Exchange, Kind, of, ongoing
-from addons.wire import cut_upstream, declared_length
+from addons.flow.answers import refuse
+from addons.flow.capture import Copy, new_copy, warn_cut
+from addons.flow.decoding import decode
+from addons.flow.upstream import cut_upstream, declared_length
 
 logger = logging.getLogger(__name__)
 

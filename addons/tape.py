@@ -23,8 +23,8 @@ from addons.config.mitmproxy_options import MODE
 from addons.config.settings import Settings
 from addons.core import matching
 from addons.core.failures import Failure, classify
-from addons.decoding import content_of, decode
-from addons.shown import upstream_path
+from addons.flow.decoding import content_of, decode
+from addons.flow.shown import upstream_path
 
 MOST_BYTES = 512 << 20
 """Of a file."""

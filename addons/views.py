@@ -22,7 +22,7 @@ from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 from addons.core.reading import events, reader
 from addons.core.reading.body import MAX_READ, About, Chat, Timing, Unreadable
 from addons.core.reading.page import one_line, size
-from addons.decoding import decode
+from addons.flow.decoding import decode
 
 SECONDS = 0.05
 """The time a view takes at most."""

@@ -1,8 +1,9 @@
 import pytest
 from mitmproxy import http
 
-from addons import answers, engine, errors
+from addons import engine, errors
 from addons.exchange import Kind
+from addons.flow import answers
 from tests import flows
 
 ERROR = errors.Unauthorized("密钥无效。", "The key was refused.")

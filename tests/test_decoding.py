@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addons.core.slices import at_once
-from addons.decoding import TooLong, Undecodable, decode, decoding, decoding_partly, listener
+from addons.flow.decoding import TooLong, Undecodable, decode, decoding, decoding_partly, listener
 
 
 def raw_deflate(body: bytes) -> bytes:

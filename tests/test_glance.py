@@ -8,9 +8,9 @@ from mitmproxy.addons import view
 from mitmproxy.test import taddons
 
 from addons import errors
-from addons.answers import refuse
 from addons.core.summary import FAILED
 from addons.exchange import Kind
+from addons.flow.answers import refuse
 from addons.glance import Glance
 from tests import flows
 

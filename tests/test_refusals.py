@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from addons import errors
 from addons.core.failures import Failure
 from addons.core.upstream_error import read
-from addons.refusals import failure_error
-from addons.refusals import refusal as refusal_of
+from addons.flow.upstream_errors import failure_error
+from addons.flow.upstream_errors import refusal as refusal_of
 
 KEY = "sk-test-0123456789"
 

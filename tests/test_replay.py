@@ -25,7 +25,7 @@ from mitmproxy.test import tflow, tutils
 from addons import cli, tape
 from addons.addresses import Refusal
 from addons.config import settings as config
-from addons.copies import Copy
+from addons.flow.capture import Copy
 from tests.live import Live, environment, eventually, free_port, started
 from tests.upstream import Behaviour, Upstream
 

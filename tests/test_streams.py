@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from mitmproxy import http
 
 from addons import streams
-from addons.copies import Copy
 from addons.exchange import Kind
+from addons.flow.capture import Copy
+from addons.flow.upstream import declared_length
 from addons.streams import Streams, Upload
-from addons.wire import declared_length
 from tests import flows
 
 chunks = st.lists(st.binary(max_size=20), max_size=20)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from addons.core.slices import Sliced
-from addons.turns import in_turns
+from addons.flow.turns import in_turns
 
 
 def work(slices: int, seconds: float = 0.0, name: str = "", order: list[str] | None = None) -> Sliced[str]:

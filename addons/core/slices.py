@@ -2,7 +2,7 @@
 
 Nothing that a stranger sends may hold the event loop for longer than some 10 ms, and a thread is no way out: one long
 call of json, re or zlib holds the interpreter wherever it runs. So whatever may take longer is written as such a
-generator. `addons.turns` runs one on the event loop; `at_once` runs one where nobody waits.
+generator. `addons.flow.turns` runs one on the event loop; `at_once` runs one where nobody waits.
 """
 
 from collections.abc import Generator

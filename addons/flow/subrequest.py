@@ -15,8 +15,8 @@ from addons import errors
 from addons.config.settings import Upstream
 from addons.core.failures import classify
 from addons.exchange import Exchange, cap_answer, listen, original
-from addons.refusals import failure_error
-from addons.wire import asked, gave_up, serve
+from addons.flow.upstream import asked, gave_up, serve
+from addons.flow.upstream_errors import failure_error
 
 MAX_ANSWER = 1 << 20
 """Bytes of an answer to a sub-request; what is asked for fits into a thousandth."""
