@@ -36,15 +36,17 @@ from addons.chat import Chat  # noqa: E402
 from addons.commands import Commands  # noqa: E402
 from addons.config import settings as config
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for
-from addons.cors import Cors  # noqa: E402
-from addons.faults import Faults  # noqa: E402
 from addons.flow.shown import Shown
 from addons.glance import Glance  # noqa: E402
-from addons.hosts import Hosts  # noqa: E402
 from addons.keep import Keep  # noqa: E402
-from addons.limits import Limits  # noqa: E402
 from addons.own import Own  # noqa: E402
 from addons.page import Page  # noqa: E402
+from addons.proxy.cors import Cors
+from addons.proxy.failures import Faults
+from addons.proxy.routing import Hosts
+from addons.proxy.streaming import Streams
+from addons.proxy.timeouts import Limits
+from addons.proxy.upstream_tls import Trust
 from addons.recording import Recording  # noqa: E402
 from addons.redact import Noting, Redact  # noqa: E402
 from addons.sessions import Sessions  # noqa: E402
@@ -52,8 +54,6 @@ from addons.sockets import Sockets  # noqa: E402
 from addons.store.expiry import Sweeper
 from addons.store.locks import Gates, Queue
 from addons.store.shelf import SessionStore, Store, StoreError
-from addons.streams import Streams  # noqa: E402
-from addons.trust import Trust  # noqa: E402
 from addons.workers import worker  # noqa: E402
 
 logger = logging.getLogger(__name__)

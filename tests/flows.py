@@ -9,7 +9,7 @@ from mitmproxy.test import tflow, tutils
 
 from addons.config.settings import Settings
 from addons.exchange import Exchange, Kind, attach, of
-from addons.hosts import Hosts
+from addons.proxy.routing import Hosts
 
 UPSTREAM = {"name": "test", "url": "https://api.test/proxy"}
 OTHER = {"name": "other", "url": "http://other.test:8000", "model": "other-chat"}

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from addons.alarm import Alarm
+from addons.proxy.alarm import Alarm
 
 MOMENT = 0.02
 

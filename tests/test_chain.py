@@ -8,8 +8,8 @@ from mitmproxy.test import tflow
 
 from addons.chain import HOOKS, Chain, fail_closed
 from addons.exchange import Kind
-from addons.faults import Faults
-from addons.streams import Streams
+from addons.proxy.failures import Faults
+from addons.proxy.streaming import Streams
 from tests import flows
 
 FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")

@@ -26,7 +26,7 @@ from addons import chat as chat_module
 from addons.chain import Chain
 from addons.chat import Chat
 from addons.core.sessions import Session
-from addons.faults import Faults
+from addons.proxy.failures import Faults
 from addons.sessions import Sessions
 from addons.store.locks import Gates
 from addons.store.shelf import SessionStore, StoreError

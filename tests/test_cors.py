@@ -1,8 +1,8 @@
 import pytest
 
-from addons.cors import Cors
 from addons.exchange import Kind
-from addons.hosts import Hosts
+from addons.proxy.cors import Cors
+from addons.proxy.routing import Hosts
 from tests import flows
 
 PREFLIGHT = {

@@ -4,7 +4,7 @@ import pytest
 
 from addons import errors
 from addons.exchange import Kind
-from addons.faults import Faults
+from addons.proxy.failures import Faults
 from tests import flows
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from addons.core.paths import OWN
 from addons.exchange import Kind, of
-from addons.hosts import Hosts
+from addons.proxy.routing import Hosts
 from tests import flows
 
 

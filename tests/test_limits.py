@@ -3,9 +3,10 @@ import asyncio
 import pytest
 from mitmproxy.test import taddons
 
-from addons import engine, limits
+from addons import engine
 from addons.errors import TooSlow
-from addons.limits import Limits
+from addons.proxy import timeouts as limits
+from addons.proxy.timeouts import Limits
 from tests import flows
 
 

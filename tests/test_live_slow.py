@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from addons.limits import BODY_GRACE
+from addons.proxy.timeouts import BODY_GRACE
 from tests import live
 from tests.certificates import Pair, self_signed
 from tests.live import Live, answer_in, environment, eventually, free_port, started

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import http
 
-from addons import streams
 from addons.exchange import Kind
 from addons.flow.capture import Copy
 from addons.flow.upstream import declared_length
-from addons.streams import Streams, Upload
+from addons.proxy import streaming as streams
+from addons.proxy.streaming import Streams, Upload
 from tests import flows
 
 chunks = st.lists(st.binary(max_size=20), max_size=20)

@@ -16,7 +16,6 @@ from mitmproxy import connection, http, tls
 from mitmproxy.proxy import server_hooks
 
 from addons import engine
-from addons.alarm import Alarm
 from addons.config.settings import Settings
 from addons.core import headers
 from addons.core.failures import CONNECT_TIMEOUT
@@ -24,6 +23,7 @@ from addons.errors import BadRequest, TooSlow
 from addons.exchange import Exchange, Kind, of
 from addons.flow.answers import refuse
 from addons.flow.upstream import asked, close_client, declared_length, gave_up, handler_of
+from addons.proxy.alarm import Alarm
 
 logger = logging.getLogger(__name__)
 
