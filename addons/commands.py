@@ -23,10 +23,10 @@ from mitmproxy import command, ctx, exceptions, flow, http
 from mitmproxy.log import ALERT
 
 from addons import errors
-from addons.balance import billing
 from addons.config.settings import Settings, Upstream
 from addons.core import chat, money
 from addons.core.secrets import masked
+from addons.endpoints.balance import billing
 from addons.flow.shown import aim
 from addons.store.locks import Full, Queue
 from addons.store.shelf import Store, StoreError

@@ -30,17 +30,18 @@ from addons import addresses as ports
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
 from addons import engine, logs, signals, views, weblook, workers
-from addons.balance import Balance  # noqa: E402
 from addons.chain import HOOKS, Chain  # noqa: E402
-from addons.chat import Chat  # noqa: E402
 from addons.commands import Commands  # noqa: E402
 from addons.config import settings as config
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for
+from addons.endpoints.balance import Balance
+from addons.endpoints.chat import Chat
+from addons.endpoints.chat_sessions import Sessions
+from addons.endpoints.health import Own
+from addons.endpoints.page import Page
 from addons.flow.shown import Shown
 from addons.glance import Glance  # noqa: E402
 from addons.keep import Keep  # noqa: E402
-from addons.own import Own  # noqa: E402
-from addons.page import Page  # noqa: E402
 from addons.proxy.cors import Cors
 from addons.proxy.failures import Faults
 from addons.proxy.routing import Hosts
@@ -49,7 +50,6 @@ from addons.proxy.timeouts import Limits
 from addons.proxy.upstream_tls import Trust
 from addons.recording import Recording  # noqa: E402
 from addons.redact import Noting, Redact  # noqa: E402
-from addons.sessions import Sessions  # noqa: E402
 from addons.sockets import Sockets  # noqa: E402
 from addons.store.expiry import Sweeper
 from addons.store.locks import Gates, Queue

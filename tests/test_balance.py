@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from mitmproxy import http
 
-from addons import balance as balance_module
 from addons import errors
-from addons.balance import Balance
 from addons.config.settings import Upstream
+from addons.endpoints import balance as balance_module
+from addons.endpoints.balance import Balance
 from tests import flows
 
 KEY = "sk-0123456789abcdef"

@@ -13,10 +13,10 @@ import pytest
 from mitmproxy import http
 from mitmproxy.test import tflow
 
-from addons import chat as chat_module
 from addons.chain import Chain
-from addons.chat import Chat
 from addons.core.sessions import Session
+from addons.endpoints import chat as chat_module
+from addons.endpoints.chat import Chat
 from addons.proxy.failures import Faults
 from addons.store.locks import Gates
 from addons.store.shelf import SessionStore, StoreError

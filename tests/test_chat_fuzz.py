@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from addons.chain import Chain
-from addons.chat import Chat
-from addons.sessions import Sessions
+from addons.endpoints.chat import Chat
+from addons.endpoints.chat_sessions import Sessions
 from addons.store.locks import Gates
 from addons.store.shelf import SessionStore
 from tests import flows, live

@@ -12,8 +12,8 @@ import pytest
 from mitmproxy import http
 
 from addons.config.settings import Settings
+from addons.endpoints.page import Page, facts, inert, render
 from addons.exchange import Kind
-from addons.page import Page, facts, inert, render
 from tests import flows
 from tests.config_text import mistakes, read
 from tests.live import ROOT, Live, answer_in
