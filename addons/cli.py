@@ -4,7 +4,7 @@
    What relay says of itself goes with it, to be said when relay serves. With more than one worker start stays as their
    parent (addons/workers/).
 2. demo stays as the parent of a small upstream and of a relay before it (addons/demo.py).
-3. record is start with a flow file; replay is like demo, with a recording for its upstream (addons/replaying.py).
+3. record is start with a flow file; replay is like demo, with a recording for its upstream (addons/replay/server.py).
 4. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
    a mistake in relay.yaml, else 1.
 
@@ -44,7 +44,7 @@ from addons.workers import parent
 from addons.workers.processes import Orders
 
 if TYPE_CHECKING:
-    from addons.tape import Tape
+    from addons.replay.flow_file import Tape
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = ROOT / "addons" / "relay.py"
@@ -162,7 +162,7 @@ def run_demo(arguments: list[str]) -> int:
 
 def record(arguments: list[str]) -> int:
     """relay in mitmdump, saving what passes to a file that `replay` can answer from."""
-    from addons import tape
+    from addons.replay import flow_file as tape
 
     path, flags, rest = _file_of("record", arguments, "--append", "--overwrite")
     if {"-w", "--save-stream-file"}.intersection(rest) or "save_stream_file" in given_in(rest):
@@ -183,7 +183,8 @@ def record(arguments: list[str]) -> int:
 
 def replay(arguments: list[str]) -> int:
     """relay before a recording, until it is told to end; with --list only say what is in it."""
-    from addons import replaying, tape
+    from addons.replay import flow_file as tape
+    from addons.replay import server as replaying
 
     path, flags, rest = _file_of("replay", arguments, "--fast", "--list", "--or-forward")
     if "--list" in flags:
@@ -217,7 +218,7 @@ def replay(arguments: list[str]) -> int:
 
 def _forwarding(family: demo.Family, path: Path, settings: Settings) -> tuple[str, int]:
     """Start the relay that asks the real upstreams and adds to the file; where it listens."""
-    from addons import replaying
+    from addons.replay import server as replaying
 
     _claim_file(path)
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -48,8 +48,8 @@ from addons.proxy.routing import Hosts
 from addons.proxy.streaming import Streams
 from addons.proxy.timeouts import Limits
 from addons.proxy.upstream_tls import Trust
-from addons.recording import Recording  # noqa: E402
 from addons.redact import Noting, Redact  # noqa: E402
+from addons.replay.recording import Recording
 from addons.sockets import Sockets  # noqa: E402
 from addons.store.expiry import Sweeper
 from addons.store.locks import Gates, Queue

@@ -14,9 +14,9 @@ import pytest
 from mitmproxy import http
 from mitmproxy.io import FlowReader
 
-from addons import tape
 from addons.config import settings as config
 from addons.core.summary import FAILED
+from addons.replay import flow_file as tape
 from tests import live
 from tests import web as pages
 from tests.certificates import self_signed

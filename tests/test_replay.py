@@ -1,7 +1,7 @@
 """Record and replay: a session with real clients, and the same again from the file, without an upstream.
 
 1. The whole way: `record`, then `replay`, each a real relay.
-2. What a file may hold: read, left out, refused (addons/tape.py).
+2. What a file may hold: read, left out, refused (addons/replay/flow_file.py).
 """
 
 import http.client
@@ -22,10 +22,11 @@ from mitmproxy.addons.savehar import SaveHar
 from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow, tutils
 
-from addons import cli, tape
+from addons import cli
 from addons.addresses import Refusal
 from addons.config import settings as config
 from addons.flow.capture import Copy
+from addons.replay import flow_file as tape
 from tests.live import Live, environment, eventually, free_port, started
 from tests.upstream import Behaviour, Upstream
 

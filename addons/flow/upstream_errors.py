@@ -14,7 +14,7 @@ from addons.core.upstream_error import Kind, UpstreamError
 _SHOWN = 300
 _SHOWN_OF_REPLAYS = 2000
 NOT_RECORDED = "not_recorded"
-"""The code of a replaying upstream's refusal (addons/replaying.py): what it says is carried along at length."""
+"""The code of a replaying upstream's refusal (addons/replay/server.py): what it says is carried along at length."""
 
 
 def refusal(error: UpstreamError, *, key: str, model: str | None = None) -> errors.RelayError:

@@ -1,4 +1,4 @@
-"""Recording: what a flow file needs beyond what a person sees, so that it can be replayed (addons/tape.py).
+"""Recording: what a flow file needs beyond what a person sees, so that it can be replayed (addons/replay/flow_file.py).
 
 1. `/chat` answers with an envelope. What upstream said to it is kept beside, as `relay.heard` in the flow's metadata.
 2. What relay answered by itself is marked `relay.own`: a replaying relay will do so again.

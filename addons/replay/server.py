@@ -19,14 +19,14 @@ from urllib.parse import quote, unquote
 
 import h11
 
-from addons import tape as tapes
 from addons.config.settings import Settings
 from addons.core import matching
 from addons.core.matching import Ask, Shelf
 from addons.errors import NotFound
 from addons.flow.decoding import decode
 from addons.flow.upstream_errors import NOT_RECORDED
-from addons.tape import MOST_BODY, Record, Tape
+from addons.replay import flow_file as tapes
+from addons.replay.flow_file import MOST_BODY, Record, Tape
 
 _READ = 1 << 16
 _MOST_HEAD = 1 << 18

@@ -269,7 +269,7 @@ def _finished(response: http.Response) -> bool:
 
 
 def _heard(heard: dict[str, Any]) -> http.Response:
-    """What upstream said to `/chat` (addons/recording.py)."""
+    """What upstream said to `/chat` (addons/replay/recording.py)."""
     fields = tuple((bytes(name), bytes(value)) for name, value in heard["headers"])
     response = http.Response.make(int(heard["status"]), b"", http.Headers(fields))
     response.raw_content = bytes(heard["body"])
