@@ -29,9 +29,8 @@ from mitmproxy.addonmanager import Loader  # noqa: E402
 from addons import addresses as ports
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
-from addons import engine, logs, signals, views, weblook, workers
+from addons import engine, logs, signals, workers
 from addons.chain import HOOKS, Chain  # noqa: E402
-from addons.commands import Commands  # noqa: E402
 from addons.config import settings as config
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for
 from addons.endpoints.balance import Balance
@@ -40,17 +39,20 @@ from addons.endpoints.chat_sessions import Sessions
 from addons.endpoints.health import Own
 from addons.endpoints.page import Page
 from addons.flow.shown import Shown
-from addons.glance import Glance  # noqa: E402
-from addons.keep import Keep  # noqa: E402
+from addons.inspection import contentviews as views
+from addons.inspection import mitmweb_style as weblook
+from addons.inspection.commands import Commands
+from addons.inspection.flow_summary import Glance
+from addons.inspection.redaction import Noting, Redact
+from addons.inspection.retention import Keep
+from addons.inspection.sockets import Sockets
 from addons.proxy.cors import Cors
 from addons.proxy.failures import Faults
 from addons.proxy.routing import Hosts
 from addons.proxy.streaming import Streams
 from addons.proxy.timeouts import Limits
 from addons.proxy.upstream_tls import Trust
-from addons.redact import Noting, Redact  # noqa: E402
 from addons.replay.recording import Recording
-from addons.sockets import Sockets  # noqa: E402
 from addons.store.expiry import Sweeper
 from addons.store.locks import Gates, Queue
 from addons.store.shelf import SessionStore, Store, StoreError

@@ -10,7 +10,7 @@ from mitmproxy import exceptions
 from mitmproxy.addons.command_history import CommandHistory
 from mitmproxy.test import taddons, tflow
 
-from addons.commands import Commands
+from addons.inspection.commands import Commands
 from tests import web as page
 from tests.live import eventually
 from tests.upstream import Upstream

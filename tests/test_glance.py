@@ -11,7 +11,7 @@ from addons import errors
 from addons.core.summary import FAILED
 from addons.exchange import Kind
 from addons.flow.answers import refuse
-from addons.glance import Glance
+from addons.inspection.flow_summary import Glance
 from tests import flows
 
 

@@ -24,7 +24,7 @@ from mitmproxy.contentviews import Metadata
 from mitmproxy.test import taddons, tflow, tutils
 from wsproto.frame_protocol import Opcode
 
-from addons import logs, redact, views
+from addons import logs
 from addons.core import (
     bounded_json,
     chat,
@@ -49,7 +49,9 @@ from addons.core.sse import Parser
 from addons.engine.lookups import values_by_name
 from addons.exchange import Exchange, Kind, attach
 from addons.flow import upstream_errors as refusals
-from addons.glance import Glance
+from addons.inspection import contentviews as views
+from addons.inspection import redaction as redact
+from addons.inspection.flow_summary import Glance
 from addons.workers.channel import Unpacker
 from tests import flows, growth
 from tests.growth import Shape

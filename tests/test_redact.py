@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from mitmproxy import http, websocket
 from wsproto.frame_protocol import Opcode
 
-from addons import redact
 from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import fingerprint
 from addons.exchange import Kind, came
-from addons.redact import NOT_DECODED, Noting, Redact
+from addons.inspection import redaction as redact
+from addons.inspection.redaction import NOT_DECODED, Noting, Redact
 from tests import flows
 
 SECRET = b"0" * 32

@@ -10,7 +10,7 @@ from mitmproxy.addons import dumper
 from mitmproxy.contentviews import ContentviewResult, Metadata
 from mitmproxy.test import taddons, tflow, tutils
 
-from addons import views
+from addons.inspection import contentviews as views
 from tests import upstream_chat as talk
 
 ASKED = [{"role": "user", "content": "你是谁?"}]
