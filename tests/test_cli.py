@@ -22,7 +22,7 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.tools.dump import DumpMaster
 
 from addons import addresses as ports
-from addons import cli
+from addons.cli import __main__ as cli
 from addons.config import mitmproxy_options as options
 from addons.config import settings as config
 from addons.workers import parent
@@ -459,7 +459,7 @@ def test_listening_on_every_address_of_a_host_at_one_port(host: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_ends_whole(tmp_path: Path, file: Path, number: signal.Signals) -> None:
     environ = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "RELAY_CONFIG": str(file)}
-    command = [sys.executable, "-P", "-m", "addons.cli", "demo"]
+    command = [sys.executable, "-P", "-m", "addons.cli.__main__", "demo"]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as demo:
         assert demo.stdout is not None
         lines = [demo.stdout.readline() for _ in range(3)]

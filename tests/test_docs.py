@@ -23,7 +23,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from addons import addresses as ports
-from addons import cli, errors
+from addons import errors
+from addons.cli import __main__ as cli
 from addons.config import mitmproxy_options as options
 from addons.config import settings as config
 from addons.config.fields import inner_types
@@ -295,7 +296,7 @@ def _matches(shown: str, printed: str) -> None:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """`./run.sh demo`, once it has said all it says."""
     port = free_port()
-    command = [sys.executable, "-m", "addons.cli", "demo", "-p", str(port)]
+    command = [sys.executable, "-m", "addons.cli.__main__", "demo", "-p", str(port)]
     with started(command, tmp_path_factory.mktemp("demo"), port, environment()) as live:
         assert eventually(lambda: LAST_OF_DEMO in live.log, 20), live.log
         yield live

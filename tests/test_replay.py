@@ -22,8 +22,8 @@ from mitmproxy.addons.savehar import SaveHar
 from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow, tutils
 
-from addons import cli
 from addons.addresses import Refusal
+from addons.cli import __main__ as cli
 from addons.config import settings as config
 from addons.flow.capture import Copy
 from addons.replay import flow_file as tape
@@ -45,7 +45,9 @@ def run(folder: Path, command: Sequence[str], upstream: str, **settings: Any) ->
     file = folder / "relay.yaml"
     upstreams = [{"name": "test", "url": upstream}]
     file.write_text(json.dumps({"listen": {"port": port}, "upstreams": upstreams, **settings}), encoding="utf-8")
-    return started([sys.executable, "-m", "addons.cli", *command], folder, port, environment(RELAY_CONFIG=str(file)))
+    return started(
+        [sys.executable, "-m", "addons.cli.__main__", *command], folder, port, environment(RELAY_CONFIG=str(file))
+    )
 
 
 def nowhere() -> str:

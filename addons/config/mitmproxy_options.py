@@ -1,6 +1,6 @@
 """What relay needs from mitmproxy: relay.yaml's Settings in, mitmproxy's options out.
 
-Used twice, so that both ways of starting agree: `./run.sh` passes the options on the command line (addons/cli.py), and
+Used twice, so that both ways of starting agree: `./run.sh` passes the options on the command line (addons/cli/__main__.py), and
 bare `mitmdump -s addons/relay.py` sets the same ones as soon as it runs.
 """
 

@@ -3,7 +3,7 @@
 1. start and web replace this process by mitmproxy's, so signals, the terminal and the exit code are mitmproxy's own.
    What relay says of itself goes with it, to be said when relay serves. With more than one worker start stays as their
    parent (addons/workers/).
-2. demo stays as the parent of a small upstream and of a relay before it (addons/demo.py).
+2. demo stays as the parent of a small upstream and of a relay before it (addons/cli/children.py).
 3. record is start with a flow file; replay is like demo, with a recording for its upstream (addons/replay/server.py).
 4. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
    a mistake in relay.yaml, else 1.
@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from addons import addresses as ports
-from addons import demo, workers
+from addons import workers
 from addons.addresses import Refusal
+from addons.cli import children as demo
 from addons.config import settings as config
 from addons.config.mitmproxy_options import (
     SAYS,
