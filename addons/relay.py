@@ -23,16 +23,16 @@ if str(ROOT) not in sys.path:
 for _name in [name for name in sys.modules if name == "addons" or name.startswith("addons.")]:
     del sys.modules[_name]
 
-from mitmproxy import connection, ctx, exceptions, http  # noqa: E402
-from mitmproxy.addonmanager import Loader  # noqa: E402
+from mitmproxy import connection, ctx, exceptions, http
+from mitmproxy.addonmanager import Loader
 
 from addons import addresses as ports
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
 from addons import engine, logs, signals, workers
-from addons.chain import HOOKS, Chain  # noqa: E402
+from addons.chain import HOOKS, Chain
 from addons.config import settings as config
-from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, Unfit, given_in, options_for
+from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
@@ -53,10 +53,11 @@ from addons.proxy.streaming import Streams
 from addons.proxy.timeouts import Limits
 from addons.proxy.upstream_tls import Trust
 from addons.replay.recording import Recording
+from addons.store.certificate import Unfit, certificate_of
 from addons.store.expiry import Sweeper
 from addons.store.locks import Gates, Queue
 from addons.store.shelf import SessionStore, Store, StoreError
-from addons.workers import worker  # noqa: E402
+from addons.workers import worker
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +210,11 @@ class Relay:
 
     def _take_options(self, settings: config.Settings) -> None:
         try:
-            wanted = {name: value for name, value in options_for(settings).items() if not ctx.options.has_changed(name)}
+            wanted = {
+                name: value
+                for name, value in options_for(settings, certificate_of(settings)).items()
+                if not ctx.options.has_changed(name)
+            }
             if {"listen_host", "listen_port"} & wanted.keys():  # else mitmproxy listens there already
                 self._check_listening(wanted)
             ctx.options.update(**wanted)

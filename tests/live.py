@@ -182,7 +182,7 @@ def relay(
     written = {"listen": listen, "upstreams": upstreams, **settings}
     config = folder / "relay.yaml"
     config.write_text(yaml.safe_dump(written, allow_unicode=True), encoding="utf-8")
-    command = [sys.executable, "-m", "addons.cli.__main__", "start", *arguments]
+    command = [sys.executable, "-m", "addons.cli", "start", *arguments]
     with started(command, folder, port, environment(RELAY_CONFIG=str(config))) as live:
         live.settings = written
         yield live

@@ -25,6 +25,7 @@ from addons import addresses as ports
 from addons.cli import __main__ as cli
 from addons.config import mitmproxy_options as options
 from addons.config import settings as config
+from addons.store import certificate
 from addons.workers import parent
 from addons.workers.processes import Orders
 from tests.certificates import self_signed
@@ -83,7 +84,7 @@ async def _options_of(arguments: list[str]) -> mitmproxy_options.Options:
 
 
 def test_every_option_is_one_that_mitmproxy_knows_with_a_value_it_takes(file: Path) -> None:
-    chosen = options.options_for(settings("limits: {idle: 90s}", file))
+    chosen = options.options_for(settings("limits: {idle: 90s}", file), None)
     opts = asyncio.run(_options_of([]))
     opts.update(**chosen)
     assert opts.tcp_timeout == 90
@@ -140,7 +141,7 @@ def test_a_certificate_and_its_key_are_joined_for_the_owner_alone(tmp_path: Path
     pair = self_signed(tmp_path)
     tls = config.Tls(cert=pair.cert, key=pair.key)
     for _ in range(2):  # a second start finds the first one's file
-        joined = options.certificate(tls, tmp_path / "store")
+        joined = certificate.certificate(tls, tmp_path / "store")
     assert joined.read_text() == pair.key.read_text() + pair.cert.read_text()
     assert stat.S_IMODE(joined.stat().st_mode) == 0o600
     assert [path.name for path in joined.parent.iterdir()] == ["listen.pem"]
@@ -150,7 +151,7 @@ def test_a_certificate_with_its_key_in_it_stays_where_it_is(tmp_path: Path) -> N
     pair = self_signed(tmp_path)
     path = tmp_path / "both.pem"
     path.write_text(pair.key.read_text() + pair.cert.read_text())
-    assert options.certificate(config.Tls(cert=path, key=path), tmp_path / "store") == path
+    assert certificate.certificate(config.Tls(cert=path, key=path), tmp_path / "store") == path
     assert not (tmp_path / "store").exists()
 
 
@@ -207,8 +208,8 @@ def test_a_certificate_whose_time_is_over_is_told(
 def test_a_certificate_from_tomorrow_is_told(tmp_path: Path) -> None:
     pair = self_signed(tmp_path)
     tls = config.Tls(cert=pair.cert, key=pair.key)
-    assert "is not valid before" in options.out_of_date(tls, time.time() - 10 * 86_400)
-    assert options.out_of_date(tls, time.time()) == ""
+    assert "is not valid before" in certificate.out_of_date(tls, time.time() - 10 * 86_400)
+    assert certificate.out_of_date(tls, time.time()) == ""
 
 
 # -- start and web
@@ -459,7 +460,7 @@ def test_listening_on_every_address_of_a_host_at_one_port(host: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_ends_whole(tmp_path: Path, file: Path, number: signal.Signals) -> None:
     environ = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "RELAY_CONFIG": str(file)}
-    command = [sys.executable, "-P", "-m", "addons.cli.__main__", "demo"]
+    command = [sys.executable, "-P", "-m", "addons.cli", "demo"]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as demo:
         assert demo.stdout is not None
         lines = [demo.stdout.readline() for _ in range(3)]
@@ -474,7 +475,8 @@ def test_the_demo_ends_whole(tmp_path: Path, file: Path, number: signal.Signals)
 
 
 def _words(file: Path) -> dict[str, object]:
-    return options.options_for(config.load(file, {}))
+    settings = config.load(file, {})
+    return options.options_for(settings, certificate.certificate_of(settings))
 
 
 def _processes_naming(text: str) -> list[str]:
@@ -496,7 +498,8 @@ def test_the_limit_of_open_files_is_raised() -> None:
         [
             sys.executable,
             "-c",
-            f"{lower}; from addons import cli; cli.allow_many_files(); print(*r.getrlimit(r.RLIMIT_NOFILE))",
+            f"{lower}; from addons.cli.__main__ import allow_many_files; allow_many_files(); "
+            "print(*r.getrlimit(r.RLIMIT_NOFILE))",
         ],
         cwd=ROOT,
         capture_output=True,

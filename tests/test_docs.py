@@ -296,7 +296,7 @@ def _matches(shown: str, printed: str) -> None:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """`./run.sh demo`, once it has said all it says."""
     port = free_port()
-    command = [sys.executable, "-m", "addons.cli.__main__", "demo", "-p", str(port)]
+    command = [sys.executable, "-m", "addons.cli", "demo", "-p", str(port)]
     with started(command, tmp_path_factory.mktemp("demo"), port, environment()) as live:
         assert eventually(lambda: LAST_OF_DEMO in live.log, 20), live.log
         yield live

@@ -129,7 +129,7 @@ def test_check_says_whose_version_is_asked(tmp_path: Path) -> None:
 
     config = tmp_path / "relay.yaml"
     config.write_bytes(b"\xef\xbb\xbfupstreams:\r\n  - name: glm\r\n    url: https://glm.test/api/paas/v4\r\n")
-    command = [sys.executable, "-m", "addons.cli.__main__", "check"]
+    command = [sys.executable, "-m", "addons.cli", "check"]
     said = subprocess.run(
         command, env=live.environment(RELAY_CONFIG=str(config)), cwd=live.ROOT, capture_output=True, text=True
     )

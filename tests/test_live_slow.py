@@ -116,7 +116,7 @@ def test_without_descriptors_relay_waits_and_says_so_in_a_line(upstream: Upstrea
     port = free_port()
     config = tmp_path / "relay.yaml"
     config.write_text(yaml.safe_dump({"listen": {"port": port}, "upstreams": [{"name": "up", "url": upstream.url}]}))
-    few = ["bash", "-c", 'ulimit -n 64; exec "$@"', "few", sys.executable, "-m", "addons.cli.__main__", "start"]
+    few = ["bash", "-c", 'ulimit -n 64; exec "$@"', "few", sys.executable, "-m", "addons.cli", "start"]
     with started(few, tmp_path, port, environment(RELAY_CONFIG=str(config))) as relay:
         assert eventually(lambda: relay.ask("GET", "/healthz").status == 200)
         began = time.monotonic()

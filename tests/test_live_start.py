@@ -28,7 +28,7 @@ KEY = "sk-test-start-0123456789"
 AUTH = {"Authorization": f"Bearer {KEY}"}
 COMPLETIONS = "/v1/chat/completions"
 MITMDUMP = [sys.executable, str(Path(sysconfig.get_path("scripts")) / "mitmdump")]
-START = [sys.executable, "-m", "addons.cli.__main__", "start"]
+START = [sys.executable, "-m", "addons.cli", "start"]
 
 
 def config(folder: Path, upstream: str, port: int, **more: Any) -> Path:

@@ -47,7 +47,7 @@ def even(text: str) -> str:
 
 def test_the_example_works_as_shown(folder: Path) -> None:
     port, config = free_port(), folder / "relay.yaml"
-    command = [sys.executable, "-m", "addons.cli.__main__", "record", "hello.flow"]
+    command = [sys.executable, "-m", "addons.cli", "record", "hello.flow"]
     with Upstream.running(delay=0.02) as upstream:
         listen = {"port": port}
         config.write_text(json.dumps({"listen": listen, "upstreams": [{"name": "demo", "url": upstream.url}]}))

@@ -45,9 +45,7 @@ def run(folder: Path, command: Sequence[str], upstream: str, **settings: Any) ->
     file = folder / "relay.yaml"
     upstreams = [{"name": "test", "url": upstream}]
     file.write_text(json.dumps({"listen": {"port": port}, "upstreams": upstreams, **settings}), encoding="utf-8")
-    return started(
-        [sys.executable, "-m", "addons.cli.__main__", *command], folder, port, environment(RELAY_CONFIG=str(file))
-    )
+    return started([sys.executable, "-m", "addons.cli", *command], folder, port, environment(RELAY_CONFIG=str(file)))
 
 
 def nowhere() -> str:

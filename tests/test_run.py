@@ -327,6 +327,6 @@ def test_a_checkout_on_windows_keeps_what_bash_reads() -> None:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     assert "run.sh: eol: lf" in attributes("run.sh")
-    assert "addons/static/page.html: eol: lf" in attributes("addons/static/page.html")
+    assert "addons/endpoints/static/page.html: eol: lf" in attributes("addons/endpoints/static/page.html")
     said = attributes("docs/page.png")
     assert "binary: set" in said and "text: unset" in said

@@ -84,7 +84,7 @@ def mitmweb(folder: Path, upstream: str, arguments: Sequence[str] = (), **settin
     written = {"listen": {"port": port}, "upstreams": [{"name": "test", "url": upstream}], **settings}
     config = folder / "relay.yaml"
     config.write_text(yaml.safe_dump(written, allow_unicode=True), encoding="utf-8")
-    command = [sys.executable, "-m", "addons.cli.__main__", "web", "--web-port", str(web_port), *arguments]
+    command = [sys.executable, "-m", "addons.cli", "web", "--web-port", str(web_port), *arguments]
     command += ["--set", f"web_password={PASSWORD}", "--set", f"confdir={folder}"]
     with started(command, folder, port, environment(RELAY_CONFIG=str(config))) as live:
         web = Web(live, web_port)

@@ -30,15 +30,13 @@ from addons.cli import children as demo
 from addons.config import settings as config
 from addons.config.mitmproxy_options import (
     SAYS,
-    Unfit,
     as_arguments,
-    check_pair,
     given_in,
     one_process,
     options_for,
-    out_of_date,
 )
 from addons.config.settings import ConfigError, Settings, Upstream
+from addons.store.certificate import Unfit, certificate_of, check_pair, out_of_date
 from addons.store.shelf import SessionStore, StoreError
 from addons.store.shelf import check as check_store
 from addons.workers import parent
@@ -47,7 +45,7 @@ from addons.workers.processes import Orders
 if TYPE_CHECKING:
     from addons.replay.flow_file import Tape
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 ENTRY = ROOT / "addons" / "relay.py"
 
 _FILES = 65_536
@@ -387,7 +385,7 @@ def _checked(arguments: Sequence[str]) -> dict[str, str]:
 
 def _options(settings: Settings) -> dict[str, object]:
     try:
-        return options_for(settings)
+        return options_for(settings, certificate_of(settings))
     except Unfit as error:
         raise Refusal(str(error)) from error
 

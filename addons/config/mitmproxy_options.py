@@ -1,17 +1,14 @@
 """What relay needs from mitmproxy: relay.yaml's Settings in, mitmproxy's options out.
 
-Used twice, so that both ways of starting agree: `./run.sh` passes the options on the command line (addons/cli/__main__.py), and
+Used twice, so that both ways of starting agree: `./run.sh` passes the options on the command line (addons/cli), and
 bare `mitmdump -s addons/relay.py` sets the same ones as soon as it runs.
 """
 
 import argparse
-import os
-import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from addons.config.settings import Settings, Tls
-from addons.store import shelf as store
+from addons.config.settings import Settings
 
 # relay names the real upstream per flow; this one never resolves (RFC 6761), so without relay's addons nothing leaks.
 MODE = "reverse:http://relay.invalid"
@@ -43,18 +40,17 @@ ONE_PROCESS: dict[str, tuple[str, ...]] = {
 """What one process alone can do: mitmproxy's options, with their flags."""
 
 
-def options_for(settings: Settings) -> dict[str, object]:
+def options_for(settings: Settings, certificate: Path | None) -> dict[str, object]:
     """The mitmproxy options, name -> value, under which relay works as relay.yaml says.
 
-    A certificate whose key is in another file is joined with it in the store's folder, since mitmproxy reads one file.
-    Without listen.tls no file is touched. Raises Unfit where these files do not do.
+    `certificate` is a file with the key and the chain of listen.tls (`store.certificate`).
     """
     listen = settings.listen
     return {
         "mode": [MODE],
         "listen_host": listen.host,
         "listen_port": listen.port,
-        "certs": [] if listen.tls is None else [f"*={certificate(listen.tls, settings.store.path)}"],
+        "certs": [] if certificate is None else [f"*={certificate}"],
         # Nothing is opened upstream before relay has chosen where to, not even to look at a certificate.
         "connection_strategy": "lazy",
         "upstream_cert": False,
@@ -69,93 +65,6 @@ def options_for(settings: Settings) -> dict[str, object]:
         "onboarding": False,
         "http3": False,
     }
-
-
-class Unfit(Exception):
-    """What relay.yaml names can't be used; the text names the key and what to do."""
-
-
-def certificate(tls: Tls, folder: Path) -> Path:
-    """The PEM file with key and chain; two files are joined into one in `folder`, readable by the owner only.
-
-    Raises Unfit.
-    """
-    check_pair(tls)
-    if tls.cert == tls.key:
-        return tls.cert
-    try:
-        pem = tls.key.read_bytes().rstrip() + b"\n" + tls.cert.read_bytes()
-    except OSError as error:
-        raise Unfit(f"listen.tls: {error.filename} can't be read ({error.strerror})") from error
-    try:
-        store.make_folder(folder)
-        joined = folder / "listen.pem"
-        fresh = folder / f"listen.pem.{os.getpid()}"
-        fresh.unlink(missing_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
-        fresh.replace(joined)
-    except store.StoreError as error:
-        raise Unfit(str(error)) from error
-    except OSError as error:
-        raise Unfit(str(store.unfit(folder, error))) from error
-    return joined
-
-
-def check_pair(tls: Tls) -> None:
-    """Raise Unfit where certificate and key are none, or not of each other: mitmproxy would say so in its own way."""
-    for key, path in (("cert", tls.cert), ("key", tls.key)):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise Unfit(f"listen.tls.{key}: {path} can't be read ({error.strerror}): name a file that can") from error
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=_no_password)
-    except _Encrypted:
-        raise Unfit(
-            f"listen.tls.key: {tls.key} is encrypted, and relay asks for no password: name a key without one "
-            "(openssl pkey -in KEY -out PLAIN makes it)"
-        ) from None
-    except ssl.SSLError as error:
-        raise Unfit(_misfit(tls, error)) from error
-
-
-class _Encrypted(Exception):
-    """A key that needs a password."""
-
-
-def _no_password() -> str:
-    raise _Encrypted
-
-
-def _misfit(tls: Tls, error: ssl.SSLError) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH" or error.reason == "KEY_TYPE_MISMATCH":
-        return f"listen.tls: {tls.key} is not the key of the certificate {tls.cert}: name the two that belong together"
-    if b"CERTIFICATE-----" not in tls.cert.read_bytes():
-        return f"listen.tls.cert: {tls.cert} is no certificate in PEM (it begins with -----BEGIN CERTIFICATE-----)"
-    if b"PRIVATE KEY-----" not in tls.key.read_bytes():
-        return f"listen.tls.key: {tls.key} is no private key in PEM (it begins with -----BEGIN PRIVATE KEY-----)"
-    return f"listen.tls: {tls.cert} and {tls.key} can't be used as certificate and key ({error.reason or error})"
-
-
-def out_of_date(tls: Tls, now: float) -> str:
-    """What to say of a certificate whose time, at `now` in seconds since the epoch, is not; "" where all is well.
-
-    It is no mistake in relay.yaml, and relay serves with it: some clients look, others don't.
-    """
-    from mitmproxy.certs import Cert  # who has no certificate need not wait for it
-
-    try:
-        shown = Cert.from_pem(tls.cert.read_bytes())
-    except (OSError, ValueError):
-        return ""
-    if now > shown.notafter.timestamp():
-        return (
-            f"{tls.cert} has expired ({shown.notafter:%Y-%m-%d}): clients refuse it; renew it, then start relay again"
-        )
-    if now < shown.notbefore.timestamp():
-        return f"{tls.cert} is not valid before {shown.notbefore:%Y-%m-%d}: clients refuse it; is the clock right?"
-    return ""
 
 
 def given_in(arguments: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ nowhere else.
 import json
 from collections.abc import Mapping, Sequence
 
-from . import money
+from addons.core import money
 
 SUCCESS = "执行成功"
 """The message of every answer with code 200."""

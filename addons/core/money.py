@@ -10,9 +10,9 @@ from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import NoReturn
 
-from . import bounded_json
-from .lenient import MAX_DIGITS
-from .slices import Sliced, at_once
+from addons.core import bounded_json
+from addons.core.lenient import MAX_DIGITS
+from addons.core.slices import Sliced, at_once
 
 UNLIMITED = Decimal(100_000_000)
 """What one-api and its like give as `hard_limit_usd` of a token without a limit."""

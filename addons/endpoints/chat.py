@@ -33,12 +33,13 @@ from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
 from addons.endpoints.chat_answer import Ear, completion_of, is_success, told_error, unreadable_event, words
+from addons.engine.transports import cut_upstream
 from addons.exchange import Exchange, Kind, cap_answer, heard, of, ongoing
 from addons.flow.answers import dress, error_response, json_response, refuse
 from addons.flow.decoding import TooLong, decoding
 from addons.flow.subrequest import ask
 from addons.flow.turns import in_turns
-from addons.flow.upstream import cut_upstream, declared_length, point
+from addons.flow.upstream import declared_length, point
 from addons.flow.upstream_errors import refusal
 from addons.store.locks import Queue
 from addons.store.queueing import enter, no_store

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mitmproxy import connection, http
 
-from addons.flow.upstream import cut_upstream
+from addons.engine.transports import cut_upstream
 
 MOMENT = 1.0
 """Seconds that upstream has to come to its end, once the client is gone."""

@@ -14,8 +14,9 @@ from mitmproxy.addons.clientplayback import ReplayHandler
 from addons import errors
 from addons.config.settings import Upstream
 from addons.core.failures import classify
+from addons.engine.transports import serve
 from addons.exchange import Exchange, cap_answer, listen, original
-from addons.flow.upstream import asked, gave_up, serve
+from addons.flow.upstream import asked, gave_up
 from addons.flow.upstream_errors import failure_error
 
 MAX_ANSWER = 1 << 20

@@ -1,14 +1,9 @@
-"""Aiming a flow at its upstream, and reaching mitmproxy's live connections: cutting an upstream off, closing a client.
-
-mitmproxy offers no public way to the latter. What is used here was seen to work with the version the engine names;
-where a connection is gone already, nothing happens.
-"""
+"""Aiming a flow at its upstream."""
 
 import sys
 from contextvars import ContextVar
 
-from mitmproxy import connection, ctx, http
-from mitmproxy.proxy import server
+from mitmproxy import http
 
 from addons.config.settings import Upstream
 from addons.core.headers import Fields
@@ -18,7 +13,6 @@ asked: ContextVar[Upstream | None] = ContextVar("asked", default=None)
 gave_up: ContextVar[list[str] | None] = ContextVar("gave_up", default=None)
 """Where a sub-request hears why its connect was given up: mitmproxy connects in tasks that inherit the asker's
 context."""
-_HANDLER = "relay_handler"
 
 
 def point(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
@@ -57,43 +51,3 @@ def declared_length(request: http.Request) -> int | None:
     if not (declared.isascii() and declared.isdigit()):
         return None
     return int(declared) if len(declared) < 19 else sys.maxsize
-
-
-def handler_of(client: connection.Client) -> server.ConnectionHandler | None:
-    """The task that serves `client`, while it is connected."""
-    proxyserver = ctx.master.addons.get("proxyserver")
-    handler: server.ConnectionHandler | None = proxyserver.connections.get(client.id) if proxyserver else None
-    return handler
-
-
-def serve(flow: http.HTTPFlow, handler: server.ConnectionHandler | None) -> None:
-    """Note the task that serves a sub-request, while it lasts: it has no client that is connected."""
-    setattr(flow, _HANDLER, handler)
-
-
-def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
-    """Close the upstream connection of `flow` now; its `error` hook follows.
-
-    Where it is not established yet, every connection of this client that still is on its way is given up.
-    """
-    handler = getattr(flow, _HANDLER, None) or handler_of(flow.client_conn)
-    if handler is None:
-        return
-    established = handler.transports.get(flow.server_conn)
-    if established is not None:
-        doomed = [established]
-    else:
-        doomed = [
-            io for peer, io in handler.transports.items() if isinstance(peer, connection.Server) and not peer.connected
-        ]
-    for transport in doomed:
-        if transport.handler is not None:
-            transport.handler.cancel(why)
-
-
-def close_client(client: connection.Client, why: str) -> None:
-    """Close a client's connection, and with it everything that was going on there."""
-    handler = handler_of(client)
-    transport = handler.transports.get(client) if handler is not None else None
-    if transport is not None and transport.handler is not None:
-        transport.handler.cancel(why)

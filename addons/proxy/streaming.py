@@ -2,7 +2,7 @@
 
 A tap stands beside each body: it counts, and keeps a copy up to `inspect.max_body` for the record that mitmweb shows.
 The copy enters the flow when nothing of it reaches the wire any more. A tap that fails gives up its copy and never a
-byte. Beside an event stream another one waits for its last event: a client may leave with it (addons/engine/partings.py).
+byte. Beside an event stream another one waits for its last event: a client may leave with it (engine/partings.py).
 """
 
 import logging
@@ -13,12 +13,13 @@ from mitmproxy import connection, http
 
 from addons.core.ending import Ending, ended
 from addons.engine import partings
+from addons.engine.transports import cut_upstream
 from addons.errors import TooLarge
 from addons.exchange import Exchange, Kind, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import Copy, new_copy, warn_cut
 from addons.flow.decoding import decode
-from addons.flow.upstream import cut_upstream, declared_length
+from addons.flow.upstream import declared_length
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,11 @@ from addons import engine
 from addons.config.settings import Settings
 from addons.core import headers
 from addons.core.failures import CONNECT_TIMEOUT
+from addons.engine.transports import close_client, handler_of
 from addons.errors import BadRequest, TooSlow
 from addons.exchange import Exchange, Kind, of
 from addons.flow.answers import refuse
-from addons.flow.upstream import asked, close_client, declared_length, gave_up, handler_of
+from addons.flow.upstream import asked, declared_length, gave_up
 from addons.proxy.alarm import Alarm
 
 logger = logging.getLogger(__name__)

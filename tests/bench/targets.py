@@ -89,7 +89,7 @@ def relay(
     """relay as ./run.sh starts it, everything switched on but for further `settings` of relay.yaml."""
     port = free_port()
     path = _relay_yaml(folder, port, upstream_port, settings)
-    command = [sys.executable, "-P", "-m", "addons.cli.__main__", "start", *arguments]
+    command = [sys.executable, "-P", "-m", "addons.cli", "start", *arguments]
     variables = environment(RELAY_CONFIG=str(path), **(environ or {}))
     with started(name, command, port, folder, variables) as child:
         yield Target(name, child, port)

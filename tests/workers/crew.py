@@ -18,7 +18,7 @@ from tests.live import Live, environment, eventually, free_port, started
 # Where Python keeps no byte code, each start of a worker compiles mitmproxy anew, which takes longer than all else.
 _BYTE_CODE = tempfile.TemporaryDirectory(prefix="relay-test-", ignore_cleanup_errors=True)
 
-START = [sys.executable, "-m", "addons.cli.__main__", "start"]
+START = [sys.executable, "-m", "addons.cli", "start"]
 KEY = "sk-test-workers-0123456789"
 AUTH = {"Authorization": f"Bearer {KEY}"}
 UP = " workers serve"
