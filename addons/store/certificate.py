@@ -1,4 +1,4 @@
-"""The certificate that relay listens with, checked before mitmproxy reads it: relay says plainly what is wrong with it."""
+"""The certificate that relay listens with, checked before mitmproxy reads it: relay says what is wrong with it."""
 
 import os
 import ssl
