@@ -18,7 +18,7 @@ from tests import flows
 from tests.config_text import mistakes, read
 from tests.live import ROOT, Live, answer_in
 
-STATIC = ROOT / "addons" / "static"
+STATIC = ROOT / "addons" / "endpoints" / "static"
 EVIL = "</script><script>alert(1)</script><!--\u2028'\"&"
 
 

@@ -34,7 +34,7 @@ KEYS = {
     "with signs": f"odd+{MARK}/key=~'x",
 }
 BOOM = """
-from addons import streams
+from addons.proxy import streaming as streams
 _stock = streams.declared_length
 def boom(request):
     if "x-boom" in request.headers:

@@ -283,7 +283,7 @@ def child(script: str, folder: Path) -> subprocess.Popen[str]:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from addons.store import SessionStore
+from addons.store.shelf import SessionStore
 store = SessionStore(Path(sys.argv[1]), 9, 9, time.time)
 print("open", flush=True)
 time.sleep(60)
@@ -307,7 +307,7 @@ SAVER = """
 import asyncio, sys, time
 from pathlib import Path
 from addons.core.sessions import Session, Turn
-from addons.store import SessionStore
+from addons.store.shelf import SessionStore
 store = SessionStore(Path(sys.argv[1]), 100000, 100000, time.time)
 async def main():
     for number in range(100000):
@@ -356,7 +356,7 @@ FULL = """
 import asyncio, resource, sys, time
 from pathlib import Path
 from addons.core.sessions import Session, Turn
-from addons.store import SessionStore, StoreError
+from addons.store.shelf import SessionStore, StoreError
 folder = Path(sys.argv[1])
 store = SessionStore(folder, 9, 9, time.time)
 key, owner = store.key("sk-a", "s")
@@ -605,7 +605,7 @@ REMEMBERER = """
 import asyncio, resource, sys, time
 from pathlib import Path
 from addons.core.sessions import Session, Turn
-from addons.store import SessionStore, StoreError
+from addons.store.shelf import SessionStore, StoreError
 folder = Path(sys.argv[1])
 store = SessionStore(folder, 9, 9, time.time)
 def limit(size):
