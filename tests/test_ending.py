@@ -132,6 +132,36 @@ def test_what_is_held_is_bounded() -> None:
     assert ending.finished
 
 
+LONG = b'"output":"' + b"x" * (MAX_HELD + 70_000) + b'"'
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"sequence_number":9,"type":"response.completed","response":{' + LONG + b"}}\n\n",
+        b'data: {"response":{' + LONG + b'},"sequence_number":9,"type":"response.completed"}\n\n',
+        b'data: {"response":{' + LONG + b'}, "type": "response.incomplete", "sequence_number": 9}\r\n\r\n',
+    ],
+)
+@pytest.mark.parametrize("size", [1 << 16, MAX_HELD + 5000, 1 << 22])
+def test_the_type_of_a_long_event_may_stand_anywhere_near_its_ends(event: bytes, size: int) -> None:
+    stream = CHUNK + event
+    ending = Ending()
+    for start in range(0, len(stream), size):
+        assert not ending.finished
+        ending.feed(stream[start : start + size])
+    assert ending.finished
+
+
+def test_a_long_event_that_quotes_one_is_none() -> None:
+    quoted = LONG[:-1] + b'\\"type\\":\\"response.completed\\""'
+    ending = Ending()
+    ending.feed(b'data: {"type":"response.output_text.done",' + quoted + b"}\n\n")
+    assert not ending.finished
+    ending.feed(COMPLETED)
+    assert ending.finished
+
+
 CALL = b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":1}]}}]}\n\n'
 
 

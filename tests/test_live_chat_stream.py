@@ -373,6 +373,17 @@ EARLY = [
 ]
 
 
+@pytest.mark.parametrize("asked", [{}, {"stream": True}], ids=["whole", "streamed"])
+def test_a_sentence_in_place_of_an_answer_is_carried_along(
+    relay: Live, upstream: Upstream, session: str, asked: dict[str, Any]
+) -> None:
+    said = f"Service temporarily unavailable, {KEY}. " + "Come back. " * 100
+    upstream.script(COMPLETIONS, Behaviour(status=200, headers=[("content-type", "text/plain")], body=said.encode()))
+    told = chat_error(post(relay, message(session, "lost", **asked)), 502)
+    assert "Service temporarily unavailable" in told and KEY not in told and len(told) < 800
+    unchanged(relay, upstream, session)
+
+
 @pytest.mark.parametrize(("behaviour", "code"), EARLY)
 def test_an_error_before_the_stream_is_a_plain_envelope(
     relay: Live, upstream: Upstream, session: str, behaviour: Behaviour, code: int

@@ -109,6 +109,17 @@ def test_who_leaves_with_the_last_event_has_finished(
     assert body(web, flow) == b"".join(events).decode()
 
 
+@pytest.mark.parametrize("headers", [[], [("content-type", "text/plain")]], ids=["no type", "another type"])
+def test_so_it_is_with_a_stream_that_is_not_called_one(
+    web: pages.Web, upstream: Upstream, headers: list[tuple[str, str]]
+) -> None:
+    chunks = [(CHUNK, 0.0), (DONE, 0.0), (b"", 0.3)]
+    upstream.script(COMPLETIONS, Behaviour(status=200, headers=headers, chunks=chunks))
+    leave(web.live, b"[DONE]\n")
+    flow = last(web)
+    assert (flow.get("error"), flow["marked"]) == (None, "")
+
+
 @pytest.mark.parametrize("cut", [1, 5, 13, 17])
 def test_a_last_event_may_be_cut(web: pages.Web, upstream: Upstream, cut: int) -> None:
     stream = CHUNK + DONE

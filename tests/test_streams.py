@@ -1,4 +1,5 @@
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -123,6 +124,40 @@ def test_an_event_stream_is_not_buffered(head: dict[str, str], cache: str) -> No
     headers = flows.answer_of(flow).headers
     assert headers["X-Accel-Buffering"] == "no"
     assert headers.get_all("Cache-Control") == [cache]
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    ("body", "ended"),
+    [
+        (b": hello\n\ndata: {}\n\ndata: [DONE]\n\n", True),
+        (b"data: {}\n\ndata: [DONE]\n\n", True),
+        (b"data: {}\n\n", False),
+        (b'{"data": "[DONE]"}', None),
+        (b"<html>", None),
+        (b"", None),
+    ],
+)
+def test_an_event_stream_without_its_type_is_watched_for_its_end(body: bytes, ended: bool | None, size: int) -> None:
+    flow = flows.opened("POST", "/v1/chat/completions")
+    flows.respond(flow, 200, b"", {"Content-Type": "text/plain"})
+    answer = flows.answer_of(flow)
+    del answer.headers["Content-Length"]
+    before = answer.headers.copy()
+    Streams().responseheaders(flow)
+    tap: Any = answer.stream
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    assert [tap(piece) for piece in (*pieces, b"")] == [*pieces, b""]
+    judged = flows.exchange(flow).ended
+    assert (judged() if judged is not None else None) == ended
+    assert answer.headers == before
+
+
+def test_a_body_of_a_known_length_is_not_looked_at() -> None:
+    flow = flows.opened("GET", "/v1/models")
+    flows.respond(flow, 200, b"data: 1\n\n", {"Content-Type": "text/plain"})
+    Streams().responseheaders(flow)
+    assert isinstance(flows.answer_of(flow).stream, Copy)
 
 
 def test_other_answers_keep_their_headers() -> None:

@@ -13,8 +13,8 @@ model may talk of them.
 
 All but the first count once the blank line behind them is there: a client is told of an event by that line.
 
-Time is linear however the chunks are cut, and memory bounded by `MAX_HELD`. Of a longer event the beginning alone
-counts, which names it.
+Time is linear however the chunks are cut, and memory bounded by `MAX_HELD`. Of a longer event its beginning and its end
+count, where its type stands.
 """
 
 import json
@@ -31,7 +31,7 @@ _MOST_READ = 500
 """Events with an end mark, and with another sign, that are read of one stream: 10 ms each. What comes then is no sign
 any more. Other signs are many where a model calls several tools, since these have an index, too."""
 _MARKS = 20_000  # values of one event that is read
-_HEAD = 256  # bytes of an event in which its name stands
+_HEAD = 256  # bytes of an event in which its name stands, or at its end
 _SHORT = 128  # bytes of an event that may be `[DONE]`, with an id before it
 _LINE_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _NAMES = tuple(name for name in (*LAST, *FAILED) if name != "error")
@@ -39,6 +39,7 @@ _ANY_NAME = "|".join(map(re.escape, _NAMES))
 _NAMED = re.compile(
     rf'(?:^|[\r\n])(?:event: ?(?:{_ANY_NAME})[ \t]{{0,8}}[\r\n]|data: ?\{{ ?"type" ?: ?"(?:{_ANY_NAME})")'.encode()
 )
+_TYPED = re.compile(rf'"type"[ \t]{{0,4}}:[ \t]{{0,4}}"(?:{_ANY_NAME})"'.encode())
 _MARKED = tuple(name.encode() for name in (DONE, *_NAMES))
 _REASON = re.compile(r'"finish_reason"[ \t]{0,4}:[ \t]{0,4}"\w')
 _USAGE = re.compile(r'"usage"[ \t]{0,4}:[ \t]{0,4}\{')
@@ -78,8 +79,10 @@ class Ending:
         if not self.finished and len(self._held) <= _SHORT and self._held.find(b"[DONE]") >= 0:
             self.finished = self._is_done()
         elif len(self._held) > MAX_HELD:
-            self._long = self._long or _NAMED.search(self._held[:_HEAD]) is not None
-            del self._held[:-3]
+            if self._long is None:
+                head = self._held[:_HEAD]
+                self._long = bool(_NAMED.search(head) or _TYPED.search(head))
+            del self._held[:-_HEAD]
 
     def _is_done(self) -> bool:
         """`[DONE]` needs no blank line: its own line's end will do."""
@@ -90,8 +93,9 @@ class Ending:
     def _take(self, events: bytes) -> None:
         """Look through events that have ended."""
         if self._long is not None:
-            self.finished, self._long = self._long, None
             first = min(at + len(each) for each in _LINE_ENDS if (at := events.find(each)) >= 0)
+            self.finished = self._long or _TYPED.search(events[max(0, first - _HEAD) : first]) is not None
+            self._long = None
             events = events[first:]
         signs = (_SIGNS_BEHIND if self._end.finished else _SIGNS) if self._left else None
         if self.finished or not (any(mark in events for mark in _MARKED) or (signs and signs.search(events))):

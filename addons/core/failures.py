@@ -28,6 +28,7 @@ class Failure(enum.Enum):
     NEEDS_TLS = "a TLS port was asked in plain HTTP"
     PROXY = "the proxy on the way out failed"
     BROKEN = "the connection broke"
+    CUT = "the answer broke off"
     EXHAUSTED = "no file descriptor is left"
     UNREADABLE = "the answer is not HTTP"
     OTHER = "something else"
@@ -39,7 +40,7 @@ _SIGNS: tuple[tuple[Failure, str], ...] = (
         Failure.NEEDS_TLS,
         r"^unexpected server response: b['\"]\\x15\\x03",
     ),
-    (Failure.BROKEN, r"^HTTP/1 protocol error: peer "),  # a body that was cut off
+    (Failure.CUT, r"^HTTP/1 protocol error: peer |without sending complete message body|^incomplete response body"),
     (Failure.UNREADABLE, r"^unexpected server response|^Cannot parse HTTP response|^HTTP/\d protocol error"),
     (Failure.CONNECT_TIMEOUT, re.escape(CONNECT_TIMEOUT) + r"|\[Errno (?:60|110)\]|\[WinError 10060\]|timed? ?out"),
     (Failure.ANSWER_TIMEOUT, re.escape(ANSWER_TIMEOUT)),

@@ -383,7 +383,7 @@ def _judge(
 
 
 def _by_status(status: int | None, words: str, *, structured: bool) -> Kind:
-    if status is not None and 300 <= status < 400:
+    if status in _REDIRECTS:
         return Kind.REDIRECT
     match status:
         case 401:
@@ -411,6 +411,9 @@ def _by_status(status: int | None, words: str, *, structured: bool) -> Kind:
     if status == 403:
         return Kind.RATE if _any(_TOO_MANY, words) else Kind.FORBIDDEN
     return Kind.REQUEST if 400 <= status < 500 else Kind.FAILED
+
+
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def _by_words(words: str) -> Kind | None:
@@ -470,7 +473,7 @@ _CODES: dict[str, Kind] = {
         ),
         Kind.TOO_LONG: (
             "contextlengthexceeded exceedcontextsizeerror contextwindowexceeded modelcontextwindowexceeded "
-            "contextlengthexceedederror stringabovemaxlength"
+            "contextlengthexceedederror stringabovemaxlength 1261"  # Zhipu's
         ),
         Kind.SLOW: "timeout requesttimeout gatewaytimeout deadlineexceeded timeouterror",
         Kind.FORBIDDEN: "permissiondenied permissionerror permissiondeniederror unsupportedcountryregionterritory",
@@ -508,6 +511,15 @@ _LONG = (
     "token limit exceeded",
     "exceeds token limit",
     "max message tokens",
+    "exceeds max length",
+    "exceed max length",
+    "exceeds maximum length",
+    "exceeds the maximum length",
+    "exceeds the model's maximum",
+    "exceeds maximum input",
+    "exceeds the maximum input",
+    "longer than the maximum",
+    "maximum input length",
     "range of input length",
     "max input characters",
     "reduce the length of the",
@@ -520,6 +532,10 @@ _LONG = (
     "上下文窗口",
     "上下文过长",
     "输入过长",
+    "内容过长",
+    "文本过长",
+    "超过模型最大",
+    "超出模型最大",
     "输入长度",
     "最大长度",
     "超长",

@@ -111,8 +111,9 @@ async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float)
         error = upstream_error.read(response.status_code, content_of(response, upstream_error.MAX_BODY))
         if response.status_code in _UNSUPPORTED and error.code != NOT_RECORDED:
             raise errors.BalanceUnknown(
-                f"此上游不提供余额查询（HTTP {response.status_code}）。",
-                f"This upstream tells no balance (HTTP {response.status_code}).",
+                f"此上游不提供余额查询（HTTP {response.status_code}）；如果 upstreams[].url 填写有误，也会如此。",
+                f"This upstream tells no balance (HTTP {response.status_code}); with a wrong upstreams[].url it is the "
+                "same.",
             )
         raise refusal(error, key=key)
     value = await in_turns(_value_of(response))

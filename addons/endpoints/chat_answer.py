@@ -35,6 +35,7 @@ def completion_of(
         raise errors.UpstreamFailed("上游未返回内容，请重试。", "The upstream did not answer; try again.")
     if not is_success(response):
         return upstream_error.read(response.status_code, content_of(response, upstream_error.MAX_BODY))
+    body = b""
     try:
         body = yield from decoding(
             response.raw_content or b"", response.headers.get("content-encoding", ""), limit, cut=ended
@@ -55,6 +56,8 @@ def completion_of(
             "The upstream's answer could not be read: it is not what its Content-Encoding says; try again.",
         ) from None
     except ValueError:
+        if (said := upstream_error.read(200, body)).reason:
+            return said  # a sentence in place of an answer
         raise errors.UpstreamFailed(
             "无法读取上游响应：不是 JSON。请服务管理员检查 upstreams[].url。",
             "The upstream's answer could not be read: it is not JSON. Whoever runs this relay should check "

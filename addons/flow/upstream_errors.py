@@ -215,6 +215,11 @@ _WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {
         "上游中断了连接，请重试。",
         "The upstream closed the connection before it had answered; try again.",
     ),
+    Failure.CUT: (
+        errors.UpstreamFailed,
+        "上游响应不完整，请重试。",
+        "The upstream's answer broke off; try again.",
+    ),
     Failure.UNREADABLE: (
         errors.UpstreamFailed,
         "已连接到上游，但无法读取其响应：不是有效的 HTTP。",

@@ -24,7 +24,7 @@ class Faults:
         failure = classify(flow.error.msg)
         if exchange.fault is None and (exchange.client_failed or failure is Failure.CLIENT_LEFT):
             return
-        if exchange.connect_timed_out and failure in (Failure.BROKEN, Failure.OTHER):
+        if exchange.connect_timed_out and failure in (Failure.BROKEN, Failure.CUT, Failure.OTHER):
             failure = Failure.CONNECT_TIMEOUT
         error = exchange.fault or failure_error(failure)
         exchange.substitute = substitute(exchange, error)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from mitmproxy import connection, http
 
 from addons.core.ending import Ending, ended
+from addons.core.upstream_error import is_event_stream
 from addons.engine import partings
 from addons.engine.transports import cut_upstream
 from addons.errors import TooLarge
@@ -23,6 +24,9 @@ from addons.flow.upstream import declared_length
 
 logger = logging.getLogger(__name__)
 
+_BEGINNING = 128
+_SHORTEST_BEGINNING = 8
+"""Bytes of a body by which an event stream is known."""
 MOST_DECODED = 1 << 20
 """Bytes of a compressed stream that are looked through for its last event."""
 
@@ -60,13 +64,17 @@ class Events:
     def __call__(self, chunk: bytes) -> bytes | list[bytes]:
         """Pass a chunk on, unless nobody is there any more."""
         self.copy(chunk)
+        self.hear(chunk)
+        return [] if self.exchange.seen_off else chunk
+
+    def hear(self, chunk: bytes) -> None:
+        """Look for the last event."""
         if self._ending is not None:
             try:
                 self._ending.feed(chunk)
             except Exception:
                 logger.exception("a stream is not watched for its end any more")
                 self._ending = None
-        return [] if self.exchange.seen_off else chunk
 
     def ended(self) -> bool:
         """Asked when the client leaves. What is compressed is looked at then, in the copy, where that is whole."""
@@ -78,6 +86,31 @@ class Events:
             return ended(decode(self.copy.body(), self.encoding, MOST_DECODED, cut=True))
         except ValueError:
             return False
+
+
+class Unannounced:
+    """The tap of a body that may be an event stream though its content type does not say so: its beginning tells."""
+
+    def __init__(self, exchange: Exchange, copy: Copy) -> None:
+        self.exchange = exchange
+        self.copy = copy
+        self._beginning = b""
+        self._tap: Callable[[bytes], bytes | list[bytes]] | None = None
+
+    def __call__(self, chunk: bytes) -> bytes | list[bytes]:
+        """Pass a chunk on."""
+        if self._tap is not None:
+            return self._tap(chunk)
+        self._beginning += chunk[:_BEGINNING]
+        if len(self._beginning) < _SHORTEST_BEGINNING and chunk:
+            return self.copy(chunk)
+        self._tap = self.copy
+        if is_event_stream(self._beginning.decode("utf-8", "replace")):
+            events = Events(self.exchange, self.copy, "")
+            events.hear(self._beginning[: -len(chunk[:_BEGINNING]) or None])
+            self.exchange.ended = events.ended
+            self._tap = events
+        return self._tap(chunk)
 
 
 class Retold:
@@ -129,6 +162,8 @@ class Streams:
             response.headers.setdefault("Cache-Control", "no-cache")
             events = Events(exchange, copy, response.headers.get("content-encoding", "").strip().lower())
             response.stream, exchange.ended = events, events.ended
+        elif "content-length" not in response.headers and "content-encoding" not in response.headers:
+            response.stream = Unannounced(exchange, copy)
 
     def client_disconnected(self, client: connection.Client) -> Awaitable[None] | None:
         """Hold upstream for a moment, where the client has left with the last event."""

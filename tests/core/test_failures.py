@@ -45,12 +45,12 @@ from addons.core.failures import ANSWER_TIMEOUT, CONNECT_TIMEOUT, Failure, class
         (
             "HTTP/1 protocol error: peer closed connection without sending complete message body "
             "(incomplete chunked read)",
-            Failure.BROKEN,
+            Failure.CUT,
         ),
         ("HTTP/1 protocol error: illegal chunk header: bytearray(b'TLS')", Failure.UNREADABLE),
         ("server closed connection", Failure.BROKEN),
-        ("peer closed connection without sending complete message body", Failure.BROKEN),
-        ("incomplete response body", Failure.BROKEN),
+        ("peer closed connection without sending complete message body", Failure.CUT),
+        ("incomplete response body", Failure.CUT),
         ("[Errno 104] Connection reset by peer", Failure.BROKEN),
         ("connection cancelled", Failure.BROKEN),
         ("", Failure.OTHER),
