@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import live
-from tests.upstream import Upstream
+from tests.support import live
+from tests.support.upstream import Upstream
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from mitmproxy import http
 from addons import engine, errors
 from addons.exchange import Kind
 from addons.flow import answers
-from tests import flows
+from tests.support import flows
 
 ERROR = errors.Unauthorized("密钥无效。", "The key was refused.")
 

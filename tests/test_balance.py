@@ -10,7 +10,7 @@ from addons import errors
 from addons.config.settings import Upstream
 from addons.endpoints import balance as balance_module
 from addons.endpoints.balance import Balance
-from tests import flows
+from tests.support import flows
 
 KEY = "sk-0123456789abcdef"
 NOW = 1_700_000_000.0  # 2023-11-14 UTC

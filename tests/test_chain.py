@@ -10,7 +10,7 @@ from addons.chain import HOOKS, Chain, fail_closed
 from addons.exchange import Kind
 from addons.proxy.failures import Faults
 from addons.proxy.streaming import Streams
-from tests import flows
+from tests.support import flows
 
 FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
 

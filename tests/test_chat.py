@@ -20,7 +20,7 @@ from addons.endpoints.chat import Chat
 from addons.proxy.failures import Faults
 from addons.store.locks import Gates
 from addons.store.shelf import SessionStore, StoreError
-from tests import flows
+from tests.support import flows
 
 KEY = "sk-0123456789abcdef"
 

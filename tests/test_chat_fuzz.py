@@ -21,11 +21,11 @@ from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
 from addons.store.locks import Gates
 from addons.store.shelf import SessionStore
-from tests import flows, live
-from tests.live import Live, LogWatch, answer_in
-from tests.shapes import chat_error
-from tests.talking import completions, message, post, succeeded
-from tests.upstream import Upstream
+from tests.support import flows, live
+from tests.support.live import Live, LogWatch, answer_in
+from tests.support.shapes import chat_error
+from tests.support.talking import completions, message, post, succeeded
+from tests.support.upstream import Upstream
 
 MB = 1 << 20
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -30,21 +30,11 @@ from addons.endpoints.chat_sessions import Sessions
 from addons.proxy.failures import Faults
 from addons.store.locks import Gates
 from addons.store.shelf import SessionStore, StoreError
-from tests import flows, live
-from tests.live import Live, LogWatch
-from tests.raw import Client
-from tests.talking import (
-    DONE,
-    SSE,
-    Told,
-    begin,
-    chunk,
-    completion,
-    message,
-    streamed,
-    streaming,
-)
-from tests.upstream import Behaviour, Upstream
+from tests.support import flows, live
+from tests.support.live import Live, LogWatch
+from tests.support.raw import Client
+from tests.support.talking import DONE, SSE, Told, begin, chunk, completion, message, streamed, streaming
+from tests.support.upstream import Behaviour, Upstream
 
 KEYS = ("sk-0123456789abcdef", "sk-another-0123456789")
 NAMES = ("s", "会话/2")

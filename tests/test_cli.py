@@ -28,7 +28,7 @@ from addons.config import settings as config
 from addons.store import certificate
 from addons.workers import parent
 from addons.workers.processes import Orders
-from tests.certificates import self_signed
+from tests.support.certificates import self_signed
 
 ROOT = Path(__file__).resolve().parent.parent
 

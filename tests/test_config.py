@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from addons.config.settings import Settings, Upstream, load, locate, schema
-from tests.config_text import models, read, read_everything
+from tests.support.config_text import models, read, read_everything
 
 SHIPPED = Path(__file__).parent.parent / "relay.yaml"
 

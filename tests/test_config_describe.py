@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from addons.config.settings import ConfigError, Settings, describe
-from tests.config_text import JUNK, OK, read, read_everything
+from tests.support.config_text import JUNK, OK, read, read_everything
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from addons.config.settings import ConfigError, load
-from tests.config_text import JUNK, mistakes, models
+from tests.support.config_text import JUNK, mistakes, models
 
 
 @pytest.fixture

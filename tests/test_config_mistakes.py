@@ -8,7 +8,7 @@ import pytest
 
 from addons.config.mistakes import address
 from addons.config.settings import ConfigError
-from tests.config_text import OK, mistakes, read
+from tests.support.config_text import OK, mistakes, read
 
 
 @pytest.fixture

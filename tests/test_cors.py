@@ -3,7 +3,7 @@ import pytest
 from addons.exchange import Kind
 from addons.proxy.cors import Cors
 from addons.proxy.routing import Hosts
-from tests import flows
+from tests.support import flows
 
 PREFLIGHT = {
     "Origin": "https://page.example",

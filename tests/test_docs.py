@@ -29,7 +29,7 @@ from addons.config import mitmproxy_options as options
 from addons.config import settings as config
 from addons.config.fields import inner_types
 from addons.workers import names
-from tests.live import ROOT, Live, environment, eventually, free_port, started
+from tests.support.live import ROOT, Live, environment, eventually, free_port, started
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = "http://127.0.0.1:8080"

@@ -5,7 +5,7 @@ import pytest
 from addons import errors
 from addons.exchange import Kind
 from addons.proxy.failures import Faults
-from tests import flows
+from tests.support import flows
 
 
 @pytest.mark.parametrize(

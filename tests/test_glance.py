@@ -12,7 +12,7 @@ from addons.core.summary import FAILED
 from addons.exchange import Kind
 from addons.flow.answers import refuse
 from addons.inspection.flow_summary import Glance
-from tests import flows
+from tests.support import flows
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 `READERS` names every function that gets what a client or an upstream has sent: one row each, with the longest input it
 meets and what is hostile to it in particular. Each row is held to linear growth with its own units, and with shapes
-that hypothesis makes of all units (tests/growth.py). A new reader is one more row.
+that hypothesis makes of all units (tests/support/growth.py). A new reader is one more row.
 
     RELAY_GROWTH=2000 pytest tests/test_growth.py      looks for what a short run does not find
 """
@@ -53,8 +53,8 @@ from addons.inspection import contentviews as views
 from addons.inspection import redaction as redact
 from addons.inspection.flow_summary import Glance
 from addons.workers.channel import Unpacker
-from tests import flows, growth
-from tests.growth import Shape
+from tests.support import flows, growth
+from tests.support.growth import Shape
 
 pytestmark = pytest.mark.alone
 

@@ -5,7 +5,7 @@ import pytest
 from addons.core.paths import OWN
 from addons.exchange import Kind, of
 from addons.proxy.routing import Hosts
-from tests import flows
+from tests.support import flows
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from addons import engine
 from addons.errors import TooSlow
 from addons.proxy import timeouts as limits
 from addons.proxy.timeouts import Limits
-from tests import flows
+from tests.support import flows
 
 
 def head(total: int, path: str) -> list[tuple[bytes, bytes]]:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests import live
-from tests.certificates import Pair, self_signed
-from tests.live import Live, LogWatch, eventually
-from tests.raw import Client
-from tests.shapes import chat_error
-from tests.talking import (
+from tests.support import live
+from tests.support.certificates import Pair, self_signed
+from tests.support.live import Live, LogWatch, eventually
+from tests.support.raw import Client
+from tests.support.shapes import chat_error
+from tests.support.talking import (
     COMPLETIONS,
     DONE,
     KEY,
@@ -37,8 +37,8 @@ from tests.talking import (
     streaming,
     succeeded,
 )
+from tests.support.upstream import Behaviour, Upstream
 from tests.test_wire_tls import Http2
-from tests.upstream import Behaviour, Upstream
 
 HELLO = (chunk("", role="assistant"), chunk("你"), chunk("好"), chunk(None, "stop"), DONE)
 

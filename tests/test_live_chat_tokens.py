@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests import live
-from tests.live import Live, LogWatch, eventually
-from tests.raw import Client
-from tests.shapes import chat_error
-from tests.talking import (
+from tests.support import live
+from tests.support.live import Live, LogWatch, eventually
+from tests.support.raw import Client
+from tests.support.shapes import chat_error
+from tests.support.talking import (
     COMPLETIONS,
     DONE,
     Told,
@@ -33,8 +33,8 @@ from tests.talking import (
     streaming,
     succeeded,
 )
-from tests.upstream import Behaviour, Upstream
-from tests.upstream_chat import prompt_tokens, tokens
+from tests.support.upstream import Behaviour, Upstream
+from tests.support.upstream_chat import prompt_tokens, tokens
 
 MAX_TOKENS = 600
 TOO_LONG = json.dumps(

@@ -17,15 +17,15 @@ from mitmproxy.io import FlowReader
 from addons.config import settings as config
 from addons.core.summary import FAILED
 from addons.replay import flow_file as tape
-from tests import live
-from tests import web as pages
-from tests.certificates import self_signed
-from tests.live import Live, eventually
-from tests.raw import Client, Reply
-from tests.talking import COMPLETIONS, DONE, KEY, SSE, Told, begin, chunk, message, streamed, streaming
+from tests.support import live
+from tests.support import web as pages
+from tests.support.certificates import self_signed
+from tests.support.live import Live, eventually
+from tests.support.raw import Client, Reply
+from tests.support.talking import COMPLETIONS, DONE, KEY, SSE, Told, begin, chunk, message, streamed, streaming
+from tests.support.upstream import Behaviour, Upstream
 from tests.test_ending import BOTH, CHUNK, COMPLETED, STOP, USAGE
 from tests.test_wire_tls import Http2
-from tests.upstream import Behaviour, Upstream
 
 HEADERS = [("Authorization", f"Bearer {KEY}"), ("Content-Type", "application/json")]
 BODY = json.dumps({"model": "gpt-4o-mini", "stream": True, "messages": []}).encode()

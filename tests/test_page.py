@@ -14,9 +14,9 @@ from mitmproxy import http
 from addons.config.settings import Settings
 from addons.endpoints.page import Page, facts, inert, render
 from addons.exchange import Kind
-from tests import flows
-from tests.config_text import mistakes, read
-from tests.live import ROOT, Live, answer_in
+from tests.support import flows
+from tests.support.config_text import mistakes, read
+from tests.support.live import ROOT, Live, answer_in
 
 STATIC = ROOT / "addons" / "endpoints" / "static"
 EVIL = "</script><script>alert(1)</script><!--\u2028'\"&"

@@ -19,7 +19,7 @@ from addons.core.secrets import fingerprint
 from addons.exchange import Kind, came
 from addons.inspection import redaction as redact
 from addons.inspection.redaction import NOT_DECODED, Noting, Redact
-from tests import flows
+from tests.support import flows
 
 SECRET = b"0" * 32
 KEY = "sk-proj-0123456789abcdef"

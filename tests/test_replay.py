@@ -27,8 +27,8 @@ from addons.cli import __main__ as cli
 from addons.config import settings as config
 from addons.flow.capture import Copy
 from addons.replay import flow_file as tape
-from tests.live import Live, environment, eventually, free_port, started
-from tests.upstream import Behaviour, Upstream
+from tests.support.live import Live, environment, eventually, free_port, started
+from tests.support.upstream import Behaviour, Upstream
 
 KEY = "sk-test-0123456789abcdef"
 STREAM: dict[str, Any] = {

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 import openai
 import pytest
 
-from tests.live import Live, eventually
-from tests.upstream import Behaviour, Upstream
-from tests.upstream_api import PNG
+from tests.support.live import Live, eventually
+from tests.support.upstream import Behaviour, Upstream
+from tests.support.upstream_api import PNG
 
 KEY = "sk-test-0123456789"
 MODEL = "gpt-4o-mini"

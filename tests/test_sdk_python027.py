@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests import sdks
-from tests.live import Live, eventually
-from tests.upstream import Upstream
+from tests.support import sdks
+from tests.support.live import Live, eventually
+from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.timeout(sdks.TIMEOUT)
 PYTHON027 = sdks.FOLDER / "python027"

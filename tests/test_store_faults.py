@@ -16,10 +16,10 @@ import pytest
 
 from addons.core.sessions import Session, Turn
 from addons.store.shelf import SessionStore
-from tests import live
-from tests.live import Live, LogWatch, eventually
-from tests.shapes import chat_error
-from tests.talking import (
+from tests.support import live
+from tests.support.live import Live, LogWatch, eventually
+from tests.support.shapes import chat_error
+from tests.support.talking import (
     COMPLETIONS,
     DONE,
     ask_session,
@@ -32,7 +32,7 @@ from tests.talking import (
     streamed,
     succeeded,
 )
-from tests.upstream import Behaviour, Upstream
+from tests.support.upstream import Behaviour, Upstream
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
 LONG = "长" * 900

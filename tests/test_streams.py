@@ -11,7 +11,7 @@ from addons.flow.capture import Copy
 from addons.flow.upstream import declared_length
 from addons.proxy import streaming as streams
 from addons.proxy.streaming import Streams, Upload
-from tests import flows
+from tests.support import flows
 
 chunks = st.lists(st.binary(max_size=20), max_size=20)
 

@@ -11,7 +11,7 @@ from mitmproxy.contentviews import ContentviewResult, Metadata
 from mitmproxy.test import taddons, tflow, tutils
 
 from addons.inspection import contentviews as views
-from tests import upstream_chat as talk
+from tests.support import upstream_chat as talk
 
 ASKED = [{"role": "user", "content": "你是谁?"}]
 STREAM = b"".join(talk.completion_events("gpt-4o-mini", ASKED, include_usage=True))

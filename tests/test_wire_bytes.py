@@ -10,10 +10,10 @@ import brotli
 import pytest
 import zstandard
 
-from tests.live import Live
-from tests.raw import Client, Reply, chunk, request
-from tests.upstream import Behaviour, Seen, Upstream
-from tests.upstream_wire import Headers
+from tests.support.live import Live
+from tests.support.raw import Client, Reply, chunk, request
+from tests.support.upstream import Behaviour, Seen, Upstream
+from tests.support.upstream_wire import Headers
 
 ALL_BYTES = bytes(range(256)) * 300
 AUTH = ("Authorization", "Bearer sk-test-0123456789")

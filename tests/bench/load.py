@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.live import ROOT, environment
+from tests.support.live import ROOT, environment
 
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"
 _BODY = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello, who are you?"}]})

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from tests.bench.load import requests, stream, told
 from tests.bench.processes import more_files, usage
-from tests.live import ROOT, environment
+from tests.support.live import ROOT, environment
 
 _BEGIN = 30.0
 """Seconds in which all streams must have begun, and in which all must be quiet after their end."""

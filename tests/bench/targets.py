@@ -18,7 +18,7 @@ from tests.bench import upstream
 from tests.bench.load import COMPLETION, Ask, Load, run
 from tests.bench.others import Peer
 from tests.bench.processes import Child, Failed, started
-from tests.live import environment, free_port
+from tests.support.live import environment, free_port
 
 RELAY, STOCK, PLAIN, NGINX, DIRECT = "relay", "relay, stock engine", "mitmdump", "nginx", "upstream itself"
 

@@ -11,10 +11,10 @@ import pytest
 
 from addons import engine
 from addons.engine import wrapping
-from tests import live
 from tests.engine.side_by_side import CHANGED
 from tests.engine.side_by_side import engine as in_force
-from tests.upstream import Upstream
+from tests.support import live
+from tests.support.upstream import Upstream
 
 
 class Parent:

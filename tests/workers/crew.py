@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.live import Live, environment, eventually, free_port, started
+from tests.support.live import Live, environment, eventually, free_port, started
 
 # Where Python keeps no byte code, each start of a worker compiles mitmproxy anew, which takes longer than all else.
 _BYTE_CODE = tempfile.TemporaryDirectory(prefix="relay-test-", ignore_cleanup_errors=True)

@@ -14,7 +14,7 @@ from addons import workers
 from addons.config import settings as config
 from addons.workers import blocks, parent, processes
 from addons.workers.processes import Orders, told
-from tests.config_text import read
+from tests.support.config_text import read
 from tests.workers.pairs import Memory
 
 

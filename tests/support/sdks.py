@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests import live
-from tests.certificates import self_signed
-from tests.upstream import Upstream
+from tests.support import live
+from tests.support.certificates import self_signed
+from tests.support.upstream import Upstream
 
-FOLDER = Path(__file__).resolve().parent / "sdk"
+FOLDER = Path(__file__).resolve().parent.parent / "sdk"
 INSTALL_TIMEOUT = 300
 """Seconds; tests that may have to install need `pytest.mark.timeout(TIMEOUT)`."""
 TIMEOUT = INSTALL_TIMEOUT + 100

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from tests.upstream_answer import Answer, Pieces
-from tests.upstream_chat import Json, new_id
-from tests.upstream_form import Part
-from tests.upstream_wire import Head, Headers
+from tests.support.upstream_answer import Answer, Pieces
+from tests.support.upstream_chat import Json, new_id
+from tests.support.upstream_form import Part
+from tests.support.upstream_wire import Head, Headers
 
 
 class ApiError(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.live import Live, environment, eventually, free_port, started
+from tests.support.live import Live, environment, eventually, free_port, started
 
 PASSWORD = "a password of the tests"
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.live import Answer
+from tests.support.live import Answer
 
 JSON = "application/json; charset=utf-8"
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests import live
-from tests.live import Live
-from tests.upstream import Upstream
+from tests.support import live
+from tests.support.live import Live
+from tests.support.upstream import Upstream
 
 PROBE = Path(__file__).with_name("probe.py")
 LATE = 0.1
@@ -26,7 +26,7 @@ Send = Callable[[Live, Upstream], None]
 
 
 class Health:
-    """What a process tells that asks for /healthz all the time (tests/probe.py)."""
+    """What a process tells that asks for /healthz all the time (tests/support/probe.py)."""
 
     def __init__(self, relay: Live) -> None:
         self.took: list[tuple[float, float]] = []

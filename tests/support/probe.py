@@ -2,7 +2,7 @@
 
 A process of its own: in a test's own one, the test's upstream would delay it, and not relay.
 
-    python tests/probe.py PORT        both in seconds, by the monotonic clock; until it is killed
+    python tests/support/probe.py PORT        both in seconds, by the monotonic clock; until it is killed
 """
 
 import http.client

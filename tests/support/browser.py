@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import environment, free_port
+from tests.support.live import environment, free_port
 
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name for a reference to an element
 _FLAGS = (

@@ -1,6 +1,6 @@
 """A small look-alike of OpenAI's API, for relay's tests and for `./run.sh demo`.
 
-    python tests/upstream.py --port 8081           until SIGINT or SIGTERM; port 0 is any free one
+    python tests/support/upstream.py --port 8081           until SIGINT or SIGTERM; port 0 is any free one
 
     with Upstream.running() as up:                 in a test: a thread with its own loop
         up.script("/v1/models", Behaviour(status=500, body=b"{}"))
@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any, Self
 
 if __name__ == "__main__":  # started as a file: its siblings are found from the project's folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from tests import upstream_api as api
-from tests.upstream_answer import Answer, Behaviour, send
-from tests.upstream_call import ApiError, Call, File
-from tests.upstream_record import Arrival, Record, Seen
-from tests.upstream_wire import Connection, Cut, Head, Left, Malformed, Reader
-from tests.upstream_ws import Websocket
+from tests.support import upstream_api as api
+from tests.support.upstream_answer import Answer, Behaviour, send
+from tests.support.upstream_call import ApiError, Call, File
+from tests.support.upstream_record import Arrival, Record, Seen
+from tests.support.upstream_wire import Connection, Cut, Head, Left, Malformed, Reader
+from tests.support.upstream_ws import Websocket
 
 __all__ = ["Behaviour", "Seen", "Upstream", "main"]
 

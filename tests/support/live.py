@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT = 30.0
 
 
