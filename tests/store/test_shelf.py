@@ -17,7 +17,7 @@ from addons.core.sessions import Request, Session, Turn
 from addons.store import shelf as store_module
 from addons.store.shelf import SessionStore, StoreError, StoreInUse
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 TTL = 100.0
 KEY = "sk-0123456789abcdefghij"
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from addons.config.settings import Settings, Upstream, load, locate, schema
 from tests.support.config_text import models, read, read_everything
 
-SHIPPED = Path(__file__).parent.parent / "relay.yaml"
+SHIPPED = Path(__file__).parent.parent.parent / "relay.yaml"
 
 
 @pytest.fixture

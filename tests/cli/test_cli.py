@@ -30,7 +30,7 @@ from addons.workers import parent
 from addons.workers.processes import Orders
 from tests.support.certificates import self_signed
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Became(Exception):
