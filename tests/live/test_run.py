@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS: tuple[str, ...] = ("bash", "cat", "cksum", "chmod", "dirname", "env", "grep", "head", "mkdir", "mktemp", "mv")
 TOOLS += ("readlink", "rm", "sed", "sh", "sleep", "tail", "uname")
 ELSEWHERE = [*Path("/opt/homebrew/bin").glob("python3.1[34]"), *Path("/usr/local/bin").glob("python3.1[34]")]

@@ -18,6 +18,7 @@ from addons.config import settings as config
 from addons.core.summary import FAILED
 from addons.replay import flow_file as tape
 from tests.core.test_ending import BOTH, CHUNK, COMPLETED, STOP, USAGE
+from tests.live.test_wire_tls import Http2
 from tests.support import live
 from tests.support import web as pages
 from tests.support.certificates import self_signed
@@ -25,7 +26,6 @@ from tests.support.live import Live, eventually
 from tests.support.raw import Client, Reply
 from tests.support.talking import COMPLETIONS, DONE, KEY, SSE, Told, begin, chunk, message, streamed, streaming
 from tests.support.upstream import Behaviour, Upstream
-from tests.test_wire_tls import Http2
 
 HEADERS = [("Authorization", f"Bearer {KEY}"), ("Content-Type", "application/json")]
 BODY = json.dumps({"model": "gpt-4o-mini", "stream": True, "messages": []}).encode()

@@ -681,7 +681,7 @@ class TestTls:
 class TestProcess:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_it_says_where_and_ends_when_told(self, number: signal.Signals) -> None:
-        script = str(Path(__file__).parent / "support" / "upstream.py")
+        script = str(Path(__file__).parent.parent / "support" / "upstream.py")
         process = subprocess.Popen(
             [sys.executable, script, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -697,7 +697,7 @@ class TestProcess:
         assert (process.returncode, out, err) == (0, b"", b"")
 
     def test_a_taken_port_is_said_in_one_line(self, up: Upstream) -> None:
-        script = str(Path(__file__).parent / "support" / "upstream.py")
+        script = str(Path(__file__).parent.parent / "support" / "upstream.py")
         done = subprocess.run(
             [sys.executable, script, "--port", str(up.port)], capture_output=True, text=True, timeout=10
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from tests.live.test_wire_tls import Http2
 from tests.support import live
 from tests.support.certificates import Pair, self_signed
 from tests.support.live import Live, LogWatch, eventually
@@ -38,7 +39,6 @@ from tests.support.talking import (
     succeeded,
 )
 from tests.support.upstream import Behaviour, Upstream
-from tests.test_wire_tls import Http2
 
 HELLO = (chunk("", role="assistant"), chunk("你"), chunk("好"), chunk(None, "stop"), DONE)
 
