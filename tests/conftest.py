@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from addons.cli.fake_openai.server import Upstream
 from tests.support import live
-from tests.support.upstream import Upstream
 
 
 @pytest.fixture(scope="module")

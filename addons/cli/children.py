@@ -45,9 +45,7 @@ class Family:
         """Start the upstream; the relay.yaml for a relay before it that listens at host and port."""
         log = self.folder / "upstream.log"
         with log.open("wb") as file:
-            self._start(
-                "upstream", [sys.executable, "-u", str(self.root / "tests" / "upstream.py"), "--port", "0"], file
-            )
+            self._start("upstream", [sys.executable, "-u", "-m", "addons.cli.fake_openai.server", "--port", "0"], file)
         self._until(lambda: b"\n" in log.read_bytes(), "upstream")
         said = log.read_text(encoding="utf-8")
         address = re.search(r"https?://\S+", said)
@@ -92,7 +90,7 @@ class Family:
         self.ended = True
 
     def _start(self, name: str, command: Sequence[str], stdout: object) -> None:
-        environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environ = os.environ | {"PYTHONPATH": str(self.root)}
         self.children[name] = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

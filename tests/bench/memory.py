@@ -15,9 +15,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from addons.cli.fake_openai.server import Upstream
 from tests.support import web
 from tests.support.live import Live
-from tests.support.upstream import Upstream
 
 REQUESTS = 100_000
 CLIENTS = 8

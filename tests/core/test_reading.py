@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from addons.cli.fake_openai import chat as talk
+from addons.cli.fake_openai.api import PNG
 from addons.core.reading import answer, events, form, responses
 from addons.core.reading.body import MAX_READ, About, Chat, Timing, Unreadable
 from addons.core.reading.page import MAX_SHOWN, Page, seconds, size
 from addons.core.reading.reader import Writer, read, writer_for
-from tests.support import upstream_chat as talk
-from tests.support.upstream_api import PNG
 
 CHAT = "/v1/chat/completions"
 ASKED = [{"role": "user", "content": "你是谁?"}]

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from addons.chain import Chain
+from addons.cli.fake_openai.server import Upstream
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
 from addons.store.locks import Gates
@@ -25,7 +26,6 @@ from tests.support import flows, live
 from tests.support.live import Live, LogWatch, answer_in
 from tests.support.shapes import chat_error
 from tests.support.talking import completions, message, post, succeeded
-from tests.support.upstream import Upstream
 
 MB = 1 << 20
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -23,6 +23,7 @@ from mitmproxy import http
 from mitmproxy.test import tflow
 
 from addons.chain import Chain
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from addons.core.sessions import Session
 from addons.endpoints import chat as chat_module
 from addons.endpoints.chat import Chat
@@ -34,7 +35,6 @@ from tests.support import flows, live
 from tests.support.live import Live, LogWatch
 from tests.support.raw import Client
 from tests.support.talking import DONE, SSE, Told, begin, chunk, completion, message, streamed, streaming
-from tests.support.upstream import Behaviour, Upstream
 
 KEYS = ("sk-0123456789abcdef", "sk-another-0123456789")
 NAMES = ("s", "会话/2")

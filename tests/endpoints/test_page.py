@@ -1,4 +1,4 @@
-"""The page at `/`: its head, its policy, what settings may do to it. What it does is tests/live/test_page_browser.py's."""
+"""The page at `/`: its head, its policy, what settings may do to it. What it does is live/test_page_browser.py's."""
 
 import base64
 import hashlib

@@ -10,11 +10,11 @@ import mitmproxy.version
 import pytest
 
 from addons import engine
+from addons.cli.fake_openai.server import Upstream
 from addons.engine import wrapping
 from tests.engine.side_by_side import CHANGED
 from tests.engine.side_by_side import engine as in_force
 from tests.support import live
-from tests.support.upstream import Upstream
 
 
 class Parent:

@@ -10,10 +10,10 @@ from mitmproxy import exceptions
 from mitmproxy.addons.command_history import CommandHistory
 from mitmproxy.test import taddons, tflow
 
+from addons.cli.fake_openai.server import Upstream
 from addons.inspection.commands import Commands
 from tests.support import web as page
 from tests.support.live import eventually
-from tests.support.upstream import Upstream
 
 KEY = "sk-test-commands-0123456789"
 OTHER = "sk-unlimited-commands-9876543210"

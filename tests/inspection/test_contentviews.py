@@ -10,8 +10,8 @@ from mitmproxy.addons import dumper
 from mitmproxy.contentviews import ContentviewResult, Metadata
 from mitmproxy.test import taddons, tflow, tutils
 
+from addons.cli.fake_openai import chat as talk
 from addons.inspection import contentviews as views
-from tests.support import upstream_chat as talk
 
 ASKED = [{"role": "user", "content": "你是谁?"}]
 STREAM = b"".join(talk.completion_events("gpt-4o-mini", ASKED, include_usage=True))

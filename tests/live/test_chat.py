@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Seen, Upstream
 from tests.support import live
 from tests.support.live import Answer, Live, LogWatch, answer_in, eventually, read_answer
 from tests.support.shapes import JSON, balance_error, chat_error, names_none_of
-from tests.support.upstream import Behaviour, Seen, Upstream
 
 KEY = "sk-test-chat-0123456789"
 COMPLETIONS = "/v1/chat/completions"

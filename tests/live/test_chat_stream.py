@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.live.test_wire_tls import Http2
 from tests.support import live
 from tests.support.certificates import Pair, self_signed
@@ -38,7 +39,6 @@ from tests.support.talking import (
     streaming,
     succeeded,
 )
-from tests.support.upstream import Behaviour, Upstream
 
 HELLO = (chunk("", role="assistant"), chunk("你"), chunk("好"), chunk(None, "stop"), DONE)
 

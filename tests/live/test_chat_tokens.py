@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from addons.cli.fake_openai.chat import prompt_tokens, tokens
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support import live
 from tests.support.live import Live, LogWatch, eventually
 from tests.support.raw import Client
@@ -33,8 +35,6 @@ from tests.support.talking import (
     streaming,
     succeeded,
 )
-from tests.support.upstream import Behaviour, Upstream
-from tests.support.upstream_chat import prompt_tokens, tokens
 
 MAX_TOKENS = 600
 TOO_LONG = json.dumps(

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from mitmproxy import certs
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support import live
 from tests.support.live import Answer, Live, LogWatch, answer_in, eventually, free_port, read_all, read_answer
 from tests.support.shapes import balance_error, chat_error, names_none_of, openai_error
-from tests.support.upstream import Behaviour, Upstream
 
 KEY = "sk-test-errors-0123456789"
 AUTH = {"Authorization": f"Bearer {KEY}"}

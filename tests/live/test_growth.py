@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support import live
 from tests.support.lateness import LATE, PATIENCE, Send, late_by
 from tests.support.live import Live
 from tests.support.raw import chunk, request
 from tests.support.talking import COMPLETIONS, KEY, SSE
-from tests.support.upstream import Behaviour, Upstream
 
 pytestmark = pytest.mark.alone
 

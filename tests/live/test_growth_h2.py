@@ -12,13 +12,13 @@ from pathlib import Path
 import hpack
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support import live
 from tests.support.certificates import Pair, self_signed
 from tests.support.lateness import LATE, PATIENCE, Send, late_by
 from tests.support.live import Live
 from tests.support.raw import chunk, request
 from tests.support.talking import COMPLETIONS, KEY
-from tests.support.upstream import Behaviour, Upstream
 
 pytestmark = pytest.mark.alone
 

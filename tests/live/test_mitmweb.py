@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from addons.cli.fake_openai.server import Upstream
 from tests.support import browser
 from tests.support import web as pages
 from tests.support.browser import Browser
-from tests.support.upstream import Upstream
 
 KEY = "sk-test-mitmweb-0123456789"
 AUTH = {"Authorization": f"Bearer {KEY}"}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support import browser, live
 from tests.support.browser import Browser
 from tests.support.live import Live, environment
-from tests.support.upstream import Behaviour, Upstream
 
 KEY = "sk-test-page-0123456789"
 SIZES = {"wide": (1280, 900, False), "phone": (390, 844, True), "small": (360, 640, True)}

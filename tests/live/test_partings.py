@@ -14,6 +14,7 @@ import pytest
 from mitmproxy import http
 from mitmproxy.io import FlowReader
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from addons.config import settings as config
 from addons.core.summary import FAILED
 from addons.replay import flow_file as tape
@@ -25,7 +26,6 @@ from tests.support.certificates import self_signed
 from tests.support.live import Live, eventually
 from tests.support.raw import Client, Reply
 from tests.support.talking import COMPLETIONS, DONE, KEY, SSE, Told, begin, chunk, message, streamed, streaming
-from tests.support.upstream import Behaviour, Upstream
 
 HEADERS = [("Authorization", f"Bearer {KEY}"), ("Content-Type", "application/json")]
 BODY = json.dumps({"model": "gpt-4o-mini", "stream": True, "messages": []}).encode()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support import live
 from tests.support.live import Live, answer_in
-from tests.support.upstream import Behaviour, Upstream
 
 KEY = "sk-test-0123456789"
 AUTH = {"Authorization": f"Bearer {KEY}"}

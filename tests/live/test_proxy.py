@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support import connect_proxy, live
 from tests.support.connect_proxy import Proxy
 from tests.support.shapes import openai_error
-from tests.support.upstream import Behaviour, Upstream
 
 AUTH = {"Authorization": "Bearer sk-test-0123456789"}
 KEY = "sk-test-0123456789"

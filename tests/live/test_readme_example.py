@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from addons.cli.fake_openai.server import Upstream
 from tests.support.live import ROOT, environment, eventually, free_port, started
-from tests.support.upstream import Upstream
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

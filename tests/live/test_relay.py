@@ -5,8 +5,8 @@ import time
 import openai
 import pytest
 
+from addons.cli.fake_openai.server import Upstream
 from tests.support.live import Live, eventually
-from tests.support.upstream import Upstream
 
 KEY = "sk-test-0123456789"
 MODEL = "gpt-3.5-turbo"

@@ -24,11 +24,11 @@ from mitmproxy.test import tflow, tutils
 
 from addons.addresses import Refusal
 from addons.cli import __main__ as cli
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from addons.config import settings as config
 from addons.flow.capture import Copy
 from addons.replay import flow_file as tape
 from tests.support.live import Live, environment, eventually, free_port, started
-from tests.support.upstream import Behaviour, Upstream
 
 KEY = "sk-test-0123456789abcdef"
 STREAM: dict[str, Any] = {

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from addons.cli.fake_openai.server import Seen, Upstream
 from tests.support import sdks
 from tests.support.live import Live, answer_in, environment, eventually
-from tests.support.upstream import Seen, Upstream
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 KEY = "sk-test-0123456789"

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
+from addons.cli.fake_openai.server import Seen, Upstream
 from tests.support import sdks
 from tests.support.live import Live, eventually
-from tests.support.upstream import Seen, Upstream
 
 pytestmark = pytest.mark.timeout(sdks.TIMEOUT)
 NODE = sdks.FOLDER / "node"

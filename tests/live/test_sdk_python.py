@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 import openai
 import pytest
 
+from addons.cli.fake_openai.api import PNG
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support.live import Live, eventually
-from tests.support.upstream import Behaviour, Upstream
-from tests.support.upstream_api import PNG
 
 KEY = "sk-test-0123456789"
 MODEL = "gpt-4o-mini"

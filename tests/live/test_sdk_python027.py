@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from addons.cli.fake_openai.server import Upstream
 from tests.support import sdks
 from tests.support.live import Live, eventually
-from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.timeout(sdks.TIMEOUT)
 PYTHON027 = sdks.FOLDER / "python027"

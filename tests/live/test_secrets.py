@@ -21,10 +21,10 @@ import pytest
 from mitmproxy import io as mio
 from wsproto.events import CloseConnection, Ping, TextMessage
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.live.test_wire_websocket import Refused, Socket
 from tests.support import live, web
 from tests.support.raw import Client
-from tests.support.upstream import Behaviour, Upstream
 
 MARK = "QZ7xMARKx7QZ"
 KEYS = {

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from addons.cli.fake_openai.server import Upstream
 from addons.proxy.timeouts import BODY_GRACE
 from tests.live.test_wire_tls import Http2
 from tests.support import live
 from tests.support.certificates import Pair, self_signed
 from tests.support.live import Live, answer_in, environment, eventually, free_port, started
-from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.alone
 

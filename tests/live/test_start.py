@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 import yaml
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support.live import ROOT, Live, environment, eventually, free_port, read_all, read_answer, started
 from tests.support.shapes import balance_error, chat_error, openai_error
-from tests.support.upstream import Behaviour, Upstream
 
 KEY = "sk-test-start-0123456789"
 AUTH = {"Authorization": f"Bearer {KEY}"}

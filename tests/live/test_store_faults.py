@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from addons.core.sessions import Session, Turn
 from addons.store.shelf import SessionStore
 from tests.support import live
@@ -32,7 +33,6 @@ from tests.support.talking import (
     streamed,
     succeeded,
 )
-from tests.support.upstream import Behaviour, Upstream
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
 LONG = "长" * 900

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -37,8 +36,8 @@ from wsproto.events import (
     TextMessage,
 )
 
-from tests.support.upstream import Behaviour, Upstream
-from tests.support.upstream_form import Multipart
+from addons.cli.fake_openai.form import Multipart
+from addons.cli.fake_openai.server import Behaviour, Upstream
 
 CHAT = "/v1/chat/completions"
 
@@ -678,13 +677,13 @@ class TestTls:
         assert capfd.readouterr().err == ""
 
 
+SERVER = [sys.executable, "-m", "addons.cli.fake_openai.server"]
+
+
 class TestProcess:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_it_says_where_and_ends_when_told(self, number: signal.Signals) -> None:
-        script = str(Path(__file__).parent.parent / "support" / "upstream.py")
-        process = subprocess.Popen(
-            [sys.executable, script, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        process = subprocess.Popen([*SERVER, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout and process.stderr
         line = process.stdout.readline().decode()
         found = re.fullmatch(r"upstream: listening at http://127\.0\.0\.1:(\d+)\n", line)
@@ -697,10 +696,7 @@ class TestProcess:
         assert (process.returncode, out, err) == (0, b"", b"")
 
     def test_a_taken_port_is_said_in_one_line(self, up: Upstream) -> None:
-        script = str(Path(__file__).parent.parent / "support" / "upstream.py")
-        done = subprocess.run(
-            [sys.executable, script, "--port", str(up.port)], capture_output=True, text=True, timeout=10
-        )
+        done = subprocess.run([*SERVER, "--port", str(up.port)], capture_output=True, text=True, timeout=10)
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and "cannot listen" in done.stderr
 
     def test_a_taken_port_is_raised(self, up: Upstream) -> None:

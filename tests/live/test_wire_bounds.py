@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support import live
 from tests.support.live import Live
-from tests.support.upstream import Behaviour, Upstream
 
 MEGABYTE = 1 << 20
 SENT = 64 * MEGABYTE

@@ -10,10 +10,10 @@ import brotli
 import pytest
 import zstandard
 
+from addons.cli.fake_openai.server import Behaviour, Seen, Upstream
+from addons.cli.fake_openai.wire import Headers
 from tests.support.live import Live
 from tests.support.raw import Client, Reply, chunk, request
-from tests.support.upstream import Behaviour, Seen, Upstream
-from tests.support.upstream_wire import Headers
 
 ALL_BYTES = bytes(range(256)) * 300
 AUTH = ("Authorization", "Bearer sk-test-0123456789")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
+from addons.cli.fake_openai.wire import Headers
 from tests.support.live import Live, free_port
 from tests.support.live import relay as start_relay
 from tests.support.raw import Client, Reply
-from tests.support.upstream import Behaviour, Upstream
-from tests.support.upstream_wire import Headers
 
 AUTH = ("Authorization", "Bearer sk-test-0123456789")
 PATH = "/v1/chat/completions"

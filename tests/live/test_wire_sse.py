@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Seen, Upstream
+from addons.cli.fake_openai.wire import Headers
 from tests.support.live import Live, eventually
 from tests.support.raw import Broken, Client, Reply, request
-from tests.support.upstream import Behaviour, Seen, Upstream
-from tests.support.upstream_wire import Headers
 
 AUTH = ("Authorization", "Bearer sk-test-0123456789")
 SSE = [("content-type", "text/event-stream; charset=utf-8")]

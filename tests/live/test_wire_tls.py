@@ -16,12 +16,12 @@ import h2.events
 import h2.settings
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Seen, Upstream
+from addons.cli.fake_openai.wire import Headers
 from tests.support.certificates import Pair, self_signed
 from tests.support.live import Live, eventually
 from tests.support.live import relay as start_relay
 from tests.support.raw import Client, request
-from tests.support.upstream import Behaviour, Seen, Upstream
-from tests.support.upstream_wire import Headers
 
 AUTH = ("authorization", "Bearer sk-test-0123456789")
 SSE = [("content-type", "text/event-stream")]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Seen, Upstream
 from tests.support.live import Live, eventually
 from tests.support.live import relay as start_relay
 from tests.support.raw import Broken, Client, Reply, chunk, request
-from tests.support.upstream import Behaviour, Seen, Upstream
 
 AUTH = ("Authorization", "Bearer sk-test-0123456789")
 MB = 1 << 20

@@ -22,9 +22,9 @@ from wsproto.events import (
 )
 from wsproto.extensions import Extension, PerMessageDeflate
 
+from addons.cli.fake_openai.server import Seen, Upstream
 from tests.support.live import Live, eventually
 from tests.support.raw import Client
-from tests.support.upstream import Seen, Upstream
 
 KEY = "sk-test-0123456789"
 BEARER = [(b"Authorization", f"Bearer {KEY}".encode())]

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
+from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.support.live import ROOT, Live, LogWatch, eventually, free_port, read_all, read_answer, started
-from tests.support.upstream import Behaviour, Upstream
 from tests.workers.crew import (
     AUTH,
     KEY,

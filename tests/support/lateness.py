@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from addons.cli.fake_openai.server import Upstream
 from tests.support import live
 from tests.support.live import Live
-from tests.support.upstream import Upstream
 
 PROBE = Path(__file__).with_name("probe.py")
 LATE = 0.1

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from tests.support.upstream_wire import Headers, header
+from addons.cli.fake_openai.wire import Headers, header
 
 LINE = b"\r\n"
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from addons.cli.fake_openai.server import Upstream
 from tests.support import live
 from tests.support.certificates import self_signed
-from tests.support.upstream import Upstream
 
 FOLDER = Path(__file__).resolve().parent.parent / "sdk"
 INSTALL_TIMEOUT = 300

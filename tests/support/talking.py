@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from addons.cli.fake_openai.server import Behaviour, Seen, Upstream
 from tests.support.live import Answer, Live
 from tests.support.raw import Broken, Client, Reply
 from tests.support.shapes import JSON
-from tests.support.upstream import Behaviour, Seen, Upstream
 
 KEY = "sk-test-talk-0123456789"
 COMPLETIONS = "/v1/chat/completions"

@@ -24,9 +24,9 @@ from wsproto.events import (
 from wsproto.extensions import PerMessageDeflate
 from wsproto.utilities import LocalProtocolError, ProtocolError, RemoteProtocolError
 
-from tests.support.upstream_api import refuse
-from tests.support.upstream_call import ApiError, bearer
-from tests.support.upstream_wire import LIMIT, Connection, Cut, Head, Left
+from addons.cli.fake_openai.api import refuse
+from addons.cli.fake_openai.call import ApiError, bearer
+from addons.cli.fake_openai.wire import LIMIT, Connection, Cut, Head, Left
 
 _KEY = "openai-insecure-api-key."
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.upstream_form import Multipart
-from tests.support.upstream_wire import Head, Headers, header
+from addons.cli.fake_openai.form import Multipart
+from addons.cli.fake_openai.wire import Head, Headers, header
 
 BODY_KEPT = 64 * 1024 * 1024
 """Bytes of one body that `Seen` keeps; its length and hash are those of the whole."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from tests.support.upstream_answer import Answer, Pieces
-from tests.support.upstream_chat import Json, new_id
-from tests.support.upstream_form import Part
-from tests.support.upstream_wire import Head, Headers
+from addons.cli.fake_openai.answer import Answer, Pieces
+from addons.cli.fake_openai.chat import Json, new_id
+from addons.cli.fake_openai.form import Part
+from addons.cli.fake_openai.wire import Head, Headers
 
 
 class ApiError(Exception):

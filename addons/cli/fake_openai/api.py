@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from urllib.parse import unquote
 
-from tests.support import upstream_chat as talk
-from tests.support.upstream_answer import Answer
-from tests.support.upstream_call import ApiError, Call, File, as_json, binary, streamed
-from tests.support.upstream_chat import Json
-from tests.support.upstream_form import HELD
+from addons.cli.fake_openai import chat as talk
+from addons.cli.fake_openai.answer import Answer
+from addons.cli.fake_openai.call import ApiError, Call, File, as_json, binary, streamed
+from addons.cli.fake_openai.chat import Json
+from addons.cli.fake_openai.form import HELD
 
 MODELS = ("gpt-3.5-turbo", "gpt-4o", "gpt-4o-mini", "text-embedding-3-small", "dall-e-3", "tts-1", "whisper-1")
 PNG = base64.b64decode(

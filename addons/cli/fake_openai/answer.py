@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from http import HTTPStatus
 from typing import Any, Literal, Self
 
-from tests.support.upstream_wire import Connection, Cut, Head, Headers, header
+from addons.cli.fake_openai.wire import Connection, Cut, Head, Headers, header
 
 type Pieces = Iterable[tuple[bytes, float]]
 type Framing = Literal["chunked", "length", "close"]

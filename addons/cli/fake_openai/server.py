@@ -1,13 +1,13 @@
 """A small look-alike of OpenAI's API, for relay's tests and for `./run.sh demo`.
 
-    python tests/support/upstream.py --port 8081           until SIGINT or SIGTERM; port 0 is any free one
+    python -m addons.cli.fake_openai.server --port 8081    until SIGINT or SIGTERM; port 0 is any free one
 
     with Upstream.running() as up:                 in a test: a thread with its own loop
         up.script("/v1/models", Behaviour(status=500, body=b"{}"))
         ...
         assert up.seen[-1].target == "/v1/models"
 
-What it says stands in upstream_api.py and upstream_chat.py, how it says it in upstream_answer.py. A request may ask for
+What it says stands in api.py and chat.py, how it says it in answer.py. A request may ask for
 a `Behaviour` itself by a header `x-test` that holds the fields as JSON. All times are time.monotonic().
 """
 
@@ -21,18 +21,14 @@ import threading
 import time
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any, Self
 
-if __name__ == "__main__":  # started as a file: its siblings are found from the project's folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
-
-from tests.support import upstream_api as api
-from tests.support.upstream_answer import Answer, Behaviour, send
-from tests.support.upstream_call import ApiError, Call, File
-from tests.support.upstream_record import Arrival, Record, Seen
-from tests.support.upstream_wire import Connection, Cut, Head, Left, Malformed, Reader
-from tests.support.upstream_ws import Websocket
+from addons.cli.fake_openai import api as api
+from addons.cli.fake_openai.answer import Answer, Behaviour, send
+from addons.cli.fake_openai.call import ApiError, Call, File
+from addons.cli.fake_openai.record import Arrival, Record, Seen
+from addons.cli.fake_openai.websocket import Websocket
+from addons.cli.fake_openai.wire import Connection, Cut, Head, Left, Malformed, Reader
 
 __all__ = ["Behaviour", "Seen", "Upstream", "main"]
 

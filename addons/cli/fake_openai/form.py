@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.upstream_wire import Head
+from addons.cli.fake_openai.wire import Head
 
 HELD = 16 * 1024 * 1024
 """Bytes of a part that are kept; of a larger one only its length and hash are known."""
