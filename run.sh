@@ -31,7 +31,7 @@ help() {
 ./run.sh check     read relay.yaml and say what it means, or what is wrong with it
 ./run.sh record    relay that saves what passes to a file, without keys: ./run.sh record FILE
 ./run.sh replay    answer apps from that file, without upstream or key: ./run.sh replay FILE [--fast] [--or-forward] [--list]
-./run.sh test      the tests; further arguments go to pytest
+./run.sh test      the tests; --quick: those that start no relay; further arguments go to pytest
 ./run.sh bench     the benchmarks
 ./run.sh lock      write requirements/*.txt anew from pyproject.toml; --upgrade takes the newest versions
 ./run.sh help      this
@@ -267,12 +267,21 @@ case $command in
   test)
     set_up dev
     cd "$root"
-    [ $# -eq 0 ] || exec "$python" -m pytest "$@"
     # A file to each core; then, with the machine to themselves, those that watch the clock.
-    failed=0
-    "$python" -m pytest -n logical --maxprocesses 4 --dist loadfile -m 'not alone' || failed=$?
-    "$python" -m pytest -m alone || failed=$?
-    exit "$failed"
+    cores=(-n logical --maxprocesses 4 --dist loadfile -m 'not alone')
+    case ${1:-} in
+      '')
+        failed=0
+        "$python" -m pytest "${cores[@]}" || failed=$?
+        "$python" -m pytest -m alone || failed=$?
+        exit "$failed"
+        ;;
+      --quick)
+        shift
+        exec "$python" -m pytest "${cores[@]}" --ignore=tests/live "$@"
+        ;;
+      *) exec "$python" -m pytest "$@" ;;
+    esac
     ;;
   bench)
     if [ ! -d "$root/tests/bench" ]; then

@@ -170,7 +170,7 @@ class Conversations(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way())
     @rule(
         data=st.data(),
-        how=st.sampled_from(["500", "401", "page", "refusal", "tool", "empty", "too long twice", "error"]),
+        how=st.sampled_from(["500", "401", "page", "refusal", "tool", "empty", "too long to the end", "error"]),
     )
     def refused(self, data: st.DataObject, how: str) -> None:
         """Upstream answers something else."""
@@ -313,7 +313,9 @@ class Conversations(RuleBasedStateMachine):
 
     async def _refuse(self, name: Name, how: str) -> None:
         visit = self.models[name].queue[0]
-        self.again = [http.Response.make(400, json.dumps(TOO_LONG).encode())]
+        self.again = [
+            http.Response.make(400, json.dumps(TOO_LONG).encode()) for _ in range(8)
+        ]  # with the message alone
         status, body, code = {
             "500": (500, b"", 502),
             "401": (401, b'{"error": {"message": "Incorrect API key"}}', 401),
@@ -321,7 +323,7 @@ class Conversations(RuleBasedStateMachine):
             "refusal": (200, completion(None, refusal="no"), 403),
             "tool": (200, completion(None, tool_calls=[{"id": "x"}]), 502),
             "empty": (200, completion(""), 502),
-            "too long twice": (400, json.dumps(TOO_LONG).encode(), 400),
+            "too long to the end": (400, json.dumps(TOO_LONG).encode(), 400),
             "error": (200, b'{"error": {"message": "overloaded"}}', 502),
         }[how]
         if visit.stream and how in ("error", "refusal"):
