@@ -148,24 +148,23 @@ class Relay:
             path = config.locate(ctx.options.relay_config, os.environ, ROOT)
             text = self.worker.settings if self.worker is not None else None
             self._serve(config.load(path, os.environ, text))
-        except (config.ConfigError, StoreError) as error:
+        except (config.ConfigError, StoreError, engine.WrongVersion) as error:
             logger.error(str(error))
             if self.settings is not None:
                 raise exceptions.OptionsError("relay.yaml was not read anew; the settings in force stay.") from None
 
     def _serve(self, settings: config.Settings) -> None:
+        engine.check_version()
         store = self._store(settings)
         if self.lasting is None:
             self.lasting = Lasting(settings, self.gates)
         self.lasting.adopt(settings)
-        fit = engine.install(
+        engine.install(
             settings.limits.header_size,
             self.lasting.limits.head_begins,
             fast=settings.engine.fast,
             listeners=self.worker.listeners if self.worker is not None else (),
         )
-        if self.worker is not None and not fit:
-            logger.error(worker.UNFIT)
         old, self.chain = self.chain, chain_for(settings, store, self.lasting)
         self.settings, self.store = settings, store
         if old is not None:

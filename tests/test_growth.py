@@ -46,7 +46,7 @@ from addons.core.reading import mend, page, values
 from addons.core.retelling import Retelling
 from addons.core.slices import Sliced
 from addons.core.sse import Parser
-from addons.engine.lookups import values_by_name
+from addons.engine.speed.lookups import values_by_name
 from addons.exchange import Exchange, Kind, attach
 from addons.flow import upstream_errors as refusals
 from addons.inspection import contentviews as views
@@ -65,7 +65,7 @@ ANSWER = 1 << 20
 LONG = 128 << 10
 """What growth shows itself in where work stops at a bound of its own."""
 PIECE = 16 << 10
-"""Bytes of a stream that are read at once: of much work less is read (addons/engine/connections.py)."""
+"""Bytes of a stream that are read at once: of much work less is read (addons/engine/corrections/connections.py)."""
 KEY = "sk-test-growth-0123456789"
 BEGINNINGS = ("", '{"messages":[', '{"choices":[', '{"data":[', '{"a":"', "data: ", "data: [", "--b")
 """What makes a reader look further."""

@@ -1,79 +1,80 @@
-"""The only room that changes mitmproxy's own behaviour.
+"""The room that changes mitmproxy itself: corrections/ of what goes over the wire, and speed/.
 
-Each change wraps one method of mitmproxy's, says what it is good for, and is made only for the version it was written
-for: with another one mitmproxy stays as it is, and one log line says what is then missing. Wrapping twice is harmless,
-since a reload of the addons starts from the method that was wrapped first.
+Each change wraps one method of mitmproxy 12.2.3, the version it was written for. With another one relay does not
+start: without the corrections strangers would read HTML pages with the upstream's address, and no limit would hold.
+Wrapping twice is harmless, since a reload of the addons starts from the method that was wrapped first.
 
-answers.py
+corrections/answers.py
   1. Errors. What mitmproxy answers as an HTML page with the upstream's address in it becomes relay's JSON.
   2. Early answers. An answer set in `requestheaders` together with `request.stream` goes out at once, while the body is
-     dropped as it comes. As it stands mitmproxy raises there, and the client hangs.
-  3. Bodies. A body that relay holds is bounded while it is read, not when it has been.
+     dropped as it comes. mitmproxy raises there, and the client hangs.
+  3. Bodies. A body that relay holds is bounded while it is read. mitmproxy looks at its size when it has been.
   4. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that
      a record can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.
+  5. Partings (with partings.py). A client that leaves with the last event of a stream has finished: `response` runs in
+     place of `error`, and upstream has a moment to come to its end. mitmproxy calls most clients' streams broken.
 
-bodies.py
-  A client that takes too long over a body that relay holds is answered. Nothing of mitmproxy's is changed for it.
+corrections/bodies.py
+  6. A client that takes too long over a body that relay holds is answered. No method is wrapped for it.
 
-framing.py
-  5. Trailers. They are dropped, both ways. As it stands mitmproxy raises, and the exchange hangs.
-  6. Requests in HTTP/2 without a length get chunks upstream. As it stands their body goes up without framing, where
-     the next request would be.
-  7. Interim answers (103, an unasked 100) are passed over. As it stands they are taken for the answer.
-  9. Buffers. A head, or the frame of a chunk, that grows without end is cut off, and whoever trickles a head can be
-     timed. As it stands mitmproxy holds whatever comes.
+corrections/framing.py
+  7. Trailers are dropped, both ways. mitmproxy raises, and the exchange hangs.
+  8. Requests in HTTP/2 without a length get chunks upstream. mitmproxy sends their body without framing, where the next
+     request would be.
+  9. Interim answers (103, an unasked 100) are passed over. mitmproxy takes them for the answer.
+  10. Buffers. A head, or the frame of a chunk, that grows without end is cut off, and whoever trickles a head can be
+      timed. mitmproxy holds whatever comes.
 
-websockets.py
-  8. Websockets. One that breaks is a break. As it stands the other side sees a clean close with code 1000.
-     The record of a message may differ from what is sent, as that of an answer may.
-     A message of more than 32 MiB ends its websocket. As it stands mitmproxy holds whatever comes, unpacked at once.
+corrections/websockets.py
+  11. A websocket that breaks is a break. mitmproxy shows the other side a clean close with code 1000.
+  12. The record of a message may differ from what is sent, as that of an answer may.
+  13. A message of more than 32 MiB ends its websocket. mitmproxy holds whatever comes, unpacked at once.
 
-connections.py
-  10. Connects. A keep-alive client may ask again after a failed connect. As it stands mitmproxy repeats the first
-      failure for as long as the client's connection lives.
-  11. Early refusals. An upstream that answers an upload before its end and closes is heard. As it stands its answer is
-      lost with the next write.
-  12. A client that is gone before it is served ends quietly. As it stands mitmproxy logs a crash.
-      Others are served between two reads. As it stands whoever sends much in small pieces holds the loop.
+corrections/connections.py
+  14. Connects. A keep-alive client may ask again after a failed connect. mitmproxy repeats the first failure for as
+      long as the client's connection lives.
+  15. Early refusals. An upstream that answers an upload before its end and closes is heard. mitmproxy loses its answer
+      with the next write.
+  16. A client that is gone before it is served ends quietly. mitmproxy logs a crash.
+  17. Others are served between two reads, and what looks like much work is read a little at a time. mitmproxy takes
+      64 KiB at a time, and whoever sends much in small pieces holds the loop.
 
-printing.py
-  22. What mitmdump prints of a flow steers no terminal. As it stands the controls of C1 and of bidirectional text pass.
+corrections/printing.py
+  18. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
+      pass, and whatever a websocket's path and close say.
 
-dispatch.py, for speed
-  13. Each event goes straight to the hooks that want it. As it stands mitmproxy walks all its addons for each, twice,
-      those that are switched off among them.
+corrections/listening.py
+  19. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
+      same address.
+  20. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
+  21. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
+      with a traceback for each.
 
-serving.py, for speed
-  14. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+speed/dispatch.py
+  22. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+      switched off among them.
+
+speed/serving.py
+  23. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  15. What one turn says to a peer is written at once.
+  24. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
-layers.py, for speed
-  16. An event goes straight to the HTTP layer that it is for, and what that says straight on. As it stands both pass
+speed/layers.py
+  25. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
-lookups.py, for speed
-  17. A header is found by its name without a call for every other name.
+speed/lookups.py
+  26. A header is found by its name without a call for every other name.
 
-trifles.py, for speed
-  18. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+speed/trifles.py
+  27. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
-lines.py, for speed
-  19. mitmdump's two lines for an exchange are put together and written at once.
+speed/lines.py
+  28. mitmdump's two lines for an exchange are put together and written at once.
 
-listening.py
-  20. A worker takes the listening sockets of its parent. As it stands mitmproxy binds its own, and a second process
-      can't have the same address.
-  21. More clients than a hundred may come at once. As it stands the kernel turns the others away, for a second.
-  23. Without a file descriptor left, relay says so once a second and waits. As it stands asyncio tries a hundred times
-      in a turn, with a traceback for each.
-
-answers.py, with addons/engine/partings.py
-  24. Partings. A client that leaves with the last event of a stream has finished: `response` runs in place of `error`,
-      and upstream has a moment to come to its end. As it stands most clients' streams are called broken.
+Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
 """
 
-import logging
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -84,27 +85,25 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons.engine import (
-    answers,
-    bodies,
-    connections,
-    dispatch,
-    framing,
-    layers,
-    lines,
-    listening,
-    lookups,
-    printing,
-    serving,
-    trifles,
-    websockets,
-)
+from addons.engine.corrections import answers, bodies, connections, framing, listening, printing, websockets
+from addons.engine.speed import dispatch, layers, lines, lookups, serving, trifles
 from addons.engine.wrapping import is_wrapped
 from addons.errors import RelayError
 
 WRITTEN_FOR = "12.2.3"
 
-logger = logging.getLogger(__name__)
+
+class WrongVersion(Exception):
+    """This is not the mitmproxy that the changes are written for; the text says which one is."""
+
+
+def check_version() -> None:
+    """Raise WrongVersion where relay must not start."""
+    if mitmproxy.version.VERSION != WRITTEN_FOR:
+        raise WrongVersion(
+            f"relay is written for mitmproxy {WRITTEN_FOR}, and this is {mitmproxy.version.VERSION}: start it with "
+            f"./run.sh, which has that one, or install it (pip install mitmproxy=={WRITTEN_FOR})"
+        )
 
 
 def install(
@@ -113,19 +112,14 @@ def install(
     *,
     fast: bool = True,
     listeners: Sequence[socket.socket] = (),
-) -> bool:
-    """Make the changes; False, with a log line, where mitmproxy is another version.
+) -> None:
+    """Make the changes.
 
     `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
     complete. `fast` makes the changes that are for speed alone, too; without it they are taken back. `listeners` are
-    the sockets to listen on, where a parent has passed some.
+    the sockets to listen on, where a parent has passed some. Raises WrongVersion, and then nothing is changed.
     """
-    if mitmproxy.version.VERSION != WRITTEN_FOR:
-        logger.warning(
-            f"relay's changes to mitmproxy are written for {WRITTEN_FOR}, this is {mitmproxy.version.VERSION}: "
-            "errors will be mitmproxy's HTML pages, and limits.header_size and limits.headers don't hold."
-        )
-        return False
+    check_version()
     answers.install()
     framing.install(header_size, on_head)
     connections.install()
@@ -137,15 +131,11 @@ def install(
             room.install()
         else:
             room.uninstall()
-    return True
 
 
 async def take_over(master: Any) -> None:
-    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn.
-
-    Does nothing with another version of mitmproxy.
-    """
-    if mitmproxy.version.VERSION == WRITTEN_FOR:
+    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn."""
+    if installed():
         await listening.take_over(master)
 
 

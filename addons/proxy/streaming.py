@@ -13,7 +13,7 @@ from mitmproxy import connection, http
 
 from addons.core.ending import Ending, ended
 from addons.core.upstream_error import is_event_stream
-from addons.engine import partings
+from addons.engine.corrections import partings
 from addons.engine.transports import cut_upstream
 from addons.errors import TooLarge
 from addons.exchange import Exchange, Kind, of, ongoing

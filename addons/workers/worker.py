@@ -20,11 +20,6 @@ from addons.workers import blocks
 from addons.workers.borrowed import Channel
 from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
 
-UNFIT = (
-    "several workers need the version of mitmproxy that relay's changes are written for, since they take over the "
-    "sockets of their parent: install that one, or set workers to 1"
-)
-
 _KEPT = "relay_worker"
 _TICK = 0.1
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from addons.engine import serving
+from addons.engine.speed import serving
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -27,7 +27,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 from OpenSSL import SSL
 from wsproto import frame_protocol
 
-from addons.engine import answers, connections, framing
+from addons.engine.corrections import answers, connections, framing
 from tests.engine.side_by_side import engine, play
 
 Step = tuple[Any, ...]

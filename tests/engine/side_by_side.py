@@ -14,7 +14,7 @@ from mitmproxy.http import Headers
 from mitmproxy.master import Master
 from mitmproxy.proxy.layers.http import HttpLayer
 
-from addons.engine import dispatch, layers, lines, lookups, serving, trifles
+from addons.engine.speed import dispatch, layers, lines, lookups, serving, trifles
 from addons.engine.wrapping import stock_of
 
 ROOMS = (dispatch, serving, layers, lines, lookups, trifles)

@@ -9,7 +9,7 @@ from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.tunnel import TunnelLayer
 
-from addons.engine.connections import Patient, _in_pieces
+from addons.engine.corrections.connections import Patient, _in_pieces
 
 
 def work(seconds: float) -> None:

@@ -25,7 +25,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 from mitmproxy.proxy.server_hooks import ClientConnectedHook
 from mitmproxy.test import tflow
 
-from addons.engine import dispatch
+from addons.engine.speed import dispatch
 from addons.engine.wrapping import is_wrapped
 from tests.engine.side_by_side import engine, play, same
 

@@ -27,7 +27,7 @@ from mitmproxy.proxy.layers.modes import ReverseProxy
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
-from addons.engine import layers
+from addons.engine.speed import layers
 from tests.engine.proxied import Case, Deed, Scene, Step, equal, perform, wire
 from tests.engine.side_by_side import play, same
 from tests.support import certificates

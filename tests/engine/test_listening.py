@@ -15,7 +15,7 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.test import taddons
 
 from addons import addresses as ports
-from addons.engine import listening
+from addons.engine.corrections import listening
 from addons.engine.wrapping import restore
 
 

@@ -18,7 +18,7 @@ from mitmproxy.proxy import commands, events, mode_specs, server
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import tflow
 
-from addons.engine import dispatch, serving
+from addons.engine.speed import dispatch, serving
 from tests.engine.side_by_side import engine, listening, play, same
 
 Step = tuple[Any, ...]

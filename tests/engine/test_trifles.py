@@ -23,7 +23,7 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.test import taddons, tflow
 from mitmproxy.utils import human
 
-from addons.engine import trifles
+from addons.engine.speed import trifles
 from tests.engine.side_by_side import engine
 
 Outcome = tuple[Any, ...]

@@ -9,8 +9,8 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, TextMessage
 from wsproto.extensions import Extension, PerMessageDeflate
 
-from addons.engine import websockets
-from addons.engine.websockets import MOST
+from addons.engine.corrections import websockets
+from addons.engine.corrections.websockets import MOST
 
 FRAME = 1 << 20
 

@@ -128,6 +128,19 @@ def test_a_second_relay_on_the_same_store_says_so_and_ends(upstream: Upstream, t
 BARE = [*MITMDUMP, "-s", str(ROOT / "addons" / "relay.py")]
 
 
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("bare", [False, True], ids=["run.sh", "bare mitmdump"])
+def test_another_mitmproxy_is_refused(house: Path, bare: bool, fast: bool) -> None:
+    entrance = house / "addons" / "engine" / "__init__.py"
+    written = entrance.read_text(encoding="utf-8")
+    entrance.write_text(re.sub(r'WRITTEN_FOR = "[\d.]+"', 'WRITTEN_FOR = "0.0"', written), encoding="utf-8")
+    command = [*MITMDUMP, "-s", str(house / "addons" / "relay.py"), "-p", str(free_port())] if bare else START
+    path = config(house, "https://a.test", free_port(), engine={"fast": fast})
+    code, said = ends(command, house, at_home(house, path))
+    assert code == 1
+    assert "relay is written for mitmproxy 0.0, and this is " in said and "relay listens at" not in said
+
+
 @pytest.mark.parametrize("bare", [False, True], ids=["run.sh", "bare mitmdump"])
 @pytest.mark.parametrize(
     ("settings", "arguments", "words"),

@@ -11,7 +11,7 @@ from mitmproxy.proxy import commands, events, server
 from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 
 from addons import errors
-from addons.engine.answers import refuse_body
+from addons.engine.corrections.answers import refuse_body
 from addons.engine.wrapping import Commands
 
 BODY_TOO_SLOW = "relay: body too slow"

@@ -25,7 +25,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as layers
 from mitmproxy.utils import human
 
-from addons.engine.lookups import values_by_name
+from addons.engine.speed.lookups import values_by_name
 from addons.engine.wrapping import replace_all, restore_all, stock_of
 
 _NEVER_CHANGES = (str, bool, int, float, type(None))

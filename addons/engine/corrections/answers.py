@@ -18,7 +18,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook, HttpResponseHook
 
 from addons import errors
-from addons.engine import partings
+from addons.engine.corrections import partings
 from addons.engine.wrapping import Commands, wrap, wrap_inner
 from addons.exchange import Exchange, Kind, answer_cap, heard, of
 

@@ -33,7 +33,7 @@ from mitmproxy.log import LegacyLogEvents
 from mitmproxy.proxy import commands, events, mode_servers, server
 from mitmproxy.utils import asyncio_utils
 
-from addons.engine import dispatch, layers
+from addons.engine.speed import dispatch, layers
 from addons.engine.wrapping import replace_all, restore_all, stock_of
 
 _TURN = "relay_turn"
