@@ -36,40 +36,40 @@ from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, 
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
-from addons.endpoints.health import Own
+from addons.endpoints.health import Health
 from addons.endpoints.page import Page
-from addons.flow.shown import Shown
+from addons.flow.display_path import DisplayPath
 from addons.inspection import contentviews as views
 from addons.inspection import mitmweb_style as weblook
 from addons.inspection.commands import Commands
-from addons.inspection.flow_summary import Glance
-from addons.inspection.redaction import Noting, Redact
-from addons.inspection.retention import Keep
+from addons.inspection.flow_summary import FlowSummary
+from addons.inspection.redaction import Noting, Redaction
+from addons.inspection.retention import Retention
 from addons.inspection.sockets import Sockets
 from addons.proxy.cors import Cors
-from addons.proxy.failures import Faults
-from addons.proxy.routing import Hosts
-from addons.proxy.streaming import Streams
+from addons.proxy.failures import Failures
+from addons.proxy.routing import Routing
+from addons.proxy.streaming import Streaming
 from addons.proxy.timeouts import Limits
-from addons.proxy.upstream_tls import Trust
+from addons.proxy.upstream_tls import UpstreamTls
 from addons.replay.recording import Recording
 from addons.store.certificate import Unfit, certificate_of
 from addons.store.expiry import Sweeper
-from addons.store.locks import Gates, Queue
+from addons.store.locks import LocalSessionLocks, Queue
 from addons.store.shelf import SessionStore, Store, StoreError
 from addons.workers import worker
 
 logger = logging.getLogger(__name__)
 
 
-class Lasting:
+class LongLived:
     """What outlives a change of settings: clients that are connected, sessions in use, flows on view."""
 
     def __init__(self, settings: config.Settings, gates: Queue) -> None:
         self.gates = gates
         self.limits = Limits(settings)
         self.balance = Balance(time.time)
-        self.keep = Keep(settings)
+        self.keep = Retention(settings)
 
     def adopt(self, settings: config.Settings) -> None:
         """Go on under other settings."""
@@ -77,33 +77,33 @@ class Lasting:
         self.keep.adopt(settings)
 
 
-def chain_for(settings: config.Settings, store: Store, lasting: Lasting) -> Chain:
+def chain_for(settings: config.Settings, store: Store, lasting: LongLived) -> Chain:
     """relay's addons in the order in which traffic meets them. The order is behaviour:
 
     who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last. A store
     that is borrowed is swept where it is kept.
     """
-    redact = Redact(settings, store.secret)
+    redact = Redaction(settings, store.secret)
     gates = lasting.gates
     return Chain(
         (
             Noting(redact),
-            Hosts(settings),
+            Routing(settings),
             lasting.limits,
-            Trust(settings),
+            UpstreamTls(settings),
             Cors(),
             Page(settings),
-            Own(),
-            Shown(),
+            Health(),
+            DisplayPath(),
             Recording(redact.response),
             Chat(store, gates),
             Sessions(store, gates),
             lasting.balance,
-            Streams(),
+            Streaming(),
             Sockets(),
-            Faults(),
+            Failures(),
             redact,
-            Glance(),
+            FlowSummary(),
             lasting.keep,
             *([Sweeper(settings, store)] if isinstance(store, SessionStore) else []),
         )
@@ -124,8 +124,8 @@ class Relay:
         self.store: Store | None = None
         self.chain: Chain | None = None
         self.worker = worker.join(getattr(ctx, "master", None), os.environ)
-        self.gates: Queue = self.worker.channel.gates if self.worker is not None else Gates()
-        self.lasting: Lasting | None = None
+        self.gates: Queue = self.worker.channel.gates if self.worker is not None else LocalSessionLocks()
+        self.lasting: LongLived | None = None
         self._says = os.environ.pop(SAYS, "")
         self._introduction: asyncio.Task[None] | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
@@ -157,7 +157,7 @@ class Relay:
         engine.check_version()
         store = self._store(settings)
         if self.lasting is None:
-            self.lasting = Lasting(settings, self.gates)
+            self.lasting = LongLived(settings, self.gates)
         self.lasting.adopt(settings)
         engine.install(
             settings.limits.header_size,

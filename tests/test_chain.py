@@ -8,8 +8,8 @@ from mitmproxy.test import tflow
 
 from addons.chain import HOOKS, Chain, fail_closed
 from addons.exchange import Kind
-from addons.proxy.failures import Faults
-from addons.proxy.streaming import Streams
+from addons.proxy.failures import Failures
+from addons.proxy.streaming import Streaming
 from tests.support import flows
 
 FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
@@ -102,7 +102,7 @@ def test_a_raising_hook_breaks_off_where_nothing_can_be_sent_by_hook(hook: str, 
     assert flow.error is not None
     assert not flow.live
     # What mitmproxy's error hook then leaves for the client tells whose fault it was.
-    run("error", flow, Faults())
+    run("error", flow, Failures())
     substitute = flows.exchange(flow).substitute
     assert substitute is not None
     assert substitute.status_code == 503
@@ -117,7 +117,7 @@ def test_an_answer_on_its_way_is_left_alone() -> None:
 
 def test_a_failed_flow_stays_failed() -> None:
     flow = before("error")
-    run("error", flow, Raising("error"), Faults())
+    run("error", flow, Raising("error"), Failures())
     assert flow.error is not None
     assert flow.error.msg == "server closed connection"
     substitute = flows.exchange(flow).substitute
@@ -161,7 +161,7 @@ def test_what_is_no_flow_costs_a_log_line(hook: str, caplog: pytest.LogCaptureFi
 
 def test_before_a_flow_is_judged_nothing_passes_either() -> None:
     flow = flows.request("GET", "/v1/models")
-    run("requestheaders", flow, Raising("requestheaders"), Streams())
+    run("requestheaders", flow, Raising("requestheaders"), Streaming())
     assert flows.answer_of(flow).status_code == 503
     assert flow.request.host == "relay.invalid"
     assert not flow.request.stream

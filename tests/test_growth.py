@@ -51,7 +51,7 @@ from addons.exchange import Exchange, Kind, attach
 from addons.flow import upstream_errors as refusals
 from addons.inspection import contentviews as views
 from addons.inspection import redaction as redact
-from addons.inspection.flow_summary import Glance
+from addons.inspection.flow_summary import FlowSummary
 from addons.workers.channel import Unpacker
 from tests.support import flows, growth
 from tests.support.growth import Shape
@@ -115,7 +115,7 @@ def path(text: str) -> object:
 
 def cleaned(flow: http.HTTPFlow) -> Iterator[None]:
     """What is done to keep keys out of a record."""
-    redactor = redact.Redact(flows.settings(), b"0" * 32)
+    redactor = redact.Redaction(flows.settings(), b"0" * 32)
     redactor.begin(flow)
     yield
     yield from turns(redactor.request(flow))
@@ -193,7 +193,7 @@ def in_websocket(text: str) -> object:
     flow = flows.request("GET", "/v1/realtime", {"Authorization": f"Bearer {KEY}"})
     flow.websocket = websocket.WebSocketData()
     flow.websocket.messages.append(websocket.WebSocketMessage(Opcode.TEXT, True, raw(text)))
-    return turns(redact.Redact(flows.settings(), b"0" * 32).websocket_message(flow))
+    return turns(redact.Redaction(flows.settings(), b"0" * 32).websocket_message(flow))
 
 
 def log_line(name: str) -> Callable[[str], object]:
@@ -262,7 +262,7 @@ def glance(text: str) -> object:
     flow, _ = flows.attached(Kind.CHAT)
     flow.request.content = raw(text)
     flows.respond(flow, 200, raw(text))
-    Glance().response(flow)
+    FlowSummary().response(flow)
     return flow.comment
 
 

@@ -43,7 +43,7 @@ from addons.workers import parent
 from addons.workers.processes import Orders
 
 if TYPE_CHECKING:
-    from addons.replay.flow_file import Tape
+    from addons.replay.flow_file import FlowFile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENTRY = ROOT / "addons" / "relay.py"
@@ -263,7 +263,7 @@ def _stream_file(path: Path, *, append: bool) -> str:
     return ("+" if append else "") + str(path).replace("%", "%%")
 
 
-def _contents(path: Path, held: "Tape") -> str:
+def _contents(path: Path, held: "FlowFile") -> str:
     streams = sum(record.streamed for record in held.records)
     return f"{path.name}: {len(held.records)} exchange(s), {streams} of them streamed"
 

@@ -1,4 +1,4 @@
-"""Own: the few paths that are relay's alone, for whoever watches over it."""
+"""Health: the few paths that are relay's alone, for whoever watches over it."""
 
 import json
 
@@ -9,7 +9,7 @@ from addons.exchange import Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 
 
-class Own:
+class Health:
     """Answers `/healthz` (this process runs) and `/readyz` (it would take requests)."""
 
     serves = (Kind.OWN,)

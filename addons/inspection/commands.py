@@ -27,7 +27,7 @@ from addons.config.settings import Settings, Upstream
 from addons.core import chat, money
 from addons.core.secrets import masked
 from addons.endpoints.balance import billing
-from addons.flow.shown import aim
+from addons.flow.display_path import aim
 from addons.store.locks import Full, Queue
 from addons.store.shelf import Store, StoreError
 
@@ -41,7 +41,7 @@ _MOST_MARKS = 8
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 
 
-class Lasting(Protocol):
+class LongLived(Protocol):
     """What outlives a change of settings."""
 
     @property
@@ -61,7 +61,7 @@ class Served(Protocol):
         """Where sessions live."""
 
     @property
-    def lasting(self) -> Lasting | None:
+    def lasting(self) -> LongLived | None:
         """What outlives both."""
 
 

@@ -1,4 +1,4 @@
-"""Glance: what the flow list says of an exchange in one line, and what a filter can find it by.
+"""FlowSummary: what the flow list says of an exchange in one line, and what a filter can find it by.
 
     ~comment 4f1c2a9e               one conversation, by the short hash in its comments
     ~meta "relay.session: 4f1c"     the same, in what -w has saved, too
@@ -32,7 +32,7 @@ _USAGE = {
 }
 
 
-class Glance:
+class FlowSummary:
     """Writes comment and metadata of finished flows."""
 
     optional = True

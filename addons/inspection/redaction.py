@@ -1,4 +1,4 @@
-"""Redact: once a flow has been sent, its record holds no key.
+"""Redaction: once a flow has been sent, its record holds no key.
 
 What mitmweb shows, what `-w` saves and what the dumper prints is the record, so secrets are replaced in it: by their
 first characters and a short keyed hash, so that two flows of one key can still be told to belong together.
@@ -72,7 +72,7 @@ _HARMLESS = frozenset(("content-type", "content-length", "content-encoding", "tr
 class Noting:
     """Notes a request's secrets as it comes in: before headers that go no further are dropped, or an addon fails."""
 
-    def __init__(self, redact: "Redact") -> None:
+    def __init__(self, redact: "Redaction") -> None:
         self.redact = redact
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -80,7 +80,7 @@ class Noting:
         self.redact.begin(flow)
 
 
-class Redact:
+class Redaction:
     """Takes the secrets out of a flow in its last hooks. `secret` keys the hashes that are shown."""
 
     def __init__(self, settings: Settings, secret: bytes) -> None:

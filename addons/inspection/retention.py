@@ -1,4 +1,4 @@
-"""Keep: mitmweb shows the newest exchanges, not all since its start, so it runs for days.
+"""Retention: mitmweb shows the newest exchanges, not all since its start, so it runs for days.
 
 mitmweb and mitmproxy hold every flow with its bodies for ever; mitmdump lets finished ones go by itself.
 """
@@ -11,7 +11,7 @@ from addons.config.settings import Settings
 from addons.core.summary import FAILED
 
 
-class Keep:
+class Retention:
     """Removes the oldest finished flows from the view, except those a person has marked."""
 
     optional = True

@@ -1,4 +1,4 @@
-"""Faults: every failure that mitmproxy meets becomes an answer the client's own error handling can read."""
+"""Failures: every failure that mitmproxy meets becomes an answer the client's own error handling can read."""
 
 import logging
 
@@ -13,7 +13,7 @@ from addons.flow.upstream_errors import failure_error
 logger = logging.getLogger(__name__)
 
 
-class Faults:
+class Failures:
     """Leaves an answer for the engine to send where an exchange has failed before its answer began."""
 
     def error(self, flow: http.HTTPFlow) -> None:

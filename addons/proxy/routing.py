@@ -1,4 +1,4 @@
-"""Hosts: which upstream a request goes to, and in which headers.
+"""Routing: which upstream a request goes to, and in which headers.
 
 Reverse mode points at an address that does not exist (`relay.invalid`); only a request that this addon has judged is
 given a real one. So whatever fails before that, nothing reaches an upstream.
@@ -25,7 +25,7 @@ _BINARY = {b"h2": frozenset(("HTTP/2.0",)), b"h3": frozenset(("HTTP/3",))}
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
-class Hosts:
+class Routing:
     """Opens every exchange: names its kind and its upstream, cleans its headers, refuses what is not served."""
 
     opens = True

@@ -1,4 +1,4 @@
-"""Streams: bodies pass chunk by chunk, as they come, in both directions.
+"""Streaming: bodies pass chunk by chunk, as they come, in both directions.
 
 A tap stands beside each body: it counts, and keeps a copy up to `inspect.max_body` for the record that mitmweb shows.
 The copy enters the flow when nothing of it reaches the wire any more. A tap that fails gives up its copy and never a
@@ -128,7 +128,7 @@ class Retold:
         return [self.copy(piece) for piece in told]
 
 
-class Streams:
+class Streaming:
     """Decides what is streamed, which is all that relay need not read, and taps it."""
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:

@@ -1,4 +1,4 @@
-"""Trust: an upstream with a certificate of a private authority, named in `upstreams[].ca`.
+"""UpstreamTls: an upstream with a certificate of a private authority, named in `upstreams[].ca`.
 
 The authority is trusted for that upstream alone, beside the public ones. mitmproxy has one setting for all upstreams,
 so its own preparation of the TLS connection (versions, ciphers, SNI, the name to verify) is kept and only what it
@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from addons.config.settings import Settings
 
 
-class Trust:
+class UpstreamTls:
     """Prepares TLS with upstreams that have an authority of their own."""
 
     def __init__(self, settings: Settings) -> None:

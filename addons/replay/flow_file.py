@@ -24,7 +24,7 @@ from addons.config.settings import Settings
 from addons.core import matching
 from addons.core.failures import Failure, classify
 from addons.flow.decoding import content_of, decode
-from addons.flow.shown import upstream_path
+from addons.flow.display_path import upstream_path
 
 MOST_BYTES = 512 << 20
 """Of a file."""
@@ -120,7 +120,7 @@ class Record:
 
 
 @dataclass
-class Tape:
+class FlowFile:
     """What a file holds."""
 
     records: list[Record] = field(default_factory=list)
@@ -134,7 +134,7 @@ class Tape:
     """Flows, with those left out."""
 
 
-def read(path: Path, settings: Settings) -> Tape:
+def read(path: Path, settings: Settings) -> FlowFile:
     """The records of a file. Raises Refusal for one that is not there, is too large or holds none."""
     try:
         size = path.stat().st_size
@@ -144,7 +144,7 @@ def read(path: Path, settings: Settings) -> Tape:
         raise Refusal(f"{path}: {error.strerror}. Record it first: ./run.sh record {path}") from None
     if size > MOST_BYTES:
         raise Refusal(f"{path} has {size >> 20} MB; at most {MOST_BYTES >> 20} are read: record less into one file")
-    tape = Tape()
+    tape = FlowFile()
     extend(tape, path, settings)
     if tape.records:
         return tape
@@ -154,7 +154,7 @@ def read(path: Path, settings: Settings) -> Tape:
     raise Refusal(f"{path} holds nothing to replay: {left_out}. Record it first: ./run.sh record {path}")
 
 
-def reasons(tape: Tape, *but: str) -> list[str]:
+def reasons(tape: FlowFile, *but: str) -> list[str]:
     """What is left out, in words, but for some reasons."""
     told = [f"{count} {reason}" for reason, count in tape.left_out.items() if reason not in but]
     return [*told, f"the rest of the file is broken: {tape.broken}"] if tape.broken else told
@@ -166,7 +166,7 @@ def is_har(path: Path) -> bool:
         return file.read(4).removeprefix(b"\xef\xbb\xbf")[:1] == b"{"
 
 
-def extend(tape: Tape, path: Path, settings: Settings) -> list[Record]:
+def extend(tape: FlowFile, path: Path, settings: Settings) -> list[Record]:
     """Read on where the tape ends; the records that are new. What can't be read is noted in the tape."""
     new: list[Record] = []
     tape.broken = None

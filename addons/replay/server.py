@@ -26,7 +26,7 @@ from addons.errors import NotFound
 from addons.flow.decoding import decode
 from addons.flow.upstream_errors import NOT_RECORDED
 from addons.replay import flow_file as tapes
-from addons.replay.flow_file import MOST_BODY, Record, Tape
+from addons.replay.flow_file import MOST_BODY, FlowFile, Record
 
 _READ = 1 << 16
 _MOST_HEAD = 1 << 18
@@ -44,7 +44,7 @@ class Library:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
-        self.tape: Tape = tapes.read(path, settings)
+        self.tape: FlowFile = tapes.read(path, settings)
         self.shelf: Shelf[Record] = Shelf()
         self._put(self.tape.records)
 

@@ -1,4 +1,4 @@
-"""Turnstile: one at a time through each gate, in order of arrival, with a bounded queue before it."""
+"""Locks: one at a time through each gate, in order of arrival, with a bounded queue before it."""
 
 import asyncio
 from collections import deque
@@ -27,7 +27,7 @@ class Queue(Protocol):
         """Give up every place of a client."""
 
 
-class Turnstile:
+class FairLocks:
     """Gates by key. An unused gate takes no memory."""
 
     def __init__(self) -> None:
@@ -69,11 +69,11 @@ class Turnstile:
         del self._gates[key]
 
 
-class Gates:
+class LocalSessionLocks:
     """A turnstile whose waiting clients may leave."""
 
     def __init__(self) -> None:
-        self.turnstile = Turnstile()
+        self.turnstile = FairLocks()
         self._waiting: dict[str, set[asyncio.Task[None]]] = {}
 
     async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:

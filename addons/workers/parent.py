@@ -23,7 +23,7 @@ from addons import logs, signals
 from addons.addresses import Refusal
 from addons.config.settings import ConfigError, Settings
 from addons.store.expiry import sweep
-from addons.store.locks import Gates
+from addons.store.locks import LocalSessionLocks
 from addons.store.shelf import Store
 from addons.workers.keeper import Keeper
 from addons.workers.processes import Orders, Process, told
@@ -64,7 +64,7 @@ class Parent:
         self.store = store
         self.announce = announce
         """Called as soon as somebody answers."""
-        self.keeper = Keeper(store, Gates())
+        self.keeper = Keeper(store, LocalSessionLocks())
         self.code: int | None = None
         """The exit code, once it is known that all has to end."""
         self._stop = asyncio.Event()

@@ -17,8 +17,8 @@ from addons.chain import Chain
 from addons.core.sessions import Session
 from addons.endpoints import chat as chat_module
 from addons.endpoints.chat import Chat
-from addons.proxy.failures import Faults
-from addons.store.locks import Gates
+from addons.proxy.failures import Failures
+from addons.store.locks import LocalSessionLocks
 from addons.store.shelf import SessionStore, StoreError
 from tests.support import flows
 
@@ -31,8 +31,8 @@ class Relay:
     def __init__(self, folder: Path) -> None:
         self.now = 1_000_000.0
         self.store = SessionStore(folder, 1000, 1000, self._clock)
-        self.gates = Gates()
-        self.chain = Chain([Chat(self.store, self.gates), Faults()])
+        self.gates = LocalSessionLocks()
+        self.chain = Chain([Chat(self.store, self.gates), Failures()])
 
     def _clock(self) -> float:
         self.now += 0.001
@@ -414,7 +414,7 @@ def test_a_message_under_way_survives_a_reload(relay: Relay) -> None:
     async def scenario() -> None:
         flow = relay.message("one")
         await relay.ask(flow)
-        relay.chain = Chain([Chat(relay.store, relay.gates), Faults()])
+        relay.chain = Chain([Chat(relay.store, relay.gates), Failures()])
         assert (await relay.answered(flow))["code"] == 200
         assert await relay.sent("two") == ["one", "ok", "two"]
 

@@ -20,7 +20,7 @@ from addons.chain import Chain
 from addons.cli.fake_openai.server import Upstream
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
-from addons.store.locks import Gates
+from addons.store.locks import LocalSessionLocks
 from addons.store.shelf import SessionStore
 from tests.support import flows, live
 from tests.support.live import Live, LogWatch, answer_in
@@ -47,7 +47,7 @@ class Hooks:
     def __init__(self, folder: Path) -> None:
         self.runner = asyncio.Runner()
         self.store = SessionStore(folder, 1000, 1000, time.time)
-        self.gates = Gates()
+        self.gates = LocalSessionLocks()
         self.chain = Chain([Chat(self.store, self.gates), Sessions(self.store, self.gates)])
 
     def take(self, body: bytes, headers: Any = (), target: str = "/chat", method: str = "POST", **chat: Any) -> Any:

@@ -28,8 +28,8 @@ from addons.core.sessions import Session
 from addons.endpoints import chat as chat_module
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
-from addons.proxy.failures import Faults
-from addons.store.locks import Gates
+from addons.proxy.failures import Failures
+from addons.store.locks import LocalSessionLocks
 from addons.store.shelf import SessionStore, StoreError
 from tests.support import flows, live
 from tests.support.live import Live, LogWatch
@@ -105,8 +105,8 @@ class Conversations(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.store = Store(Path(self.folder.name), 1000, 1000, lambda: self.now)
-        self.gates = Gates()
-        self.chain = Chain([Chat(self.store, self.gates), Sessions(self.store, self.gates), Faults()])
+        self.gates = LocalSessionLocks()
+        self.chain = Chain([Chat(self.store, self.gates), Sessions(self.store, self.gates), Failures()])
 
     async def _ask(self, *_: object, **__: object) -> http.Response:
         return self.again.pop()

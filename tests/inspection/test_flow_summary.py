@@ -11,7 +11,7 @@ from addons import errors
 from addons.core.summary import FAILED
 from addons.exchange import Kind
 from addons.flow.answers import refuse
-from addons.inspection.flow_summary import Glance
+from addons.inspection.flow_summary import FlowSummary
 from tests.support import flows
 
 
@@ -24,7 +24,7 @@ def watched() -> Iterator[None]:
 
 def noted(flow: http.HTTPFlow, hook: str = "response") -> str:
     """The comment without its times."""
-    getattr(Glance(), hook)(flow)
+    getattr(FlowSummary(), hook)(flow)
     return flow.comment.rpartition(" · ")[0]
 
 

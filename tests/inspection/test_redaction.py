@@ -18,7 +18,7 @@ from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import fingerprint
 from addons.exchange import Kind, came
 from addons.inspection import redaction as redact
-from addons.inspection.redaction import NOT_DECODED, Noting, Redact
+from addons.inspection.redaction import NOT_DECODED, Noting, Redaction
 from tests.support import flows
 
 SECRET = b"0" * 32
@@ -38,7 +38,7 @@ def record(flow: http.HTTPFlow) -> str:
 
 
 def clean(flow: http.HTTPFlow, hook: str = "response", **inspect: object) -> http.HTTPFlow:
-    if (rest := getattr(Redact(flows.settings(inspect=inspect), SECRET), hook)(flow)) is not None:
+    if (rest := getattr(Redaction(flows.settings(inspect=inspect), SECRET), hook)(flow)) is not None:
         asyncio.run(rest)
     return flow
 
@@ -316,7 +316,7 @@ def test_what_a_flow_was_before_a_replay_is_not_kept() -> None:
 def test_the_request_is_clean_once_an_answer_has_begun() -> None:
     flow, _ = flows.attached(Kind.PASS)
     flow.request.headers["Authorization"] = f"Bearer {KEY}"
-    redact_it = Redact(flows.settings(), SECRET)
+    redact_it = Redaction(flows.settings(), SECRET)
     Noting(redact_it).requestheaders(flow)
     assert flow.request.headers["Authorization"] == f"Bearer {KEY}"
     flows.respond(flow, 200)
@@ -327,7 +327,7 @@ def test_the_request_is_clean_once_an_answer_has_begun() -> None:
 def test_a_message_of_a_websocket_is_cleaned_beside_what_is_sent() -> None:
     flow, _ = flows.attached(Kind.PASS)
     flow.request.headers["api-key"] = PLAIN
-    redact_it = Redact(flows.settings(), SECRET)
+    redact_it = Redaction(flows.settings(), SECRET)
     Noting(redact_it).requestheaders(flow)
     message = websocket.WebSocketMessage(Opcode.TEXT, True, f"say {PLAIN}".encode())
     flow.websocket = websocket.WebSocketData(messages=[message], close_reason=f"bye {PLAIN}")
@@ -383,7 +383,7 @@ def test_what_was_heard_for_a_message_is_cleaned_in_turns_with_others() -> None:
         "body": b"a " * 100_000 + KEY.encode(),
         "chunks": [[1, 2]],
     }
-    rest: Any = Redact(flows.settings(), SECRET).response(flow)
+    rest: Any = Redaction(flows.settings(), SECRET).response(flow)
     assert rest is not None
     asyncio.run(rest)
     kept = flow.metadata["relay.heard"]["body"]

@@ -220,13 +220,13 @@ for _name in ("requestheaders", "request", "responseheaders", "response"):
         _provoke(CLASS, _name)
 """
 RAISING = {
-    "proxy/routing": "Hosts",
+    "proxy/routing": "Routing",
     "proxy/timeouts": "Limits",
     "proxy/cors": "Cors",
-    "endpoints/health": "Own",
+    "endpoints/health": "Health",
     "endpoints/chat": "Chat",
     "endpoints/balance": "Balance",
-    "proxy/streaming": "Streams",
+    "proxy/streaming": "Streaming",
 }
 
 
@@ -253,7 +253,7 @@ def test_a_hook_that_raises_lets_nothing_pass(
 ) -> None:
     upstream.clear()
     provoke = {**AUTH, "x-provoke": f"provoke={owner}.requestheaders"}
-    path = "/healthz" if owner == "Own" else "/v1/echo"
+    path = "/healthz" if owner == "Health" else "/v1/echo"
     openai_error(raising.ask("POST" if body else "GET", path, body, provoke), 503)
     assert not upstream.seen
     assert "provoked" in raising.log, "the log says why"
@@ -261,11 +261,11 @@ def test_a_hook_that_raises_lets_nothing_pass(
     assert raising.ask("GET", "/v1/models", headers=AUTH).status == 200
 
 
-@pytest.mark.parametrize("hook", ["Chat.requestheaders", "Chat.request", "Hosts.requestheaders"])
+@pytest.mark.parametrize("hook", ["Chat.requestheaders", "Chat.request", "Routing.requestheaders"])
 def test_a_chat_whose_hook_raises_goes_nowhere(raising: Live, upstream: Upstream, hook: str) -> None:
     upstream.clear()
     answer = raising.ask("POST", "/chat", message(hook, "hello"), {"x-provoke": f"provoke={hook}"})
-    if hook.startswith("Hosts"):  # nobody has said yet whose request this is
+    if hook.startswith("Routing"):  # nobody has said yet whose request this is
         openai_error(answer, 503)
     else:
         chat_error(answer, 503)
@@ -281,7 +281,7 @@ def test_a_balance_whose_hook_raises_has_no_data(raising: Live, upstream: Upstre
     assert not upstream.seen
 
 
-@pytest.mark.parametrize("hook", ["Hosts.responseheaders", "Streams.responseheaders"])
+@pytest.mark.parametrize("hook", ["Routing.responseheaders", "Streaming.responseheaders"])
 def test_an_answer_whose_hook_raises_does_not_pass_raw(raising: Live, upstream: Upstream, hook: str) -> None:
     upstream.script("/v1/models", Behaviour(body=b"raw words of the upstream"))
     request = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"

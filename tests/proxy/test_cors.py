@@ -2,7 +2,7 @@ import pytest
 
 from addons.exchange import Kind
 from addons.proxy.cors import Cors
-from addons.proxy.routing import Hosts
+from addons.proxy.routing import Routing
 from tests.support import flows
 
 PREFLIGHT = {
@@ -16,7 +16,7 @@ PREFLIGHT = {
 def test_a_preflight_is_answered_by_relay(path: str) -> None:
     flow = flows.opened("OPTIONS", path, PREFLIGHT)
     Cors().requestheaders(flow)
-    Hosts(flows.settings()).responseheaders(flow)
+    Routing(flows.settings()).responseheaders(flow)
     answer = flows.answer_of(flow)
     assert (answer.status_code, answer.raw_content) == (204, b"")
     assert answer.headers.get_all("Access-Control-Allow-Origin") == ["*"]

@@ -4,7 +4,7 @@ import pytest
 
 from addons import errors
 from addons.exchange import Kind
-from addons.proxy.failures import Faults
+from addons.proxy.failures import Failures
 from tests.support import flows
 
 
@@ -24,7 +24,7 @@ from tests.support import flows
 def test_a_failure_is_told_in_the_caller_s_shape(kind: Kind, message: str, status: int, code: int) -> None:
     flow, exchange = flows.attached(kind, origin=True)
     flows.fail(flow, message)
-    Faults().error(flow)
+    Failures().error(flow)
     answer = exchange.substitute
     assert answer is not None
     assert flow.response is None
@@ -49,7 +49,7 @@ def test_relay_s_own_reason_comes_first() -> None:
     flow, exchange = flows.attached(Kind.PASS)
     exchange.fault = errors.TooLarge("过大。", "Too large.")
     flows.fail(flow, "Connection killed.")
-    Faults().error(flow)
+    Failures().error(flow)
     assert exchange.substitute is not None
     assert exchange.substitute.status_code == 413
 
@@ -61,7 +61,7 @@ def test_relay_s_own_reason_comes_first() -> None:
 def test_a_connect_that_was_given_up_says_so_only_where_nothing_better_is_known(message: str, status: int) -> None:
     flow, exchange = flows.attached(Kind.PASS, connect_timed_out=True)
     flows.fail(flow, message)
-    Faults().error(flow)
+    Failures().error(flow)
     assert exchange.substitute is not None
     assert exchange.substitute.status_code == status
 
@@ -76,14 +76,14 @@ def test_a_connect_that_was_given_up_says_so_only_where_nothing_better_is_known(
 def test_nothing_is_left_where_nobody_can_read_it(state: dict[str, bool]) -> None:
     flow, exchange = flows.attached(Kind.PASS, **state)
     flows.fail(flow, "server closed connection" if state else "Client disconnected.")
-    Faults().error(flow)
+    Failures().error(flow)
     assert exchange.substitute is None
 
 
 def test_what_is_not_ours_is_left_alone() -> None:
     flow = flows.request("GET", "/v1/models")
     flows.fail(flow, "server closed connection")
-    Faults().error(flow)
+    Failures().error(flow)
     assert flow.response is None
 
 
@@ -91,7 +91,7 @@ def test_a_failure_costs_one_log_line_without_a_query(caplog: pytest.LogCaptureF
     flow = flows.opened("GET", "/v1/models?token=hidden")
     flows.fail(flow, "server closed connection")
     with caplog.at_level(logging.INFO):
-        Faults().error(flow)
+        Failures().error(flow)
     assert len(caplog.records) == 1
     assert "GET /v1/models: 502" in caplog.text
     assert "hidden" not in caplog.text

@@ -4,7 +4,7 @@ import pytest
 
 from addons.core.paths import OWN
 from addons.exchange import Kind, of
-from addons.proxy.routing import Hosts
+from addons.proxy.routing import Routing
 from tests.support import flows
 
 
@@ -84,7 +84,7 @@ def test_a_request_has_a_version_that_its_connection_can_have(alpn: bytes | None
     flow = flows.request("GET", "/v1/models", {"Host": "x"})
     flow.client_conn.alpn = alpn
     flow.request.http_version = version
-    Hosts(flows.settings()).requestheaders(flow)
+    Routing(flows.settings()).requestheaders(flow)
     assert (flow.response is None) is served
     if not served:
         assert flows.answer_of(flow).status_code == 400
@@ -185,14 +185,14 @@ def test_a_websocket_keeps_its_handshake() -> None:
     flow = flows.opened("GET", "/v1/realtime?model=x", head)
     assert {name: flow.request.headers[name] for name in head} == head
     flows.respond(flow, 101, b"", {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Accept": "y"})
-    Hosts(flows.settings()).responseheaders(flow)
+    Routing(flows.settings()).responseheaders(flow)
     assert set(flows.answer_of(flow).headers) >= {"Connection", "Upgrade", "Sec-WebSocket-Accept"}
 
 
 def test_an_absolute_target_goes_up_as_a_path() -> None:
     flow = flows.request("GET", "/v1/models")
     flow.request.authority = "elsewhere.example"
-    Hosts(flows.settings()).requestheaders(flow)
+    Routing(flows.settings()).requestheaders(flow)
     assert (flow.request.authority, flow.request.host) == ("", "api.test")
 
 
@@ -200,7 +200,7 @@ def test_the_answer_loses_what_is_of_the_hop_and_gains_an_id() -> None:
     flow = flows.opened("GET", "/v1/models", {"Origin": "https://page"})
     head = {"Alt-Svc": "h3", "Keep-Alive": "5", "Access-Control-Allow-Origin": "https://openai", "X-A": "1"}
     flows.respond(flow, 200, b"", head)
-    Hosts(flows.settings()).responseheaders(flow)
+    Routing(flows.settings()).responseheaders(flow)
     headers = flows.answer_of(flow).headers
     assert "Alt-Svc" not in headers and "Keep-Alive" not in headers
     assert headers["X-A"] == "1"
@@ -211,7 +211,7 @@ def test_the_answer_loses_what_is_of_the_hop_and_gains_an_id() -> None:
 def test_an_answer_of_relay_s_own_keeps_its_headers() -> None:
     flow = flows.opened("PUT", "/nowhere")
     flows.answer_of(flow).headers["Connection"] = "close"
-    Hosts(flows.settings()).responseheaders(flow)
+    Routing(flows.settings()).responseheaders(flow)
     assert flows.answer_of(flow).headers["Connection"] == "close"
     assert "x-relay-request-id" in flows.answer_of(flow).headers
 
@@ -223,11 +223,11 @@ def test_what_is_not_a_client_s_is_left_alone(replayed: bool) -> None:
         flow.is_replay = "request"
     else:
         flows.fail(flow, "Client disconnected.")
-    Hosts(flows.settings()).requestheaders(flow)
+    Routing(flows.settings()).requestheaders(flow)
     assert of(flow) is None
     assert flow.request.headers["Connection"] == "x"
     flows.respond(flow, 200, b"", {"Alt-Svc": "h3"})
-    Hosts(flows.settings()).responseheaders(flow)
+    Routing(flows.settings()).responseheaders(flow)
     assert flows.answer_of(flow).headers["Alt-Svc"] == "h3"
 
 
@@ -246,7 +246,7 @@ def test_an_upstream_is_reached(far: bool) -> None:
 
 @pytest.mark.parametrize("host", ["far.test", "near.test", "proxy.test"])
 def test_the_proxy_s_password_is_shown_to_the_proxy_alone(host: str) -> None:
-    hosts = Hosts(flows.settings(upstreams=PROXIED, routes=[]))
+    hosts = Routing(flows.settings(upstreams=PROXIED, routes=[]))
     flow = flows.request("CONNECT", "")
     flow.request.host, flow.request.port = host, 443
     hosts.http_connect_upstream(flow)

@@ -10,7 +10,7 @@ from addons.exchange import Kind
 from addons.flow.capture import Copy
 from addons.flow.upstream import declared_length
 from addons.proxy import streaming as streams
-from addons.proxy.streaming import Streams, Upload
+from addons.proxy.streaming import Streaming, Upload
 from tests.support import flows
 
 chunks = st.lists(st.binary(max_size=20), max_size=20)
@@ -30,7 +30,7 @@ def upload(limit: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Upload, http.HT
     cuts: list[str] = []
     monkeypatch.setattr(streams, "cut_upstream", lambda flow, why: cuts.append(why))
     flow = flows.opened("POST", "/v1/files", limits={"body": limit})
-    Streams().requestheaders(flow)
+    Streaming().requestheaders(flow)
     tap = flow.request.stream
     assert isinstance(tap, Upload)
     return tap, flow, cuts
@@ -59,7 +59,7 @@ def test_an_upload_over_its_limit_is_cut_off_once(sizes: list[int], monkeypatch:
 @pytest.mark.parametrize(("declared", "refused"), [("10", False), ("11", True), ("99999999999999999", True)])
 def test_a_declared_length_is_judged_before_a_byte_is_sent(declared: str, refused: bool) -> None:
     flow = flows.opened("POST", "/v1/files", {"Content-Length": declared}, limits={"body": 10})
-    Streams().requestheaders(flow)
+    Streaming().requestheaders(flow)
     if refused:
         assert flows.answer_of(flow).status_code == 413
         assert not isinstance(flow.request.stream, Upload)
@@ -93,9 +93,9 @@ def test_a_length_is_read_only_where_it_is_one(text: str | None, length: int | N
 def test_only_what_passes_is_streamed(path: str) -> None:
     flow = flows.opened("POST", path, body=b"x")
     before = flow.request.stream
-    Streams().requestheaders(flow)
+    Streaming().requestheaders(flow)
     flows.respond(flow, 200, b"raw")
-    Streams().responseheaders(flow)
+    Streaming().responseheaders(flow)
     assert flow.request.stream == before
     assert not flows.answer_of(flow).stream
     assert not flows.exchange(flow).committed
@@ -104,7 +104,7 @@ def test_only_what_passes_is_streamed(path: str) -> None:
 def test_an_answer_is_streamed_and_committed() -> None:
     flow = flows.opened("GET", "/v1/models")
     flows.respond(flow, 500, b"")
-    Streams().responseheaders(flow)
+    Streaming().responseheaders(flow)
     assert isinstance(flows.answer_of(flow).stream, Copy)
     assert flows.exchange(flow).committed
 
@@ -120,7 +120,7 @@ def test_an_answer_is_streamed_and_committed() -> None:
 def test_an_event_stream_is_not_buffered(head: dict[str, str], cache: str) -> None:
     flow = flows.opened("POST", "/v1/chat/completions")
     flows.respond(flow, 200, b"", head)
-    Streams().responseheaders(flow)
+    Streaming().responseheaders(flow)
     headers = flows.answer_of(flow).headers
     assert headers["X-Accel-Buffering"] == "no"
     assert headers.get_all("Cache-Control") == [cache]
@@ -144,7 +144,7 @@ def test_an_event_stream_without_its_type_is_watched_for_its_end(body: bytes, en
     answer = flows.answer_of(flow)
     del answer.headers["Content-Length"]
     before = answer.headers.copy()
-    Streams().responseheaders(flow)
+    Streaming().responseheaders(flow)
     tap: Any = answer.stream
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     assert [tap(piece) for piece in (*pieces, b"")] == [*pieces, b""]
@@ -156,7 +156,7 @@ def test_an_event_stream_without_its_type_is_watched_for_its_end(body: bytes, en
 def test_a_body_of_a_known_length_is_not_looked_at() -> None:
     flow = flows.opened("GET", "/v1/models")
     flows.respond(flow, 200, b"data: 1\n\n", {"Content-Type": "text/plain"})
-    Streams().responseheaders(flow)
+    Streaming().responseheaders(flow)
     assert isinstance(flows.answer_of(flow).stream, Copy)
 
 
@@ -164,7 +164,7 @@ def test_other_answers_keep_their_headers() -> None:
     flow = flows.opened("GET", "/v1/models")
     flows.respond(flow, 200, b"", {"Content-Type": "application/json"})
     before = flows.answer_of(flow).headers.copy()
-    Streams().responseheaders(flow)
+    Streaming().responseheaders(flow)
     assert flows.answer_of(flow).headers == before
 
 
@@ -172,7 +172,7 @@ def test_other_answers_keep_their_headers() -> None:
 @pytest.mark.parametrize(("cap", "cut"), [(100, False), (4, True)], ids=["short bodies", "long bodies"])
 def test_the_copies_enter_the_record(broken: bool, cap: int, cut: bool) -> None:
     flow = flows.opened("POST", "/v1/files", inspect={"max_body": cap})
-    addon = Streams()
+    addon = Streaming()
     addon.requestheaders(flow)
     flow.request.raw_content = None
     assert callable(flow.request.stream)
@@ -194,5 +194,5 @@ def test_a_body_that_was_held_is_its_own_record() -> None:
     flow, exchange = flows.attached(Kind.PASS)
     exchange.notes["answer"] = Copy(9)
     flows.respond(flow, 200, b"held")
-    Streams().response(flow)
+    Streaming().response(flow)
     assert flows.answer_of(flow).raw_content == b"held"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addons.store.locks import Full, Gates, Left, Turnstile
+from addons.store.locks import FairLocks, Full, Left, LocalSessionLocks
 
 
 async def settle() -> None:
@@ -19,7 +19,7 @@ async def settle() -> None:
 
 def test_one_at_a_time_in_order_of_arrival() -> None:
     async def scenario() -> None:
-        turnstile, order = Turnstile(), list[int]()
+        turnstile, order = FairLocks(), list[int]()
 
         async def visit(number: int) -> None:
             await turnstile.enter("a", 10)
@@ -37,7 +37,7 @@ def test_one_at_a_time_in_order_of_arrival() -> None:
 
 def test_gates_do_not_wait_for_each_other() -> None:
     async def scenario() -> None:
-        turnstile = Turnstile()
+        turnstile = FairLocks()
         await turnstile.enter("a", 0)
         await asyncio.wait_for(turnstile.enter("b", 0), 1)
         assert len(turnstile) == 2
@@ -48,7 +48,7 @@ def test_gates_do_not_wait_for_each_other() -> None:
 @pytest.mark.parametrize("bound", [0, 1, 3], ids=lambda bound: f"{bound} may wait")
 def test_the_queue_is_bounded(bound: int) -> None:
     async def scenario() -> None:
-        turnstile = Turnstile()
+        turnstile = FairLocks()
         await turnstile.enter("a", bound)
         waiting = [asyncio.ensure_future(turnstile.enter("a", bound)) for _ in range(bound)]
         await settle()
@@ -65,7 +65,7 @@ def test_the_queue_is_bounded(bound: int) -> None:
 
 def test_who_gives_up_makes_room_in_the_queue() -> None:
     async def scenario() -> None:
-        turnstile = Turnstile()
+        turnstile = FairLocks()
         await turnstile.enter("a", 1)
         first = asyncio.ensure_future(turnstile.enter("a", 1))
         await settle()
@@ -81,7 +81,7 @@ def test_who_gives_up_makes_room_in_the_queue() -> None:
 
 def test_a_turn_that_comes_while_giving_up_is_handed_on() -> None:
     async def scenario() -> None:
-        turnstile = Turnstile()
+        turnstile = FairLocks()
         await turnstile.enter("a", 9)
         first, second = (asyncio.ensure_future(turnstile.enter("a", 9)) for _ in range(2))
         await settle()
@@ -106,7 +106,7 @@ class Model:
     """Visitors of two gates under a schedule, and what must hold at any moment."""
 
     def __init__(self, bound: int) -> None:
-        self.turnstile = Turnstile()
+        self.turnstile = FairLocks()
         self.bound = bound
         self.numbers = itertools.count()
         self.tasks: dict[int, tuple[str, asyncio.Task[None]]] = {}
@@ -172,7 +172,7 @@ def test_whatever_happens_when(schedule: list[tuple[str, int, bool]], bound: int
 @pytest.mark.parametrize("waits", [0, 1, 2], ids=["who enters at once", "the first who waits", "the second who waits"])
 def test_cancelled_at_any_moment(ticks: int, waits: int) -> None:
     async def scenario() -> None:
-        turnstile = Turnstile()
+        turnstile = FairLocks()
         leaves = 0
 
         async def visit() -> None:
@@ -200,7 +200,7 @@ def test_cancelled_at_any_moment(ticks: int, waits: int) -> None:
 
 def test_a_gate_is_freed_once() -> None:
     async def scenario() -> None:
-        gates = Gates()
+        gates = LocalSessionLocks()
         free = await gates.enter("one", "a", 9)
         second = asyncio.ensure_future(gates.enter("two", "a", 9))
         third = asyncio.ensure_future(gates.enter("three", "a", 9))
@@ -219,7 +219,7 @@ def test_a_gate_is_freed_once() -> None:
 
 def test_a_client_that_leaves_gives_up_its_places_and_no_others() -> None:
     async def scenario() -> None:
-        gates = Gates()
+        gates = LocalSessionLocks()
         free = await gates.enter("one", "a", 9)
         gone = [asyncio.ensure_future(gates.enter("two", "a", 9)) for _ in range(3)]
         stays = asyncio.ensure_future(gates.enter("three", "a", 9))
@@ -239,7 +239,7 @@ def test_a_client_that_leaves_gives_up_its_places_and_no_others() -> None:
 
 def test_a_full_queue_is_told() -> None:
     async def scenario() -> None:
-        gates = Gates()
+        gates = LocalSessionLocks()
         free: Callable[[], None] = await gates.enter("one", "a", 0)
         with pytest.raises(Full):
             await gates.enter("two", "a", 0)

@@ -9,7 +9,7 @@ from mitmproxy.test import tflow, tutils
 
 from addons.config.settings import Settings
 from addons.exchange import Exchange, Kind, attach, of
-from addons.proxy.routing import Hosts
+from addons.proxy.routing import Routing
 
 UPSTREAM = {"name": "test", "url": "https://api.test/proxy"}
 OTHER = {"name": "other", "url": "http://other.test:8000", "model": "other-chat"}
@@ -41,7 +41,7 @@ def request(method: str, path: str, headers: Headers = (), body: bytes = b"") ->
 def opened(method: str, path: str, headers: Headers = (), body: bytes = b"", **sections: Any) -> http.HTTPFlow:
     """A flow that Hosts has judged, under settings with these sections."""
     made = request(method, path, headers, body)
-    Hosts(settings(**sections)).requestheaders(made)
+    Routing(settings(**sections)).requestheaders(made)
     return made
 
 

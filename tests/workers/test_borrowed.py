@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addons.core.sessions import Request, Session, Turn
-from addons.store.locks import Gates, Left
+from addons.store.locks import Left, LocalSessionLocks
 from addons.store.shelf import SessionStore, StoreError
 from addons.workers import channel as channel_module
 from addons.workers.borrowed import BorrowedGates, Channel
@@ -49,7 +49,7 @@ def greeted() -> Iterator[tuple[socket.socket, Channel]]:
 
 def test_a_borrowed_store_is_like_the_store(store: SessionStore) -> None:
     async def scenario() -> None:
-        async with hired(store, Gates(), 2) as workers:
+        async with hired(store, LocalSessionLocks(), 2) as workers:
             one, other = (worker.channel.store for worker in workers)
             for name in ("s", "", "\ud800", "b\0s"):
                 assert one.key(KEY, name) == store.key(KEY, name)
@@ -69,7 +69,7 @@ def test_a_borrowed_store_is_like_the_store(store: SessionStore) -> None:
 
 def test_what_is_stored_is_the_same_byte_for_byte(store: SessionStore) -> None:
     async def scenario() -> None:
-        async with hired(store, Gates()) as (worker,):
+        async with hired(store, LocalSessionLocks()) as (worker,):
             for name, keeps in (("a", store), ("b", worker.channel.store)):
                 await keeps.save(*store.key(KEY, name), SAID)
 
@@ -81,7 +81,7 @@ def test_what_is_stored_is_the_same_byte_for_byte(store: SessionStore) -> None:
 
 def test_an_error_of_the_store_keeps_type_and_text(store: SessionStore) -> None:
     async def scenario() -> None:
-        async with hired(store, Gates()) as (worker,):
+        async with hired(store, LocalSessionLocks()) as (worker,):
             lent = worker.channel.store
             store.close()
             for call in (lent.load("k", 60), lent.save("k", "o", SAID), lent.delete("k")):
@@ -93,7 +93,7 @@ def test_an_error_of_the_store_keeps_type_and_text(store: SessionStore) -> None:
 
 def test_a_session_over_the_cap_costs_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        async with hired(Memory(), Gates()) as (worker,):
+        async with hired(Memory(), LocalSessionLocks()) as (worker,):
             monkeypatch.setattr(channel_module, "FRAME_CAP", 1000)
             lent = worker.channel.store
             with pytest.raises(StoreError, match=r"the session has .* at most 1000") as caught:
@@ -110,7 +110,7 @@ def test_a_caller_that_is_cancelled_leaves_nothing_half_done() -> None:
     async def scenario() -> None:
         store = Memory(going=asyncio.Event())
         assert store.going is not None
-        async with hired(store, Gates()) as (worker,):
+        async with hired(store, LocalSessionLocks()) as (worker,):
             lent = worker.channel.store
             saving = asyncio.ensure_future(lent.save("k", "o", SAID))
             await asyncio.sleep(0)
@@ -128,7 +128,7 @@ def test_a_closed_store_says_so_and_sends_what_it_had() -> None:
     async def scenario() -> None:
         large = Session((Turn("x" * 500_000, "y"),))
         store = Memory()
-        async with hired(store, Gates()) as (worker,):
+        async with hired(store, LocalSessionLocks()) as (worker,):
             lent = worker.channel.store
             saving = asyncio.ensure_future(lent.save("k", "o", SAID))
             await asyncio.sleep(0)
@@ -165,7 +165,7 @@ def test_saves_wait_for_a_slow_parent() -> None:
         store = Memory(going=asyncio.Event())
         assert store.going is not None
         large = Session((Turn("x" * 100_000, "y"),))
-        async with hired(store, Gates()) as (worker,):
+        async with hired(store, LocalSessionLocks()) as (worker,):
             lent = worker.channel.store
             saves = [asyncio.ensure_future(lent.save(f"{number}", "o", large)) for number in range(200)]
             await settle(100)
@@ -203,7 +203,7 @@ def test_without_a_hello_there_is_no_channel(said: bytes | None, told: str) -> N
 
 def test_nothing_shows_the_secret() -> None:
     async def scenario() -> None:
-        async with hired(Memory(), Gates()) as (worker,):
+        async with hired(Memory(), LocalSessionLocks()) as (worker,):
             held = worker.channel
             for each in (held, held.store, held.gates, held.line, held.line.wire):
                 assert repr(SECRET)[2:-1] not in repr(each)
@@ -217,7 +217,7 @@ def test_nothing_shows_the_secret() -> None:
 
 def test_workers_take_turns() -> None:
     async def scenario() -> None:
-        gates = Gates()
+        gates = LocalSessionLocks()
         async with hired(Memory(), gates, 3) as workers:
             order = list[int]()
 
@@ -243,7 +243,7 @@ def test_workers_take_turns() -> None:
 
 def test_a_client_that_leaves_gives_up_its_places_and_no_others() -> None:
     async def scenario() -> None:
-        real = Gates()
+        real = LocalSessionLocks()
         async with hired(Memory(), real, 2) as (one, other):
             gates = one.channel.gates
             free = await gates.enter("one", "a", 9)
@@ -272,7 +272,7 @@ def test_a_client_that_leaves_gives_up_its_places_and_no_others() -> None:
 @pytest.mark.parametrize("turns", range(14))
 def test_giving_up_at_any_moment(turns: int, how: str) -> None:
     async def scenario() -> None:
-        real = Gates()
+        real = LocalSessionLocks()
         async with hired(Memory(), real, 2) as (one, other):
             free = await one.channel.gates.enter("holder", "a", 9)
             gives_up = asyncio.ensure_future(other.channel.gates.enter("c", "a", 9))
@@ -297,7 +297,7 @@ def test_giving_up_at_any_moment(turns: int, how: str) -> None:
 
 def test_a_gate_that_is_granted_when_nobody_wants_it_any_more_is_handed_on() -> None:
     async def scenario() -> None:
-        real = Gates()
+        real = LocalSessionLocks()
         async with hired(Memory(), real) as (worker,):
             gates = worker.channel.gates
             for _ in range(2):
@@ -335,7 +335,7 @@ def test_a_gate_that_is_granted_as_its_client_leaves_is_handed_on() -> None:
 def test_the_parent_s_going_ends_all_that_waits() -> None:
     async def scenario() -> None:
         store = Memory(going=asyncio.Event())
-        worker = await hire(Keeper(store, Gates()))
+        worker = await hire(Keeper(store, LocalSessionLocks()))
         held = worker.channel
         free = await held.gates.enter("c", "a", 9)
         waiting: list[Coroutine[Any, Any, Any]] = [
@@ -388,7 +388,7 @@ def test_a_channel_goes_on_under_code_that_is_loaded_anew() -> None:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "addons"}
 
     async def scenario() -> None:
-        store, real = Memory(), Gates()
+        store, real = Memory(), LocalSessionLocks()
         async with hired(store, real) as (worker,):
             free = await worker.channel.gates.enter("old", "a", 9)
             waits = asyncio.ensure_future(worker.channel.gates.enter("old", "a", 9))
@@ -426,7 +426,7 @@ steps = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 11), st.inte
 WORKERS = 3
 
 
-class Arrivals(Gates):
+class Arrivals(LocalSessionLocks):
     """Gates that note who comes and who enters, as the keeper has it."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from addons.core.sessions import Session, Turn
-from addons.store.locks import Gates
+from addons.store.locks import LocalSessionLocks
 from addons.store.shelf import SessionStore, StoreError
 from addons.workers import channel
 from addons.workers.channel import VERSION, Frame
@@ -39,7 +39,7 @@ async def served(keeper: Keeper, notes: list[str] | None = None) -> AsyncIterato
 
 def test_what_a_worker_may_ask() -> None:
     async def scenario() -> None:
-        store, gates, notes = Memory(), Gates(), list[str]()
+        store, gates, notes = Memory(), LocalSessionLocks(), list[str]()
         async with served(Keeper(store, gates), notes) as worker:
             worker.send("save", 1, "key", "owner", body=SAID.to_json())
             assert await worker.next() == Frame(["ok", 1, None])
@@ -68,7 +68,7 @@ def test_what_a_worker_may_ask() -> None:
 def test_replies_do_not_wait_for_each_other() -> None:
     async def scenario() -> None:
         store = Memory(going=asyncio.Event())
-        async with served(Keeper(store, Gates())) as worker:
+        async with served(Keeper(store, LocalSessionLocks())) as worker:
             worker.send("load", 1, "a", 60)
             worker.send("enter", 2, "a", 0)
             assert await worker.next() == Frame(["ok", 2, None])
@@ -81,7 +81,7 @@ def test_replies_do_not_wait_for_each_other() -> None:
 
 def test_notes_reach_the_worker_they_are_for() -> None:
     async def scenario() -> None:
-        keeper = Keeper(Memory(), Gates())
+        keeper = Keeper(Memory(), LocalSessionLocks())
         one, other = await hire(keeper), await hire(keeper)
         keeper.tell(one.parents, "drain")
         await settle()
@@ -105,7 +105,7 @@ def test_notes_reach_the_worker_they_are_for() -> None:
 def test_an_error_is_told(error: Exception, text: str) -> None:
     async def scenario() -> None:
         store = Memory(error=error)
-        async with served(Keeper(store, Gates())) as worker:
+        async with served(Keeper(store, LocalSessionLocks())) as worker:
             for head in (["load", 1, "a", 60], ["save", 2, "a", "b"], ["delete", 3, "a"]):
                 worker.send(*head)
                 assert await worker.next() == Frame(["failed", head[1], text])
@@ -114,7 +114,7 @@ def test_an_error_is_told(error: Exception, text: str) -> None:
 
 
 def test_gates_that_fail_are_told() -> None:
-    class Failing(Gates):
+    class Failing(LocalSessionLocks):
         async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
             raise RuntimeError
 
@@ -129,7 +129,7 @@ def test_gates_that_fail_are_told() -> None:
 def test_a_session_over_the_cap_costs_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         store = Memory({"large": Session((Turn("x" * 2000, "y"),)), "small": SAID})
-        async with served(Keeper(store, Gates())) as worker:
+        async with served(Keeper(store, LocalSessionLocks())) as worker:
             monkeypatch.setattr(channel, "FRAME_CAP", 1000)
             worker.send("load", 1, "large", 60)
             head, body = await worker.next()
@@ -148,7 +148,7 @@ def test_a_session_over_the_cap_costs_one_call(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_who_sends_anything_else_is_not_listened_to(head: list[object], caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
-        gates = Gates()
+        gates = LocalSessionLocks()
         async with served(Keeper(Memory(), gates)) as worker:
             worker.send("enter", 1, "a", 9)
             await worker.next()
@@ -166,7 +166,7 @@ def test_who_sends_anything_else_is_not_listened_to(head: list[object], caplog: 
 
 def test_whoever_dies_frees_its_gates_and_gives_up_its_places() -> None:
     async def scenario() -> None:
-        gates = Gates()
+        gates = LocalSessionLocks()
         keeper = Keeper(Memory(), gates)
         async with served(keeper) as stays:
             async with served(keeper) as dies:
@@ -189,7 +189,7 @@ def test_whoever_dies_frees_its_gates_and_gives_up_its_places() -> None:
 
 def test_what_a_dead_worker_has_asked_to_save_is_saved_first() -> None:
     async def scenario() -> None:
-        store, gates = Memory(going=asyncio.Event()), Gates()
+        store, gates = Memory(going=asyncio.Event()), LocalSessionLocks()
         assert store.going is not None
         keeper = Keeper(store, gates)
         parents, workers = socket.socketpair()
@@ -217,7 +217,7 @@ def test_a_save_is_begun_before_the_leave_behind_it() -> None:
             async def save(self, key: str, owner: str, session: Session) -> None:
                 order.append("save")
 
-        class NotingGates(Gates):
+        class NotingGates(LocalSessionLocks):
             async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
                 return lambda: order.append("leave")
 
@@ -234,7 +234,7 @@ def test_a_save_is_begun_before_the_leave_behind_it() -> None:
 
 def test_cancelled_it_frees_and_closes_everything() -> None:
     async def scenario() -> None:
-        gates = Gates()
+        gates = LocalSessionLocks()
         keeper = Keeper(Memory(), gates)
         worker = await hire(keeper)
         await worker.channel.gates.enter("c", "a", 9)
@@ -252,7 +252,7 @@ def test_cancelled_it_frees_and_closes_everything() -> None:
 
 def test_calls_under_way_are_bounded_and_leaves_get_through() -> None:
     async def scenario() -> None:
-        store, gates = Memory(going=asyncio.Event()), Gates()
+        store, gates = Memory(going=asyncio.Event()), LocalSessionLocks()
         assert store.going is not None
         async with served(Keeper(store, gates)) as worker:
             for number in range(3 * UNDER_WAY):
@@ -271,7 +271,7 @@ def test_a_worker_that_does_not_read_is_not_read_for_ever() -> None:
     async def scenario() -> None:
         large = Session((Turn("x" * 300_000, "y"),))
         store = Memory({"a": large})
-        keeper = Keeper(store, Gates())
+        keeper = Keeper(store, LocalSessionLocks())
         async with served(keeper) as worker:
             for number in range(200):
                 worker.send("load", number, "a", 60)
@@ -287,7 +287,7 @@ def test_a_worker_that_does_not_read_is_not_read_for_ever() -> None:
 
 def test_who_waits_for_a_gate_is_no_call_under_way() -> None:
     async def scenario() -> None:
-        async with served(Keeper(Memory(), Gates())) as worker:
+        async with served(Keeper(Memory(), LocalSessionLocks())) as worker:
             for number in range(3 * UNDER_WAY):
                 worker.send("enter", number, "a", 1000)
             for number in range(3 * UNDER_WAY):
@@ -341,7 +341,7 @@ def test_a_killed_process_frees_its_gates_and_its_save_is_done(tmp_path: Path, s
     store = SessionStore(tmp_path, 9, 9, time.time)
 
     async def scenario() -> None:
-        gates, notes = Gates(), list[str]()
+        gates, notes = LocalSessionLocks(), list[str]()
         keeper = Keeper(store, gates)
         process, serving = employ(keeper, notes, size)
         await until(notes)
@@ -363,7 +363,7 @@ def test_a_process_hears_of_its_parent_s_going(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         notes = list[str]()
-        process, serving = employ(Keeper(store, Gates()), notes, 10)
+        process, serving = employ(Keeper(store, LocalSessionLocks()), notes, 10)
         await until(notes)
         serving.cancel()
         assert await asyncio.to_thread(process.wait, 10) == 7

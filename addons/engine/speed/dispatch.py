@@ -1,6 +1,6 @@
 """Dispatch: each event goes straight to the hooks that want it.
 
-As it stands mitmproxy walks all of its 31 addons for every event, and once more for the `update` event that follows
+mitmproxy 12.2.3 walks all of its 31 addons for every event, and once more for the `update` event that follows
 each flow's, with a context manager per addon; looking for hooks takes some 40% of its time on short requests. Here a
 table holds the bound hooks by the event's name. What a hook may do, raise or await is as before:
 

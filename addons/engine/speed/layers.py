@@ -1,6 +1,6 @@
 """Layers: the way of an event through mitmproxy's HTTP layers, without what only hands on.
 
-As it stands an event goes down, and each command it leads to comes up, through a generator for every layer: some ten of
+In mitmproxy an event goes down, and each command it leads to comes up, through a generator for every layer: some ten of
 them stand open for one piece of a body. Most of these hand on and nothing else. Here `feed` does what
 `Layer.handle_event` and `HttpLayer.event_to_child` do together, as plain calls: it runs a layer's own generator, hands
 what is meant for another HTTP layer to that one before it goes on, and all else to whoever carries commands out. The

@@ -1,6 +1,6 @@
 """Lines: what mitmdump prints of a flow by default, written at once.
 
-As it stands the two lines of an ordinary exchange (HTTP/1 on both sides, an answer, no colours) take some forty calls
+By mitmproxy the two lines of an ordinary exchange (HTTP/1 on both sides, an answer, no colours) take some forty calls
 and, where Python does not buffer, four writes. All else is stock's.
 """
 

@@ -1,4 +1,4 @@
-"""Shown: the record of a message to `/chat` bears the path that the client asked for.
+"""DisplayPath: the record of a message to `/chat` bears the path that the client asked for.
 
 What went upstream is a completion request, under a path of upstream's. Once it is sent the record's path is set back,
 so that a person finds in the list what the client did; upstream's stays beside it as `relay.upstream_path` in the
@@ -16,7 +16,7 @@ UPSTREAM_PATH = "relay.upstream_path"
 _NOTE = "shown_path"
 
 
-class Shown:
+class DisplayPath:
     """Stands before whoever rewrites the request, and before the record is cleaned."""
 
     optional = True
