@@ -424,13 +424,20 @@ def _by_words(words: str) -> Kind | None:
         return Kind.MODEL
     if _any(_NO_MONEY, words):
         return Kind.QUOTA
-    if _any(_LONG, words) and not _any(_UNKNOWN_PARAMETER, words) and not _is_of_output(words):
+    if _is_too_long(words):
         return Kind.TOO_LONG
     if _any(_NO_KEY, words):
         return Kind.KEY
     if (_any(_NO_TOKEN, words) or _WRONG_TOKEN.search(words)) and not _any(_OF_TEXT_TOKENS, words):
         return Kind.KEY
     return None
+
+
+def _is_too_long(words: str) -> bool:
+    """Whether a shorter conversation may pass. A limit per minute and a filter of contents speak of lengths, too."""
+    if _any(_UNKNOWN_PARAMETER, words) or _any(_FAST, words) or _any(_FILTER, words) or _is_of_output(words):
+        return False
+    return _any(_LONG, words) or (_any(_OVER, words) and _any(_INPUT, words))
 
 
 def _names_model(words: str) -> bool:
@@ -511,15 +518,6 @@ _LONG = (
     "token limit exceeded",
     "exceeds token limit",
     "max message tokens",
-    "exceeds max length",
-    "exceed max length",
-    "exceeds maximum length",
-    "exceeds the maximum length",
-    "exceeds the model's maximum",
-    "exceeds maximum input",
-    "exceeds the maximum input",
-    "longer than the maximum",
-    "maximum input length",
     "range of input length",
     "max input characters",
     "reduce the length of the",
@@ -532,7 +530,6 @@ _LONG = (
     "上下文窗口",
     "上下文过长",
     "输入过长",
-    "内容过长",
     "文本过长",
     "超过模型最大",
     "超出模型最大",
@@ -544,6 +541,13 @@ _LONG = (
     "tokens超过",
     "token 超出",
 )
+_OVER = (
+    *("exceeds max length", "exceed max length", "exceeds maximum", "exceeds the maximum", "exceed the maximum"),
+    *("exceeds the model's maximum", "longer than the maximum", "maximum allowed length", "exceeds the limit of"),
+    "内容过长",
+)
+"""Of a conversation only where they speak of one: fields have lengths, too."""
+_FILTER = ("content filter", "content_filter", "content management policy", "sensitive", "敏感", "违规", "不合规")
 _NO_MONEY = (
     "insufficient_quota",
     "insufficient quota",

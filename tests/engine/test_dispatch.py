@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mitmproxy import exceptions, hooks, options
 from mitmproxy.addonmanager import AddonManager
@@ -243,6 +243,7 @@ _SPEC: st.SearchStrategy[Spec] = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(_SPEC, min_size=1, max_size=4), st.booleans())
+@example([Spec({"requestheaders": "halts"}, "adopt quietly", 1, ())], False)
 def test_any_tree_of_addons(specs: list[Spec], at_once: bool) -> None:
     async def scenario(master: Master, record: list[Any]) -> None:
         _plant(master, record, specs)

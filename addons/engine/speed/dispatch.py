@@ -268,6 +268,7 @@ class _Way:
                 raise
             except Exception as error:
                 if self._ends_with(error):
+                    self._look_again()
                     return None
                 if not table.holds(self.manager):
                     return self._leave(turn)
@@ -286,6 +287,7 @@ class _Way:
             raise
         except Exception as error:
             if self._ends_with(error):
+                self._look_again()
                 return
             sure, call = self.table.holds(self.manager), None
         place = (turn, call + 1) if call is not None else (turn + 1, 0)
@@ -301,6 +303,11 @@ class _Way:
     async def _leave(self, turn: int) -> None:
         """Leave all that comes behind this turn to stock."""
         await _walk(self.manager, islice(self.table.chain, self.turns[turn].position + 1, None), self.event)
+
+    def _look_again(self) -> None:
+        """Whoever ends the event may have adopted a child first, who hears the next one."""
+        if not self.table.holds(self.manager):
+            forget(self.manager)
 
     @staticmethod
     def _ends_with(error: Exception) -> bool:
