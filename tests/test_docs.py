@@ -1,6 +1,6 @@
-"""The README is true: its commands print what it shows, its tables say what the settings are.
+"""The pages are true: their commands print what they show, their tables say what the settings are.
 
-1. Blocks, tables and headings are read from README.md by the few lines below.
+1. Blocks, tables and headings are read from README.md, docs/ and the rest by the few lines below, as if from one page.
 2. Tables of relay.yaml, codes, variables and rooms are compared with the code.
 3. What stands behind a `$` in a console block is run against one `./run.sh demo`, in the order of the page. Ids, times
    and the demo's own port differ from run to run and are evened out; a line `...` stands for any number of lines.
@@ -31,7 +31,12 @@ from addons.config.fields import inner_types
 from addons.workers import names
 from tests.support.live import ROOT, Live, environment, eventually, free_port, started
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
+README = "\n".join(TEXTS.values())
 PAGE = "http://127.0.0.1:8080"
 REQUIRED = "required"
 LAST_OF_DEMO = "Ctrl-C ends it"
@@ -70,7 +75,13 @@ def _blocks() -> list[Block]:
 
 
 BLOCKS = _blocks()
-PROSE = re.sub(r"^( *)```.*?^\1```$", "", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+PROSE = _prose(README)
 
 
 def _shown() -> Iterator[Shown]:
@@ -90,7 +101,7 @@ SHOWN = list(_shown())
 def _section(title: str) -> str:
     """The text below a heading, up to the next one of any level."""
     match = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", PROSE, re.MULTILINE | re.DOTALL)
-    assert match, f"README.md has no heading {title!r}"
+    assert match, f"no page has a heading {title!r}"
     return match[1]
 
 
@@ -108,7 +119,7 @@ def _rows(title: str, first: str) -> list[list[str]]:
                 break
         elif rows or cells[0] == first:
             rows.append(cells)
-    assert len(rows) > 2, f"README.md has no table of {first!r} below {title!r}"
+    assert len(rows) > 2, f"no page has a table of {first!r} below {title!r}"
     return rows[2:]
 
 
@@ -246,16 +257,30 @@ def test_the_files_named_in_the_text_exist() -> None:
     assert [name for name in named if not list(ROOT.glob(name.rstrip("/")))] == []
 
 
-def test_links_lead_somewhere() -> None:
-    headings = re.findall(r"^#+ (.+)$", PROSE, re.MULTILINE)
-    # GitHub's rule: lower case, punctuation dropped, blanks to hyphens.
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert len(anchors) == len(headings), "two headings share an anchor"
-    for target in re.findall(r"\]\(([^)]+)\)", PROSE):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif "://" not in target:
-            assert (ROOT / target).exists(), target
+def _anchors(text: str) -> list[str]:
+    """The anchors of a page, by GitHub's rule: lower case, punctuation dropped, blanks to hyphens."""
+    headings = re.findall(r"^#+ (.+)$", _prose(text), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    anchors = _anchors(TEXTS[page])
+    assert len(set(anchors)) == len(anchors), "two headings share an anchor"
+    for target in re.findall(r"\]\(([^)]+)\)", _prose(TEXTS[page])):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in _anchors(TEXTS[path]), target
+
+
+def test_every_page_can_be_found_from_the_first() -> None:
+    first = TEXTS[ROOT / "README.md"]
+    assert first.count("\n") <= 200
+    assert [str(page.relative_to(ROOT)) for page in PAGES[1:] if f"({page.relative_to(ROOT)})" not in first] == []
 
 
 @pytest.mark.parametrize("block", [*_written_in("json"), *_written_in("python"), *_written_in("sh")])
@@ -304,7 +329,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def _commands(start: str) -> list[Shown]:
     found = [shown for shown in SHOWN if shown.command.startswith(start)]
-    assert found, f"README.md shows no output of {start}"
+    assert found, f"no page shows the output of {start}"
     return found
 
 

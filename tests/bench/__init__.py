@@ -1,1 +1,1 @@
-"""The benchmarks: `./run.sh bench`. What each file is for stands in README's "Speed"."""
+"""The benchmarks: `./run.sh bench`. What each file is for stands in docs/performance.md."""

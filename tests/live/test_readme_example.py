@@ -1,4 +1,4 @@
-"""The README's app of ten lines is recorded and then tested by the README's test, as a reader would do it."""
+"""The app of ten lines in docs/fixtures.md is recorded, then tested by the test beside it, as a reader would do it."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from addons.cli.fake_openai.server import Upstream
 from tests.support.live import ROOT, environment, eventually, free_port, started
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "fixtures.md").read_text(encoding="utf-8")
 
 
 def example(name: str) -> str:
@@ -23,7 +23,7 @@ def example(name: str) -> str:
 
 
 def shown(command: str) -> str:
-    """What the README shows below a command."""
+    """What the page shows below a command."""
     match = re.search(rf"```console\n\$ {re.escape(command)}\n(.*?)```", README, re.DOTALL)
     assert match, command
     return match[1]
@@ -31,7 +31,7 @@ def shown(command: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A reader's folder: the app, its test and a recording of the app, made as the README says."""
+    """A reader's folder: the app, its test and a recording of the app, made as the page says."""
     port = free_port()
     for name in ("app.py", "test_app.py"):
         text = example(name).replace("../relay/run.sh", str(ROOT / "run.sh")).replace("8089", str(port))
