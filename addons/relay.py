@@ -93,7 +93,7 @@ def chain_for(settings: config.Settings, store: Store, lasting: LongLived) -> Ch
             UpstreamTls(settings),
             Cors(),
             Page(settings),
-            Health(),
+            Health(store),
             DisplayPath(),
             Recording(redact.response),
             Chat(store, gates),

@@ -1,6 +1,9 @@
 """Imports between the rooms of addons/ go one way, so that whoever changes a room knows who may feel it."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +79,24 @@ def test_core_knows_nothing_of_the_world() -> None:
 def test_every_folder_says_at_its_door_who_lives_there(folder: Path) -> None:
     said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
     assert said is not None and len(said) > 80
+
+
+DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "yaml": "pyyaml"}
+"""Where a package is called otherwise than what it is imported by."""
+
+
+@pytest.mark.parametrize(("folder", "groups"), [("addons", ()), ("tests", ("dev",))])
+def test_whatever_is_imported_is_declared(folder: str, groups: tuple[str, ...]) -> None:
+    written = tomllib.loads((ADDONS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    named = list(written["project"]["dependencies"])
+    for name in groups:
+        named += written["dependency-groups"][name]
+    declared = {re.match(r"[\w-]+", each)[0].lower() for each in named}  # type: ignore[index]
+    found = set()
+    for file in (ADDONS.parent / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {name.split(".")[0] for name in names} - {"addons", "tests"}
+    third = found - sys.stdlib_module_names
+    assert {DISTRIBUTIONS.get(name, name).lower() for name in third} - declared == set()

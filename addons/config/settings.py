@@ -383,5 +383,5 @@ def schema() -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--schema"]:
-        raise SystemExit("python -m addons.config --schema prints the JSON Schema of relay.yaml")
-    print(json.dumps(schema(), indent=2))
+        raise SystemExit("python -m addons.config.settings --schema prints the JSON Schema of relay.yaml")
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))

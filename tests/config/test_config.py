@@ -274,3 +274,10 @@ def test_the_schema_knows_every_section() -> None:
     assert set(described["properties"]) == set(Settings.model_fields)
     assert described["additionalProperties"] is False
     json.dumps(described)
+
+
+def test_the_schema_for_editors_is_the_one_in_force() -> None:
+    """`python -m addons.config.settings --schema > relay.schema.json` writes it."""
+    beside = SHIPPED.with_name("relay.schema.json")
+    assert json.loads(beside.read_text(encoding="utf-8")) == schema()
+    assert SHIPPED.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={beside.name}\n")
