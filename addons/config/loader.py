@@ -17,7 +17,7 @@ from typing import Any, Self
 import yaml
 import yaml.reader
 
-from addons.config.mistakes import ConfigError, Location, Problem
+from addons.config.mistakes import ConfigError, Location, Place, Problem, dotted
 
 MAX_FILE = 1 << 20
 MAX_NODES = 20_000
@@ -116,6 +116,8 @@ class _Builder:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.problems: list[Problem] = []
+        self.places: dict[str, Place] = {}
+        """Where each value stands."""
         self._environ = environ
         self._built = 0
 
@@ -124,6 +126,7 @@ class _Builder:
         self._built += 1 + (len(node.value) // 64 if isinstance(node, yaml.ScalarNode) else 0)
         if self._built > MAX_NODES or len(where) > MAX_DEPTH:
             raise _Refused(f"expected at most {MAX_NODES} keys and values and {MAX_DEPTH} levels, aliases followed")
+        self.places[dotted(where)] = (node.start_mark.line + 1, node.start_mark.column + 1)
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
             return self._mapping(node, where)
         if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
@@ -146,6 +149,10 @@ class _Builder:
                 continue
             lines[name] = line
             mapping[name] = self.build(value, (*where, name))
+            if (
+                not isinstance(value, yaml.ScalarNode) or not value.value
+            ):  # its name stands before it, maybe lines before
+                self.places[dotted((*where, name))] = (line, key.start_mark.column + 1)
         return mapping
 
     def _scalar(self, node: yaml.ScalarNode, where: Location) -> Any:
@@ -226,8 +233,8 @@ def text_of(path: Path) -> str:
         raise ConfigError([Problem("", "", advice)], str(path)) from None
 
 
-def read(text: str, environ: Mapping[str, str]) -> tuple[Any, list[Problem]]:
-    """The file's value (None for an empty one) and every mistake in its writing.
+def read(text: str, environ: Mapping[str, str]) -> tuple[Any, list[Problem], Mapping[str, Place]]:
+    """The file's value (None for an empty one), every mistake in its writing, and where its values stand.
 
     A file that is no YAML gives one problem, which names line and column.
     """
@@ -235,16 +242,16 @@ def read(text: str, environ: Mapping[str, str]) -> tuple[Any, list[Problem]]:
     try:
         loader = _Composer(text)
         node = loader.get_single_node()
-        return (None if node is None else builder.build(node, ())), builder.problems
+        return (None if node is None else builder.build(node, ())), builder.problems, builder.places
     except _Refused as refused:
-        return None, [Problem("", "", str(refused))]
+        return None, [Problem("", "", str(refused))], {}
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        return None, [Problem(f"line {line}", "", "expected text without control characters")]
+        return None, [Problem(f"line {line}", "", "expected text without control characters")], {}
     except yaml.MarkedYAMLError as error:
-        return None, [_syntax_problem(error, text)]
+        return None, [_syntax_problem(error, text)], {}
     except (ValueError, OverflowError):  # PyYAML on escapes such as "\UFFFFFFFF"
-        return None, [Problem("", "", "expected YAML; an escape in double quotes names no character")]
+        return None, [Problem("", "", "expected YAML; an escape in double quotes names no character")], {}
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:

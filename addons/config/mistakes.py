@@ -1,7 +1,7 @@
 """What is wrong with relay.yaml, in plain words and without its secrets."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,6 +9,8 @@ from addons.core.secrets import scrub
 
 Location = tuple[str | int, ...]
 """The way to a value: keys, and numbers for the places in a list."""
+Place = tuple[int, int]
+"""Line and column in the file, both from 1."""
 
 _KEY = re.compile(r"\bsk-\S+", re.IGNORECASE)
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{0,20}:/{0,2})?([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -100,20 +102,40 @@ class Problem:
         return cls(dotted(where), "" if value is None else shown(where, value), expected)
 
     def __str__(self) -> str:
+        return self.told(None)
+
+    def told(self, place: Place | None) -> str:
+        """In a line, with the place in the file where that is known."""
         given = f"{self.value} -- " if self.value else ""
-        return f"{self.path}: {given}{self.expected}" if self.path else f"{given}{self.expected}"
+        if not self.path:
+            return f"{given}{self.expected}"
+        where = f" (line {place[0]}, column {place[1]})" if place is not None else ""
+        return f"{self.path}{where}: {given}{self.expected}"
 
 
 class ConfigError(Exception):
-    """relay.yaml is not fit to run with. `problems` holds every mistake in it, `source` the file's name."""
+    """relay.yaml is not fit to run with. `problems` holds every mistake in it, `source` the file's name, `places` where
+    the values stand, by their paths.
+    """
 
-    def __init__(self, problems: Sequence[Problem], source: str = "relay.yaml") -> None:
+    def __init__(
+        self, problems: Sequence[Problem], source: str = "relay.yaml", places: Mapping[str, Place] | None = None
+    ) -> None:
         self.problems = tuple(problems)
         self.source = source
-        super().__init__(self.problems, source)
+        self.places = places or {}
+        super().__init__(self.problems, source, self.places)
+
+    def _place(self, path: str) -> Place | None:
+        """Where a value stands, or what is around it where it is missing."""
+        while path and path not in self.places:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.places.get(path)
 
     def __str__(self) -> str:
         if len(self.problems) == 1 and not self.problems[0].path:
             return f"{self.source}: {self.problems[0]}"
         count = "1 mistake" if len(self.problems) == 1 else f"{len(self.problems)} mistakes"
-        return "\n  ".join([f"{self.source} has {count}:", *map(str, self.problems)])
+        return "\n  ".join(
+            [f"{self.source} has {count}:", *(each.told(self._place(each.path)) for each in self.problems)]
+        )

@@ -295,7 +295,7 @@ def load(path: Path | None, environ: Mapping[str, str], text: str | None = None)
     source = "relay.yaml" if path is None else str(path)
     if text is None:
         text = "" if path is None else config_yaml.text_of(path)
-    tree, problems = config_yaml.read(text, environ)
+    tree, problems, places = config_yaml.read(text, environ)
     if problems and tree is None:
         raise ConfigError(problems, source)
     if tree is None:
@@ -322,7 +322,7 @@ def load(path: Path | None, environ: Mapping[str, str], text: str | None = None)
     problems += [problem for problem in found if problem.path not in unread]
     # Not from within the except clause: a traceback must not show what the message hides.
     if problems or settings is None:
-        raise ConfigError(problems, source)
+        raise ConfigError(problems, source, places)
     return settings
 
 

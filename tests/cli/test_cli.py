@@ -174,7 +174,11 @@ def _encrypted(folder: Path) -> Path:
         ("localhost.cert.pem", "text", r"listen\.tls\.key: .*text is no private key in PEM"),
         ("localhost.cert.pem", "encrypted.pem", r"listen\.tls\.key: .*encrypted\.pem is encrypted.*openssl pkey"),
         ("localhost.cert.pem", "folder", r"listen\.tls\.key: .*can't be read|expected a file that can be read"),
-        ("localhost.cert.pem", "missing", r"listen\.tls\.key: .*expected a file that can be read"),
+        (
+            "localhost.cert.pem",
+            "missing",
+            r"listen\.tls\.key \(line 1, .*expected a file that can be read",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["start", "web", "check"])

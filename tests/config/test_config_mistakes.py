@@ -293,7 +293,7 @@ limits: {body: lots, bodi: 1}
         *["listen.port", "upstreams[0].url", "upstreams[1].name", "routes[0].path", "routes[0].upstream"],
         *["chat.model", "chat.timeout", "limits.body", "limits.bodi"],
     }
-    assert str(caught.value).startswith(f"{file} has 10 mistakes:\n  chat.model: ")
+    assert str(caught.value).startswith(f"{file} has 10 mistakes:\n  chat.model (line 5, column 15): ")
     assert str(caught.value).count("\n  ") == 10
 
 
@@ -301,8 +301,25 @@ def test_one_mistake_is_one(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(file, "limits: {body: lots}")
     expected = "expected a size such as 64k, 512m, 1g or a number of bytes"
-    assert str(caught.value) == f"{file} has 1 mistake:\n  limits.body: 'lots' -- {expected}"
+    assert str(caught.value) == f"{file} has 1 mistake:\n  limits.body (line 1, column 16): 'lots' -- {expected}"
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("listen:\n  port: 0\n  host: 1\n", ["listen.port (line 2, column 9)", "listen.host (line 3, column 9)"]),
+        ("upstreams:\n  - url: x\n", ["upstreams[0].name (line 2, column 5)", "upstreams[0].url (line 2, column 10)"]),
+        ("\n\nlimits:\n  body:\n    - 1\n", ["limits.body (line 4, column 3)"]),
+        ("nothing: 1\n", ["nothing (line 1, column 10)"]),
+        ("chat: {params: {'a.b': 1, 'a.b': 2}}", ["(line 1, column "]),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(file: Path, text: str, places: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(file, text)
+    assert [place for place in places if place not in str(caught.value)] == []
 
 
 def test_a_mistake_of_an_alias_is_told_where_it_is_used(file: Path) -> None:
