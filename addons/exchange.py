@@ -92,8 +92,42 @@ class Exchange:
     """Hears of a client that has left while `response` ran: mitmproxy notes it as the flow's error, without a hook."""
     tap: Callable[[bytes], object] | None = None
     """Hears what upstream says where relay tells the client something else."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """What one addon leaves for its own later hooks, under its own name."""
+    session_path: "SessionPath | None" = None
+    """The request asks for a session of `/chat` by its path, and is no message."""
+    parts: dict[str, Any] = field(default_factory=dict)
+    """What rooms keep here, each through a `Part` of its own."""
+
+
+@dataclass(frozen=True)
+class SessionPath:
+    """`/chat/{sessionId}`; None where what stands there is no text in UTF-8."""
+
+    session_id: str | None
+
+
+class Part[T]:
+    """What one room keeps on exchanges, with its type. Whoever is to read it gets this object from the room.
+
+    It is kept by its name: hooks of a flow that began before a reload run with the parts of the new modules.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def of(self, exchange: Exchange) -> T | None:
+        """What is kept, if anything is."""
+        kept: T | None = exchange.parts.get(self._name)
+        return kept
+
+    def keep(self, exchange: Exchange, value: T) -> T:
+        """Keep it in place of what was there."""
+        exchange.parts[self._name] = value
+        return value
+
+    def take(self, exchange: Exchange) -> T | None:
+        """What was kept until now."""
+        kept: T | None = exchange.parts.pop(self._name, None)
+        return kept
 
 
 def attach(flow: http.HTTPFlow, exchange: Exchange) -> Exchange:

@@ -34,7 +34,7 @@ from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
 from addons.endpoints.chat_answer import Ear, completion_of, is_success, told_error, unreadable_event, words
 from addons.engine.transports import cut_upstream
-from addons.exchange import Exchange, Kind, cap_answer, heard, of, ongoing
+from addons.exchange import Exchange, Kind, Part, cap_answer, heard, of, ongoing
 from addons.flow.answers import dress, error_response, json_response, refuse
 from addons.flow.decoding import TooLong, decoding
 from addons.flow.subrequest import ask
@@ -92,6 +92,9 @@ class Pending:
         self.leave()
 
 
+_PENDING = Part[Pending]("chat")
+
+
 class Chat:
     """Answers `chat.paths`."""
 
@@ -105,7 +108,7 @@ class Chat:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Bound what is to be read."""
         exchange = ongoing(flow, Kind.CHAT)
-        if exchange is None or "session_id" in exchange.notes:
+        if exchange is None or exchange.session_path is not None:
             return
         limit = exchange.settings.chat.max_body
         if flow.request.method != "POST":
@@ -118,7 +121,7 @@ class Chat:
     async def request(self, flow: http.HTTPFlow) -> None:
         """Turn the message into a completion request, once its session is free."""
         exchange = ongoing(flow, Kind.CHAT)
-        if exchange is None or "session_id" in exchange.notes:
+        if exchange is None or exchange.session_path is not None:
             return
         try:
             message = await _read(flow.request, exchange.settings)
@@ -133,7 +136,7 @@ class Chat:
         except errors.RelayError as error:
             refuse(flow, exchange, error)
             return
-        exchange.notes["chat"] = pending
+        _PENDING.keep(exchange, pending)
         flow.metadata["relay.session"] = key
         flow.metadata["relay.chat"] = {"session": key[:8], "content": message.content, "turns": len(pending.sent)}
         _rewrite(flow, exchange, pending)
@@ -180,7 +183,7 @@ class Chat:
         pending = _pending(exchange)
         if exchange is None or pending is None:
             return
-        del exchange.notes["chat"]
+        _PENDING.take(exchange)
         try:
             if pending.retelling is not None:
                 await self._end_stream(flow, exchange, pending, pending.retelling)
@@ -270,7 +273,7 @@ class Chat:
         exchange = of(flow)
         pending = _pending(exchange)
         if exchange is not None and pending is not None:
-            del exchange.notes["chat"]
+            _PENDING.take(exchange)
             pending.settle()
 
 
@@ -294,7 +297,7 @@ async def read_body(request: http.Request, limit: int) -> bytes:
 
 
 def _pending(exchange: Exchange | None) -> Pending | None:
-    return exchange.notes.get("chat") if exchange is not None else None
+    return _PENDING.of(exchange) if exchange is not None else None
 
 
 def _teller(
@@ -385,7 +388,8 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> Completion | Upstr
     """Ask once more, with the turns that are now to be sent, and read the answer as the first one is."""
     messages = sessions.messages(pending.sent, system=pending.system, content=pending.message.content)
     limit = exchange.settings.chat.max_answer
-    hearing = Exchange(exchange.settings, exchange.upstream, Kind.CHAT, exchange.path, notes={"chat": pending})
+    hearing = Exchange(exchange.settings, exchange.upstream, Kind.CHAT, exchange.path)
+    _PENDING.keep(hearing, pending)
     response = await ask(
         exchange.upstream,
         exchange.upstream.path(_COMPLETIONS),

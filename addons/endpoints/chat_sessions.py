@@ -67,13 +67,13 @@ class Sessions:
 
 def _of_session(flow: http.HTTPFlow) -> Exchange | None:
     exchange = ongoing(flow, Kind.CHAT)
-    return exchange if exchange is not None and "session_id" in exchange.notes else None
+    return exchange if exchange is not None and exchange.session_path is not None else None
 
 
 def _names(request: http.Request, exchange: Exchange) -> tuple[str, str]:
     settings = exchange.settings.chat
     key = chat.read_bearer(request.headers.get("authorization", ""))
-    session_id: str | None = exchange.notes["session_id"]
+    session_id = exchange.session_path.session_id if exchange.session_path is not None else None
     if key is None:
         raise errors.Unauthorized(
             "请在 Authorization 请求头中提供密钥：Bearer sk-...", "Send the key as Authorization: Bearer sk-..."

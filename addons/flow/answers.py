@@ -5,11 +5,14 @@ from mitmproxy import http
 from addons import engine
 from addons.core import headers
 from addons.errors import MethodNotAllowed, RelayError
-from addons.exchange import Exchange, Kind, of
+from addons.exchange import Exchange, Kind, Part, of
 
 _CORS = ((b"Access-Control-Allow-Origin", b"*"), (b"Access-Control-Expose-Headers", b"*"))
 
 JSON = "application/json; charset=utf-8"
+
+REFUSAL = Part[RelayError]("refusal")
+"""Why relay has answered by itself."""
 
 
 def json_response(body: bytes, status: int = 200) -> http.Response:
@@ -52,7 +55,7 @@ def answer(flow: http.HTTPFlow, response: http.Response) -> None:
 
 def refuse(flow: http.HTTPFlow, exchange: Exchange, error: RelayError) -> None:
     """Answer `flow` with `error` in the shape its caller reads."""
-    exchange.notes["refusal"] = error
+    REFUSAL.keep(exchange, error)
     answer(flow, error_response(exchange.kind, error))
 
 

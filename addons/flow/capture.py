@@ -7,7 +7,7 @@ from typing import Any
 
 from mitmproxy import ctx, http
 
-from addons.exchange import Exchange
+from addons.exchange import Exchange, Part
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,10 @@ class Watch:
             self._until = now + 1.0
             self._found = (watched(), recording())
         return self._found
+
+
+ANSWER = Part[Copy]("answer")
+"""Of what the client was sent."""
 
 
 def new_copy(exchange: Exchange) -> Copy:

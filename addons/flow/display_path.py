@@ -8,12 +8,12 @@ recordings are replayed by it. A record that is sent again goes where it went be
 
 from mitmproxy import flow, http
 
-from addons.exchange import Kind, of
+from addons.exchange import Kind, Part, of
 
 UPSTREAM_PATH = "relay.upstream_path"
 """In a flow's metadata: the path and query that upstream was asked for, where the record's is the client's."""
 
-_NOTE = "shown_path"
+_ASKED = Part[bytes]("display_path")
 
 
 class DisplayPath:
@@ -26,7 +26,7 @@ class DisplayPath:
         exchange = of(flow)
         if exchange is not None:
             if exchange.kind == Kind.CHAT:
-                exchange.notes[_NOTE] = flow.request.data.path
+                _ASKED.keep(exchange, flow.request.data.path)
         elif flow.is_replay == "request":
             aim(flow)
 
@@ -40,7 +40,7 @@ class DisplayPath:
 
     def _show(self, flow: http.HTTPFlow) -> None:
         exchange = of(flow)
-        asked = exchange.notes.pop(_NOTE, None) if exchange is not None else None
+        asked = _ASKED.take(exchange) if exchange is not None else None
         if asked is not None and asked != flow.request.data.path:
             flow.metadata[UPSTREAM_PATH] = flow.request.path
             flow.request.data.path = asked

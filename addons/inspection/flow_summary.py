@@ -16,8 +16,9 @@ from typing import Any
 from mitmproxy import http
 
 from addons.core.summary import FAILED, summary
-from addons.errors import RelayError
 from addons.exchange import Exchange, Kind, of
+from addons.flow.answers import REFUSAL
+from addons.flow.capture import ANSWER
 from addons.flow.decoding import content_of
 
 _EDGE = 8192
@@ -53,7 +54,7 @@ class FlowSummary:
         if exchange is None or not exchange.watched:
             return
         flow.metadata["relay.duration_ms"] = round((time.monotonic() - exchange.started) * 1000, 1)
-        copy = exchange.notes.get("answer")
+        copy = ANSWER.of(exchange)
         if copy is not None and copy.first_at is not None:
             flow.metadata["relay.first_byte_ms"] = round((copy.first_at - exchange.started) * 1000, 1)
         found = _found(flow, exchange)
@@ -93,8 +94,8 @@ def _failure(answer: http.Response, exchange: Exchange) -> dict[str, object]:
         found = {"status": answer.status_code, "error": code[1].decode("utf-8", "replace") if code else None}
     elif exchange.kind in (Kind.CHAT, Kind.BALANCE) and (told := _told(text)) is not None:
         found = {"status": told[0], "reason": told[1]}
-    refusal = exchange.notes.get("refusal")
-    if found and isinstance(refusal, RelayError):
+    refusal = REFUSAL.of(exchange)
+    if found and refusal is not None:
         found |= {"error": refusal.code, "reason": refusal.en}
     return found
 

@@ -7,10 +7,31 @@ from collections import deque
 
 from mitmproxy import http
 
-from addons.exchange import of
+from addons.exchange import Part, of
 
 FRAME = 500
 """Bytes that a message takes in memory besides its content, roughly: many empty ones must not add up."""
+
+
+class _Held:
+    """The sizes of the messages in a record, the oldest first."""
+
+    def __init__(self) -> None:
+        self._sizes: deque[int] = deque()
+        self._total = 0
+
+    def add(self, size: int, most: int) -> int:
+        """Note a message; how many of the oldest go for it. The newest never does."""
+        self._sizes.append(size)
+        self._total += size
+        gone = 0
+        while self._total > most and len(self._sizes) > 1:
+            self._total -= self._sizes.popleft()
+            gone += 1
+        return gone
+
+
+_HELD = Part[_Held]("websocket")
 
 
 class Sockets:
@@ -25,14 +46,8 @@ class Sockets:
             return
         messages = flow.websocket.messages
         # Sizes as they came: the record of a message may be shorter by then.
-        sizes: deque[int] = exchange.notes.setdefault("websocket", deque())
-        sizes.append(len(messages[-1].content) + FRAME)
-        held = exchange.notes.get("websocket_held", 0) + sizes[-1]
-        gone = 0
-        while held > exchange.settings.inspect.max_body and len(sizes) > 1:
-            held -= sizes.popleft()
-            gone += 1
+        held = _HELD.of(exchange) or _HELD.keep(exchange, _Held())
+        gone = held.add(len(messages[-1].content) + FRAME, exchange.settings.inspect.max_body)
         del messages[:gone]
-        exchange.notes["websocket_held"] = held
         if gone:
             flow.metadata["relay.messages_dropped"] = flow.metadata.get("relay.messages_dropped", 0) + gone

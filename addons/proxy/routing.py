@@ -14,7 +14,7 @@ from addons.config.settings import Settings, Upstream
 from addons.core import headers, paths
 from addons.core.secrets import scrub
 from addons.errors import BadRequest, NotFound
-from addons.exchange import Exchange, Kind, attach, of
+from addons.exchange import Exchange, Kind, SessionPath, attach, of
 from addons.flow.answers import dress, refuse
 from addons.flow.capture import Watch
 from addons.flow.upstream import point
@@ -67,7 +67,7 @@ class Routing:
             ),
         )
         if session_id is not None:
-            exchange.notes["session_id"] = _unquoted(session_id)
+            exchange.session_path = SessionPath(_unquoted(session_id))
         if (error := self._refusal(flow, up)) is not None:
             exchange.client_closes = True
             refuse(flow, exchange, error)

@@ -16,14 +16,15 @@ from addons.core.upstream_error import is_event_stream
 from addons.engine.corrections import partings
 from addons.engine.transports import cut_upstream
 from addons.errors import TooLarge
-from addons.exchange import Exchange, Kind, of, ongoing
+from addons.exchange import Exchange, Kind, Part, of, ongoing
 from addons.flow.answers import refuse
-from addons.flow.capture import Copy, new_copy, warn_cut
+from addons.flow.capture import ANSWER, Copy, new_copy, warn_cut
 from addons.flow.decoding import decode
 from addons.flow.upstream import declared_length
 
 logger = logging.getLogger(__name__)
 
+_UPLOAD = Part[Copy]("upload")
 _BEGINNING = 128
 _SHORTEST_BEGINNING = 8
 """Bytes of a body by which an event stream is known."""
@@ -141,7 +142,7 @@ class Streaming:
         if declared is not None and declared > limits.body:
             refuse(flow, exchange, too_large(limits.body))
             return
-        copy = exchange.notes["upload"] = new_copy(exchange)
+        copy = _UPLOAD.keep(exchange, new_copy(exchange))
         flow.request.stream = Upload(flow, exchange, copy)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -150,12 +151,12 @@ class Streaming:
         if exchange is None or exchange.refused or response is None:
             return
         if exchange.kind == Kind.CHAT and callable(response.stream):
-            copy = exchange.notes["answer"] = new_copy(exchange)
+            copy = ANSWER.keep(exchange, new_copy(exchange))
             response.stream = Retold(response.stream, copy)
         if exchange.kind != Kind.PASS:
             return
         exchange.committed = True
-        copy = exchange.notes["answer"] = new_copy(exchange)
+        copy = ANSWER.keep(exchange, new_copy(exchange))
         response.stream = copy
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             response.headers["X-Accel-Buffering"] = "no"
@@ -189,8 +190,8 @@ class Streaming:
         exchange = of(flow)
         if exchange is None:
             return
-        for name, message in (("upload", flow.request), ("answer", flow.response)):
-            copy = exchange.notes.get(name)
+        for name, part, message in (("upload", _UPLOAD, flow.request), ("answer", ANSWER, flow.response)):
+            copy = part.of(exchange)
             if copy is None or message is None or message.raw_content is not None:
                 continue
             message.raw_content = copy.body()

@@ -21,7 +21,7 @@ from addons.core import headers
 from addons.core.failures import CONNECT_TIMEOUT
 from addons.engine.transports import close_client, handler_of
 from addons.errors import BadRequest, TooSlow
-from addons.exchange import Exchange, Kind, of
+from addons.exchange import Exchange, Kind, Part, of
 from addons.flow.answers import refuse
 from addons.flow.upstream import asked, declared_length, gave_up
 from addons.proxy.alarm import Alarm
@@ -40,8 +40,8 @@ BODY_GRACE = 20.0
 BODY_RATE = 16 * 1024
 """Bytes of it that have to come in each second after that."""
 
-_HTTP2 = "limits.http2"
-_BODY = "limits.body"
+_HTTP2 = Part[bool]("timeouts.http2")
+_BODY = Part[asyncio.TimerHandle]("timeouts.body")
 _LOOK = 0.25  # seconds between two looks at a slow body, at least
 
 
@@ -96,7 +96,7 @@ class Limits:
         self._open[client.id].add(exchange)
         request = flow.request
         if request.is_http2:
-            exchange.notes[_HTTP2] = True
+            _HTTP2.keep(exchange, True)
         if self.draining:
             _say_goodbye(exchange)
         if not exchange.refused and (error := self._too_large(request)) is not None:
@@ -104,7 +104,7 @@ class Limits:
         if exchange.kind != Kind.PASS and not exchange.refused and _has_body(request):
             loop = asyncio.get_running_loop()
             look = partial(self._look_at_body, flow, exchange, loop.time() + BODY_GRACE)
-            exchange.notes[_BODY] = loop.call_later(BODY_GRACE, look)
+            _BODY.keep(exchange, loop.call_later(BODY_GRACE, look))
 
     def _too_large(self, request: http.Request) -> BadRequest | None:
         fields = request.headers.fields
@@ -132,7 +132,7 @@ class Limits:
         enough_until = free_until + held / BODY_RATE
         if loop.time() < enough_until:
             look = partial(self._look_at_body, flow, exchange, free_until)
-            exchange.notes[_BODY] = loop.call_at(max(enough_until, loop.time() + _LOOK), look)
+            _BODY.keep(exchange, loop.call_at(max(enough_until, loop.time() + _LOOK), look))
             return
         task = loop.create_task(engine.give_up_body(handler, flow, _too_slow()))
         self._giving_up.add(task)
@@ -149,7 +149,7 @@ class Limits:
     def _ended(self, flow: http.HTTPFlow) -> None:
         client = flow.client_conn
         exchange = of(flow)
-        if exchange is not None and (timer := exchange.notes.pop(_BODY, None)) is not None:
+        if exchange is not None and (timer := _BODY.take(exchange)) is not None:
             timer.cancel()
         if exchange is None or client.id not in self._open:
             return
@@ -258,5 +258,5 @@ def _too_slow() -> TooSlow:
 
 def _say_goodbye(exchange: Exchange) -> None:
     """Have the answer say that it is the connection's last. HTTP/2 has no such header."""
-    if _HTTP2 not in exchange.notes:
+    if not _HTTP2.of(exchange):
         exchange.client_closes = True

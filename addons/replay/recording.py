@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mitmproxy import ctx, http
 
-from addons.exchange import Kind, of
+from addons.exchange import Kind, Part, of
 from addons.flow.capture import Copy, new_copy, recording, warn_cut
 
 
@@ -18,6 +18,9 @@ from addons.flow.capture import Copy, new_copy, recording, warn_cut
 class _Heard:
     response: http.Response
     copy: Copy
+
+
+_HEARD = Part[_Heard]("recording")
 
 
 class Recording:
@@ -35,7 +38,7 @@ class Recording:
             return
         if exchange.watched:
             exchange.tap = new_copy(exchange)
-            exchange.notes["heard"] = _Heard(flow.response.copy(), exchange.tap)
+            _HEARD.keep(exchange, _Heard(flow.response.copy(), exchange.tap))
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Put it into the flow."""
@@ -52,7 +55,7 @@ class Recording:
         if exchange.refused or exchange.kind in (Kind.OWN, Kind.BALANCE):
             flow.metadata["relay.own"] = True
             return None
-        heard: _Heard | None = exchange.notes.pop("heard", None)
+        heard = _HEARD.take(exchange)
         if heard is None:
             return None
         if heard.copy.cut:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mitmproxy import http
 
 from addons.exchange import Kind
-from addons.flow.capture import Copy
+from addons.flow.capture import ANSWER, Copy
 from addons.flow.upstream import declared_length
 from addons.proxy import streaming as streams
 from addons.proxy.streaming import Streaming, Upload
@@ -192,7 +192,7 @@ def test_the_copies_enter_the_record(broken: bool, cap: int, cut: bool) -> None:
 
 def test_a_body_that_was_held_is_its_own_record() -> None:
     flow, exchange = flows.attached(Kind.PASS)
-    exchange.notes["answer"] = Copy(9)
+    ANSWER.keep(exchange, Copy(9))
     flows.respond(flow, 200, b"held")
     Streaming().response(flow)
     assert flows.answer_of(flow).raw_content == b"held"
