@@ -269,7 +269,7 @@ class Chat:
         return envelope.dumps(200, envelope.SUCCESS, text)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        """Free the session; the turn is dropped. The answer is the business of Faults."""
+        """Free the session; the turn is dropped. The answer is the business of Failures."""
         exchange = of(flow)
         pending = _pending(exchange)
         if exchange is not None and pending is not None:

@@ -15,7 +15,7 @@ _ALLOW = "GET, DELETE"
 
 
 class Sessions:
-    """Answers the paths of single sessions, which Hosts has told apart."""
+    """Answers the paths of single sessions, which Routing has told apart."""
 
     serves = (Kind.CHAT,)
 

@@ -23,7 +23,7 @@ EVIL = "</script><script>alert(1)</script><!--\u2028'\"&"
 
 
 def asked(method: str, path: str = "/", headers: Mapping[str, str] | None = None, **sections: Any) -> http.HTTPFlow:
-    """A flow that Hosts and Page have seen."""
+    """A flow that Routing and Page have seen."""
     flow = flows.opened(method, path, headers or {}, **sections)
     Page(flows.settings(**sections)).requestheaders(flow)
     return flow

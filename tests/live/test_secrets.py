@@ -329,7 +329,7 @@ def test_nothing_in_what_mitmdump_leaves(upstream: Upstream, tmp_path: Path) -> 
             drive(relay, upstream, key)
     left = files(tmp_path)
     assert {"out.flow", "out.har", "relay.log", ".relay/sessions.db", ".relay/secret"} <= left.keys()
-    assert "Traceback" in relay.log and "requestheaders of Streams failed" in relay.log  # the raising hook
+    assert "Traceback" in relay.log and "requestheaders of Streaming failed" in relay.log  # the raising hook
     nothing_in(left | decoded(tmp_path))
 
 

@@ -489,7 +489,11 @@ def test_signals_without_end_leave_no_word(upstream: Upstream, tmp_path: Path) -
             time.sleep(0.001)
         assert live.process.returncode in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
         gone(live, pids)
-        assert live.log[begun:] == ""
+        # What was under way may have been told before the second signal, as it is after any.
+        told = re.sub(
+            r"^127\.0\.0\.1:\d+: POST \S+\n << Client disconnected\.\n", "", live.log[begun:], flags=re.MULTILINE
+        )
+        assert told == ""
 
 
 def test_ctrl_c_while_it_starts_ends_it_quietly(upstream: Upstream, tmp_path: Path) -> None:

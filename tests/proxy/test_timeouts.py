@@ -11,7 +11,7 @@ from tests.support import flows
 
 
 def head(total: int, path: str) -> list[tuple[bytes, bytes]]:
-    """A head of this many bytes, by relay's count, once Hosts has aimed it at the upstream."""
+    """A head of this many bytes, by relay's count, once Routing has aimed it at the upstream."""
     aimed = flows.opened("POST", path, [(b"Host", b"x"), (b"X", b"")])
     taken = sum(len(name) + len(value) + 4 for name, value in aimed.request.headers.fields) + len(aimed.request.path)
     return [(b"Host", b"x"), (b"X", b"y" * (total - taken))]

@@ -39,7 +39,7 @@ def request(method: str, path: str, headers: Headers = (), body: bytes = b"") ->
 
 
 def opened(method: str, path: str, headers: Headers = (), body: bytes = b"", **sections: Any) -> http.HTTPFlow:
-    """A flow that Hosts has judged, under settings with these sections."""
+    """A flow that Routing has judged, under settings with these sections."""
     made = request(method, path, headers, body)
     Routing(settings(**sections)).requestheaders(made)
     return made
