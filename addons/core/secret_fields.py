@@ -472,6 +472,7 @@ def _in_form(body: bytes, spans: list[Field]) -> Sliced[None]:
             spans.append((at + len(name) + 1, end, True))
         elif mark and _JSON_VALUE.match(body, at + len(name) + 1, end):
             yield from _in_encoded(body, at + len(name) + 1, end, spans)
+            seen += 32 + (end - at >> 6)
         elif b"%3" in body[at : min(end, at + _LONGEST_ADDRESS)]:
             _in_address(body, at, end, spans)
             seen += min(end - at, _LONGEST_ADDRESS) >> 2
