@@ -39,7 +39,10 @@ _ANY_NAME = "|".join(map(re.escape, _NAMES))
 _NAMED = re.compile(
     rf'(?:^|[\r\n])(?:event: ?(?:{_ANY_NAME})[ \t]{{0,8}}[\r\n]|data: ?\{{ ?"type" ?: ?"(?:{_ANY_NAME})")'.encode()
 )
-_TYPED = re.compile(rf'"type"[ \t]{{0,4}}:[ \t]{{0,4}}"(?:{_ANY_NAME})"'.encode())
+_TYPE = rf'"type"[ \t]{{0,4}}:[ \t]{{0,4}}"(?:{_ANY_NAME})"'
+# The type of an event, and not that of something in it: no bracket stands between it and the end of the object.
+_TYPED_FIRST = re.compile(rf"(?:^|[\r\n])data: ?\{{[^{{}}\[\]\r\n]{{0,{_HEAD}}}{_TYPE}".encode())
+_TYPED_LAST = re.compile(rf"{_TYPE}[^{{}}\[\]\r\n]{{0,{_HEAD}}}\}}[ \t]{{0,8}}[\r\n]".encode())
 _MARKED = tuple(name.encode() for name in (DONE, *_NAMES))
 _REASON = re.compile(r'"finish_reason"[ \t]{0,4}:[ \t]{0,4}"\w')
 _USAGE = re.compile(r'"usage"[ \t]{0,4}:[ \t]{0,4}\{')
@@ -81,7 +84,7 @@ class Ending:
         elif len(self._held) > MAX_HELD:
             if self._long is None:
                 head = self._held[:_HEAD]
-                self._long = bool(_NAMED.search(head) or _TYPED.search(head))
+                self._long = bool(_NAMED.search(head) or _TYPED_FIRST.search(head))
             del self._held[:-_HEAD]
 
     def _is_done(self) -> bool:
@@ -94,7 +97,7 @@ class Ending:
         """Look through events that have ended."""
         if self._long is not None:
             first = min(at + len(each) for each in _LINE_ENDS if (at := events.find(each)) >= 0)
-            self.finished = self._long or _TYPED.search(events[max(0, first - _HEAD) : first]) is not None
+            self.finished = self._long or _TYPED_LAST.search(events[max(0, first - _HEAD) : first]) is not None
             self._long = None
             events = events[first:]
         signs = (_SIGNS_BEHIND if self._end.finished else _SIGNS) if self._left else None

@@ -7,7 +7,8 @@ Wrapping twice is harmless, since a reload of the addons starts from the method 
 corrections/answers.py
   1. Errors. What mitmproxy answers as an HTML page with the upstream's address in it becomes relay's JSON.
   2. Early answers. An answer set in `requestheaders` together with `request.stream` goes out at once, while the body is
-     dropped as it comes. mitmproxy raises there, and the client hangs.
+     dropped as it comes. mitmproxy raises there, and the client hangs. The preface of HTTP/2 on a connection that
+     speaks HTTP/1 has such an answer, too, where mitmproxy closes.
   3. Bodies. A body that relay holds is bounded while it is read. mitmproxy looks at its size when it has been.
   4. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that
      a record can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.

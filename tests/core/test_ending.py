@@ -153,6 +153,23 @@ def test_the_type_of_a_long_event_may_stand_anywhere_near_its_ends(event: bytes,
     assert ending.finished
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"item":{"type":"response.completed","a":1},' + LONG + b"}\n\n",
+        b'data: {"seen":["a",{"type":"response.failed"}],' + LONG + b"}\n\n",
+        b"data: {" + LONG + b',"item":{"a":1,"type":"response.completed"}}\n\n',
+        b"data: {" + LONG + b',"seen":[{"type":"response.completed"}],"last":true}\n\n',
+    ],
+)
+@pytest.mark.parametrize("size", [1 << 16, 1 << 22])
+def test_a_long_event_that_holds_something_of_such_a_type_is_none(event: bytes, size: int) -> None:
+    ending = Ending()
+    for start in range(0, len(event), size):
+        ending.feed(event[start : start + size])
+    assert not ending.finished
+
+
 def test_a_long_event_that_quotes_one_is_none() -> None:
     quoted = LONG[:-1] + b'\\"type\\":\\"response.completed\\""'
     ending = Ending()

@@ -91,6 +91,7 @@ def test_the_balance_is_asked_below_the_upstreams_version(joined: Live, upstream
         b"GET http://elsewhere.test/v1/a\x02 HTTP/1.1",
         b"GET /glm/a\x08 HTTP/1.1",
         b"GET /v1/models HTTP/2.0",
+        b"PRI * HTTP/2.0",
         b"GET /v1/models HTTP/3.0",
         b"GET /v1/models HTTP/1.2",
         b"GET /v1/models HTTP/0.9",

@@ -5,6 +5,7 @@ from typing import Any
 
 from mitmproxy import flow as mflow
 from mitmproxy import http
+from mitmproxy.addons.disable_h2c import DisableH2C
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import DropStream, HttpStream, SendHttp, _http1, _http2
 from mitmproxy.proxy.layers.http._events import (
@@ -32,6 +33,7 @@ def install() -> None:
     wrap(HttpStream, "handle_protocol_error", _answer_errors)
     wrap_inner(HttpStream, "check_killed", _answer_kills)
     wrap(HttpStream, "start_request_stream", _answer_early)
+    wrap(DisableH2C, "request", _spare_answered)
     wrap_inner(HttpStream, "check_body_size", _bound_bodies)
     wrap(HttpStream, "send_response", _send_what_was_meant)
     wrap_inner(HttpStream, "state_stream_response_body", _hear)
@@ -204,6 +206,12 @@ def _answer_early(stock: Any, stream: HttpStream) -> Commands:
     stream.client_state = stream.state_done
     yield from stream.send_response()
     stream.client_state = stream.state_errored  # which takes what is still queued without a word
+
+
+def _spare_answered(stock: Any, addon: DisableH2C, flow: http.HTTPFlow) -> None:
+    """Let the preface of HTTP/2 have its 400. Stock closes the connection over it without a word."""
+    if flow.response is None:
+        stock(addon, flow)
 
 
 # Bodies
