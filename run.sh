@@ -34,7 +34,7 @@ help() {
 ./run.sh test      the tests; --quick: those that start no relay; further arguments go to pytest
 ./run.sh bench     the benchmarks
 ./run.sh lock      write requirements/*.txt anew from pyproject.toml; --upgrade takes the newest versions
-./run.sh help      this
+./run.sh help      this; ./run.sh record --help and so on say more of a command
 
 Further arguments go to mitmproxy: ./run.sh -p 9000, ./run.sh -w out.flow, ./run.sh web --set web_password=...
 The settings are in relay.yaml, or in the file that RELAY_CONFIG names.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import flame, idle, load, others, sessions, soak, sse, throughput, workers
+from tests.bench import ablation, flame, idle, load, others, sessions, soak, sse, throughput, workers
 from tests.bench.load import Load
 from tests.bench.processes import more_files
 from tests.bench.report import PLACE, Report
@@ -72,7 +72,7 @@ def main() -> int:
             return soak.main(given.soak)
         if given.idle:
             return idle.main(given.idle, given.seconds or idle.SECONDS)
-        return _bench(given)
+        return _ablate(given) if given.ablate else _bench(given)
     except KeyboardInterrupt:
         return 130
 
@@ -111,6 +111,21 @@ def _bench(given: argparse.Namespace) -> int:
     print(f"\n{time.monotonic() - began:.0f} s")
     if given.output or not (given.quick or given.only):
         report.write(given.output or PLACE, " ".join(["./run.sh bench", *sys.argv[1:]]))
+    return 0
+
+
+def _ablate(given: argparse.Namespace) -> int:
+    more_files()
+    report, missing, began = Report(), dict[str, str](), time.monotonic()
+    seconds, rounds = given.seconds or 1, given.rounds or 20
+    with running(ablation.starters(), streams=False, missing=missing) as there:
+        asked = ablation.requests(there, seconds, rounds)
+    with running(ablation.starters(), streams=True, missing=missing) as there:
+        told = ablation.events(there, 2 * seconds, max(2, rounds // 2))
+    report.add(ablation.TITLE, ablation.section(asked, told), ablation.NOTE.format(rounds=rounds))
+    print(f"\n{time.monotonic() - began:.0f} s", *(f"\n{name}: {why}" for name, why in missing.items()))
+    if given.output or not (given.rounds or given.seconds):
+        report.replace(given.output or PLACE, ablation.TITLE)
     return 0
 
 
@@ -197,6 +212,9 @@ def _arguments() -> argparse.Namespace:
         "--profile", nargs="?", type=Path, const=flame.PLACE, metavar="SVG", help="write a flame graph instead (py-spy)"
     )
     parser.add_argument("--clients", type=int, default=32, help="of the profile (%(default)s)")
+    parser.add_argument(
+        "--ablate", action="store_true", help="what each change for speed brings, each taken back alone (40 minutes)"
+    )
     parser.add_argument(
         "--soak",
         nargs="?",

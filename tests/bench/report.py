@@ -11,7 +11,7 @@ from pathlib import Path
 
 PLACE = Path(__file__).with_name("RESULTS.md")
 BY_HAND = "## Where the rest of the time goes"
-"""From this heading on RESULTS.md is written by hand, and kept."""
+"""From this heading on RESULTS.md is written by hand, or by a command of its own, and kept."""
 
 
 class Report:
@@ -38,6 +38,16 @@ class Report:
         by_hand = mark + kept if mark else f"{BY_HAND}\n\n(to be written from `./run.sh bench --profile`)\n"
         head = f"# Results\n\nMeasured by `{command}` on {datetime.date.today().isoformat()}.\n\n{machine()}"
         path.write_text("\n\n".join([head, *self.parts, by_hand]).rstrip() + "\n", encoding="utf-8")
+        print(f"\nwritten: {path}")
+
+    def replace(self, path: Path, title: str) -> None:
+        """Put these sections at the end, in place of the one called `title`; all else stays."""
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        before, _, section = old.partition(f"## {title}\n")
+        _, mark, after = section.partition("\n## ")
+        said = f"{self.parts[0]}\n\nMeasured on {datetime.date.today().isoformat()}:\n\n{machine()}"
+        parts = [before.rstrip(), *([f"## {after.strip()}"] if mark else []), said, *self.parts[1:]]
+        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         print(f"\nwritten: {path}")
 
 

@@ -1,4 +1,4 @@
-"""cli.py and its options, ports and demo: what becomes of relay.yaml and of arguments, up to mitmproxy's start."""
+"""What becomes of relay.yaml and of a command line, up to mitmproxy's start."""
 
 import asyncio
 import os
@@ -23,6 +23,8 @@ from mitmproxy.tools.dump import DumpMaster
 
 from addons import addresses as ports
 from addons.cli import __main__ as cli
+from addons.cli import launch
+from addons.cli.arguments import read
 from addons.config import mitmproxy_options as options
 from addons.config import settings as config
 from addons.store import certificate
@@ -263,7 +265,53 @@ def test_web_listens_on_loopback_and_opens_no_browser(became: list[str], free: i
     assert "web_open_browser=false" in became
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--options"], ["-h"]])
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("start", "workers"),
+        ("web", "mitmweb"),
+        ("demo", "web"),
+        ("check", "FILE"),
+        ("record", "--append"),
+        ("replay", "--or-forward"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_has_a_help_of_its_own(
+    became: list[str], capsys: pytest.CaptureFixture[str], command: str, named: str, flag: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, flag])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and not became
+    assert f"usage: ./run.sh {command}" in said and named in said
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "rest"),
+    [
+        (["record", "a", "-p", "9"], {"file": "a", "append": False}, ["-p", "9"]),
+        (["record", "--append", "a", "~u chat"], {"file": "a", "append": True}, ["~u chat"]),
+        (["replay", "a", "-p", "9", "--fast"], {"file": "a", "fast": True, "list": False}, ["-p", "9"]),
+        (
+            ["record", "a", "-s", "x.py", "--app", "-w=b"],
+            {"file": "a", "append": False},
+            ["-s", "x.py", "--app", "-w=b"],
+        ),
+        (["demo", "web", "-p", "9"], {"program": "web"}, ["-p", "9"]),
+        (["demo", "-p", "9", "web"], {"program": None}, ["-p", "9", "web"]),
+        (["demo", "~u web"], {"program": None}, ["~u web"]),
+        (["start", "-p", "9", "~u web"], {}, ["-p", "9", "~u web"]),
+        (["check", "--set", "relay_config=x"], {"file": None}, ["--set", "relay_config=x"]),
+    ],
+)
+def test_what_is_mitmproxy_s_is_left_to_it(given: list[str], own: dict[str, object], rest: list[str]) -> None:
+    line = read(given)
+    assert line.command == given[0] and line.rest == rest
+    assert own.items() <= vars(line.own).items()
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--options"], ["--commands"]])
 def test_questions_go_to_mitmproxy_at_once(became: list[str], file: Path, arguments: list[str]) -> None:
     file.write_text("nonsense: 1")
     with pytest.raises(Became):
@@ -290,8 +338,9 @@ def test_questions_go_to_mitmproxy_at_once(became: list[str], file: Path, argume
         (["web", "--set", "web_host=0.0.0.0", "--set", "web_password="], "--set web_password="),
         (["web", "-p", "9", "--web-port", "9"], "both"),
         (["demo", "--set", "relay_config=x"], "relay_config can't be given"),
-        (["nothing"], "no such command"),
-        ([], "no such command"),
+        (["nothing"], "invalid choice: 'nothing'"),
+        (["demo", "--set", "relay_config=x", "web"], "relay_config can't be given"),
+        ([], "invalid choice: ''"),
     ],
 )
 def test_refusals_say_what_to_do(
@@ -502,7 +551,7 @@ def test_the_limit_of_open_files_is_raised() -> None:
         [
             sys.executable,
             "-c",
-            f"{lower}; from addons.cli.__main__ import allow_many_files; allow_many_files(); "
+            f"{lower}; from addons.cli.launch import allow_many_files; allow_many_files(); "
             "print(*r.getrlimit(r.RLIMIT_NOFILE))",
         ],
         cwd=ROOT,
@@ -512,4 +561,4 @@ def test_the_limit_of_open_files_is_raised() -> None:
     )
     soft, hard = map(int, said.stdout.split())
     assert soft > 256
-    assert soft == cli._FILES or soft == hard
+    assert soft == launch.MOST_FILES or soft == hard

@@ -25,7 +25,7 @@ CHANGED: tuple[tuple[Any, str], ...] = (
     (HttpLayer, "event_to_child"),
     (Dumper, "echo_flow"),
     *((owner, "_handle_event") for owner in layers._HANDLERS),
-    *((owner, name) for owner, name, _ in trifles._CHANGES),
+    *((owner, name) for owner, name, _ in trifles.CHANGES),
     *((Headers, name) for name in lookups._CHANGES),
 )
 _ABSENT = object()

@@ -1,10 +1,12 @@
 """The benchmarks' own arithmetic, and a few idle streams in short; what they measure is not judged here."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.bench import idle, workers
+from tests.bench import ablation, idle, without, workers
+from tests.bench.report import Report
 
 pytestmark = pytest.mark.alone
 
@@ -26,6 +28,36 @@ END = b"0\r\n\r\n"
 )
 def test_the_generator_is_put_aside(count: int, others: float, cores: int, expected: float) -> None:
     assert workers.aside(100, count, others, cores) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "sure"), [(1, "-10.0% to -10.0%"), (5, "-10.0% to +30.0%"), (20, "+40.0% to +130.0%")]
+)
+def test_what_a_change_brings_is_told_with_its_bounds(rounds: int, sure: str) -> None:
+    without_it = [0.9 + each / 10 for each in range(rounds)]
+    whole = [1.0] * rounds
+    kinds = {"relay": [whole, whole], "lines": [without_it, whole]}
+    said = ablation.section(kinds, {"relay": whole, "lines": whole})
+    assert sure in said and "without lines" in said and "+0.0% (+0.0% to +0.0%)" in said
+
+
+def test_a_section_of_a_command_of_its_own_takes_the_place_of_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "RESULTS.md"
+    path.write_text("# Results\n\n## Where the rest of the time goes\n\nby hand\n")
+    for text in ("old", "new"):
+        report = Report()
+        report.add("Brings", text)
+        report.replace(path, "Brings")
+    path.write_text(path.read_text() + "\n## Behind\n\nlast\n")
+    report.replace(path, "Brings")
+    said = path.read_text()
+    assert "old" not in said and said.count("## Brings") == 1 and said.count("by hand") == 1
+    assert said.index("last") < said.index("new")
+
+
+def test_every_change_for_speed_can_be_taken_back() -> None:
+    rooms = {path.stem for path in (Path(without.__file__).parents[2] / "addons/engine/speed").glob("[!_]*.py")}
+    assert rooms == {name.partition(":")[0] for name in without.CHANGES}
 
 
 @pytest.mark.parametrize(

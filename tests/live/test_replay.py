@@ -449,9 +449,9 @@ def test_the_list_of_a_strangers_file_holds_no_escape_sequences(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["record"], "record needs a file"),
-        (["record", "-p", "1"], "record needs a file"),
-        (["replay", "--fast"], "replay needs a file"),
+        (["record"], "arguments are required: FILE"),
+        (["record", "-p", "1"], "arguments are required: FILE"),
+        (["replay", "--fast"], "arguments are required: FILE"),
         (["record", "{there}"], "--append"),
         (["record", "{folder}/none/x"], "can't be written"),
         (["record", "{folder}"], "is a folder"),

@@ -35,12 +35,12 @@ _NO_BODY = (204, 304)
 
 def install() -> None:
     """Make the changes of this room."""
-    replace_all(_CHANGES)
+    replace_all(CHANGES)
 
 
 def uninstall() -> None:
     """Take them back."""
-    restore_all(_CHANGES)
+    restore_all(CHANGES)
 
 
 def _option(options: Any, name: str) -> Any:
@@ -140,7 +140,7 @@ def _address(address: Any) -> str:
 _known_address = lru_cache(1024)(stock_of(human.format_address))
 _terminal = _Terminal()
 _ids = SimpleNamespace(uuid4=new_id)
-_CHANGES: tuple[tuple[Any, str, Any], ...] = (
+CHANGES: tuple[tuple[Any, str, Any], ...] = (
     (OptManager, "__getattr__", _option),
     (Context, "fork", _fork),
     (mitmproxy.flow, "uuid", _ids),

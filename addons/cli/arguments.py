@@ -1,0 +1,99 @@
+"""The command line of run.sh: what of it is relay's, and what goes on to mitmproxy.
+
+argparse alone can't tell them apart: it does not know which of mitmproxy's options take a value, and would take
+`9000` in `record -p 9000 out.flow` for the file. So a command's own flags are taken wherever they stand, a word of its
+own only before anything that is mitmproxy's, and argparse reads what was taken.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from addons.addresses import Refusal
+
+_REST = (
+    "Further arguments go to mitmproxy, such as -p 9000, -w FILE or --set NAME=VALUE: ./run.sh --options lists its "
+    "options. The settings of relay are in relay.yaml, or in the file that RELAY_CONFIG names."
+)
+
+
+class CommandLine(NamedTuple):
+    """A command line that was read."""
+
+    command: str
+    own: argparse.Namespace
+    """What the command's parser knows."""
+    rest: list[str]
+    """For mitmproxy."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that refuses in relay's way, and knows what was added to it."""
+
+    def __init__(self, **more: Any) -> None:
+        self.added: list[argparse.Action] = []
+        super().__init__(allow_abbrev=False, **more)
+
+    def add_argument(self, *names: str, **more: Any) -> argparse.Action:
+        """As argparse's."""
+        action = super().add_argument(*names, **more)
+        self.added.append(action)
+        return action
+
+    def error(self, message: str) -> NoReturn:
+        """Raise Refusal, which names the help."""
+        raise Refusal(f"{message}; see {self.prog} --help")
+
+
+def read(arguments: Sequence[str]) -> CommandLine:
+    """Raises Refusal for what can't be meant. `--help` prints it and ends the process, as argparse does."""
+    parser, commands = _parsers()
+    command, *rest = arguments or [""]
+    own: list[str] = []
+    if command in commands:
+        own, rest = _divide(commands[command], rest)
+    return CommandLine(command, parser.parse_args([command, *own]), rest)
+
+
+def _divide(parser: _Parser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What `parser` is to read, and the rest."""
+    flags = {name for action in parser.added for name in action.option_strings}
+    words = [action for action in parser.added if not action.option_strings]
+    own, rest = list[str](), list[str]()
+    for each in arguments:
+        if each in flags:
+            own.append(each)
+        elif words and not rest and not each.startswith("-") and each in (words[0].choices or (each,)):
+            words.pop(0)
+            own.append(each)
+        else:
+            rest.append(each)
+    return own, rest
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser of a whole command line, and that of each command."""
+    whole = _Parser(prog="./run.sh", description="relay: an OpenAI API relay you can see through.", epilog=_REST)
+    added = whole.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    found: dict[str, _Parser] = {}
+
+    def command(name: str, does: str, epilog: str = _REST) -> _Parser:
+        found[name] = added.add_parser(name, help=does, description=does, epilog=epilog)
+        return found[name]
+
+    command("start", "relay in mitmdump, or in as many of them as relay.yaml has workers")
+    command("web", "relay in mitmweb, to look inside")
+    demo = command("demo", "relay before a small upstream of its own: no key, no network")
+    demo.add_argument("program", nargs="?", choices=["web"], help="in mitmweb rather than mitmdump")
+    check = command("check", "say what relay.yaml means, or what is wrong with it", "")
+    check.add_argument("file", metavar="FILE", nargs="?", help="the file to check in place of relay.yaml")
+    record = command("record", "relay in mitmdump that saves what passes to a file, without keys")
+    record.add_argument("file", metavar="FILE", help="where it is saved; before anything that is for mitmproxy")
+    record.add_argument("--append", action="store_true", help="go on with a file that is there")
+    record.add_argument("--overwrite", action="store_true", help="begin it anew")
+    replay = command("replay", "answer apps from such a file, without upstream or key")
+    replay.add_argument("file", metavar="FILE", help="of ./run.sh record, mitmdump -w or a HAR")
+    replay.add_argument("--fast", action="store_true", help="at once, not in the rhythm that was recorded")
+    replay.add_argument("--list", action="store_true", help="only say what is in it")
+    replay.add_argument("--or-forward", action="store_true", help="ask the real upstream for the rest, and record it")
+    return whole, found

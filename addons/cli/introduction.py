@@ -1,0 +1,39 @@
+"""What relay says of itself on the terminal: where it listens, where it forwards to, what to try."""
+
+from collections.abc import Mapping, Sequence
+
+from addons import addresses
+from addons.config.settings import Settings, Upstream
+
+
+def introduction(settings: Settings, in_force: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Where relay listens and what it forwards to."""
+    address = addresses.url("https" if settings.listen.tls else "http", *addresses.listen_address(in_force))
+    if settings.listen.tls and settings.listen.tls.plain == "allow":
+        address += " (plain http as well)"
+    more = f", and by {len(settings.routes)} route(s) elsewhere: see ./run.sh check" if settings.routes else ""
+    return [("relay listens at", address), ("forwards to", place(settings.upstreams[0]) + more)]
+
+
+def place(upstream: Upstream) -> str:
+    """The address of an upstream, and how it is reached."""
+    address = f"{addresses.url(upstream.scheme, upstream.host, upstream.port)}{upstream.prefix}"
+    if upstream.versioned:
+        address += " (in place of /v1)"
+    return f"{address} by the proxy {addresses.url('http', *upstream.via)}" if upstream.via else address
+
+
+def web_line(in_force: Mapping[str, object]) -> tuple[str, str]:
+    """Where mitmweb is looked at."""
+    address = addresses.url("http", *addresses.web_address(in_force))
+    return "look inside at", f"{address} (mitmweb prints it with its token)"
+
+
+def say(lines: Sequence[tuple[str, str]], before: str = "") -> None:
+    """Print lines of a name and a text, each behind `before`."""
+    print(table(lines, before), flush=True)
+
+
+def table(lines: Sequence[tuple[str, str]], before: str = "") -> str:
+    """The same as text."""
+    return "\n".join(f"{before}{name:<18} {text}".rstrip() for name, text in lines)
