@@ -55,7 +55,7 @@ from addons.proxy.upstream_tls import UpstreamTls
 from addons.replay.recording import Recording
 from addons.store.certificate import Unfit, certificate_of
 from addons.store.expiry import Sweeper
-from addons.store.locks import LocalSessionLocks, Queue
+from addons.store.leases import LocalSessionLocks, Queue
 from addons.store.shelf import SessionStore, Store, StoreError
 from addons.workers import worker
 

@@ -41,7 +41,7 @@ from addons.flow.subrequest import ask
 from addons.flow.turns import in_turns
 from addons.flow.upstream import declared_length, point
 from addons.flow.upstream_errors import refusal
-from addons.store.locks import Queue
+from addons.store.leases import Queue
 from addons.store.queueing import enter, no_store
 from addons.store.shelf import Store, StoreError
 

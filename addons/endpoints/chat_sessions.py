@@ -7,7 +7,7 @@ from addons.core import chat, envelope
 from addons.core.sessions import Session
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
-from addons.store.locks import Queue
+from addons.store.leases import Queue
 from addons.store.queueing import enter, no_store
 from addons.store.shelf import Store, StoreError
 

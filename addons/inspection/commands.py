@@ -28,7 +28,7 @@ from addons.core import chat, money
 from addons.core.secrets import masked
 from addons.endpoints.balance import billing
 from addons.flow.display_path import aim
-from addons.store.locks import Full, Queue
+from addons.store.leases import Full, Queue
 from addons.store.shelf import Store, StoreError
 
 logger = logging.getLogger(__name__)

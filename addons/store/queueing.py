@@ -6,7 +6,7 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from addons import errors
-from addons.store.locks import Full, Left, Queue
+from addons.store.leases import Full, Left, Queue
 from addons.store.shelf import StoreError
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ One mitmdump uses one core. With `workers: 4` in relay.yaml `./run.sh` stays as 
 1. The parent binds and listens, and never accepts. Its workers accept from one queue, which is the kernel's, so a
    worker that is busy, stopped or killed loses no connection that nobody has accepted yet (engine/listening.py).
 2. The parent has the session store and the gates that keep the messages of a session in order, and lends both
-   (keeper.py, borrowed.py, channel.py). So a session goes on at whichever worker its next message comes to. Nothing
+   (store_server.py, remote_store.py, channel.py). So a session goes on at whichever worker its next message comes to. Nothing
    else is shared.
 3. The end of file on such a pair tells each side that the other is gone: a worker's gates are free then, and workers
    without a parent end by themselves.

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-"""Of what the frames say (keeper.py). A parent that was not restarted meets workers of newer code."""
+"""Of what the frames say (store_server.py). A parent that was not restarted meets workers of newer code."""
 
 FRAME_CAP = 64 * 1024**2
 """Bytes of a frame. More is never sent, and who sends it all the same is not listened to any longer."""

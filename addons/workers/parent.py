@@ -23,9 +23,9 @@ from addons import logs, signals
 from addons.addresses import Refusal
 from addons.config.settings import ConfigError, Settings
 from addons.store.expiry import sweep
-from addons.store.locks import LocalSessionLocks
+from addons.store.leases import LocalSessionLocks
 from addons.store.shelf import Store
-from addons.workers.keeper import Keeper
+from addons.workers.store_server import Keeper
 from addons.workers.processes import Orders, Process, told
 
 START_TIMEOUT = 60.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from addons.config.settings import Settings
-from addons.workers.keeper import Keeper
+from addons.workers.store_server import Keeper
 from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
 
 

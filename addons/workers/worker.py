@@ -17,7 +17,7 @@ from mitmproxy import ctx
 from addons.config.mitmproxy_options import ONE_PROCESS
 from addons.store.shelf import StoreError
 from addons.workers import blocks
-from addons.workers.borrowed import Channel
+from addons.workers.remote_store import Channel
 from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
 
 _KEPT = "relay_worker"

@@ -18,7 +18,7 @@ from addons.core.sessions import Session
 from addons.endpoints import chat as chat_module
 from addons.endpoints.chat import Chat
 from addons.proxy.failures import Failures
-from addons.store.locks import LocalSessionLocks
+from addons.store.leases import LocalSessionLocks
 from addons.store.shelf import SessionStore, StoreError
 from tests.support import flows
 

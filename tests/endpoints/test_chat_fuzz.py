@@ -20,7 +20,7 @@ from addons.chain import Chain
 from addons.cli.fake_openai.server import Upstream
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
-from addons.store.locks import LocalSessionLocks
+from addons.store.leases import LocalSessionLocks
 from addons.store.shelf import SessionStore
 from tests.support import flows, live
 from tests.support.live import Live, LogWatch, answer_in

@@ -29,7 +29,7 @@ from addons.endpoints import chat as chat_module
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
 from addons.proxy.failures import Failures
-from addons.store.locks import LocalSessionLocks
+from addons.store.leases import LocalSessionLocks
 from addons.store.shelf import SessionStore, StoreError
 from tests.support import flows, live
 from tests.support.live import Live, LogWatch

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from addons.core.sessions import Session
-from addons.store.locks import Queue
+from addons.store.leases import Queue
 from addons.store.shelf import Store, StoreError, names
-from addons.workers.borrowed import Channel
+from addons.workers.remote_store import Channel
 from addons.workers.channel import Frame, Unpacker, pack
-from addons.workers.keeper import Keeper
+from addons.workers.store_server import Keeper
 
 SECRET = bytes(range(32))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addons.store.locks import FairLocks, Full, Left, LocalSessionLocks
+from addons.store.leases import FairLocks, Full, Left, LocalSessionLocks
 
 
 async def settle() -> None:

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addons.core.sessions import Request, Session, Turn
-from addons.store.locks import Left, LocalSessionLocks
+from addons.store.leases import Left, LocalSessionLocks
 from addons.store.shelf import SessionStore, StoreError
 from addons.workers import channel as channel_module
-from addons.workers.borrowed import BorrowedGates, Channel
+from addons.workers.remote_store import BorrowedGates, Channel
 from addons.workers.channel import VERSION, pack, receive
-from addons.workers.keeper import Keeper
+from addons.workers.store_server import Keeper
 from tests.workers.pairs import SECRET, Memory, Worker, hire, hired, settle, socketpair
 
 KEY = "sk-0123456789abcdefghij"
@@ -395,7 +395,7 @@ def test_a_channel_goes_on_under_code_that_is_loaded_anew() -> None:
             await settle()
             before = drop()
             try:
-                fresh: Any = importlib.import_module("addons.workers.borrowed")
+                fresh: Any = importlib.import_module("addons.workers.remote_store")
                 assert fresh.StoreError is not StoreError
                 again = fresh.Channel.resumed(worker.channel)
                 notes = list[str]()

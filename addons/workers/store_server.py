@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from addons.core.sessions import Session
-from addons.store.locks import Full, Queue
+from addons.store.leases import Full, Queue
 from addons.store.shelf import Store, StoreError
 from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack
 

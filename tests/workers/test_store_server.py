@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from addons.core.sessions import Session, Turn
-from addons.store.locks import LocalSessionLocks
+from addons.store.leases import LocalSessionLocks
 from addons.store.shelf import SessionStore, StoreError
 from addons.workers import channel
 from addons.workers.channel import VERSION, Frame
-from addons.workers.keeper import UNDER_WAY, Keeper
+from addons.workers.store_server import UNDER_WAY, Keeper
 from tests.workers.pairs import SECRET, Memory, Raw, hire, settle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -302,7 +302,7 @@ def test_who_waits_for_a_gate_is_no_call_under_way() -> None:
 WORKER = """
 import asyncio, socket, sys
 from addons.core.sessions import Session, Turn
-from addons.workers.borrowed import Channel
+from addons.workers.remote_store import Channel
 channel = Channel(socket.socket(fileno=int(sys.argv[1])))
 async def main():
     gone = asyncio.Event()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from addons.core.sessions import Session
-from addons.store.locks import Full, Left
+from addons.store.leases import Full, Left
 from addons.store.shelf import StoreError, names
 from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack, receive
 
