@@ -53,20 +53,20 @@ from addons.proxy.streaming import Streaming
 from addons.proxy.timeouts import Limits
 from addons.proxy.upstream_tls import UpstreamTls
 from addons.replay.recording import Recording
+from addons.store import Store, StoreError
 from addons.store.certificate import Unfit, certificate_of
+from addons.store.embedded import EmbeddedStore
 from addons.store.expiry import Sweeper
-from addons.store.leases import LocalSessionLocks, Queue
-from addons.store.shelf import SessionStore, Store, StoreError
+from addons.store.leases import LocalLeases
 from addons.workers import worker
 
 logger = logging.getLogger(__name__)
 
 
 class LongLived:
-    """What outlives a change of settings: clients that are connected, sessions in use, flows on view."""
+    """What outlives a change of settings: clients that are connected, flows on view."""
 
-    def __init__(self, settings: config.Settings, gates: Queue) -> None:
-        self.gates = gates
+    def __init__(self, settings: config.Settings) -> None:
         self.limits = Limits(settings)
         self.balance = Balance(time.time)
         self.keep = Retention(settings)
@@ -81,10 +81,9 @@ def chain_for(settings: config.Settings, store: Store, lasting: LongLived) -> Ch
     """relay's addons in the order in which traffic meets them. The order is behaviour:
 
     who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last. A store
-    that is borrowed is swept where it is kept.
+    of another process is swept there.
     """
     redact = Redaction(settings, store.secret)
-    gates = lasting.gates
     return Chain(
         (
             Noting(redact),
@@ -96,8 +95,8 @@ def chain_for(settings: config.Settings, store: Store, lasting: LongLived) -> Ch
             Health(store),
             DisplayPath(),
             Recording(redact.response),
-            Chat(store, gates),
-            Sessions(store, gates),
+            Chat(store),
+            Sessions(store),
             lasting.balance,
             Streaming(),
             Sockets(),
@@ -105,13 +104,13 @@ def chain_for(settings: config.Settings, store: Store, lasting: LongLived) -> Ch
             redact,
             FlowSummary(),
             lasting.keep,
-            *([Sweeper(settings, store)] if isinstance(store, SessionStore) else []),
+            *([Sweeper(settings, store)] if isinstance(store, EmbeddedStore) else []),
         )
     )
 
 
-def _open_store(kept: config.Store) -> SessionStore:
-    return SessionStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
+def _open_store(kept: config.Store, leases: LocalLeases) -> EmbeddedStore:
+    return EmbeddedStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time, leases)
 
 
 class Relay:
@@ -124,7 +123,7 @@ class Relay:
         self.store: Store | None = None
         self.chain: Chain | None = None
         self.worker = worker.join(getattr(ctx, "master", None), os.environ)
-        self.gates: Queue = self.worker.channel.gates if self.worker is not None else LocalSessionLocks()
+        self.leases = LocalLeases()  # which outlive a store: messages are under way while it is opened anew
         self.lasting: LongLived | None = None
         self._says = os.environ.pop(SAYS, "")
         self._introduction: asyncio.Task[None] | None = None
@@ -157,7 +156,7 @@ class Relay:
         engine.check_version()
         store = self._store(settings)
         if self.lasting is None:
-            self.lasting = LongLived(settings, self.gates)
+            self.lasting = LongLived(settings)
         self.lasting.adopt(settings)
         engine.install(
             settings.limits.header_size,
@@ -184,11 +183,11 @@ class Relay:
         if old is not None and before is not None and before.path == kept.path:
             old.close()  # one folder has one owner
             try:
-                return _open_store(kept)
+                return _open_store(kept, self.leases)
             except StoreError:
-                self.store = _open_store(before)
+                self.store = _open_store(before, self.leases)
                 raise
-        store = _open_store(kept)
+        store = _open_store(kept, self.leases)
         if old is not None:
             old.close()
         return store

@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 from addons import addresses as ports
 from addons import errors
 from addons.cli import __main__ as cli
+from addons.cli import launch
 from addons.config import mitmproxy_options as options
 from addons.config import settings as config
 from addons.config.fields import inner_types
@@ -338,13 +339,13 @@ def test_what_a_start_says(command: str, monkeypatch: pytest.MonkeyPatch, capfd:
     for name in [name for name in os.environ if name.startswith("RELAY_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(ports, "check", lambda words, program: None)  # 8080 may be in use here
-    monkeypatch.setattr(cli, "check_store", lambda folder: None)
+    monkeypatch.setattr(launch, "check_store", lambda folder: None)
 
     def execute(command: list[str], environ: dict[str, str]) -> None:
         print(environ[options.SAYS])
         sys.exit(0)
 
-    monkeypatch.setattr(cli, "_execute", execute)
+    monkeypatch.setattr(launch, "execute", execute)
     with pytest.raises(SystemExit):
         cli.main([command.removeprefix("./run.sh").strip() or "start"])
     shown = next(shown for shown in SHOWN if shown.command == command)

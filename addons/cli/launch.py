@@ -19,9 +19,10 @@ from addons.cli.introduction import introduction, say, table
 from addons.config import settings as config
 from addons.config.mitmproxy_options import SAYS, as_arguments, given_in, options_for
 from addons.config.settings import Settings
+from addons.store import StoreError
 from addons.store.certificate import Unfit, certificate_of, out_of_date
-from addons.store.shelf import SessionStore, StoreError
-from addons.store.shelf import check as check_store
+from addons.store.embedded import EmbeddedStore
+from addons.store.folder import check as check_store
 from addons.workers import parent
 from addons.workers.processes import Orders
 
@@ -121,7 +122,7 @@ def lead(plan: Plan, count: int) -> int:
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(sock) for sock in addresses.listen(plan.in_force)]
         try:
-            store = SessionStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
+            store = EmbeddedStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
         except StoreError as error:
             raise Refusal(str(error)) from error
         stack.callback(store.close)

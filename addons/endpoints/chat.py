@@ -41,9 +41,8 @@ from addons.flow.subrequest import ask
 from addons.flow.turns import in_turns
 from addons.flow.upstream import declared_length, point
 from addons.flow.upstream_errors import refusal
-from addons.store.leases import Queue
-from addons.store.queueing import enter, no_store
-from addons.store.shelf import Store, StoreError
+from addons.store import Lease, Store, StoreError
+from addons.store.queueing import lease_for, no_store
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,6 @@ _MOST_RETRIES = 6
 class Pending:
     """What a message needs at its end."""
 
-    key: str
     owner: str
     message: chat.Incoming
     session: Session
@@ -67,8 +65,8 @@ class Pending:
     params: Mapping[str, object]
     sent: Sequence[Turn]
     """The earlier turns that went up with it."""
-    leave: Callable[[], None]
-    """Frees the session; does nothing the second time."""
+    lease: Lease
+    """On its session."""
     deadline: float
     """When the answer has to be there, on the loop's clock."""
     timer: asyncio.TimerHandle | None = field(default=None)
@@ -89,7 +87,7 @@ class Pending:
         """Free the session."""
         if self.timer is not None:
             self.timer.cancel()
-        self.leave()
+        self.lease.release()
 
 
 _PENDING = Part[Pending]("chat")
@@ -100,9 +98,8 @@ class Chat:
 
     serves = (Kind.CHAT,)
 
-    def __init__(self, store: Store, gates: Queue) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.gates = gates
         self._retries: dict[str, set[asyncio.Task[Completion | UpstreamError]]] = {}
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -126,12 +123,12 @@ class Chat:
         try:
             message = await _read(flow.request, exchange.settings)
             key, owner = self.store.key(message.api_key, message.session_id)
-            leave = await enter(self.gates, flow, key, exchange.settings.chat.max_waiting)
+            lease = await lease_for(flow, self.store, key, exchange.settings.chat.max_waiting)
             try:
                 session = await self._session(key, message, exchange.settings)
-                pending = _expand(exchange, message, session, (key, owner), leave)
+                pending = _expand(exchange, message, session, owner, lease)
             except BaseException:
-                leave()
+                lease.release()
                 raise
         except errors.RelayError as error:
             refuse(flow, exchange, error)
@@ -153,7 +150,7 @@ class Chat:
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Whoever leaves gives up its place, and second tries. What else is under way upstream ends in `error`."""
-        self.gates.client_left(client.id)
+        self.store.waiter_left(client.id)
         for retry in list(self._retries.get(client.id, ())):
             retry.cancel()
 
@@ -263,7 +260,7 @@ class Chat:
         keep = exchange.settings.chat.context.max_turns
         session = pending.session.with_turn(turn, pending.request(completion), keep)
         try:
-            await self.store.save(pending.key, pending.owner, session)
+            await self.store.save(pending.lease, pending.owner, session)
         except StoreError as error:
             raise no_store(error) from None
         return envelope.dumps(200, envelope.SUCCESS, text)
@@ -349,9 +346,7 @@ async def _read(request: http.Request, settings: Settings) -> chat.Incoming:
         raise errors.BadRequest(error.zh, str(error)) from None
 
 
-def _expand(
-    exchange: Exchange, message: chat.Incoming, session: Session, names: tuple[str, str], leave: Callable[[], None]
-) -> Pending:
+def _expand(exchange: Exchange, message: chat.Incoming, session: Session, owner: str, lease: Lease) -> Pending:
     settings = exchange.settings.chat
     options = dict(message.options)
     model = str(options.pop("model", None) or exchange.upstream.model or settings.model)
@@ -366,7 +361,7 @@ def _expand(
     )
     params = {**settings.params, **options}
     deadline = asyncio.get_running_loop().time() + settings.timeout
-    return Pending(*names, message, session, model, system, params, sent, leave, deadline)
+    return Pending(owner, message, session, model, system, params, sent, lease, deadline)
 
 
 _COMPLETIONS = "/v1/chat/completions"

@@ -7,9 +7,8 @@ from addons.core import chat, envelope
 from addons.core.sessions import Session
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
-from addons.store.leases import Queue
-from addons.store.queueing import enter, no_store
-from addons.store.shelf import Store, StoreError
+from addons.store import Store, StoreError
+from addons.store.queueing import lease_for, no_store
 
 _ALLOW = "GET, DELETE"
 
@@ -19,9 +18,8 @@ class Sessions:
 
     serves = (Kind.CHAT,)
 
-    def __init__(self, store: Store, gates: Queue) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.gates = gates
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Neither method has a body: none is read."""
@@ -54,15 +52,15 @@ class Sessions:
 
     async def _forget(self, flow: http.HTTPFlow, exchange: Exchange, key: str) -> None:
         # A message that is being answered would bring the session back: it comes to its end first.
-        leave = await enter(self.gates, flow, key, exchange.settings.chat.max_waiting)
+        lease = await lease_for(flow, self.store, key, exchange.settings.chat.max_waiting)
         try:
-            await self.store.delete(key)
+            await self.store.delete(lease)
         finally:
-            leave()
+            lease.release()
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Give up a place in the queue."""
-        self.gates.client_left(client.id)
+        self.store.waiter_left(client.id)
 
 
 def _of_session(flow: http.HTTPFlow) -> Exchange | None:

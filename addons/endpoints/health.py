@@ -8,7 +8,7 @@ from mitmproxy import http
 from addons import errors
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
-from addons.store.shelf import Store, StoreError
+from addons.store import Store, StoreError
 
 READY = "/readyz"
 _PATIENCE = 5.0

@@ -28,8 +28,7 @@ from addons.core import chat, money
 from addons.core.secrets import masked
 from addons.endpoints.balance import billing
 from addons.flow.display_path import aim
-from addons.store.leases import Full, Queue
-from addons.store.shelf import Store, StoreError
+from addons.store import Store, StoreError, TooManyWaiting
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +38,6 @@ _FINGERPRINT = re.compile(r".{0,3}\*{3}[0-9a-f]{8}")
 _MOST_MARKS = 8
 """Hidden keys of one request that are put back; an app sends one, a stranger may send thousands."""
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key")
-
-
-class LongLived(Protocol):
-    """What outlives a change of settings."""
-
-    @property
-    def gates(self) -> Queue:
-        """Who waits for which session."""
 
 
 class Served(Protocol):
@@ -59,10 +50,6 @@ class Served(Protocol):
     @property
     def store(self) -> Store | None:
         """Where sessions live."""
-
-    @property
-    def lasting(self) -> LongLived | None:
-        """What outlives both."""
 
 
 class Commands:
@@ -108,10 +95,10 @@ class Commands:
         Forget the session that these flows belong to: its next message begins a new conversation.
         """
         keys = _sessions_of(flows)
-        store, lasting = self.served.store, self.served.lasting
-        if store is None or lasting is None:
+        store = self.served.store
+        if store is None:
             raise exceptions.CommandError("relay.yaml is wrong: relay serves nothing.")
-        self._begin(_forget(store, keys, lasting.gates))
+        self._begin(_forget(store, keys))
 
     @command.command("relay.balance")
     def balance(self, key: str = "", upstream: str = "") -> None:
@@ -220,16 +207,13 @@ async def _balance(upstream: Upstream, key: str, settings: Settings) -> None:
     logger.log(ALERT, f"balance of {masked(key)} at {upstream.name}: {text}")
 
 
-async def _forget(store: Store, keys: set[str], gates: Queue) -> None:
+async def _forget(store: Store, keys: set[str]) -> None:
     for key in sorted(keys):
         try:
             # A message that is being answered would bring the session back: it comes to its end first.
-            leave = await gates.enter("relay.forget", key, _WAITING)
-            try:
-                known = await store.delete(key)
-            finally:
-                leave()
-        except (StoreError, Full) as error:
+            async with store.lease(key, _WAITING) as lease:
+                known = await store.delete(lease)
+        except (StoreError, TooManyWaiting) as error:
             logger.error(f"session {key[:_SHORT]} can't be forgotten: {error}")
             continue
         logger.log(ALERT, f"session {key[:_SHORT]} is forgotten" if known else f"there is no session {key[:_SHORT]}")

@@ -5,7 +5,8 @@ import ssl
 from pathlib import Path
 
 from addons.config.settings import Settings, Tls
-from addons.store import shelf
+from addons.store import StoreError
+from addons.store.folder import make_folder, unfit
 
 
 def certificate_of(settings: Settings) -> Path | None:
@@ -34,17 +35,17 @@ def certificate(tls: Tls, folder: Path) -> Path:
     except OSError as error:
         raise Unfit(f"listen.tls: {error.filename} can't be read ({error.strerror})") from error
     try:
-        shelf.make_folder(folder)
+        make_folder(folder)
         joined = folder / "listen.pem"
         fresh = folder / f"listen.pem.{os.getpid()}"
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(pem)
         fresh.replace(joined)
-    except shelf.StoreError as error:
+    except StoreError as error:
         raise Unfit(str(error)) from error
     except OSError as error:
-        raise Unfit(str(shelf.unfit(folder, error))) from error
+        raise Unfit(str(unfit(folder, error))) from error
     return joined
 
 

@@ -5,7 +5,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from addons.config.settings import Settings
-from addons.store.shelf import Store, StoreError
+from addons.store import Store, StoreError
 
 if TYPE_CHECKING:  # the parent of workers sweeps without a mitmproxy
     from mitmproxy import connection

@@ -1,109 +1,111 @@
-"""Locks: one at a time through each gate, in order of arrival, with a bounded queue before it."""
+"""Leases on sessions, for one process: one holder at a time, in order of arrival, with a bounded queue.
+
+A lease of this process ends with it, so none expires here. Where other processes hold leases of this one's store
+(addons/workers/store_server.py), whoever serves them releases what a dead or stopped holder has.
+"""
 
 import asyncio
+import itertools
+import time
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from functools import partial
 
-
-class Full(Exception):
-    """As many wait before this gate as may."""
-
-
-class Left(Exception):
-    """Who waited is gone."""
-
-
-class Queue(Protocol):
-    """Gates as whoever waits before them sees them: here, or in another process."""
-
-    async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
-        """Wait for the gate `key` on behalf of a client. The result frees the gate.
-
-        Raises Full and Left, and StoreError where the other process is gone.
-        """
-
-    def client_left(self, client: str) -> None:
-        """Give up every place of a client."""
+from addons.store import Lease, LeaseRequest, TooManyWaiting, WaiterLeft
 
 
 class FairLocks:
-    """Gates by key. An unused gate takes no memory."""
+    """Locks by key. One that nobody holds takes no memory."""
 
     def __init__(self) -> None:
-        self._gates: dict[str, deque[asyncio.Future[None]]] = {}
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
     def __len__(self) -> int:
-        return len(self._gates)
+        return len(self._queues)
 
-    async def enter(self, key: str, max_waiting: int) -> None:
-        """Wait until it is our turn, and hold the gate until `leave`.
+    async def acquire(self, key: str, max_waiting: int) -> None:
+        """Wait until it is our turn, and hold the lock until `release`.
 
-        Raises Full without waiting where `max_waiting` wait already. Cancelled while waiting, it holds nothing.
+        Raises TooManyWaiting without waiting where `max_waiting` wait already. Cancelled while waiting, it holds
+        nothing.
         """
-        queue = self._gates.get(key)
+        queue = self._queues.get(key)
         if queue is None:
-            self._gates[key] = deque()
+            self._queues[key] = deque()
             return
         if len(queue) >= max_waiting:
-            raise Full
+            raise TooManyWaiting
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave(key)  # our turn came in the very moment we gave up
+                self.release(key)  # our turn came in the very moment we gave up
             elif turn in queue:
                 queue.remove(turn)
             raise
 
-    def leave(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """Let the next one in."""
-        queue = self._gates[key]
+        queue = self._queues[key]
         while queue:
             turn = queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
-        del self._gates[key]
+        del self._queues[key]
 
 
-class LocalSessionLocks:
-    """A turnstile whose waiting clients may leave."""
+class LocalLeases:
+    """Leases of this process, whose waiting clients may leave."""
 
     def __init__(self) -> None:
-        self.turnstile = FairLocks()
+        self.locks = FairLocks()
         self._waiting: dict[str, set[asyncio.Task[None]]] = {}
+        self._fences = itertools.count(time.time_ns())  # above those of a process before this one
+        self._holders: dict[str, int] = {}
 
-    async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
-        """Wait for the gate `key` on behalf of a client. The result frees the gate; calling it again does nothing.
+    def __len__(self) -> int:
+        """How many sessions are held, and how many clients wait for one."""
+        return len(self.locks) + len(self._waiting)
 
-        Raises Full, and Left where the client has gone meanwhile.
-        """
-        waiting = asyncio.ensure_future(self.turnstile.enter(key, max_waiting))
-        self._waiting.setdefault(client, set()).add(waiting)
+    def lease(self, key: str, max_waiting: int, waiter: str = "") -> LeaseRequest:
+        """As `Store.lease`."""
+        return LeaseRequest(partial(self._acquire, key, max_waiting, waiter))
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether a lease is still its holder's."""
+        return self._holders.get(lease.key) == lease.fence
+
+    def waiter_left(self, waiter: str) -> None:
+        """As `Store.waiter_left`."""
+        for task in list(self._waiting.get(waiter, ())):
+            task.cancel()
+
+    async def _acquire(self, key: str, max_waiting: int, waiter: str) -> Lease:
+        waiting = asyncio.ensure_future(self.locks.acquire(key, max_waiting))
+        self._waiting.setdefault(waiter, set()).add(waiting)
         try:
             await waiting
         except asyncio.CancelledError:
             if waiting.cancelled() and not _cancelling():
-                raise Left from None
+                raise WaiterLeft from None
             if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                self.turnstile.leave(key)
+                self.locks.release(key)
             waiting.cancel()
             raise
         finally:
-            tasks = self._waiting[client]
+            tasks = self._waiting[waiter]
             tasks.discard(waiting)
             if not tasks:
-                del self._waiting[client]
-        free = [key]
-        return lambda: self.turnstile.leave(free.pop()) if free else None
+                del self._waiting[waiter]
+        fence = self._holders[key] = next(self._fences)
+        return Lease(key, fence, lambda: self._release(key, fence))
 
-    def client_left(self, client: str) -> None:
-        """Give up every place of a client."""
-        for task in list(self._waiting.get(client, ())):
-            task.cancel()
+    def _release(self, key: str, fence: int) -> None:
+        if self._holders.get(key) == fence:
+            del self._holders[key]
+            self.locks.release(key)
 
 
 def _cancelling() -> bool:

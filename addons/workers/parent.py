@@ -22,11 +22,10 @@ from typing import Any
 from addons import logs, signals
 from addons.addresses import Refusal
 from addons.config.settings import ConfigError, Settings
+from addons.store import Store
 from addons.store.expiry import sweep
-from addons.store.leases import LocalSessionLocks
-from addons.store.shelf import Store
-from addons.workers.store_server import Keeper
 from addons.workers.processes import Orders, Process, told
+from addons.workers.store_server import StoreServer
 
 START_TIMEOUT = 60.0
 """Seconds until a worker has to be ready."""
@@ -64,7 +63,7 @@ class Parent:
         self.store = store
         self.announce = announce
         """Called as soon as somebody answers."""
-        self.keeper = Keeper(store, LocalSessionLocks())
+        self.store_server = StoreServer(store)
         self.code: int | None = None
         """The exit code, once it is known that all has to end."""
         self._stop = asyncio.Event()
@@ -146,7 +145,7 @@ class Parent:
         return True
 
     async def _start(self, number: int) -> Process:
-        process = await Process.start(number, self.orders, self.listeners, self.keeper)
+        process = await Process.start(number, self.orders, self.listeners, self.store_server)
         self._alive.add(process)
         self._begin(self._watch(process))
         return process

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from addons.config.settings import Settings
-from addons.workers.store_server import Keeper
 from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
+from addons.workers.store_server import StoreServer
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,25 @@ class Orders:
 class Process:
     """A worker's process, with the channel to it."""
 
-    def __init__(self, number: int, keeper: Keeper, sock: socket.socket, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, number: int, server: StoreServer, sock: socket.socket, process: asyncio.subprocess.Process
+    ) -> None:
         self.number = number
         self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Done when the worker serves, with True, or when it has ended before, with False."""
         self.draining = False
         self.late = False
         """Its parent has killed it since it was not ready in time."""
-        self._keeper = keeper
+        self._server = server
         self._sock = sock
         self._process = process
         self._begun = time.monotonic()
-        self._served = asyncio.create_task(keeper.serve(sock, self._hear))
+        self._served = asyncio.create_task(server.serve(sock, self._hear))
         self.ended = asyncio.create_task(self._wait())
         """Done, with the exit code, when process and channel are gone. The code is that of `subprocess`."""
 
     @classmethod
-    async def start(cls, number: int, orders: Orders, listeners: Sequence[socket.socket], keeper: Keeper) -> Self:
+    async def start(cls, number: int, orders: Orders, listeners: Sequence[socket.socket], server: StoreServer) -> Self:
         """Start one. Raises OSError where the system does not let us.
 
         It has a session of its own, so that what a terminal sends reaches the parent alone.
@@ -69,7 +71,7 @@ class Process:
             except BaseException:
                 ours.close()
                 raise
-        return cls(number, keeper, ours, process)
+        return cls(number, server, ours, process)
 
     @property
     def name(self) -> str:
@@ -107,7 +109,7 @@ class Process:
         """Have it take no more clients, and end with the last one. One that does not serve yet has none."""
         self.draining = True
         if self.was_ready:
-            self._keeper.tell(self._sock, DRAIN)
+            self._server.tell(self._sock, DRAIN)
         else:
             self.end()
 
@@ -120,7 +122,7 @@ class Process:
         """Have it end now, as Ctrl-C ends a single relay."""
         if self.was_ready:
             # Not by a signal: whoever ends us may have sent it one, and a second would cut its end short.
-            self._keeper.tell(self._sock, END)
+            self._server.tell(self._sock, END)
         else:
             # As SIGINT does, but without a traceback where Python itself is still on its way up.
             self._signal(signal.SIGTERM)

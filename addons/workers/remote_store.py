@@ -1,4 +1,4 @@
-"""Borrowed: the store and the gates as a worker sees them. Both live in its parent, at the end of a channel.
+"""Remote store: the store as a worker sees it. It lives in its parent, at the end of a channel.
 
 Where the parent is gone, whatever waits for it and whatever asks it later gets a StoreError.
 
@@ -10,15 +10,19 @@ import asyncio
 import itertools
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 from addons.core.sessions import Session
-from addons.store.leases import Full, Left
-from addons.store.shelf import StoreError, names
+from addons.store import Lease, LeaseLost, LeaseRequest, StoreError, TooManyWaiting, WaiterLeft
+from addons.store.embedded import names
 from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack, receive
 
 HELLO_TIMEOUT = 10.0
 """Seconds in which the parent says hello."""
+
+ALIVE = 5.0
+"""Seconds between two words to the parent, which takes a silent worker's leases away."""
 
 _FLUSH_TIMEOUT = 2.0
 _GONE = "the process that keeps the sessions is gone"
@@ -32,9 +36,21 @@ class Line:
         self.on_note: Callable[[str], None] = lambda note: None
         self.on_closed: Callable[[], None] = lambda: None
         self.waiting: dict[str, set[asyncio.Future[Frame]]] = {}
-        """The replies that clients wait for before a gate."""
+        """The leases that clients wait for."""
         self._numbers = itertools.count()
         self._pending: dict[int, asyncio.Future[Frame]] = {}
+        self._beat: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Join the loop that runs."""
+        self.wire.start()
+        if self._beat is None:
+            self._beat = asyncio.get_running_loop().call_later(ALIVE, self._say_alive)
+
+    def _say_alive(self) -> None:
+        if not self.wire.closed:
+            self.wire.send(pack(["alive"]))
+            self._beat = asyncio.get_running_loop().call_later(ALIVE, self._say_alive)
 
     def ask(self, kind: str, *values: object, body: bytes = b"") -> tuple[int, asyncio.Future[Frame]]:
         """Begin a call; its number, and what will hold the reply. `forget` it once that is over."""
@@ -54,13 +70,13 @@ class Line:
         """A reply that is still to come is not wanted any more."""
         self._pending.pop(number, None)
 
-    def leave(self, number: int) -> None:
-        """Free the gate of a call to `enter`, or give up its place in the queue."""
-        self.wire.send(pack(["leave", number]))
+    def release(self, number: int) -> None:
+        """Free the lease of a call, or give up its place in the queue."""
+        self.wire.send(pack(["release", number]))
 
     def _take(self, frame: Frame) -> None:
         match frame.head:
-            case ["ok" | "full" | "failed", int(number), *_]:
+            case ["ok" | "full" | "lost" | "failed", int(number), *_]:
                 reply = self._pending.get(number)
                 if reply is not None and not reply.done():
                     reply.set_result(frame)
@@ -70,6 +86,8 @@ class Line:
                 raise ValueError("no such frame")
 
     def _closed(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
         for number, reply in self._pending.items():
             if not reply.done():
                 reply.set_result(Frame(["failed", number, _GONE]))
@@ -92,8 +110,7 @@ class Channel:
 
     def _adopt(self, secret: bytes, line: Line) -> None:
         self.line = line
-        self.store = BorrowedStore(line, secret)
-        self.gates = BorrowedGates(line)
+        self.store = RemoteStore(line, secret)
 
     def start(self, on_note: Callable[[str], None], on_closed: Callable[[], None]) -> None:
         """Join the loop that runs. `on_note` gets the parent's notes, `on_closed` is called once the parent is gone."""
@@ -102,7 +119,7 @@ class Channel:
         if line.wire.closed:
             asyncio.get_running_loop().call_soon(on_closed)
         else:
-            line.wire.start()
+            line.start()
 
     def note(self, text: str) -> None:
         """Tell the parent something."""
@@ -123,8 +140,8 @@ def _hello(sock: socket.socket, timeout: float) -> bytes:
     return secret
 
 
-class BorrowedStore:
-    """`store.SessionStore`, in another process."""
+class RemoteStore:
+    """An `EmbeddedStore` in another process."""
 
     def __init__(self, line: Line, secret: bytes) -> None:
         self.secret = secret
@@ -136,21 +153,53 @@ class BorrowedStore:
         return names(self.secret, api_key, session_id)
 
     async def load(self, key: str, ttl: float) -> Session:
-        """The session under `key`, empty if it was unused for `ttl` seconds."""
+        """As `Store.load`."""
         try:
             return Session.from_json((await self._call("load", key, ttl)).body)
         except ValueError as error:
             raise StoreError(str(error)) from None
 
-    async def save(self, key: str, owner: str, session: Session) -> None:
-        """Keep `session` under `key`; it is on the disk when this returns."""
+    def lease(self, key: str, max_waiting: int, waiter: str = "") -> LeaseRequest:
+        """As `Store.lease`: first come is who is first to be heard there."""
+        return LeaseRequest(partial(self._acquire, key, max_waiting, waiter))
+
+    async def _acquire(self, key: str, max_waiting: int, waiter: str) -> Lease:
+        line = self._line
+        number, coming = line.ask("lease", key, max_waiting)
+        line.waiting.setdefault(waiter, set()).add(coming)
+        try:
+            reply = await coming
+        except BaseException:
+            line.release(number)  # whether or not it is ours already
+            raise
+        finally:
+            line.forget(number)
+            line.waiting[waiter].discard(coming)
+            if not line.waiting[waiter]:
+                del line.waiting[waiter]
+        if reply.head[0] == "left":
+            line.release(number)
+            raise WaiterLeft
+        if reply.head[0] == "full":
+            raise TooManyWaiting
+        _raise_failed(reply)
+        return Lease(key, reply.head[2], lambda: line.release(number))
+
+    def waiter_left(self, waiter: str) -> None:
+        """As `Store.waiter_left`."""
+        for coming in self._line.waiting.get(waiter, ()):
+            if not coming.done():
+                coming.set_result(Frame(["left"]))
+
+    async def save(self, lease: Lease, owner: str, session: Session) -> None:
+        """As `Store.save`."""
         body = session.to_json()
         await self._line.wire.room()
-        await self._call("save", key, owner, body=body)
+        await self._call("save", lease.key, lease.fence, owner, body=body)
 
-    async def delete(self, key: str) -> bool:
-        """Forget a session; False if there was none."""
-        return (await self._call("delete", key)).head[2] is True
+    async def delete(self, lease: Lease) -> bool:
+        """As `Store.delete`."""
+        return (await self._call("delete", lease.key, lease.fence)).head[2] is True
 
     async def sweep(self, ttl: float) -> None:
         """Nothing: the parent sweeps."""
@@ -172,47 +221,9 @@ class BorrowedStore:
         return reply
 
 
-class BorrowedGates:
-    """`turnstile.Gates`, in another process: first come is who is first to be heard there."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
-        """Wait for the gate `key` on behalf of a client. The result frees the gate; calling it again does nothing.
-
-        Raises Full, Left where the client has gone meanwhile, and StoreError where the parent has.
-        """
-        line = self._line
-        number, coming = line.ask("enter", key, max_waiting)
-        line.waiting.setdefault(client, set()).add(coming)
-        try:
-            reply = await coming
-        except BaseException:
-            line.leave(number)  # whether or not the gate is ours already
-            raise
-        finally:
-            line.forget(number)
-            line.waiting[client].discard(coming)
-            if not line.waiting[client]:
-                del line.waiting[client]
-        if reply.head[0] == "left":
-            line.leave(number)
-            raise Left
-        if reply.head[0] == "full":
-            raise Full
-        _raise_failed(reply)
-        free = [number]
-        return lambda: line.leave(free.pop()) if free else None
-
-    def client_left(self, client: str) -> None:
-        """Give up every place of a client."""
-        for coming in self._line.waiting.get(client, ()):
-            if not coming.done():
-                coming.set_result(Frame(["left"]))
-
-
 def _raise_failed(reply: Frame) -> None:
     head: list[Any] = reply.head
+    if head[0] == "lost":
+        raise LeaseLost(head[2])
     if head[0] == "failed":
         raise StoreError(head[2])

@@ -1,24 +1,27 @@
-"""Keeper: the parent's end of the channels. It has the store and the gates, and lends both to the workers.
+"""Store server: the parent's end of the channels. It has the store with its leases, and lends both to the workers.
 
 What a worker sends, and what it gets:
 
-    ["load", n, key, ttl]           ["ok", n, null] and the session
-    ["save", n, key, owner] and it  ["ok", n, null]
-    ["delete", n, key]              ["ok", n, true or false]
-    ["enter", n, key, max_waiting]  ["ok", n, null], the gate is its own now; ["full", n]
-    ["leave", n]                    nothing: the gate of call n is free, or its place in the queue is given up
-    ["note", text]                  nothing
+    ["lease", n, key, max_waiting]         ["ok", n, fence], the lease is its own now; ["full", n]
+    ["release", n]                         nothing: the lease of call n is free, or its place in the queue is given up
+    ["load", n, key, ttl]                  ["ok", n, null] and the session
+    ["save", n, key, fence, owner] and it  ["ok", n, null]; ["lost", n, text]
+    ["delete", n, key, fence]              ["ok", n, true or false]; ["lost", n, text]
+    ["alive"]                              nothing
+    ["note", text]                         nothing
 
-Anything but `leave` and `note` may also get ["failed", n, text]. Notes go the other way, too, and the first frame of
-all is ["hello", version] with the store's secret, which keys the names of sessions.
+Those with a reply may also get ["failed", n, text]. Notes go the other way, too, and the first frame of all is
+["hello", version] with the store's secret, which keys the names of sessions.
 
-1. A gate belongs to the call that asked for it, so whoever stops waiting sends `leave` and need not know whether the
-   gate was granted meanwhile: both cases end with the gate free.
-2. A worker that is gone frees its gates at once. What it has asked the store for is done all the same.
+1. A lease belongs to the call that asked for it, so whoever stops waiting sends `release` and need not know whether the
+   lease was granted meanwhile: both cases end with the session free.
+2. A worker that is gone frees its leases at once. What it has asked the store for is done all the same. One that says
+   nothing for `EXPIRY` seconds, as where somebody has stopped it, loses its leases, and what it saves when it wakes up
+   is refused.
 3. Frames are taken up in their order up to the point where they wait: a `save` is in the store's thread before the
-   `leave` behind it lets anybody load.
+   `release` behind it lets anybody load.
 4. A worker has at most `UNDER_WAY` calls to the store at a time, then it is not listened to until one is done. What
-   waits for a gate does not count: it may wait for a `leave` of the same worker.
+   waits for a lease does not count: it may wait for a `release` of the same worker.
 """
 
 import asyncio
@@ -29,14 +32,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from addons.core.sessions import Session
-from addons.store.leases import Full, Queue
-from addons.store.shelf import Store, StoreError
+from addons.store import Lease, LeaseLost, Store, StoreError, TooManyWaiting
 from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack
 
 logger = logging.getLogger(__name__)
 
 UNDER_WAY = 64
 """Calls of one worker to the store at a time."""
+
+EXPIRY = 15.0
+"""Seconds without a word from a worker, which sends one every five, after which its leases are free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,52 +55,64 @@ class Packed(Session):
         return self.stored
 
 
-class Keeper:
+class StoreServer:
     """Serves all workers of a parent, in its loop."""
 
-    def __init__(self, store: Store, gates: Queue) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.gates = gates
-        self._desks: dict[socket.socket, _Desk] = {}
+        self._peers: dict[socket.socket, _Peer] = {}
 
     async def serve(self, sock: socket.socket, on_message: Callable[[str], None]) -> None:
         """Serve the worker at the other end of `sock` until that end is closed; `on_message` gets its notes.
 
-        Its gates are free then, and what it has asked the store for is done. Cancelled, it closes the socket, too.
+        Its leases are free then, and what it has asked the store for is done. Cancelled, it closes the socket, too.
         """
-        desk = self._desks[sock] = _Desk(self.store, self.gates, sock, on_message)
+        peer = self._peers[sock] = _Peer(self.store, sock, on_message)
         try:
-            desk.open()
-            await desk.gone.wait()
+            peer.open()
+            await peer.gone.wait()
         finally:
-            desk.wire.close()
-            del self._desks[sock]
-        await desk.finish()
+            peer.wire.close()
+            del self._peers[sock]
+        await peer.finish()
 
     def tell(self, sock: socket.socket, note: str) -> None:
         """Send a note to the worker served at `sock`; nothing if it is gone."""
-        if (desk := self._desks.get(sock)) is not None:
-            desk.wire.send(pack(["note", note]))
+        if (peer := self._peers.get(sock)) is not None:
+            peer.wire.send(pack(["note", note]))
 
 
-class _Desk:
-    """Where one worker is served."""
+class _Peer:
+    """One worker."""
 
-    def __init__(self, store: Store, gates: Queue, sock: socket.socket, on_message: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, sock: socket.socket, on_message: Callable[[str], None]) -> None:
         self.store = store
-        self.gates = gates
         self.on_message = on_message
         self.wire = Wire(sock, self._take, self._closed)
         self.gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._calls: set[asyncio.Task[None]] = set()
         self._waiting: dict[int, asyncio.Task[None]] = {}
-        self._held: dict[int, Callable[[], None]] = {}
+        self._held: dict[int, Lease] = {}
+        self._heard = self._loop.time()
+        self._watch: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Say hello, and listen."""
         self.wire.send(pack(["hello", VERSION], self.store.secret))
         self.wire.start()
+        self._expire()
+
+    def _expire(self) -> None:
+        """Look now and then whether it is still alive."""
+        if self._loop.time() - self._heard >= EXPIRY and self._held:
+            logger.warning(f"a worker has said nothing for {EXPIRY:g} s: its {len(self._held)} lease(s) have expired")
+            self._release_all()
+        self._watch = self._loop.call_later(EXPIRY / 3, self._expire)
+
+    def _release_all(self) -> None:
+        while self._held:
+            self._held.popitem()[1].release()
 
     async def finish(self) -> None:
         """Wait for what the store has still to do."""
@@ -103,26 +120,30 @@ class _Desk:
             await asyncio.wait(self._calls)
 
     def _closed(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         for task in list(self._waiting.values()):
             task.cancel()
-        while self._held:
-            self._held.popitem()[1]()
+        self._release_all()
         self.gone.set()
 
     def _take(self, frame: Frame) -> None:
+        self._heard = self._loop.time()
         match frame.head:
             case ["load", int(number), str(key), int() | float() as ttl]:
                 self._call(number, self._load(key, ttl))
-            case ["save", int(number), str(key), str(owner)]:
-                self._call(number, self._save(key, owner, frame.body))
-            case ["delete", int(number), str(key)]:
-                self._call(number, self._delete(key))
-            case ["enter", int(number), str(key), int(max_waiting)]:
-                task = self._begin(self._enter(number, key, max_waiting))
+            case ["save", int(number), str(key), int(fence), str(owner)]:
+                self._call(number, self._save(Lease(key, fence), owner, frame.body))
+            case ["delete", int(number), str(key), int(fence)]:
+                self._call(number, self._delete(Lease(key, fence)))
+            case ["lease", int(number), str(key), int(max_waiting)]:
+                task = self._begin(self._lease(number, key, max_waiting))
                 if not task.done():
                     self._waiting[number] = task
-            case ["leave", int(number)]:
-                self._leave(number)
+            case ["release", int(number)]:
+                self._release(number)
+            case ["alive"]:
+                pass
             case ["note", str(text)]:
                 self._loop.call_soon(self.on_message, text)
             case _:
@@ -132,24 +153,24 @@ class _Desk:
         # Eager: it runs up to where it waits before the next frame is taken up.
         return asyncio.Task(work, loop=self._loop, eager_start=True)
 
-    # Gates
+    # Leases
 
-    async def _enter(self, number: int, key: str, max_waiting: int) -> None:
+    async def _lease(self, number: int, key: str, max_waiting: int) -> None:
         try:
-            free = await self.gates.enter("worker", key, max_waiting)
-        except Full:
+            lease = await self.store.lease(key, max_waiting)
+        except TooManyWaiting:
             self.wire.send(pack(["full", number]))
         except Exception as error:  # whoever waits must hear of it
             self.wire.send(_failed(number, error))
         else:
-            self._held[number] = free
-            self.wire.send(pack(["ok", number, None]))
+            self._held[number] = lease
+            self.wire.send(pack(["ok", number, lease.fence]))
         finally:
             self._waiting.pop(number, None)
 
-    def _leave(self, number: int) -> None:
-        if (free := self._held.pop(number, None)) is not None:
-            free()
+    def _release(self, number: int) -> None:
+        if (lease := self._held.pop(number, None)) is not None:
+            lease.release()
         elif (task := self._waiting.pop(number, None)) is not None:
             task.cancel()
 
@@ -182,16 +203,18 @@ class _Desk:
     async def _load(self, key: str, ttl: float) -> tuple[None, bytes]:
         return None, (await self.store.load(key, ttl)).to_json()
 
-    async def _save(self, key: str, owner: str, stored: bytes) -> tuple[None, bytes]:
-        await self.store.save(key, owner, Packed(stored=stored))
+    async def _save(self, lease: Lease, owner: str, stored: bytes) -> tuple[None, bytes]:
+        await self.store.save(lease, owner, Packed(stored=stored))
         return None, b""
 
-    async def _delete(self, key: str) -> tuple[bool, bytes]:
-        return await self.store.delete(key), b""
+    async def _delete(self, lease: Lease) -> tuple[bool, bytes]:
+        return await self.store.delete(lease), b""
 
 
 def _failed(number: int, error: Exception) -> bytes:
     """The reply that tells of an error. Of one that nobody expects only the log says more than its type."""
+    if isinstance(error, LeaseLost):
+        return pack(["lost", number, str(error)])
     if isinstance(error, StoreError):
         return pack(["failed", number, str(error)])
     logger.error(f"a call of a worker failed: {type(error).__name__}", exc_info=error)

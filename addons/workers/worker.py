@@ -15,10 +15,10 @@ from typing import Any, Protocol, Self
 from mitmproxy import ctx
 
 from addons.config.mitmproxy_options import ONE_PROCESS
-from addons.store.shelf import StoreError
+from addons.store import StoreError
 from addons.workers import blocks
-from addons.workers.remote_store import Channel
 from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
+from addons.workers.remote_store import Channel
 
 _KEPT = "relay_worker"
 _TICK = 0.1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import ablation, flame, idle, load, others, sessions, soak, sse, throughput, workers
+from tests.bench import ablation, flame, idle, leases, load, others, sessions, soak, sse, throughput, workers
 from tests.bench.load import Load
 from tests.bench.processes import more_files
 from tests.bench.report import PLACE, Report
@@ -35,7 +35,7 @@ from tests.bench.targets import (
     stock,
 )
 
-SECTIONS = ("requests", "connections", "workers", "chat", "balance", "memory", "sse", "sessions")
+SECTIONS = ("requests", "connections", "workers", "chat", "balance", "memory", "sse", "sessions", "leases")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _bench(given: argparse.Namespace) -> int:
     size, wanted = Size.of(given), set(given.only or SECTIONS)
     starters = _starters(given, missing)
     headline = ""
-    if wanted - {"workers", "sse", "sessions"}:
+    if wanted - {"workers", "sse", "sessions", "leases"}:
         with running(starters, streams=False, missing=missing) as there:
             headline = _requests(report, there, size, wanted)
     if "workers" in wanted:
@@ -104,6 +104,8 @@ def _bench(given: argparse.Namespace) -> int:
                 )
     if "sessions" in wanted:
         report.add("The session store by itself", sessions.section(list(size.stores)))
+    if "leases" in wanted:
+        report.add("Two processes and one store", leases.section(size.seconds, _few(size)), leases.NOTE)
     if missing:
         report.add("Not measured", "\n".join(f"- {name}: {why}" for name, why in missing.items()))
     if headline:

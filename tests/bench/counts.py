@@ -45,8 +45,8 @@ def count() -> dict[str, int]:
     found |= {name: kinds[name] for name in _WATCHED}
     relay: Any = ctx.master.addons.get("relay")
     if relay is not None:
-        limits, gates = relay.lasting.limits, relay.gates
-        found["locks"] = len(gates.turnstile) + len(gates._waiting)
+        limits = relay.lasting.limits
+        found["locks"] = len(relay.leases)
         found["timers"] = len(limits._clients) + len(limits._connects) + len(limits._open)
     proxyserver: Any = ctx.master.addons.get("proxyserver")
     found["connections"] = len(proxyserver.connections)

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from addons.core.sessions import Request, Session, Turn
-from addons.store.shelf import SessionStore
+from addons.store.embedded import EmbeddedStore
 from tests.bench.tables import ms, table
+from tests.support.stores import keep
 
 _TTL = 1800.0
 _SAMPLE = 2000
@@ -41,7 +42,7 @@ async def _timed(work: Awaitable[object]) -> float:
     return time.perf_counter() - before
 
 
-async def _reads_meanwhile(store: SessionStore, keys: list[str], waits: list[float]) -> None:
+async def _reads_meanwhile(store: EmbeddedStore, keys: list[str], waits: list[float]) -> None:
     while True:
         waits.append(await _timed(store.load(random.choice(keys), _TTL)))
         await asyncio.sleep(0.002)
@@ -50,15 +51,15 @@ async def _reads_meanwhile(store: SessionStore, keys: list[str], waits: list[flo
 async def measure(count: int) -> list[str]:
     """One row: a store of `count` sessions, filled, used, swept."""
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as folder:
-        store = SessionStore(Path(folder), count + _SAMPLE, count, time.time)
+        store = EmbeddedStore(Path(folder), count + _SAMPLE, count, time.time)
         try:
             keys = [store.key(f"sk-{number // 100}", str(number)) for number in range(count)]
             fill = 0.0
             for key, owner in keys:
-                fill += await _timed(store.save(key, owner, _SESSION))
+                fill += await _timed(keep(store, key, owner, _SESSION))
             sample = random.sample(keys, min(count, _SAMPLE))
             reads = sorted([await _timed(store.load(key, _TTL)) for key, _ in sample])
-            writes = sorted([await _timed(store.save(key, owner, _SESSION)) for key, owner in sample])
+            writes = sorted([await _timed(keep(store, key, owner, _SESSION)) for key, owner in sample])
             size = sum(path.stat().st_size for path in Path(folder).glob("sessions*"))
             idle, pause, waits = [0.0], [0.0], list[float]()
             async with _watched(idle):

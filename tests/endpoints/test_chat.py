@@ -18,8 +18,8 @@ from addons.core.sessions import Session
 from addons.endpoints import chat as chat_module
 from addons.endpoints.chat import Chat
 from addons.proxy.failures import Failures
-from addons.store.leases import LocalSessionLocks
-from addons.store.shelf import SessionStore, StoreError
+from addons.store import StoreError
+from addons.store.embedded import EmbeddedStore
 from tests.support import flows
 
 KEY = "sk-0123456789abcdef"
@@ -30,9 +30,8 @@ class Relay:
 
     def __init__(self, folder: Path) -> None:
         self.now = 1_000_000.0
-        self.store = SessionStore(folder, 1000, 1000, self._clock)
-        self.gates = LocalSessionLocks()
-        self.chain = Chain([Chat(self.store, self.gates), Failures()])
+        self.store = EmbeddedStore(folder, 1000, 1000, self._clock)
+        self.chain = Chain([Chat(self.store), Failures()])
 
     def _clock(self) -> float:
         self.now += 0.001
@@ -74,7 +73,7 @@ class Relay:
         return contents
 
     def at_rest(self) -> bool:
-        return len(self.gates.turnstile) == 0 and not self.gates._waiting
+        return len(self.store.leases) == 0
 
 
 @pytest.fixture
@@ -322,8 +321,7 @@ def test_who_leaves_while_waiting_gives_up_its_place(relay: Relay) -> None:
     async def scenario() -> None:
         (one, _), (two, gone), (three, last) = await waiting(relay, "one", "two", "three")
         await relay.chain.run("client_disconnected", two.client_conn)
-        await asyncio.sleep(0.02)
-        assert gone.done()
+        await asyncio.wait_for(gone, 5)
         assert two.request.host == "relay.invalid"
         await relay.answered(one)
         await asyncio.wait_for(last, 5)
@@ -360,7 +358,7 @@ def test_a_queue_that_is_gone_with_its_process_is_told(relay: Relay, monkeypatch
 
     async def scenario() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(relay.gates, "enter", gone)
+            patch.setattr(relay.store, "lease", gone)
             answer = await relay.exchange("one")
         assert (answer["code"], answer["data"]) == (503, None)
         assert "会话" in answer["message"]
@@ -414,7 +412,7 @@ def test_a_message_under_way_survives_a_reload(relay: Relay) -> None:
     async def scenario() -> None:
         flow = relay.message("one")
         await relay.ask(flow)
-        relay.chain = Chain([Chat(relay.store, relay.gates), Failures()])
+        relay.chain = Chain([Chat(relay.store), Failures()])
         assert (await relay.answered(flow))["code"] == 200
         assert await relay.sent("two") == ["one", "ok", "two"]
 

@@ -20,8 +20,7 @@ from addons.chain import Chain
 from addons.cli.fake_openai.server import Upstream
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
-from addons.store.leases import LocalSessionLocks
-from addons.store.shelf import SessionStore
+from addons.store.embedded import EmbeddedStore
 from tests.support import flows, live
 from tests.support.live import Live, LogWatch, answer_in
 from tests.support.shapes import chat_error
@@ -46,9 +45,8 @@ class Hooks:
 
     def __init__(self, folder: Path) -> None:
         self.runner = asyncio.Runner()
-        self.store = SessionStore(folder, 1000, 1000, time.time)
-        self.gates = LocalSessionLocks()
-        self.chain = Chain([Chat(self.store, self.gates), Sessions(self.store, self.gates)])
+        self.store = EmbeddedStore(folder, 1000, 1000, time.time)
+        self.chain = Chain([Chat(self.store), Sessions(self.store)])
 
     def take(self, body: bytes, headers: Any = (), target: str = "/chat", method: str = "POST", **chat: Any) -> Any:
         """The envelope that a request is answered with; None where the message goes up."""
@@ -65,7 +63,7 @@ class Hooks:
             assert went_up["messages"]
             flows.fail(flow, "server closed connection")
             await self._run("error", flow)
-            assert len(self.gates.turnstile) == 0
+            assert len(self.store.leases) == 0
             return None
         answer = flows.answer_of(flow)
         raw = answer.raw_content or b""
@@ -73,7 +71,7 @@ class Hooks:
         envelope = json.loads(raw.decode("utf-8"))
         assert list(envelope) == ["code", "message", "data"]
         assert answer.status_code == (405 if envelope["code"] == 405 else 200)
-        assert len(self.gates.turnstile) == 0
+        assert len(self.store.leases) == 0
         return envelope
 
     async def _run(self, name: str, flow: Any) -> None:

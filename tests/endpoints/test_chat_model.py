@@ -29,8 +29,8 @@ from addons.endpoints import chat as chat_module
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
 from addons.proxy.failures import Failures
-from addons.store.leases import LocalSessionLocks
-from addons.store.shelf import SessionStore, StoreError
+from addons.store import Lease, StoreError
+from addons.store.embedded import EmbeddedStore
 from tests.support import flows, live
 from tests.support.live import Live, LogWatch
 from tests.support.raw import Client
@@ -50,15 +50,15 @@ type Name = tuple[str, str]
 type Turns = tuple[tuple[str, str], ...]
 
 
-class Store(SessionStore):
+class Store(EmbeddedStore):
     """A store whose disk may be full."""
 
     full = False
 
-    async def save(self, key: str, owner: str, session: Session) -> None:
+    async def save(self, lease: Lease, owner: str, session: Session) -> None:
         if self.full:
             raise StoreError("disk full")
-        await super().save(key, owner, session)
+        await super().save(lease, owner, session)
 
 
 @dataclass(eq=False)
@@ -105,8 +105,7 @@ class Conversations(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.store = Store(Path(self.folder.name), 1000, 1000, lambda: self.now)
-        self.gates = LocalSessionLocks()
-        self.chain = Chain([Chat(self.store, self.gates), Sessions(self.store, self.gates), Failures()])
+        self.chain = Chain([Chat(self.store), Sessions(self.store), Failures()])
 
     async def _ask(self, *_: object, **__: object) -> http.Response:
         return self.again.pop()
@@ -224,7 +223,7 @@ class Conversations(RuleBasedStateMachine):
                 while model.queue:
                     self.run(self._break(name, model.queue[0], "server closed connection"))
             self.sessions_are_as_they_should_be()
-            assert len(self.gates.turnstile) == 0 and not self.gates._waiting, "a session is left locked"
+            assert len(self.store.leases) == 0, "a session is left locked"
         finally:
             self.store.close()
             self.runner.close()

@@ -10,7 +10,7 @@ from addons.core.sessions import Session
 from addons.endpoints import health
 from addons.endpoints.health import Health
 from addons.exchange import Kind
-from addons.store.shelf import StoreError
+from addons.store import StoreError
 from tests.support import flows
 
 

@@ -16,10 +16,11 @@ import pytest
 
 from addons.cli.fake_openai.server import Behaviour, Upstream
 from addons.core.sessions import Session, Turn
-from addons.store.shelf import SessionStore
+from addons.store.embedded import EmbeddedStore
 from tests.support import live
 from tests.support.live import Live, LogWatch, eventually
 from tests.support.shapes import chat_error
+from tests.support.stores import keep
 from tests.support.talking import (
     COMPLETIONS,
     DONE,
@@ -226,7 +227,7 @@ MANY = 100_000
 
 def test_a_sweep_of_very_many_does_not_stall_the_loop(tmp_path: Path) -> None:
     now = [1_000_000.0]
-    store = SessionStore(tmp_path, 2 * MANY, 2 * MANY, lambda: now[0])
+    store = EmbeddedStore(tmp_path, 2 * MANY, 2 * MANY, lambda: now[0])
     store._thread.submit(_fill, store, MANY).result()
     now[0] += 10_000
 
@@ -242,7 +243,7 @@ def test_a_sweep_of_very_many_does_not_stall_the_loop(tmp_path: Path) -> None:
             pauses.append(here - last)
             last = here
             if len(pauses) % 50 == 0:  # somebody talks meanwhile
-                await store.save(key, owner, Session((Turn("u", "a"),)))
+                await keep(store, key, owner, Session((Turn("u", "a"),)))
                 assert (await store.load(key, 100)).turns
                 last = time.perf_counter()
                 waits.append(last - here)
@@ -260,7 +261,7 @@ def test_a_sweep_of_very_many_does_not_stall_the_loop(tmp_path: Path) -> None:
     assert waits and sorted(waits)[len(waits) // 2] < 0.3, "a message waits for a batch, not for the sweep"
 
 
-def _fill(store: SessionStore, count: int) -> None:
+def _fill(store: EmbeddedStore, count: int) -> None:
     shelf = store._shelf
     text = Session((Turn("u" * 50, "a" * 100),)).to_json()
     shelf.sql.execute("BEGIN")

@@ -2,13 +2,13 @@ import asyncio
 import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addons.store.leases import FairLocks, Full, Left, LocalSessionLocks
+from addons.store import TooManyWaiting, WaiterLeft
+from addons.store.leases import FairLocks, LocalLeases
 
 
 async def settle() -> None:
@@ -19,28 +19,28 @@ async def settle() -> None:
 
 def test_one_at_a_time_in_order_of_arrival() -> None:
     async def scenario() -> None:
-        turnstile, order = FairLocks(), list[int]()
+        locks, order = FairLocks(), list[int]()
 
         async def visit(number: int) -> None:
-            await turnstile.enter("a", 10)
+            await locks.acquire("a", 10)
             order.append(number)
             await asyncio.sleep(0.001)
             assert order[-1] == number
-            turnstile.leave("a")
+            locks.release("a")
 
         await asyncio.gather(*(visit(number) for number in range(10)))
         assert order == list(range(10))
-        assert len(turnstile) == 0
+        assert len(locks) == 0
 
     asyncio.run(scenario())
 
 
-def test_gates_do_not_wait_for_each_other() -> None:
+def test_leases_do_not_wait_for_each_other() -> None:
     async def scenario() -> None:
-        turnstile = FairLocks()
-        await turnstile.enter("a", 0)
-        await asyncio.wait_for(turnstile.enter("b", 0), 1)
-        assert len(turnstile) == 2
+        locks = FairLocks()
+        await locks.acquire("a", 0)
+        await asyncio.wait_for(locks.acquire("b", 0), 1)
+        assert len(locks) == 2
 
     asyncio.run(scenario())
 
@@ -48,32 +48,32 @@ def test_gates_do_not_wait_for_each_other() -> None:
 @pytest.mark.parametrize("bound", [0, 1, 3], ids=lambda bound: f"{bound} may wait")
 def test_the_queue_is_bounded(bound: int) -> None:
     async def scenario() -> None:
-        turnstile = FairLocks()
-        await turnstile.enter("a", bound)
-        waiting = [asyncio.ensure_future(turnstile.enter("a", bound)) for _ in range(bound)]
+        locks = FairLocks()
+        await locks.acquire("a", bound)
+        waiting = [asyncio.ensure_future(locks.acquire("a", bound)) for _ in range(bound)]
         await settle()
-        with pytest.raises(Full):
-            await turnstile.enter("a", bound)
+        with pytest.raises(TooManyWaiting):
+            await locks.acquire("a", bound)
         for task in waiting:
-            turnstile.leave("a")
+            locks.release("a")
             await asyncio.wait_for(task, 1)
-        turnstile.leave("a")
-        assert len(turnstile) == 0
+        locks.release("a")
+        assert len(locks) == 0
 
     asyncio.run(scenario())
 
 
 def test_who_gives_up_makes_room_in_the_queue() -> None:
     async def scenario() -> None:
-        turnstile = FairLocks()
-        await turnstile.enter("a", 1)
-        first = asyncio.ensure_future(turnstile.enter("a", 1))
+        locks = FairLocks()
+        await locks.acquire("a", 1)
+        first = asyncio.ensure_future(locks.acquire("a", 1))
         await settle()
         first.cancel()
         await settle()
-        second = asyncio.ensure_future(turnstile.enter("a", 1))
+        second = asyncio.ensure_future(locks.acquire("a", 1))
         await settle()
-        turnstile.leave("a")
+        locks.release("a")
         await asyncio.wait_for(second, 1)
 
     asyncio.run(scenario())
@@ -81,17 +81,17 @@ def test_who_gives_up_makes_room_in_the_queue() -> None:
 
 def test_a_turn_that_comes_while_giving_up_is_handed_on() -> None:
     async def scenario() -> None:
-        turnstile = FairLocks()
-        await turnstile.enter("a", 9)
-        first, second = (asyncio.ensure_future(turnstile.enter("a", 9)) for _ in range(2))
+        locks = FairLocks()
+        await locks.acquire("a", 9)
+        first, second = (asyncio.ensure_future(locks.acquire("a", 9)) for _ in range(2))
         await settle()
-        turnstile.leave("a")  # first has its turn, and does not know it yet
+        locks.release("a")  # first has its turn, and does not know it yet
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         await asyncio.wait_for(second, 1)
-        turnstile.leave("a")
-        assert len(turnstile) == 0
+        locks.release("a")
+        assert len(locks) == 0
 
     asyncio.run(scenario())
 
@@ -103,10 +103,10 @@ steps = st.lists(
 
 
 class Model:
-    """Visitors of two gates under a schedule, and what must hold at any moment."""
+    """Visitors of two leases under a schedule, and what must hold at any moment."""
 
     def __init__(self, bound: int) -> None:
-        self.turnstile = FairLocks()
+        self.locks = FairLocks()
         self.bound = bound
         self.numbers = itertools.count()
         self.tasks: dict[int, tuple[str, asyncio.Task[None]]] = {}
@@ -115,8 +115,8 @@ class Model:
 
     async def _visit(self, number: int, key: str) -> None:
         try:
-            await self.turnstile.enter(key, self.bound)
-        except Full:
+            await self.locks.acquire(key, self.bound)
+        except TooManyWaiting:
             return
         assert key not in self.inside, "two at once"
         self.inside[key] = number
@@ -134,7 +134,7 @@ class Model:
         elif action == "leave" and self.inside:
             key = sorted(self.inside)[pick % len(self.inside)]
             del self.inside[key]
-            self.turnstile.leave(key)
+            self.locks.release(key)
         return False
 
     async def drain(self) -> None:
@@ -145,12 +145,12 @@ class Model:
                 break
             for key in list(self.inside):
                 del self.inside[key]
-                self.turnstile.leave(key)
+                self.locks.release(key)
         for _, task in self.tasks.values():
             assert task.done(), "somebody waits for ever"
             with contextlib.suppress(asyncio.CancelledError):
                 task.result()
-        assert len(self.turnstile) == 0, "a gate is left behind"
+        assert len(self.locks) == 0, "a lease is left behind"
         for order in self.entered.values():
             assert order == sorted(order), "somebody was overtaken"
 
@@ -172,17 +172,17 @@ def test_whatever_happens_when(schedule: list[tuple[str, int, bool]], bound: int
 @pytest.mark.parametrize("waits", [0, 1, 2], ids=["who enters at once", "the first who waits", "the second who waits"])
 def test_cancelled_at_any_moment(ticks: int, waits: int) -> None:
     async def scenario() -> None:
-        turnstile = FairLocks()
+        locks = FairLocks()
         leaves = 0
 
         async def visit() -> None:
             nonlocal leaves
-            await turnstile.enter("a", 9)
+            await locks.acquire("a", 9)
             try:
                 await asyncio.sleep(0)
             finally:
                 leaves += 1
-                turnstile.leave("a")
+                locks.release("a")
 
         tasks = [asyncio.ensure_future(visit()) for _ in range(4)]
         for _ in range(ticks):
@@ -190,61 +190,61 @@ def test_cancelled_at_any_moment(ticks: int, waits: int) -> None:
         tasks[waits].cancel()
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
         assert leaves >= 3
-        assert len(turnstile) == 0
+        assert len(locks) == 0
 
     asyncio.run(scenario())
 
 
-# Gates: a turnstile for clients, who may leave
+# Leases: a locks for clients, who may leave
 
 
-def test_a_gate_is_freed_once() -> None:
+def test_a_lease_is_freed_once() -> None:
     async def scenario() -> None:
-        gates = LocalSessionLocks()
-        free = await gates.enter("one", "a", 9)
-        second = asyncio.ensure_future(gates.enter("two", "a", 9))
-        third = asyncio.ensure_future(gates.enter("three", "a", 9))
+        leases = LocalLeases()
+        free = await leases.lease("a", 9, "one")
+        second = asyncio.ensure_future(leases.lease("a", 9, "two"))
+        third = asyncio.ensure_future(leases.lease("a", 9, "three"))
         await settle()
-        free()
-        free()
+        free.release()
+        free.release()
         await asyncio.wait_for(second, 1)
         await settle()
         assert not third.done()
-        second.result()()
-        (await third)()
-        assert len(gates.turnstile) == 0
+        second.result().release()
+        (await third).release()
+        assert len(leases.locks) == 0
 
     asyncio.run(scenario())
 
 
 def test_a_client_that_leaves_gives_up_its_places_and_no_others() -> None:
     async def scenario() -> None:
-        gates = LocalSessionLocks()
-        free = await gates.enter("one", "a", 9)
-        gone = [asyncio.ensure_future(gates.enter("two", "a", 9)) for _ in range(3)]
-        stays = asyncio.ensure_future(gates.enter("three", "a", 9))
+        leases = LocalLeases()
+        free = await leases.lease("a", 9, "one")
+        gone = [asyncio.ensure_future(leases.lease("a", 9, "two")) for _ in range(3)]
+        stays = asyncio.ensure_future(leases.lease("a", 9, "three"))
         await settle()
-        gates.client_left("two")
-        gates.client_left("nobody")
+        leases.waiter_left("two")
+        leases.waiter_left("nobody")
         for task in gone:
-            with pytest.raises(Left):
+            with pytest.raises(WaiterLeft):
                 await task
-        free()
-        (await asyncio.wait_for(stays, 1))()
-        assert len(gates.turnstile) == 0
-        assert not gates._waiting
+        free.release()
+        (await asyncio.wait_for(stays, 1)).release()
+        assert len(leases.locks) == 0
+        assert not leases._waiting
 
     asyncio.run(scenario())
 
 
 def test_a_full_queue_is_told() -> None:
     async def scenario() -> None:
-        gates = LocalSessionLocks()
-        free: Callable[[], None] = await gates.enter("one", "a", 0)
-        with pytest.raises(Full):
-            await gates.enter("two", "a", 0)
-        free()
-        assert len(gates.turnstile) == 0
-        assert not gates._waiting
+        leases = LocalLeases()
+        free = await leases.lease("a", 0, "one")
+        with pytest.raises(TooManyWaiting):
+            await leases.lease("a", 0, "two")
+        free.release()
+        assert len(leases.locks) == 0
+        assert not leases._waiting
 
     asyncio.run(scenario())

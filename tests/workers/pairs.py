@@ -1,4 +1,4 @@
-"""A keeper and workers, in one process and one loop."""
+"""A store server and workers, in one process and one loop."""
 
 import asyncio
 import contextlib
@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from addons.core.sessions import Session
-from addons.store.leases import Queue
-from addons.store.shelf import Store, StoreError, names
-from addons.workers.remote_store import Channel
+from addons.store import Lease, LeaseRequest, Store, StoreError
+from addons.store.embedded import names
+from addons.store.leases import LocalLeases
 from addons.workers.channel import Frame, Unpacker, pack
-from addons.workers.store_server import Keeper
+from addons.workers.remote_store import Channel
+from addons.workers.store_server import StoreServer
 
 SECRET = bytes(range(32))
 
@@ -24,7 +25,7 @@ async def settle(turns: int = 20) -> None:
 
 @dataclass
 class Memory:
-    """A store that takes no time, or as long as a test wants."""
+    """A store that takes no time, or as long as a test wants, and believes every lease."""
 
     kept: dict[str, Session] = field(default_factory=dict)
     secret: bytes = SECRET
@@ -34,6 +35,7 @@ class Memory:
     under_way: int = 0
     most: int = 0
     """The most calls that were under way at a time."""
+    leases: LocalLeases = field(default_factory=LocalLeases)
 
     def key(self, api_key: str, session_id: str) -> tuple[str, str]:
         return names(self.secret, api_key, session_id)
@@ -49,17 +51,23 @@ class Memory:
         finally:
             self.under_way -= 1
 
+    def lease(self, key: str, max_waiting: int, waiter: str = "") -> LeaseRequest:
+        return self.leases.lease(key, max_waiting, waiter)
+
+    def waiter_left(self, waiter: str) -> None:
+        self.leases.waiter_left(waiter)
+
     async def load(self, key: str, ttl: float) -> Session:
         await self._work()
         return self.kept.get(key, Session())
 
-    async def save(self, key: str, owner: str, session: Session) -> None:
+    async def save(self, lease: Lease, owner: str, session: Session) -> None:
         await self._work()
-        self.kept[key] = Session.from_json(session.to_json())
+        self.kept[lease.key] = Session.from_json(session.to_json())
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, lease: Lease) -> bool:
         await self._work()
-        return self.kept.pop(key, None) is not None
+        return self.kept.pop(lease.key, None) is not None
 
     async def sweep(self, ttl: float) -> None:
         raise StoreError("only the parent sweeps")
@@ -87,10 +95,10 @@ class Worker:
         self.closed += 1
 
 
-async def hire(keeper: Keeper, on_message: Callable[[str], None] = lambda note: None) -> Worker:
+async def hire(server: StoreServer, on_message: Callable[[str], None] = lambda note: None) -> Worker:
     """One more worker."""
     parents, workers = socket.socketpair()
-    serving = asyncio.ensure_future(keeper.serve(parents, on_message))
+    serving = asyncio.ensure_future(server.serve(parents, on_message))
     await asyncio.sleep(0)
     worker = Worker(Channel(workers, 1), parents, serving)
     worker.channel.start(worker.notes.append, worker.gone)
@@ -98,10 +106,10 @@ async def hire(keeper: Keeper, on_message: Callable[[str], None] = lambda note: 
 
 
 @contextlib.asynccontextmanager
-async def hired(store: Store, gates: Queue, count: int = 1) -> AsyncIterator[list[Worker]]:
-    """Some workers of a keeper, who go at the end."""
-    keeper = Keeper(store, gates)
-    workers = [await hire(keeper) for _ in range(count)]
+async def hired(store: Store, count: int = 1) -> AsyncIterator[list[Worker]]:
+    """Some workers of a store server, who go at the end."""
+    server = StoreServer(store)
+    workers = [await hire(server) for _ in range(count)]
     try:
         yield workers
     finally:

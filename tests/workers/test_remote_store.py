@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addons.core.sessions import Request, Session, Turn
-from addons.store.leases import Left, LocalSessionLocks
-from addons.store.shelf import SessionStore, StoreError
+from addons.store import Lease, LeaseRequest, Store, StoreError, WaiterLeft
+from addons.store.embedded import EmbeddedStore
+from addons.store.leases import LocalLeases
 from addons.workers import channel as channel_module
-from addons.workers.remote_store import BorrowedGates, Channel
 from addons.workers.channel import VERSION, pack, receive
-from addons.workers.store_server import Keeper
+from addons.workers.remote_store import Channel
+from addons.workers.store_server import StoreServer
+from tests.support.stores import forget, keep
 from tests.workers.pairs import SECRET, Memory, Worker, hire, hired, settle, socketpair
 
 KEY = "sk-0123456789abcdefghij"
@@ -28,8 +30,8 @@ SAID = Session((Turn("我叫小明", "你好\ud800\U0001f600"), Turn("a\nb", "",
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SessionStore]:
-    opened = SessionStore(tmp_path, 1000, 1000, time.time)
+def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
+    opened = EmbeddedStore(tmp_path, 1000, 1000, time.time)
     yield opened
     opened.close()
 
@@ -47,31 +49,31 @@ def greeted() -> Iterator[tuple[socket.socket, Channel]]:
 # The store
 
 
-def test_a_borrowed_store_is_like_the_store(store: SessionStore) -> None:
+def test_a_borrowed_store_is_like_the_store(store: EmbeddedStore) -> None:
     async def scenario() -> None:
-        async with hired(store, LocalSessionLocks(), 2) as workers:
+        async with hired(store, 2) as workers:
             one, other = (worker.channel.store for worker in workers)
             for name in ("s", "", "\ud800", "b\0s"):
                 assert one.key(KEY, name) == store.key(KEY, name)
             key, owner = one.key(KEY, "s")
             assert await one.load(key, 60) == Session()
-            await one.save(key, owner, SAID)
+            await keep(one, key, owner, SAID)
             assert await other.load(key, 60) == SAID
             assert await other.load(key, 0) == Session()
             assert await store.load(key, 60) == SAID
             await other.sweep(0)  # the parent's business
-            assert await other.delete(key) is True
-            assert await one.delete(key) is False
+            assert await forget(other, key) is True
+            assert await forget(one, key) is False
             assert await one.load(key, 60) == Session()
 
     asyncio.run(scenario())
 
 
-def test_what_is_stored_is_the_same_byte_for_byte(store: SessionStore) -> None:
+def test_what_is_stored_is_the_same_byte_for_byte(store: EmbeddedStore) -> None:
     async def scenario() -> None:
-        async with hired(store, LocalSessionLocks()) as (worker,):
+        async with hired(store) as (worker,):
             for name, keeps in (("a", store), ("b", worker.channel.store)):
-                await keeps.save(*store.key(KEY, name), SAID)
+                await keep(keeps, *store.key(KEY, name), SAID)
 
     asyncio.run(scenario())
     keys = [store.key(KEY, name)[0] for name in "ab"]
@@ -79,12 +81,13 @@ def test_what_is_stored_is_the_same_byte_for_byte(store: SessionStore) -> None:
     assert first == second == SAID.to_json()
 
 
-def test_an_error_of_the_store_keeps_type_and_text(store: SessionStore) -> None:
+def test_an_error_of_the_store_keeps_type_and_text(store: EmbeddedStore) -> None:
     async def scenario() -> None:
-        async with hired(store, LocalSessionLocks()) as (worker,):
+        async with hired(store) as (worker,):
             lent = worker.channel.store
+            lease = await lent.lease("k", 0)
             store.close()
-            for call in (lent.load("k", 60), lent.save("k", "o", SAID), lent.delete("k")):
+            for call in (lent.load("k", 60), lent.save(lease, "o", SAID), lent.delete(lease)):
                 with pytest.raises(StoreError, match=r"^the session store is closed$"):
                     await call
 
@@ -93,13 +96,13 @@ def test_an_error_of_the_store_keeps_type_and_text(store: SessionStore) -> None:
 
 def test_a_session_over_the_cap_costs_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        async with hired(Memory(), LocalSessionLocks()) as (worker,):
+        async with hired(Memory()) as (worker,):
             monkeypatch.setattr(channel_module, "FRAME_CAP", 1000)
             lent = worker.channel.store
             with pytest.raises(StoreError, match=r"the session has .* at most 1000") as caught:
-                await lent.save("k", "o", Session((Turn("sk-secret" * 200, "y"),)))
+                await lent.save(Lease("k", 1), "o", Session((Turn("sk-secret" * 200, "y"),)))
             assert "sk-secret" not in str(caught.value)
-            await lent.save("k", "o", SAID)
+            await lent.save(Lease("k", 1), "o", SAID)
             assert await lent.load("k", 60) == SAID
             assert not worker.channel.line._pending
 
@@ -110,9 +113,9 @@ def test_a_caller_that_is_cancelled_leaves_nothing_half_done() -> None:
     async def scenario() -> None:
         store = Memory(going=asyncio.Event())
         assert store.going is not None
-        async with hired(store, LocalSessionLocks()) as (worker,):
+        async with hired(store) as (worker,):
             lent = worker.channel.store
-            saving = asyncio.ensure_future(lent.save("k", "o", SAID))
+            saving = asyncio.ensure_future(lent.save(Lease("k", 1), "o", SAID))
             await asyncio.sleep(0)
             saving.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -128,13 +131,13 @@ def test_a_closed_store_says_so_and_sends_what_it_had() -> None:
     async def scenario() -> None:
         large = Session((Turn("x" * 500_000, "y"),))
         store = Memory()
-        async with hired(store, LocalSessionLocks()) as (worker,):
+        async with hired(store) as (worker,):
             lent = worker.channel.store
-            saving = asyncio.ensure_future(lent.save("k", "o", SAID))
+            saving = asyncio.ensure_future(lent.save(Lease("k", 1), "o", SAID))
             await asyncio.sleep(0)
             lent.close()
             lent.close()
-            for call in (lent.load("k", 60), lent.save("k", "o", large), lent.delete("k")):
+            for call in (lent.load("k", 60), lent.save(Lease("k", 1), "o", large), lent.delete(Lease("k", 1))):
                 with pytest.raises(StoreError, match="closed"):
                     await call
             await saving
@@ -148,7 +151,7 @@ def test_closing_waits_for_what_is_on_its_way() -> None:
         with greeted() as (parents, held):
             held.start(print, lambda: None)
             large = Session((Turn("x" * 3_000_000, "y"),))
-            saving = asyncio.ensure_future(held.store.save("k", "o", large))
+            saving = asyncio.ensure_future(held.store.save(Lease("k", 1), "o", large))
             await asyncio.sleep(0)
             arriving = asyncio.ensure_future(asyncio.to_thread(receive, parents, 5))
             await asyncio.sleep(0)
@@ -165,9 +168,9 @@ def test_saves_wait_for_a_slow_parent() -> None:
         store = Memory(going=asyncio.Event())
         assert store.going is not None
         large = Session((Turn("x" * 100_000, "y"),))
-        async with hired(store, LocalSessionLocks()) as (worker,):
+        async with hired(store) as (worker,):
             lent = worker.channel.store
-            saves = [asyncio.ensure_future(lent.save(f"{number}", "o", large)) for number in range(200)]
+            saves = [asyncio.ensure_future(lent.save(Lease(f"{number}", 1), "o", large)) for number in range(200)]
             await settle(100)
             assert len(worker.channel.line.wire._out) < 2 * channel_module.HIGH
             store.going.set()
@@ -203,31 +206,31 @@ def test_without_a_hello_there_is_no_channel(said: bytes | None, told: str) -> N
 
 def test_nothing_shows_the_secret() -> None:
     async def scenario() -> None:
-        async with hired(Memory(), LocalSessionLocks()) as (worker,):
+        async with hired(Memory()) as (worker,):
             held = worker.channel
-            for each in (held, held.store, held.gates, held.line, held.line.wire):
+            for each in (held, held.store, held.line, held.line.wire):
                 assert repr(SECRET)[2:-1] not in repr(each)
                 assert SECRET.hex() not in repr(each)
 
     asyncio.run(scenario())
 
 
-# The gates
+# The leases
 
 
 def test_workers_take_turns() -> None:
     async def scenario() -> None:
-        gates = LocalSessionLocks()
-        async with hired(Memory(), gates, 3) as workers:
+        leases = LocalLeases()
+        async with hired(Memory(leases=leases), 3) as workers:
             order = list[int]()
 
             async def visit(number: int) -> None:
-                leave = await workers[number % 3].channel.gates.enter("c", "a", 100)
+                leave = await workers[number % 3].channel.store.lease("a", 100, "c")
                 order.append(number)
                 await asyncio.sleep(0)
                 assert order[-1] == number
-                leave()
-                leave()
+                leave.release()
+                leave.release()
 
             tasks = list[asyncio.Task[None]]()
             for number in range(12):
@@ -236,32 +239,32 @@ def test_workers_take_turns() -> None:
             await asyncio.gather(*tasks)
             assert order == list(range(12))
             await settle()
-            assert len(gates.turnstile) == 0
+            assert len(leases.locks) == 0
 
     asyncio.run(scenario())
 
 
 def test_a_client_that_leaves_gives_up_its_places_and_no_others() -> None:
     async def scenario() -> None:
-        real = LocalSessionLocks()
-        async with hired(Memory(), real, 2) as (one, other):
-            gates = one.channel.gates
-            free = await gates.enter("one", "a", 9)
-            gone = [asyncio.ensure_future(gates.enter("two", "a", 9)) for _ in range(3)]
-            namesake = asyncio.ensure_future(other.channel.gates.enter("two", "a", 9))
+        real = LocalLeases()
+        async with hired(Memory(leases=real), 2) as (one, other):
+            leases = one.channel.store
+            free = await leases.lease("a", 9, "one")
+            gone = [asyncio.ensure_future(leases.lease("a", 9, "two")) for _ in range(3)]
+            namesake = asyncio.ensure_future(other.channel.store.lease("a", 9, "two"))
             await settle()
-            stays = asyncio.ensure_future(gates.enter("three", "a", 9))
+            stays = asyncio.ensure_future(leases.lease("a", 9, "three"))
             await settle()
-            gates.client_left("two")
-            gates.client_left("nobody")
+            leases.waiter_left("two")
+            leases.waiter_left("nobody")
             for task in gone:
-                with pytest.raises(Left):
+                with pytest.raises(WaiterLeft):
                     await task
-            free()
-            (await asyncio.wait_for(namesake, 1))()
-            (await asyncio.wait_for(stays, 1))()
+            free.release()
+            (await asyncio.wait_for(namesake, 1)).release()
+            (await asyncio.wait_for(stays, 1)).release()
             await settle()
-            assert len(real.turnstile) == 0
+            assert len(real.locks) == 0
             assert not one.channel.line.waiting
             assert not one.channel.line._pending
 
@@ -272,59 +275,59 @@ def test_a_client_that_leaves_gives_up_its_places_and_no_others() -> None:
 @pytest.mark.parametrize("turns", range(14))
 def test_giving_up_at_any_moment(turns: int, how: str) -> None:
     async def scenario() -> None:
-        real = LocalSessionLocks()
-        async with hired(Memory(), real, 2) as (one, other):
-            free = await one.channel.gates.enter("holder", "a", 9)
-            gives_up = asyncio.ensure_future(other.channel.gates.enter("c", "a", 9))
+        real = LocalLeases()
+        async with hired(Memory(leases=real), 2) as (one, other):
+            free = await one.channel.store.lease("a", 9, "holder")
+            gives_up = asyncio.ensure_future(other.channel.store.lease("a", 9, "c"))
             await settle()
-            free()
+            free.release()
             for _ in range(turns):
                 await asyncio.sleep(0)
             if how == "cancelled":
                 gives_up.cancel()
             else:
-                other.channel.gates.client_left("c")
+                other.channel.store.waiter_left("c")
             await asyncio.wait([gives_up], timeout=5)
             if not gives_up.cancelled() and gives_up.exception() is None:
-                gives_up.result()()
-            (await asyncio.wait_for(one.channel.gates.enter("next", "a", 9), 5))()
+                gives_up.result().release()
+            (await asyncio.wait_for(one.channel.store.lease("a", 9, "next"), 5)).release()
             await settle()
-            assert len(real.turnstile) == 0
+            assert len(real.locks) == 0
             assert not real._waiting
 
     asyncio.run(scenario())
 
 
-def test_a_gate_that_is_granted_when_nobody_wants_it_any_more_is_handed_on() -> None:
+def test_a_lease_that_is_granted_when_nobody_wants_it_any_more_is_handed_on() -> None:
     async def scenario() -> None:
-        real = LocalSessionLocks()
-        async with hired(Memory(), real) as (worker,):
-            gates = worker.channel.gates
+        real = LocalLeases()
+        async with hired(Memory(leases=real)) as (worker,):
+            leases = worker.channel.store
             for _ in range(2):
-                entering = asyncio.ensure_future(gates.enter("c", "a", 0))
+                entering = asyncio.ensure_future(leases.lease("a", 0, "c"))
                 await asyncio.sleep(0)
                 entering.cancel()  # the grant comes when the call is forgotten
                 with pytest.raises(asyncio.CancelledError):
                     await entering
             await settle()
-            assert len(real.turnstile) == 0
+            assert len(real.locks) == 0
 
     asyncio.run(scenario())
 
 
-def test_a_gate_that_is_granted_as_its_client_leaves_is_handed_on() -> None:
+def test_a_lease_that_is_granted_as_its_client_leaves_is_handed_on() -> None:
     async def scenario() -> None:
         with greeted() as (parents, held):
             held.start(print, lambda: None)
-            entering = asyncio.ensure_future(held.gates.enter("c", "a", 9))
+            entering = asyncio.ensure_future(held.store.lease("a", 9, "c"))
             await settle()
-            assert receive(parents, 1).head == ["enter", 0, "a", 9]
-            parents.sendall(pack(["ok", 0, None]))
+            assert receive(parents, 1).head == ["lease", 0, "a", 9]
+            parents.sendall(pack(["ok", 0, 1]))
             await asyncio.sleep(0)  # the loop knows of the grant, and reads it next
-            held.gates.client_left("c")
-            with pytest.raises(Left):
+            held.store.waiter_left("c")
+            with pytest.raises(WaiterLeft):
                 await entering
-            assert receive(parents, 1).head == ["leave", 0]
+            assert receive(parents, 1).head == ["release", 0]
 
     asyncio.run(scenario())
 
@@ -335,14 +338,14 @@ def test_a_gate_that_is_granted_as_its_client_leaves_is_handed_on() -> None:
 def test_the_parent_s_going_ends_all_that_waits() -> None:
     async def scenario() -> None:
         store = Memory(going=asyncio.Event())
-        worker = await hire(Keeper(store, LocalSessionLocks()))
+        worker = await hire(StoreServer(store))
         held = worker.channel
-        free = await held.gates.enter("c", "a", 9)
-        waiting: list[Coroutine[Any, Any, Any]] = [
-            held.gates.enter("c", "a", 9),
+        free = await held.store.lease("a", 9, "c")
+        waiting: list[Awaitable[Any]] = [
+            held.store.lease("a", 9, "c"),
             held.store.load("a", 60),
-            held.store.save("a", "o", SAID),
-            held.store.delete("a"),
+            held.store.save(Lease("a", 1), "o", SAID),
+            held.store.delete(Lease("a", 1)),
         ]
         tasks = [asyncio.ensure_future(each) for each in waiting]
         await settle()
@@ -350,9 +353,13 @@ def test_the_parent_s_going_ends_all_that_waits() -> None:
         for task in tasks:
             with pytest.raises(StoreError, match="the process that keeps the sessions is gone"):
                 await asyncio.wait_for(task, 5)
-        free()
-        held.gates.client_left("c")
-        for later in (held.gates.enter("c", "a", 9), held.store.load("a", 60), held.store.save("a", "o", SAID)):
+        free.release()
+        held.store.waiter_left("c")
+        for later in (
+            held.store.lease("a", 9, "c"),
+            held.store.load("a", 60),
+            held.store.save(Lease("a", 1), "o", SAID),
+        ):
             with pytest.raises(StoreError, match="gone"):
                 await asyncio.wait_for(later, 5)
         assert worker.closed == 1
@@ -388,10 +395,11 @@ def test_a_channel_goes_on_under_code_that_is_loaded_anew() -> None:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "addons"}
 
     async def scenario() -> None:
-        store, real = Memory(), LocalSessionLocks()
-        async with hired(store, real) as (worker,):
-            free = await worker.channel.gates.enter("old", "a", 9)
-            waits = asyncio.ensure_future(worker.channel.gates.enter("old", "a", 9))
+        real = LocalLeases()
+        store = Memory(leases=real)
+        async with hired(store) as (worker,):
+            free = await worker.channel.store.lease("a", 9, "old")
+            waits = asyncio.ensure_future(worker.channel.store.lease("a", 9, "old"))
             await settle()
             before = drop()
             try:
@@ -404,51 +412,55 @@ def test_a_channel_goes_on_under_code_that_is_loaded_anew() -> None:
                 store.error = StoreError("disk full")
                 with pytest.raises(fresh.StoreError, match="disk full"):
                     await again.store.load("k", 60)
-                with pytest.raises(fresh.Full):
-                    await again.gates.enter("new", "a", 0)
-                again.gates.client_left("old")
-                with pytest.raises(Left):
+                with pytest.raises(fresh.TooManyWaiting):
+                    await again.store.lease("a", 0, "new")
+                again.store.waiter_left("old")
+                with pytest.raises(WaiterLeft):
                     await waits
-                free()
-                (await again.gates.enter("new", "a", 0))()
+                free.release()
+                (await again.store.lease("a", 0, "new")).release()
             finally:
                 drop()
                 sys.modules.update(before)
-        assert len(real.turnstile) == 0
+        assert len(real.locks) == 0
 
     asyncio.run(scenario())
 
 
 # Whatever happens, in whatever order
 
-ACTIONS = ["arrive", "arrive", "arrive", "cancel", "client", "leave", "leave", "die"]
+ACTIONS = ["arrive", "arrive", "arrive", "cancel", "client", "release", "release", "die"]
 steps = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 11), st.integers(0, 6)), max_size=40)
 WORKERS = 3
 
 
-class Arrivals(LocalSessionLocks):
-    """Gates that note who comes and who enters, as the keeper has it."""
+class Arrivals(LocalLeases):
+    """Leases that note who comes and who enters, as the server has it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.numbers = itertools.count()
         self.entered: defaultdict[str, list[int]] = defaultdict(list)
 
-    async def enter(self, client: str, key: str, max_waiting: int) -> Callable[[], None]:
+    def lease(self, key: str, max_waiting: int, waiter: str = "") -> LeaseRequest:
         number = next(self.numbers)
-        free = await super().enter(client, key, max_waiting)
-        self.entered[key].append(number)
-        return free
+
+        async def acquire() -> Lease:
+            lease = await LocalLeases.lease(self, key, max_waiting, waiter)
+            self.entered[key].append(number)
+            return lease
+
+        return LeaseRequest(acquire)
 
 
 class Visit:
-    """Somebody at a gate."""
+    """Somebody at a lease."""
 
-    def __init__(self, worker: Worker, gates: BorrowedGates, client: str, key: str, bound: int) -> None:
+    def __init__(self, worker: Worker, store: Store, client: str, key: str, bound: int) -> None:
         self.worker = worker
         self.client = client
         self.key = key
-        self.task = asyncio.ensure_future(gates.enter(client, key, bound))
+        self.task = asyncio.ensure_future(store.lease(key, bound, client))
 
     @property
     def state(self) -> str:
@@ -462,12 +474,12 @@ class Visit:
 
 
 class Visitors:
-    """Visitors of two gates, in workers that may die at any moment and are replaced."""
+    """Visitors of two leases, in workers that may die at any moment and are replaced."""
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
-        self.gates = Arrivals()
-        self.keeper = Keeper(Memory(), self.gates)
+        self.leases = Arrivals()
+        self.server = StoreServer(Memory(leases=self.leases))
         self.workers: list[Worker] = []
         self.dead: list[Worker] = []
         self.visits: list[Visit] = []
@@ -475,10 +487,10 @@ class Visitors:
         """Those who have left, or whose worker has died."""
 
     async def start(self) -> None:
-        self.workers = [await hire(self.keeper) for _ in range(WORKERS)]
+        self.workers = [await hire(self.server) for _ in range(WORKERS)]
 
     def inside(self) -> list[Visit]:
-        """Who holds a gate as far as the workers know."""
+        """Who holds a lease as far as the workers know."""
         held = [visit for visit in self.visits if visit not in self.over and visit.state == "entered"]
         keys = [visit.key for visit in held]
         assert len(keys) == len(set(keys)), "two at once"
@@ -488,7 +500,7 @@ class Visitors:
         """One thing happens; to whom."""
         if action == "arrive":
             worker = self.workers[pick % WORKERS]
-            visit = Visit(worker, worker.channel.gates, f"client {pick % 2}", "ab"[pick % 4 // 2], self.bound)
+            visit = Visit(worker, worker.channel.store, f"client {pick % 2}", "ab"[pick % 4 // 2], self.bound)
             self.visits.append(visit)
             return visit
         if action == "cancel" and self.visits:
@@ -497,7 +509,7 @@ class Visitors:
             return visit
         if action == "client":
             worker = self.workers[pick % WORKERS]
-            worker.channel.gates.client_left(f"client {pick % 2}")
+            worker.channel.store.waiter_left(f"client {pick % 2}")
             return worker
         if action == "leave" and (held := self.inside()):
             self.leave(visit := held[pick % len(held)])
@@ -507,14 +519,14 @@ class Visitors:
             self.dead.append(worker)
             worker.go()
             self.over |= {visit for visit in self.visits if visit.worker is worker}
-            self.workers.append(await hire(self.keeper))
+            self.workers.append(await hire(self.server))
             return worker
         return None
 
     def leave(self, visit: Visit) -> None:
-        """Free a gate."""
+        """Free a lease."""
         self.over.add(visit)
-        visit.task.result()()
+        visit.task.result().release()
 
     async def drain(self) -> None:
         """Everybody leaves; nothing may stay behind."""
@@ -531,16 +543,16 @@ class Visitors:
         for worker in self.workers:
             assert not worker.channel.line.waiting
             assert not worker.channel.line._pending
-        for desk in self.keeper._desks.values():
-            assert not desk._waiting and not desk._held and not desk._calls
+        for peer in self.server._peers.values():
+            assert not peer._waiting and not peer._held and not peer._calls
         for worker in self.workers:
             worker.go()
         everyone = [worker.serving for worker in (*self.workers, *self.dead)]
         await asyncio.wait_for(asyncio.gather(*everyone), 5)
-        assert len(self.gates.turnstile) == 0, "a gate is left behind"
-        assert not self.gates._waiting
-        assert not self.keeper._desks
-        for order in self.gates.entered.values():
+        assert len(self.leases.locks) == 0, "a lease is left behind"
+        assert not self.leases._waiting
+        assert not self.server._peers
+        for order in self.leases.entered.values():
             assert order == sorted(order), "somebody was overtaken"
 
 
@@ -560,7 +572,7 @@ def test_whatever_happens_when(schedule: list[tuple[str, int, int]], bound: int)
 
 
 class Model:
-    """What two gates should do, where nothing happens at the same time as anything else."""
+    """What two leases should do, where nothing happens at the same time as anything else."""
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
@@ -569,11 +581,11 @@ class Model:
         self.ended: dict[Visit, str] = {}
 
     def follow(self, action: str, what: Visit | Worker | None, client: str) -> None:
-        """The same as has happened to the gates."""
+        """The same as has happened to the leases."""
         if action == "arrive" and isinstance(what, Visit):
             queue = self.queues[what.key]
             if len(queue) > self.bound:
-                self.ended[what] = "Full"
+                self.ended[what] = "TooManyWaiting"
             else:
                 queue.append(what)
         elif action == "cancel" and isinstance(what, Visit):
@@ -584,7 +596,7 @@ class Model:
         elif action == "client":
             for visit in self._who_waits(what):
                 if visit.client == client:
-                    self._end(visit, "Left")
+                    self._end(visit, "WaiterLeft")
         elif action == "die":
             for visit in self._who_waits(what):
                 self._end(visit, "StoreError")
