@@ -31,8 +31,8 @@ from addons import addresses as ports
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
 from addons import engine, logs, signals, workers
 from addons.chain import HOOKS, Chain
-from addons.config import settings as config
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
+from addons.config.settings import ConfigError, Settings, StoreSettings, load_settings, settings_path
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
@@ -66,18 +66,18 @@ logger = logging.getLogger(__name__)
 class LongLived:
     """What outlives a change of settings: clients that are connected, flows on view."""
 
-    def __init__(self, settings: config.Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.limits = Limits(settings)
         self.balance = Balance(time.time)
         self.keep = Retention(settings)
 
-    def adopt(self, settings: config.Settings) -> None:
+    def adopt(self, settings: Settings) -> None:
         """Go on under other settings."""
         self.limits.adopt(settings)
         self.keep.adopt(settings)
 
 
-def chain_for(settings: config.Settings, store: Store, lasting: LongLived) -> Chain:
+def chain_for(settings: Settings, store: Store, lasting: LongLived) -> Chain:
     """relay's addons in the order in which traffic meets them. The order is behaviour:
 
     who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last. A store
@@ -109,7 +109,7 @@ def chain_for(settings: config.Settings, store: Store, lasting: LongLived) -> Ch
     )
 
 
-def _open_store(kept: config.Store, leases: LocalLeases) -> EmbeddedStore:
+def _open_store(kept: StoreSettings, leases: LocalLeases) -> EmbeddedStore:
     return EmbeddedStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time, leases)
 
 
@@ -119,7 +119,7 @@ class Relay:
     name = "relay"
 
     def __init__(self) -> None:
-        self.settings: config.Settings | None = None
+        self.settings: Settings | None = None
         self.store: Store | None = None
         self.chain: Chain | None = None
         self.worker = worker.join(getattr(ctx, "master", None), os.environ)
@@ -144,15 +144,15 @@ class Relay:
         if "relay_config" not in updated:
             return
         try:
-            path = config.locate(ctx.options.relay_config, os.environ, ROOT)
+            path = settings_path(ctx.options.relay_config, os.environ, ROOT)
             text = self.worker.settings if self.worker is not None else None
-            self._serve(config.load(path, os.environ, text))
-        except (config.ConfigError, StoreError, engine.WrongVersion) as error:
+            self._serve(load_settings(path, os.environ, text))
+        except (ConfigError, StoreError, engine.WrongVersion) as error:
             logger.error(str(error))
             if self.settings is not None:
                 raise exceptions.OptionsError("relay.yaml was not read anew; the settings in force stay.") from None
 
-    def _serve(self, settings: config.Settings) -> None:
+    def _serve(self, settings: Settings) -> None:
         engine.check_version()
         store = self._store(settings)
         if self.lasting is None:
@@ -169,7 +169,7 @@ class Relay:
         if old is not None:
             old.done(self.chain)
 
-    def _store(self, settings: config.Settings) -> Store:
+    def _store(self, settings: Settings) -> Store:
         """The store for `settings`: the one there is, if nothing of it changes. A worker's is its parent's.
 
         Raises StoreError; then nothing has changed.
@@ -206,7 +206,7 @@ class Relay:
             self.worker.serve(self.lasting.limits)
         self.up.set()
 
-    def _take_options(self, settings: config.Settings) -> None:
+    def _take_options(self, settings: Settings) -> None:
         try:
             wanted = {
                 name: value

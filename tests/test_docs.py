@@ -27,8 +27,8 @@ from addons import errors
 from addons.cli import __main__ as cli
 from addons.cli import launch
 from addons.config import mitmproxy_options as options
-from addons.config import settings as config
 from addons.config.fields import inner_types
+from addons.config.settings import ChatSettings, Settings, load_settings
 from addons.workers import names
 from tests.support.live import ROOT, Live, environment, eventually, free_port, started
 
@@ -152,7 +152,7 @@ def _leaves(model: type[BaseModel], where: str = "") -> Iterator[tuple[str, Fiel
 
 def _sections() -> Iterator[tuple[str, dict[str, FieldInfo]]]:
     """The sections with their keys; a key that is a section of its own stands in its table alone."""
-    for name, field in config.Settings.model_fields.items():
+    for name, field in Settings.model_fields.items():
         models = _models(field)
         yield name, dict(_leaves(models[0])) if models else {name: field}
 
@@ -172,7 +172,7 @@ def test_each_key_of_relay_yaml_is_in_its_table_with_its_default(name: str, fiel
 
 
 def test_the_limits_of_a_message_are_the_defaults() -> None:
-    chat = config.Chat()
+    chat = ChatSettings()
     limits = {"apiKey": chat.max_api_key, "sessionId": chat.max_session_id, "content": chat.max_content}
     bounded = {row[0].strip("`"): row[2] for row in _rows("Conversations: `/chat`", "field") if row[2]}
     assert bounded == {name: f"{most} characters" for name, most in limits.items()}
@@ -184,12 +184,12 @@ def test_each_example_of_relay_yaml_can_be_loaded(block: Block, tmp_path: Path) 
         (tmp_path / name).touch()
     path = tmp_path / "relay.yaml"
     path.write_text(block.text, encoding="utf-8")
-    assert config.load(path, {}) != config.load(None, {})
+    assert load_settings(path, {}) != load_settings(None, {})
 
 
 def test_keys_named_in_the_text_exist() -> None:
     known = {f"{name}.{key}" for name, fields in _sections() for key in fields}
-    sections = "|".join(config.Settings.model_fields)
+    sections = "|".join(Settings.model_fields)
     named = {re.sub(r"\[\]", "", key) for key in re.findall(rf"`((?:{sections})(?:\[\])?\.[a-z_.]+)`", PROSE)}
     assert named - known - {"relay.yaml", "listen.tls", "chat.context"} == set()
 

@@ -20,9 +20,8 @@ from addons.cli import arguments, children
 from addons.cli.fixtures import record, replay
 from addons.cli.introduction import introduction, place, say, web_line
 from addons.cli.launch import QUIET, ROOT, WEB, become, checked, lead, mitmproxy, prepare, relay_options
-from addons.config import settings as config
 from addons.config.mitmproxy_options import as_arguments, given_in, one_process
-from addons.config.settings import ConfigError
+from addons.config.settings import ConfigError, describe_settings, load_settings, settings_path
 from addons.store.certificate import Unfit, check_pair
 
 _NO_CONFIG = "the demo writes a relay.yaml of its own, so relay_config can't be given; ./run.sh takes it"
@@ -66,7 +65,7 @@ def web(_own: Namespace, rest: list[str]) -> int:
 def check(own: Namespace, rest: list[str]) -> int:
     """Print what relay.yaml (or the file named) means: in words, as comments, and then all of it as YAML."""
     named = own.file or given_in(rest).get("relay_config", "")
-    settings = config.load(config.locate(named, os.environ, ROOT), os.environ)
+    settings = load_settings(settings_path(named, os.environ, ROOT), os.environ)
     if settings.listen.tls is not None:
         try:
             check_pair(settings.listen.tls)
@@ -79,7 +78,7 @@ def check(own: Namespace, rest: list[str]) -> int:
     if (count := workers.count(settings.workers)) > 1:
         lines.append(("workers", str(count)))
     say(lines, before="# ")
-    print(config.describe(settings).rstrip())
+    print(describe_settings(settings).rstrip())
     return 0
 
 
@@ -89,10 +88,10 @@ def demo(own: Namespace, rest: list[str]) -> int:
     given = checked(rest)
     if "relay_config" in given:
         raise Refusal(_NO_CONFIG)
-    listen = config.load(config.locate("", os.environ, ROOT), os.environ).listen
+    listen = load_settings(settings_path("", os.environ, ROOT), os.environ).listen
     with children.family(ROOT) as family:
         path = family.upstream(listen.host, listen.port)
-        settings = config.load(path, {})
+        settings = load_settings(path, {})
         options = relay_options(settings, path, extra)
         in_force = options | given
         addresses.check(in_force, program)

@@ -11,9 +11,8 @@ from addons.addresses import Refusal
 from addons.cli import children
 from addons.cli.introduction import introduction, place, say
 from addons.cli.launch import QUIET, ROOT, become, checked, mitmproxy, prepare, relay_options
-from addons.config import settings as config
 from addons.config.mitmproxy_options import as_arguments, given_in
-from addons.config.settings import Settings
+from addons.config.settings import Settings, load_settings, settings_path
 
 if TYPE_CHECKING:
     from addons.replay.flow_file import FlowFile
@@ -34,7 +33,7 @@ def record(own: Namespace, rest: list[str]) -> int:
         raise Refusal(f"{path} is a HAR, to which nothing can be added: record into another file")
     _claim_file(path)
     named = given_in(rest).get("relay_config", "")
-    if not config.load(config.locate(named, os.environ, ROOT), os.environ).inspect.redact:
+    if not load_settings(settings_path(named, os.environ, ROOT), os.environ).inspect.redact:
         raise Refusal("the recording would hold keys: set inspect.redact to true in relay.yaml")
     file = _stream_file(path, append=own.append)
     become(prepare("mitmdump", rest, {**QUIET, "save_stream_file": file}), [("records into", path.name)])
@@ -46,13 +45,13 @@ def replay(own: Namespace, rest: list[str]) -> int:
 
     path = _path(own)
     if own.list:
-        held = flow_file.read(path, config.load(config.locate("", os.environ, ROOT), os.environ))
+        held = flow_file.read(path, load_settings(settings_path("", os.environ, ROOT), os.environ))
         print("\n".join([*flow_file.table(held.records), *(f"left out: {each}" for each in flow_file.reasons(held))]))
         return 0
     given = checked(rest)
     if "relay_config" in given:
         raise Refusal("replay writes a relay.yaml of its own, so relay_config can't be given: use RELAY_CONFIG")
-    settings = config.load(config.locate("", os.environ, ROOT), os.environ)
+    settings = load_settings(settings_path("", os.environ, ROOT), os.environ)
     library = server.Library(path, settings)
     if own.or_forward and flow_file.is_har(path):
         raise Refusal(f"{path} is a HAR, to which nothing can be added: --or-forward needs a file of ./run.sh record")
@@ -91,7 +90,7 @@ def _forwarding(family: children.Family, path: Path, settings: Settings) -> tupl
 def _written(path: Path, text: str) -> dict[str, object]:
     """Write a relay.yaml; the options of a mitmdump under it."""
     path.write_text(text, encoding="utf-8")
-    settings = config.load(path, os.environ)
+    settings = load_settings(path, os.environ)
     # Whoever starts a replay may read its first lines and then no more: it must never wait for them.
     quiet = {**QUIET, "flow_detail": 0}
     return relay_options(settings, path, quiet)

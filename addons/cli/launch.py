@@ -16,9 +16,8 @@ from typing import NamedTuple, NoReturn
 from addons import addresses
 from addons.addresses import Refusal
 from addons.cli.introduction import introduction, say, table
-from addons.config import settings as config
 from addons.config.mitmproxy_options import SAYS, as_arguments, given_in, options_for
-from addons.config.settings import Settings
+from addons.config.settings import Settings, load_settings, settings_path
 from addons.store import StoreError
 from addons.store.certificate import Unfit, certificate_of, out_of_date
 from addons.store.embedded import EmbeddedStore
@@ -80,8 +79,8 @@ def prepare(program: str, arguments: list[str], extra: Mapping[str, object]) -> 
     if _QUESTIONS.intersection(arguments):
         execute([*mitmproxy(program), *arguments])
     given = checked(arguments)
-    path = config.locate(given.get("relay_config", ""), os.environ, ROOT)
-    settings = config.load(path, os.environ)
+    path = settings_path(given.get("relay_config", ""), os.environ, ROOT)
+    settings = load_settings(path, os.environ)
     return Plan(program, arguments, given, settings, relay_options(settings, path, extra))
 
 

@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from addons.config.loader import FromEnviron, plain_value
 from addons.core.frozen import FrozenDict, freeze
@@ -43,22 +51,6 @@ def text(value: Any, expected: str) -> str:
     return str(value)
 
 
-def whole_number(least: int, most: int | None = None) -> Any:
-    """A field of whole numbers within bounds, both included."""
-    bounds = f"from {least} to {most}" if most else f"of {least} or more"
-    expected = f"expected a whole number {bounds}"
-
-    def read(value: Any) -> int:
-        number = plain(value)
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise ValueError(expected)
-        if number < least or number > (most or 2**53):
-            raise ValueError(expected)
-        return number
-
-    return BeforeValidator(read)
-
-
 def _text_field(expected: str) -> BeforeValidator:
     return BeforeValidator(lambda value: text(value, expected))
 
@@ -70,13 +62,6 @@ def _optional(value: Any) -> str | None:
     if isinstance(value, FromEnviron) and plain(value) is None:
         return None
     return text(value, "expected text or null")
-
-
-def _flag(value: Any) -> bool:
-    flag = plain(value)
-    if not isinstance(flag, bool):
-        raise ValueError("expected true or false")
-    return flag
 
 
 def _positive_duration(value: Any) -> float:
@@ -109,18 +94,6 @@ def _workers(value: Any) -> int | str:
 
 def _as_number(written: str) -> str | int:
     return int(written) if written.isdigit() else written
-
-
-def one_of(*words: str) -> Any:
-    """A field of one of these words."""
-    expected = f"expected {' or '.join(words)}"
-
-    def read(value: Any) -> str:
-        if value not in words:
-            raise ValueError(expected)
-        return str(value)
-
-    return BeforeValidator(read)
 
 
 def _host(value: Any) -> str:
@@ -245,7 +218,9 @@ def _items(value: Any) -> Any:
     return () if value is None else value
 
 
-Flag = Annotated[bool, BeforeValidator(_flag)]
+Reference = BeforeValidator(plain)
+"""For what is no text: a value may stand in the environment."""
+Flag = Annotated[bool, Field(strict=True), Reference]
 Workers = Annotated[
     int | Literal["auto"],
     BeforeValidator(_workers),

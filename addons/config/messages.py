@@ -28,10 +28,11 @@ def _findings(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[
     """Place, kind, the value as it may be shown, and what its reader says."""
     for each in error.errors(include_url=False):
         where, kind, given = each["loc"], each["type"], each["input"]
+        context = each.get("ctx", {})
         if kind == "missing":
             given = None
         told = _stray(model, where, given) if kind == "extra_forbidden" else show(given, where)
-        yield where, kind, told, str(each.get("ctx", {}).get("error", ""))
+        yield where, kind, told, str(context.get("error", context.get("expected", "")))
 
 
 def _stray(model: type[BaseModel], where: Location, given: Any) -> str:
@@ -55,7 +56,21 @@ def _expected(model: type[BaseModel], where: Location, kind: str, reason: str) -
         return f"expected keys and values: {', '.join(keys)}"
     if kind == "tuple_type":
         return "expected a list: in brackets, or each item behind a dash"
+    if kind == "bool_type":
+        return "expected true or false"
+    if kind == "literal_error":
+        return f"expected {reason.replace("'", '')}"
+    if kind in ("int_type", "int_from_float", "greater_than_equal", "less_than_equal"):
+        return _whole_number(model, where)
     return "expected another kind of value"
+
+
+def _whole_number(model: type[BaseModel], where: Location) -> str:
+    field = _model_at(model, where[:-1]).model_fields[str(where[-1])]
+    bounds = {name: getattr(each, name) for each in field.metadata for name in ("ge", "le") if hasattr(each, name)}
+    if "le" in bounds:
+        return f"expected a whole number from {bounds['ge']} to {bounds['le']}"
+    return f"expected a whole number of {bounds['ge']} or more"
 
 
 def _no_such_key(model: type[BaseModel], where: Location) -> str:

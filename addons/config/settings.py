@@ -1,9 +1,9 @@
 """relay.yaml -> Settings, or an error that names every mistake in it.
 
 Strategy, from the file to the object:
-1. `load` reads the file; config_yaml.py makes a tree of it, `${NAME}` replaced.
-2. The models below say which keys there are, their kinds (config_fields.py) and their defaults.
-3. config_check.py puts into words what does not fit them, and compares what stands in different places.
+1. `load_settings` reads the file; loader.py makes a tree of it, `${NAME}` replaced.
+2. The models below say which keys there are, their kinds (fields.py) and their defaults.
+3. messages.py puts into words what does not fit them, and compares what stands in different places.
 Each step notes what is wrong and goes on, so that one start shows every mistake. Nothing here keeps state or looks at
 `os.environ`: the environment is handed in, and a new file makes a new object.
 """
@@ -18,14 +18,20 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from addons.config import fields as kinds
-from addons.config import loader as config_yaml
-from addons.config import messages as config_check
+from addons.config import fields, loader, messages
 from addons.config.mistakes import ConfigError, Location, Problem, dotted, hide_secrets
 from addons.core.frozen import FrozenDict
 from addons.core.urls import Address, Proxy, parse_proxy, parse_upstream, proxy_from_environ
 
-__all__ = ["ConfigError", "Problem", "Settings", "describe", "load", "locate", "schema"]
+__all__ = [
+    "ConfigError",
+    "Problem",
+    "Settings",
+    "describe_settings",
+    "load_settings",
+    "settings_path",
+    "settings_schema",
+]
 
 
 class _Section(BaseModel):
@@ -46,28 +52,28 @@ _OrEmpty = BeforeValidator(_empty_section)
 class Tls(_Section):
     """The certificate relay shows, and what becomes of plain HTTP on the same port."""
 
-    cert: kinds.ReadableFile
-    key: kinds.ReadableFile
-    plain: Annotated[Literal["allow", "refuse"], kinds.one_of("allow", "refuse")] = "allow"
+    cert: fields.ReadableFile
+    key: fields.ReadableFile
+    plain: Literal["allow", "refuse"] = "allow"
 
 
-class Listen(_Section):
+class ListenSettings(_Section):
     """Where relay listens."""
 
-    host: kinds.Host = "127.0.0.1"
-    port: Annotated[int, kinds.whole_number(1, 65535)] = 8080
+    host: fields.Host = "127.0.0.1"
+    port: Annotated[int, Field(strict=True, ge=1, le=65535), fields.Reference] = 8080
     tls: Tls | None = None
 
 
 class Upstream(_Section):
     """An API that relay passes requests to."""
 
-    name: kinds.Name
-    url: kinds.Url
-    model: kinds.OptionalText = None
-    proxy: Annotated[kinds.ProxyUrl, Field(repr=False)] = None
-    balance: kinds.BalanceKind = "billing"
-    ca: kinds.Authority = None
+    name: fields.Name
+    url: fields.Url
+    model: fields.OptionalText = None
+    proxy: Annotated[fields.ProxyUrl, Field(repr=False)] = None
+    balance: fields.BalanceKind = "billing"
+    ca: fields.Authority = None
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)
@@ -128,33 +134,33 @@ class Upstream(_Section):
 class Route(_Section):
     """A path under which another upstream is reached. The prefix is removed; the longest match wins."""
 
-    path: kinds.WebPath
-    upstream: kinds.Name
+    path: fields.WebPath
+    upstream: fields.Name
 
 
-class Context(_Section):
+class ContextSettings(_Section):
     """How much of a session goes upstream again: turns, and tokens by estimate."""
 
-    max_turns: Annotated[int, kinds.whole_number(0)] = 50
-    max_tokens: Annotated[int, kinds.whole_number(1)] = 3000
+    max_turns: Annotated[int, Field(strict=True, ge=0), fields.Reference] = 50
+    max_tokens: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 3000
 
 
-class Chat(_Section):
+class ChatSettings(_Section):
     """`POST /chat`. Durations in seconds, `max_body` and `max_answer` in bytes, other limits in Unicode code points."""
 
-    paths: Annotated[tuple[kinds.WebPath, ...], kinds.Items] = ("/chat", "/pro/chat/completions")
-    model: kinds.Text = "gpt-3.5-turbo"
-    system: Annotated[kinds.OptionalText, Field(repr=False)] = None
-    params: Annotated[kinds.Params, Field(repr=False)] = Field(default_factory=FrozenDict)
-    session_ttl: kinds.Duration = 1800.0
-    max_content: Annotated[int, kinds.whole_number(1)] = 1000
-    max_session_id: Annotated[int, kinds.whole_number(1)] = 64
-    max_api_key: Annotated[int, kinds.whole_number(1)] = 256
-    max_waiting: Annotated[int, kinds.whole_number(0)] = 16
-    max_body: kinds.Size = 64 * 1024
-    max_answer: kinds.Size = 4 * 1024**2
-    timeout: kinds.Duration = 300.0
-    allow: Annotated[tuple[kinds.Text, ...], kinds.Items] = (
+    paths: Annotated[tuple[fields.WebPath, ...], fields.Items] = ("/chat", "/pro/chat/completions")
+    model: fields.Text = "gpt-3.5-turbo"
+    system: Annotated[fields.OptionalText, Field(repr=False)] = None
+    params: Annotated[fields.Params, Field(repr=False)] = Field(default_factory=FrozenDict)
+    session_ttl: fields.Duration = 1800.0
+    max_content: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 1000
+    max_session_id: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 64
+    max_api_key: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 256
+    max_waiting: Annotated[int, Field(strict=True, ge=0), fields.Reference] = 16
+    max_body: fields.Size = 64 * 1024
+    max_answer: fields.Size = 4 * 1024**2
+    timeout: fields.Duration = 300.0
+    allow: Annotated[tuple[fields.Text, ...], fields.Items] = (
         "model",
         "system",
         "temperature",
@@ -168,61 +174,61 @@ class Chat(_Section):
         "reasoning_effort",
         "response_format",
     )
-    context: Annotated[Context, _OrEmpty] = Field(default_factory=Context)
+    context: Annotated[ContextSettings, _OrEmpty] = Field(default_factory=ContextSettings)
 
 
-class Balance(_Section):
+class BalanceSettings(_Section):
     """`GET /pro/balance`. `timeout` in seconds."""
 
-    paths: Annotated[tuple[kinds.WebPath, ...], kinds.Items] = ("/pro/balance",)
-    window_days: Annotated[int, kinds.whole_number(1, 99)] = 90
-    timeout: kinds.Duration = 10.0
+    paths: Annotated[tuple[fields.WebPath, ...], fields.Items] = ("/pro/balance",)
+    window_days: Annotated[int, Field(strict=True, ge=1, le=99), fields.Reference] = 90
+    timeout: fields.Duration = 10.0
 
 
-class Store(_Section):
+class StoreSettings(_Section):
     """Where sessions are kept; `path` is absolute once loaded."""
 
-    kind: Annotated[Literal["shelve"], kinds.one_of("shelve")] = "shelve"
-    path: kinds.FilePath = Path(".relay")
-    max_sessions: Annotated[int, kinds.whole_number(1)] = 100_000
-    max_sessions_per_key: Annotated[int, kinds.whole_number(1)] = 1000
+    kind: Literal["shelve"] = "shelve"
+    path: fields.FilePath = Path(".relay")
+    max_sessions: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 100_000
+    max_sessions_per_key: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 1000
 
 
-class Limits(_Section):
+class LimitsSettings(_Section):
     """Bounds of every exchange, in bytes and seconds."""
 
-    body: kinds.Size = 512 * 1024**2
-    header_size: kinds.HeadSize = 64 * 1024
-    connect: kinds.Duration = 10.0
-    headers: kinds.Duration = 20.0
-    keepalive: kinds.Duration = 75.0
-    idle: kinds.Duration = 3600.0
+    body: fields.Size = 512 * 1024**2
+    header_size: fields.HeadSize = 64 * 1024
+    connect: fields.Duration = 10.0
+    headers: fields.Duration = 20.0
+    keepalive: fields.Duration = 75.0
+    idle: fields.Duration = 3600.0
 
 
-class Inspect(_Section):
+class InspectSettings(_Section):
     """What a person sees in mitmweb; `max_body` in bytes."""
 
-    redact: kinds.Flag = True
-    keep_flows: Annotated[int, kinds.whole_number(0)] = 1000
-    max_body: kinds.SizeOrZero = 1024**2
+    redact: fields.Flag = True
+    keep_flows: Annotated[int, Field(strict=True, ge=0), fields.Reference] = 1000
+    max_body: fields.SizeOrZero = 1024**2
 
 
-class Page(_Section):
+class PageSettings(_Section):
     """The page at `/`, for people."""
 
-    enabled: kinds.Flag = True
+    enabled: fields.Flag = True
 
 
-class Engine(_Section):
+class EngineSettings(_Section):
     """What relay changes of mitmproxy for speed alone."""
 
-    fast: kinds.Flag = True
+    fast: fields.Flag = True
 
 
-class Replay(_Section):
+class ReplaySettings(_Section):
     """`./run.sh replay`: fields of a JSON body that are not compared, `user` or deeper ones as in `metadata.run`."""
 
-    ignore: Annotated[tuple[kinds.Text, ...], kinds.Items] = ("user", "seed", "safety_identifier", "prompt_cache_key")
+    ignore: Annotated[tuple[fields.Text, ...], fields.Items] = ("user", "seed", "safety_identifier", "prompt_cache_key")
 
 
 def _default_upstreams() -> tuple[Upstream, ...]:
@@ -238,18 +244,18 @@ def _upstreams(value: Any) -> Any:
 class Settings(_Section):
     """relay.yaml, checked. Immutable; equal if what it asks for is equal, whichever file it comes from."""
 
-    listen: Annotated[Listen, _OrEmpty] = Field(default_factory=Listen)
-    workers: kinds.Workers = 1
+    listen: Annotated[ListenSettings, _OrEmpty] = Field(default_factory=ListenSettings)
+    workers: fields.Workers = 1
     upstreams: Annotated[tuple[Upstream, ...], BeforeValidator(_upstreams)] = Field(default_factory=_default_upstreams)
-    routes: Annotated[tuple[Route, ...], kinds.Items] = ()
-    chat: Annotated[Chat, _OrEmpty] = Field(default_factory=Chat)
-    balance: Annotated[Balance, _OrEmpty] = Field(default_factory=Balance)
-    store: Annotated[Store, _OrEmpty] = Field(default_factory=Store)
-    limits: Annotated[Limits, _OrEmpty] = Field(default_factory=Limits)
-    inspect: Annotated[Inspect, _OrEmpty] = Field(default_factory=Inspect)
-    replay: Annotated[Replay, _OrEmpty] = Field(default_factory=Replay)
-    page: Annotated[Page, _OrEmpty] = Field(default_factory=Page)
-    engine: Annotated[Engine, _OrEmpty] = Field(default_factory=Engine)
+    routes: Annotated[tuple[Route, ...], fields.Items] = ()
+    chat: Annotated[ChatSettings, _OrEmpty] = Field(default_factory=ChatSettings)
+    balance: Annotated[BalanceSettings, _OrEmpty] = Field(default_factory=BalanceSettings)
+    store: Annotated[StoreSettings, _OrEmpty] = Field(default_factory=StoreSettings)
+    limits: Annotated[LimitsSettings, _OrEmpty] = Field(default_factory=LimitsSettings)
+    inspect: Annotated[InspectSettings, _OrEmpty] = Field(default_factory=InspectSettings)
+    replay: Annotated[ReplaySettings, _OrEmpty] = Field(default_factory=ReplaySettings)
+    page: Annotated[PageSettings, _OrEmpty] = Field(default_factory=PageSettings)
+    engine: Annotated[EngineSettings, _OrEmpty] = Field(default_factory=EngineSettings)
 
     _source: Path | None = PrivateAttr(default=None)
     _text: str = PrivateAttr(default="")
@@ -281,21 +287,21 @@ class Settings(_Section):
         return hash(tuple(self.__dict__.values()))
 
 
-def locate(option: str, environ: Mapping[str, str], root: Path) -> Path:
+def settings_path(option: str, environ: Mapping[str, str], root: Path) -> Path:
     """The file in force: the option if it is not empty, else RELAY_CONFIG, else relay.yaml in `root`. Absolute."""
     named = option or environ.get("RELAY_CONFIG", "")
     return Path(named).expanduser().absolute() if named else root / "relay.yaml"
 
 
-def load(path: Path | None, environ: Mapping[str, str], text: str | None = None) -> Settings:
+def load_settings(path: Path | None, environ: Mapping[str, str], text: str | None = None) -> Settings:
     """The settings of a file, or for None those of an empty one in the current folder.
 
     `text` is taken in place of what the file says now. Raises ConfigError with every mistake at once.
     """
     source = "relay.yaml" if path is None else str(path)
     if text is None:
-        text = "" if path is None else config_yaml.text_of(path)
-    tree, problems, places = config_yaml.read(text, environ)
+        text = "" if path is None else loader.text_of(path)
+    tree, problems, places = loader.read(text, environ)
     if problems and tree is None:
         raise ConfigError(problems, source)
     if tree is None:
@@ -316,8 +322,8 @@ def load(path: Path | None, environ: Mapping[str, str], text: str | None = None)
     try:
         settings = Settings.model_validate(tree, context=context)
     except ValidationError as error:
-        found = config_check.misfits(Settings, error)
-    found += config_check.crossings(tree, Settings().model_dump())
+        found = messages.misfits(Settings, error)
+    found += messages.crossings(tree, Settings().model_dump())
     unread = {problem.path for problem in problems if problem.value}  # what stands there now is only a stopgap
     problems += [problem for problem in found if problem.path not in unread]
     # Not from within the except clause: a traceback must not show what the message hides.
@@ -328,7 +334,7 @@ def load(path: Path | None, environ: Mapping[str, str], text: str | None = None)
 
 def _supplied(value: Any, where: Location) -> Iterator[tuple[str, str]]:
     """Path and wording of each text that the environment had a part in."""
-    if isinstance(value, config_yaml.FromEnviron):
+    if isinstance(value, loader.FromEnviron):
         if value.supplied:
             yield dotted(where), value.written
     elif isinstance(value, Mapping):
@@ -343,8 +349,8 @@ class _Dumper(yaml.SafeDumper):
     """Writes what config_yaml reads: text that either YAML 1.1 or 1.2 takes for something else stands in quotes."""
 
 
-for _name, _pattern, _ in config_yaml.PLAIN:
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", config_yaml.whole(_pattern), None)
+for _name, _pattern, _ in loader.PLAIN:
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", loader.whole(_pattern), None)
 
 
 def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -356,7 +362,7 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text_node)
 
 
-def describe(settings: Settings) -> str:
+def describe_settings(settings: Settings) -> str:
     """YAML of what is in force: loaded again, in the same folder, it gives equal settings wherever nothing is hidden.
 
     Text from the environment is shown as the file has it (`${NAME}`), keys and passwords as asterisks.
@@ -376,7 +382,7 @@ def describe(settings: Settings) -> str:
     return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
-def schema() -> dict[str, Any]:
+def settings_schema() -> dict[str, Any]:
     """The JSON Schema of relay.yaml, for editors."""
     return Settings.model_json_schema()
 
@@ -384,4 +390,4 @@ def schema() -> dict[str, Any]:
 if __name__ == "__main__":
     if sys.argv[1:] != ["--schema"]:
         raise SystemExit("python -m addons.config.settings --schema prints the JSON Schema of relay.yaml")
-    print(json.dumps(schema(), indent=2, ensure_ascii=False))
+    print(json.dumps(settings_schema(), indent=2, ensure_ascii=False))

@@ -26,7 +26,7 @@ from addons.cli import __main__ as cli
 from addons.cli import launch
 from addons.cli.arguments import read
 from addons.config import mitmproxy_options as options
-from addons.config import settings as config
+from addons.config.settings import Settings, Tls, describe_settings, load_settings
 from addons.store import certificate
 from addons.workers import parent
 from addons.workers.processes import Orders
@@ -70,9 +70,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int) -> Path:
     return path
 
 
-def settings(text: str, file: Path) -> config.Settings:
+def settings(text: str, file: Path) -> Settings:
     file.write_text(text)
-    return config.load(file, {})
+    return load_settings(file, {})
 
 
 # -- options
@@ -141,7 +141,7 @@ def test_what_one_process_alone_can_do(arguments: list[str], alone: str) -> None
 
 def test_a_certificate_and_its_key_are_joined_for_the_owner_alone(tmp_path: Path) -> None:
     pair = self_signed(tmp_path)
-    tls = config.Tls(cert=pair.cert, key=pair.key)
+    tls = Tls(cert=pair.cert, key=pair.key)
     for _ in range(2):  # a second start finds the first one's file
         joined = certificate.certificate(tls, tmp_path / "store")
     assert joined.read_text() == pair.key.read_text() + pair.cert.read_text()
@@ -153,7 +153,7 @@ def test_a_certificate_with_its_key_in_it_stays_where_it_is(tmp_path: Path) -> N
     pair = self_signed(tmp_path)
     path = tmp_path / "both.pem"
     path.write_text(pair.key.read_text() + pair.cert.read_text())
-    assert certificate.certificate(config.Tls(cert=path, key=path), tmp_path / "store") == path
+    assert certificate.certificate(Tls(cert=path, key=path), tmp_path / "store") == path
     assert not (tmp_path / "store").exists()
 
 
@@ -213,7 +213,7 @@ def test_a_certificate_whose_time_is_over_is_told(
 
 def test_a_certificate_from_tomorrow_is_told(tmp_path: Path) -> None:
     pair = self_signed(tmp_path)
-    tls = config.Tls(cert=pair.cert, key=pair.key)
+    tls = Tls(cert=pair.cert, key=pair.key)
     assert "is not valid before" in certificate.out_of_date(tls, time.time() - 10 * 86_400)
     assert certificate.out_of_date(tls, time.time()) == ""
 
@@ -443,7 +443,7 @@ def test_check_prints_yaml_that_reads_back(tmp_path: Path, capsys: pytest.Captur
     assert "# /b/...             goes to http://b.test:81 by the proxy http://127.0.0.1:7890" in said
     again = tmp_path / "again.yaml"
     again.write_text(said)
-    assert config.describe(config.load(again, {})) == config.describe(config.load(file, {}))
+    assert describe_settings(load_settings(again, {})) == describe_settings(load_settings(file, {}))
 
 
 @pytest.mark.parametrize(("written", "shown"), [("1", None), ("3", "3"), ("auto", "6")])
@@ -528,7 +528,7 @@ def test_the_demo_ends_whole(tmp_path: Path, file: Path, number: signal.Signals)
 
 
 def _words(file: Path) -> dict[str, object]:
-    settings = config.load(file, {})
+    settings = load_settings(file, {})
     return options.options_for(settings, certificate.certificate_of(settings))
 
 

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from addons.config.settings import Settings, Upstream, load, locate, schema
+from addons.config.settings import Settings, Upstream, load_settings, settings_path, settings_schema
 from tests.support.config_text import models, read, read_everything
 
 SHIPPED = Path(__file__).parent.parent.parent / "relay.yaml"
@@ -29,8 +29,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_file_holds_the_defaults() -> None:
-    assert load(SHIPPED, {}).model_dump(exclude={"store"}) == Settings().model_dump(exclude={"store"})
-    assert load(SHIPPED, {}).store.path == SHIPPED.parent.absolute() / ".relay"
+    assert load_settings(SHIPPED, {}).model_dump(exclude={"store"}) == Settings().model_dump(exclude={"store"})
+    assert load_settings(SHIPPED, {}).store.path == SHIPPED.parent.absolute() / ".relay"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_empty_file_means_the_defaults(file: Path, text: str) -> None:
 
 def test_no_file_at_all_means_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = load(None, {})
+    settings = load_settings(None, {})
     assert settings.source is None
     assert settings.store.path == tmp_path / ".relay"
 
@@ -125,7 +125,7 @@ def test_everything_can_be_set(everything: Settings, file: Path) -> None:
 def test_a_relative_file_has_absolute_paths_in_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("store: {path: ../there}")
     monkeypatch.chdir(file.parent)
-    assert load(Path("relay.yaml"), {}).store.path == file.parent.parent / "there"
+    assert load_settings(Path("relay.yaml"), {}).store.path == file.parent.parent / "there"
 
 
 def test_aliases_work(file: Path) -> None:
@@ -266,11 +266,11 @@ def test_settings_are_equal_by_what_they_ask_for(file: Path, tmp_path: Path) -> 
     ],
 )
 def test_the_file_in_force(option: str, environ: Mapping[str, str], expected: Path) -> None:
-    assert locate(option, environ, Path("/root/of/relay")) == expected
+    assert settings_path(option, environ, Path("/root/of/relay")) == expected
 
 
 def test_the_schema_knows_every_section() -> None:
-    described = schema()
+    described = settings_schema()
     assert set(described["properties"]) == set(Settings.model_fields)
     assert described["additionalProperties"] is False
     json.dumps(described)
@@ -279,5 +279,5 @@ def test_the_schema_knows_every_section() -> None:
 def test_the_schema_for_editors_is_the_one_in_force() -> None:
     """`python -m addons.config.settings --schema > relay.schema.json` writes it."""
     beside = SHIPPED.with_name("relay.schema.json")
-    assert json.loads(beside.read_text(encoding="utf-8")) == schema()
+    assert json.loads(beside.read_text(encoding="utf-8")) == settings_schema()
     assert SHIPPED.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={beside.name}\n")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from addons.config.settings import ConfigError, Settings, describe
+from addons.config.settings import ConfigError, Settings, describe_settings
 from tests.support.config_text import JUNK, OK, read, read_everything
 
 
@@ -79,7 +79,7 @@ def test_the_description_shows_no_secret(file: Path) -> None:
     limits: {idle: "${T}"}
     """
     settings = read(file, text, H="hunter2.com", S="hunter2", T="1h30m", N="7")
-    shown = describe(settings)
+    shown = describe_settings(settings)
     assert "hunter2" not in shown
     assert "hunter2" not in repr(settings)  # for the log's sake: it shows less than all
     tree = yaml.safe_load(shown)
@@ -94,13 +94,13 @@ def test_the_description_shows_no_secret(file: Path) -> None:
 
 
 def test_the_description_of_everything_reads_back(everything: Settings, file: Path) -> None:
-    shown = describe(everything)
+    shown = describe_settings(everything)
     assert "session_ttl: 1h30m" in shown
     assert "max_body: 64k" in shown
     again = read(file, shown)
     assert again == everything
     assert hash(again) == hash(everything)
-    assert describe(again) == shown
+    assert describe_settings(again) == shown
 
 
 def test_the_description_with_an_environment_reads_back(file: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_description_with_an_environment_reads_back(file: Path) -> None:
     settings = read(
         file, 'upstreams: [{name: "${N}", url: http://h}]\nchat: {timeout: "${T}", system: "$${x} ${M}"}', **environ
     )
-    shown = describe(settings)
+    shown = describe_settings(settings)
     assert "timeout: 7s" in shown
     assert "system: $${x} ${M}" in shown
     assert read(file, shown, **environ) == settings
@@ -128,6 +128,6 @@ def test_any_description_reads_back(file: Path, system: str, params: dict[str, A
         settings = read(file, re.sub(r"\$(?=\{)", "$$$", text))
     except ConfigError:
         return
-    shown = describe(settings)
+    shown = describe_settings(settings)
     if "***" not in shown:
         assert read(file, shown) == settings

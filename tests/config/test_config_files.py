@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from addons.config.settings import ConfigError, load
+from addons.config.settings import ConfigError, load_settings
 from tests.support.config_text import JUNK, mistakes, models
 
 
@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_file_that_is_not_there(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(file, {})
+        load_settings(file, {})
     assert str(caught.value).startswith(
         f"{file}: there is no such file; create it (it may be empty), or name another with RELAY"
     )
@@ -33,7 +33,7 @@ def test_a_file_that_is_not_there(file: Path) -> None:
 def test_a_folder_is_no_file(file: Path) -> None:
     file.mkdir()
     with pytest.raises(ConfigError, match="this file cannot be read: "):
-        load(file, {})
+        load_settings(file, {})
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_folder_is_no_file(file: Path) -> None:
 def test_bytes_that_are_no_settings(file: Path, content: bytes, shown: str) -> None:
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=shown):
-        load(file, {})
+        load_settings(file, {})
 
 
 BOMB = "\n".join(["a0: &a0 x", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))])
@@ -82,7 +82,7 @@ def test_no_file_keeps_relay_from_answering(file: Path, text: str) -> None:
 def test_any_text_is_read_or_refused(file: Path, text: str) -> None:
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        load(file, {})
+        load_settings(file, {})
     except ConfigError as error:
         assert str(error).startswith(str(file))
 
@@ -101,6 +101,6 @@ def test_any_value_of_any_key_is_read_or_refused_in_our_own_words(
         tree = {section: [tree] if section in ("upstreams", "routes") else tree}
     file.write_text(yaml.safe_dump(tree, allow_unicode=False), encoding="utf-8")
     try:
-        load(file, {})
+        load_settings(file, {})
     except ConfigError as error:
         assert "another kind of value" not in str(error)

@@ -25,7 +25,7 @@ from mitmproxy.test import tflow, tutils
 from addons.addresses import Refusal
 from addons.cli import __main__ as cli
 from addons.cli.fake_openai.server import Behaviour, Upstream
-from addons.config import settings as config
+from addons.config.settings import Settings
 from addons.flow.capture import Copy
 from addons.replay import flow_file as tape
 from tests.support.live import Live, environment, eventually, free_port, started
@@ -252,9 +252,9 @@ def test_what_is_not_recorded_can_be_asked_for_and_is_recorded_then(
 # -- files from elsewhere
 
 
-def settings(**sections: Any) -> config.Settings:
+def settings(**sections: Any) -> Settings:
     upstreams = [{"name": "one", "url": "https://one.test/proxy"}, {"name": "two", "url": "http://two.test:81"}]
-    return config.Settings.model_validate({"upstreams": upstreams, **sections})
+    return Settings.model_validate({"upstreams": upstreams, **sections})
 
 
 def made(

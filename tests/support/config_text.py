@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from addons.config.fields import inner_types
-from addons.config.settings import ConfigError, Settings, load
+from addons.config.settings import ConfigError, Settings, load_settings
 
 OK = "name: a, url: https://a.com"
 """The least that an upstream needs, for braces."""
@@ -30,7 +30,7 @@ JUNK: st.SearchStrategy[Any] = st.recursive(
 
 def read(file: Path, text: str, **environ: str) -> Settings:
     file.write_text(text, encoding="utf-8")
-    return load(file, environ)
+    return load_settings(file, environ)
 
 
 def mistakes(file: Path, text: str, **environ: str) -> list[str]:

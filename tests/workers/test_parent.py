@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from addons import workers
-from addons.config import settings as config
+from addons.config.settings import Settings
 from addons.workers import blocks, parent, processes
 from addons.workers.processes import Orders, told
 from tests.support.config_text import read
 from tests.workers.pairs import Memory
 
 
-def at_work(settings: config.Settings) -> parent.Parent:
+def at_work(settings: Settings) -> parent.Parent:
     """A parent that is not started."""
     orders = Orders(settings, ["mitmdump"])
     return parent.Parent(2, orders, lambda: orders, [], Memory())
@@ -29,12 +29,12 @@ def at_work(settings: config.Settings) -> parent.Parent:
 )
 def test_how_many_there_are(monkeypatch: pytest.MonkeyPatch, workers_key: int, cores: int | None, count: int) -> None:
     monkeypatch.setattr(os, "process_cpu_count", lambda: cores)
-    settings = config.Settings.model_validate({"workers": workers_key})
+    settings = Settings.model_validate({"workers": workers_key})
     assert workers.count(settings.workers) == count
 
 
 def test_who_keeps_ending_early_waits_longer_each_time() -> None:
-    family = at_work(config.Settings())
+    family = at_work(Settings())
     assert [family._pause(1, 2.0) for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
     assert family._pause(2, 2.0) == 0, "each for itself"
     assert family._pause(1, parent.STEADY) == 0
@@ -123,7 +123,7 @@ def played(
     """The exit code of a parent during which `play` happens."""
 
     async def scenario() -> int:
-        family = at_work(config.Settings())
+        family = at_work(Settings())
         family.count = count
         crew = Crew(family, monkeypatch)
         life = asyncio.create_task(family.run())
