@@ -13,7 +13,7 @@ from mitmproxy import http
 
 from addons import errors
 from addons.exchange import Exchange, Kind, of
-from addons.flow.answers import dress, error_response, refuse
+from addons.flow.answers import add_common_headers, error_response, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def fail_closed(hook: str, flow: http.HTTPFlow) -> None:
             _refuse(flow, exchange, error)
     elif hook == "response" and exchange is not None and not exchange.committed:
         flow.response = error_response(exchange.kind, error)
-        dress(flow.response, exchange)
+        add_common_headers(flow.response, exchange)
     elif hook == "error" and exchange is not None and not exchange.committed:
         exchange.substitute = exchange.substitute or error_response(exchange.kind, error)
     elif hook in ("request", "responseheaders"):

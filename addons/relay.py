@@ -26,10 +26,8 @@ for _name in [name for name in sys.modules if name == "addons" or name.startswit
 from mitmproxy import connection, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 
-from addons import addresses as ports
-
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
-from addons import engine, logs, signals, workers
+from addons import addresses, engine, logs, signals, workers
 from addons.chain import HOOKS, Chain
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
 from addons.config.settings import ConfigError, Settings, StoreSettings, load_settings, settings_path
@@ -39,8 +37,7 @@ from addons.endpoints.chat_sessions import Sessions
 from addons.endpoints.health import Health
 from addons.endpoints.page import Page
 from addons.flow.display_path import DisplayPath
-from addons.inspection import contentviews as views
-from addons.inspection import mitmweb_style as weblook
+from addons.inspection import contentviews, mitmweb_style
 from addons.inspection.commands import Commands
 from addons.inspection.flow_summary import FlowSummary
 from addons.inspection.redaction import Noting, Redaction
@@ -50,7 +47,7 @@ from addons.proxy.cors import Cors
 from addons.proxy.failures import Failures
 from addons.proxy.routing import Routing
 from addons.proxy.streaming import Streaming
-from addons.proxy.timeouts import Limits
+from addons.proxy.timeouts import Timeouts
 from addons.proxy.upstream_tls import UpstreamTls
 from addons.replay.recording import Recording
 from addons.store import Store, StoreError
@@ -67,14 +64,14 @@ class LongLived:
     """What outlives a change of settings: clients that are connected, flows on view."""
 
     def __init__(self, settings: Settings) -> None:
-        self.limits = Limits(settings)
+        self.timeouts = Timeouts(settings)
         self.balance = Balance(time.time)
-        self.keep = Retention(settings)
+        self.retention = Retention(settings)
 
     def adopt(self, settings: Settings) -> None:
         """Go on under other settings."""
-        self.limits.adopt(settings)
-        self.keep.adopt(settings)
+        self.timeouts.adopt(settings)
+        self.retention.adopt(settings)
 
 
 def chain_for(settings: Settings, store: Store, lasting: LongLived) -> Chain:
@@ -88,7 +85,7 @@ def chain_for(settings: Settings, store: Store, lasting: LongLived) -> Chain:
         (
             Noting(redact),
             Routing(settings),
-            lasting.limits,
+            lasting.timeouts,
             UpstreamTls(settings),
             Cors(),
             Page(settings),
@@ -103,7 +100,7 @@ def chain_for(settings: Settings, store: Store, lasting: LongLived) -> Chain:
             Failures(),
             redact,
             FlowSummary(),
-            lasting.keep,
+            lasting.retention,
             *([Sweeper(settings, store)] if isinstance(store, EmbeddedStore) else []),
         )
     )
@@ -133,8 +130,8 @@ class Relay:
 
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
-        views.register()
-        weblook.install(ctx.master)
+        contentviews.register()
+        mitmweb_style.install(ctx.master)
         if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
             signals.end_by(ctx.master.event_loop, ctx.master.shutdown)
         loader.add_option("relay_config", str, "", "Path of relay.yaml (else RELAY_CONFIG, else beside run.sh).")
@@ -160,7 +157,7 @@ class Relay:
         self.lasting.adopt(settings)
         engine.install(
             settings.limits.header_size,
-            self.lasting.limits.head_begins,
+            self.lasting.timeouts.head_begins,
             fast=settings.engine.fast,
             listeners=self.worker.listeners if self.worker is not None else (),
         )
@@ -203,7 +200,7 @@ class Relay:
         if self._says and self.chain is not None:
             self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
         if self.worker is not None and self.lasting is not None:
-            self.worker.serve(self.lasting.limits)
+            self.worker.serve(self.lasting.timeouts)
         self.up.set()
 
     def _take_options(self, settings: Settings) -> None:
@@ -216,7 +213,7 @@ class Relay:
             if {"listen_host", "listen_port"} & wanted.keys():  # else mitmproxy listens there already
                 self._check_listening(wanted)
             ctx.options.update(**wanted)
-        except (Unfit, ports.Refusal, exceptions.OptionsError) as error:
+        except (Unfit, addresses.Refusal, exceptions.OptionsError) as error:
             logger.error(str(error))  # over which mitmproxy ends itself
             self.chain = None
         if (count := workers.count(settings.workers)) > 1:
@@ -226,7 +223,7 @@ class Relay:
         options = ctx.options
         before = options.listen_port or DEFAULT_PORT
         port = wanted.get("listen_port", options.listen_port) or DEFAULT_PORT
-        ports.check_listening(str(wanted.get("listen_host", options.listen_host)), port, before)
+        addresses.check_listening(str(wanted.get("listen_host", options.listen_host)), port, before)
 
     async def client_connected(self, client: connection.Client) -> None:
         """Nobody is served before the settings are in force."""
@@ -240,7 +237,7 @@ class Relay:
         """Close the store; what is under way there is finished first."""
         if ctx.master.should_exit.is_set():  # else the code is only loaded anew
             signals.leave(ctx.master.event_loop)
-        views.unregister()
+        contentviews.unregister()
         if self.chain is not None:
             self.chain.done()
         if self.store is not None:

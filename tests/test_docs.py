@@ -22,11 +22,10 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from addons import addresses as ports
-from addons import errors
+from addons import addresses, errors
 from addons.cli import __main__ as cli
 from addons.cli import launch
-from addons.config import mitmproxy_options as options
+from addons.config import mitmproxy_options
 from addons.config.fields import inner_types
 from addons.config.settings import ChatSettings, Settings, load_settings
 from addons.workers import names
@@ -247,7 +246,7 @@ def test_the_environment_variables_of_relay_are_in_the_table_and_none_else() -> 
     used = set(re.findall(r"\bRELAY_[A-Z_]+\b", "".join(path.read_text(encoding="utf-8") for path in files)))
     documented = {name for row in _rows("Environment variables", "variable") for name in re.findall(r"`(\w+)`", row[0])}
     ours = {name for name in documented if name.startswith("RELAY_")}
-    between_processes = {names.NUMBER, names.CHANNEL, names.LISTENERS, names.SETTINGS, options.SAYS}
+    between_processes = {names.NUMBER, names.CHANNEL, names.LISTENERS, names.SETTINGS, mitmproxy_options.SAYS}
     assert ours == used - {"RELAY_SETS"} - between_processes  # a constant, and what nobody sets by hand
     assert documented - ours == {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
 
@@ -338,11 +337,11 @@ def _commands(start: str) -> list[Shown]:
 def test_what_a_start_says(command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     for name in [name for name in os.environ if name.startswith("RELAY_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(ports, "check", lambda words, program: None)  # 8080 may be in use here
+    monkeypatch.setattr(addresses, "check", lambda words, program: None)  # 8080 may be in use here
     monkeypatch.setattr(launch, "check_store", lambda folder: None)
 
     def execute(command: list[str], environ: dict[str, str]) -> None:
-        print(environ[options.SAYS])
+        print(environ[mitmproxy_options.SAYS])
         sys.exit(0)
 
     monkeypatch.setattr(launch, "execute", execute)

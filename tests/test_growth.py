@@ -49,7 +49,7 @@ from addons.core.sse import Parser
 from addons.engine.speed.lookups import values_by_name
 from addons.exchange import Exchange, Kind, attach
 from addons.flow import upstream_errors as refusals
-from addons.inspection import contentviews as views
+from addons.inspection import contentviews
 from addons.inspection import redaction as redact
 from addons.inspection.flow_summary import FlowSummary
 from addons.workers.channel import Unpacker
@@ -247,10 +247,10 @@ def shown(request: bool, where: str, kind: str) -> Callable[[str], object]:
         message.headers["content-type"] = target(kind)
         message.raw_content = raw(text)
         metadata = Metadata(flow=flow, content_type=kind, http_message=message)
-        view = views.OpenAI()
+        view = contentviews.OpenAI()
         view.render_priority(message.raw_content, metadata)
         yield
-        views.Events().prettify(message.raw_content, metadata)
+        contentviews.Events().prettify(message.raw_content, metadata)
         yield
         view.prettify(message.raw_content, metadata)
 

@@ -35,11 +35,11 @@ from addons.core.upstream_error import UpstreamError
 from addons.endpoints.chat_answer import Ear, completion_of, is_success, told_error, unreadable_event, words
 from addons.engine.transports import cut_upstream
 from addons.exchange import Exchange, Kind, Part, cap_answer, heard, of, ongoing
-from addons.flow.answers import dress, error_response, json_response, refuse
+from addons.flow.answers import add_common_headers, error_response, json_response, refuse
 from addons.flow.decoding import TooLong, decoding
 from addons.flow.subrequest import ask
 from addons.flow.turns import in_turns
-from addons.flow.upstream import declared_length, point
+from addons.flow.upstream import declared_length, set_upstream
 from addons.flow.upstream_errors import refusal
 from addons.store import Lease, Store, StoreError
 from addons.store.queueing import lease_for, no_store
@@ -171,7 +171,7 @@ class Chat:
         pending.retelling = Retelling(limit)
         exchange.committed = True
         _stream_headers(flow, response)
-        dress(response, exchange)
+        add_common_headers(response, exchange)
         response.stream = _teller(flow, exchange, pending, pending.retelling)
 
     async def response(self, flow: http.HTTPFlow) -> None:
@@ -217,7 +217,7 @@ class Chat:
                 answer = http.Response.make(200, last_event(said), {"Content-Type": f"{_SSE}; charset=utf-8"})
         except errors.RelayError as error:
             answer = error_response(Kind.CHAT, error)
-        dress(answer, exchange)
+        add_common_headers(answer, exchange)
         flow.response = answer
 
     async def _shortened(
@@ -370,7 +370,7 @@ _COMPLETIONS = "/v1/chat/completions"
 def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request = flow.request
     request.headers.clear()
-    point(flow, exchange.upstream, exchange.upstream.path(_COMPLETIONS))
+    set_upstream(flow, exchange.upstream, exchange.upstream.path(_COMPLETIONS))
     request.headers["Authorization"] = f"Bearer {pending.message.api_key}"
     request.headers["Content-Type"] = "application/json"
     request.headers["Accept"] = _SSE if pending.message.stream else "application/json"

@@ -39,39 +39,44 @@ corrections/connections.py
   16. A client that is gone before it is served ends quietly. mitmproxy logs a crash.
   17. Others are served between two reads, and what looks like much work is read a little at a time. mitmproxy takes
       64 KiB at a time, and whoever sends much in small pieces holds the loop.
+  18. A client may have a thousand connections to an upstream. mitmproxy allows five, and the sixth stream of an HTTP/2
+      client waits.
 
 corrections/printing.py
-  18. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
+  19. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
       pass, and whatever a websocket's path and close say.
 
 corrections/listening.py
-  19. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
+  20. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
       same address.
-  20. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
-  21. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
+  21. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
+  22. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
+corrections/output.py
+  23. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+
 speed/dispatch.py
-  22. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+  24. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
       switched off among them.
 
 speed/serving.py
-  23. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+  25. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  24. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
+  26. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
 speed/layers.py
-  25. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
+  27. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 speed/lookups.py
-  26. A header is found by its name without a call for every other name.
+  28. A header is found by its name without a call for every other name.
 
 speed/trifles.py
-  27. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+  29. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 speed/lines.py
-  28. mitmdump's two lines for an exchange are put together and written at once.
+  30. mitmdump's two lines for an exchange are put together and written at once.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
 """
@@ -86,7 +91,7 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons.engine.corrections import answers, bodies, connections, framing, listening, printing, websockets
+from addons.engine.corrections import answers, bodies, connections, framing, listening, output, printing, websockets
 from addons.engine.speed import dispatch, layers, lines, lookups, serving, trifles
 from addons.engine.wrapping import is_wrapped
 from addons.errors import RelayError
@@ -132,6 +137,16 @@ def install(
             room.install()
         else:
             room.uninstall()
+
+
+def print_in_blocks(master: object) -> None:
+    """Have the log and the list of exchanges of a mitmdump printed in blocks, as several processes need it."""
+    output.install(master)
+
+
+def allow_upstreams(handler: ConnectionHandler, count: int) -> None:
+    """Let one client have so many connections to each upstream at a time."""
+    connections.allow_upstreams(handler, count)
 
 
 async def take_over(master: Any) -> None:

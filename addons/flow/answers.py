@@ -59,7 +59,7 @@ def refuse(flow: http.HTTPFlow, exchange: Exchange, error: RelayError) -> None:
     answer(flow, error_response(exchange.kind, error))
 
 
-def dress(response: http.Response, exchange: Exchange) -> None:
+def add_common_headers(response: http.Response, exchange: Exchange) -> None:
     """Add what every answer carries: an id to quote, what browsers need, and the close that the client asked for."""
     added: headers.Fields = ((b"x-relay-request-id", exchange.id.encode()),)
     if exchange.origin:

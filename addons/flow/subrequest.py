@@ -67,7 +67,7 @@ async def ask(
 
 
 def _context(upstream: Upstream, given_up: list[str]) -> Context:
-    """Where the tasks of a sub-request run: Limits finds there whom it asks, and leaves word of a time-out."""
+    """Where the tasks of a sub-request run: Timeouts finds there whom it asks, and leaves word of a time-out."""
     context = copy_context()
     context.run(asked.set, upstream)
     context.run(gave_up.set, given_up)

@@ -15,7 +15,7 @@ gave_up: ContextVar[list[str] | None] = ContextVar("gave_up", default=None)
 context."""
 
 
-def point(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
+def set_upstream(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
     """Send `flow` to `upstream`, asking for `path` (with its query)."""
     request, data = flow.request, flow.request.data
     # The setters for these would each take the Host header apart and put it together again.

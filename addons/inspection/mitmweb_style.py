@@ -13,7 +13,7 @@ STYLE = (
 _END = b"</head>"
 
 
-class Look(OutputTransform):
+class PageStyle(OutputTransform):
     """Adds the style to a page that comes whole; anything else passes as it is."""
 
     def transform_first_chunk(
@@ -31,5 +31,5 @@ def install(master: Any) -> None:
     """Change the page of a mitmweb; of other programs, nothing. Done again it takes the place of what was there."""
     transforms = getattr(getattr(master, "app", None), "transforms", None)
     if isinstance(transforms, list):
-        transforms[:] = [each for each in transforms if each.__name__ != Look.__name__]
-        transforms.append(Look)
+        transforms[:] = [each for each in transforms if each.__name__ != PageStyle.__name__]
+        transforms.append(PageStyle)

@@ -7,7 +7,7 @@ from mitmproxy import http
 from addons import errors
 from addons.core.failures import Failure, classify
 from addons.exchange import Exchange, of
-from addons.flow.answers import dress, error_response
+from addons.flow.answers import add_common_headers, error_response
 from addons.flow.upstream_errors import failure_error
 
 logger = logging.getLogger(__name__)
@@ -34,5 +34,5 @@ class Failures:
 def substitute(exchange: Exchange, error: errors.RelayError) -> http.Response:
     """The answer to send in place of an error page."""
     response = error_response(exchange.kind, error)
-    dress(response, exchange)
+    add_common_headers(response, exchange)
     return response

@@ -15,9 +15,9 @@ from addons.core import headers, paths
 from addons.core.secrets import scrub
 from addons.errors import BadRequest, NotFound
 from addons.exchange import Exchange, Kind, SessionPath, attach, of
-from addons.flow.answers import dress, refuse
+from addons.flow.answers import add_common_headers, refuse
 from addons.flow.capture import Watch
-from addons.flow.upstream import point
+from addons.flow.upstream import set_upstream
 
 _LINE_VERSIONS = frozenset(("HTTP/1.0", "HTTP/1.1"))
 _BINARY = {b"h2": frozenset(("HTTP/2.0",)), b"h3": frozenset(("HTTP/3",))}
@@ -78,7 +78,7 @@ class Routing:
             return
         request.headers.fields = up.fields
         if kind == Kind.PASS:
-            point(flow, upstream, upstream.path(target.path) + target.query)
+            set_upstream(flow, upstream, upstream.path(target.path) + target.query)
 
     def _refusal(self, flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:
         listen = self.settings.listen
@@ -103,7 +103,7 @@ class Routing:
                 del flow.response.headers["transfer-encoding"]
                 exchange.client_closes = True
         if not switching:
-            dress(flow.response, exchange)
+            add_common_headers(flow.response, exchange)
 
     def http_connect_upstream(self, flow: http.HTTPFlow) -> None:
         """Show relay's own name and password to an HTTP proxy on the way out."""

@@ -1,4 +1,4 @@
-"""Limits: how long each side may take, and how large a request's head may be.
+"""Timeouts: how long each side may take, and how large a request's head may be.
 
 Times are in seconds. A client has `limits.headers` for a request's head once it has begun to send it, and
 `limits.keepalive` between two requests; a body that relay reads whole has to come at `BODY_RATE` once `BODY_GRACE` is
@@ -29,7 +29,7 @@ from addons.proxy.alarm import Alarm
 logger = logging.getLogger(__name__)
 
 MAX_UPSTREAMS_PER_CLIENT = 1000
-"""mitmproxy opens at most 5 upstream connections for one client, which an HTTP/2 client meets with its sixth stream."""
+"""At a time; each stream of an HTTP/2 client needs one."""
 LINGER = 5.0
 """Seconds that a client may go on writing a body that nobody wants any more."""
 FAREWELL = 1.0
@@ -45,7 +45,7 @@ _BODY = Part[asyncio.TimerHandle]("timeouts.body")
 _LOOK = 0.25  # seconds between two looks at a slow body, at least
 
 
-class Limits:
+class Timeouts:
     """Timers, one a client and one a connecting upstream; each is cancelled when what it waits for has come."""
 
     def __init__(self, settings: Settings) -> None:
@@ -76,7 +76,7 @@ class Limits:
     def client_connected(self, client: connection.Client) -> None:
         """A client has `limits.headers` for its first request."""
         if (handler := handler_of(client)) is not None:
-            handler.max_conns = defaultdict(lambda: asyncio.Semaphore(MAX_UPSTREAMS_PER_CLIENT))
+            engine.allow_upstreams(handler, MAX_UPSTREAMS_PER_CLIENT)
         self._start(client, FAREWELL if self.draining else self.limits.headers, "relay: no request in time")
 
     def head_begins(self, client: connection.Client) -> None:

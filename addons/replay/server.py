@@ -25,7 +25,7 @@ from addons.core.matching import Ask, Shelf
 from addons.errors import NotFound
 from addons.flow.decoding import decode
 from addons.flow.upstream_errors import NOT_RECORDED
-from addons.replay import flow_file as tapes
+from addons.replay import flow_file
 from addons.replay.flow_file import MOST_BODY, FlowFile, Record
 
 _READ = 1 << 16
@@ -44,7 +44,7 @@ class Library:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
-        self.tape: FlowFile = tapes.read(path, settings)
+        self.tape: FlowFile = flow_file.read(path, settings)
         self.shelf: Shelf[Record] = Shelf()
         self._put(self.tape.records)
 
@@ -60,7 +60,7 @@ class Library:
         """Take in what was added to the file."""
         with contextlib.suppress(OSError):
             if self.path.stat().st_size > self.tape.end:
-                self._put(tapes.extend(self.tape, self.path, self.settings))
+                self._put(flow_file.extend(self.tape, self.path, self.settings))
 
     def refusal(self, upstream: str, asked: Ask) -> NotFound:
         """The error for a request that is not recorded: the nearest one, and what differs."""

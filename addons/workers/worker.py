@@ -14,9 +14,9 @@ from typing import Any, Protocol, Self
 
 from mitmproxy import ctx
 
+from addons import engine
 from addons.config.mitmproxy_options import ONE_PROCESS
 from addons.store import StoreError
-from addons.workers import blocks
 from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
 from addons.workers.remote_store import Channel
 
@@ -45,7 +45,7 @@ class Worker:
         self.draining = False
         self._clients: Draining | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._hush = _Hush()
+        self._start_filter = _StartFilter()
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> Self:
@@ -58,9 +58,9 @@ class Worker:
 
     def settle_in(self, master: object) -> None:
         """Print in blocks; and what all workers would say while they start, only the first one says."""
-        blocks.install(master)
+        engine.print_in_blocks(master)
         if self.number > 1:
-            self._hush.begin(master)
+            self._start_filter.begin(master)
 
     def serve(self, clients: Draining) -> None:
         """Take clients from now on; `clients` knows what is under way."""
@@ -82,7 +82,7 @@ class Worker:
         if not all(server.is_running for server in proxyserver.servers):
             raise SystemExit(1)  # the log says why
         if not _has_errored():
-            self._hush.end()
+            self._start_filter.end()
             self.channel.note(READY)
 
     def _hear(self, note: str) -> None:
@@ -139,7 +139,7 @@ def _has_errored() -> bool:
     return bool(check is not None and check.logger.has_errored)
 
 
-class _Hush(logging.Filter):
+class _StartFilter(logging.Filter):
     """Keeps the log to errors while a worker starts."""
 
     def __init__(self) -> None:

@@ -16,16 +16,16 @@ from typing import NoReturn
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from mitmproxy import options as mitmproxy_options
 from mitmproxy.net.server_spec import parse as parse_server
+from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
 from mitmproxy.tools.dump import DumpMaster
 
-from addons import addresses as ports
+from addons import addresses
 from addons.cli import __main__ as cli
 from addons.cli import launch
 from addons.cli.arguments import read
-from addons.config import mitmproxy_options as options
+from addons.config import mitmproxy_options
 from addons.config.settings import Settings, Tls, describe_settings, load_settings
 from addons.store import certificate
 from addons.workers import parent
@@ -46,7 +46,7 @@ def became(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def execve(path: str, arguments: list[str], environ: dict[str, str]) -> NoReturn:
         assert "PYTHONPATH" not in environ
-        print(environ.get(options.SAYS, ""))
+        print(environ.get(mitmproxy_options.SAYS, ""))
         command.extend(arguments)
         raise Became
 
@@ -78,15 +78,15 @@ def settings(text: str, file: Path) -> Settings:
 # -- options
 
 
-async def _options_of(arguments: list[str]) -> mitmproxy_options.Options:
-    opts = mitmproxy_options.Options()
+async def _options_of(arguments: list[str]) -> Options:
+    opts = Options()
     DumpMaster(opts, with_termlog=False, with_dumper=False)
     opts.set(*arguments)
     return opts
 
 
 def test_every_option_is_one_that_mitmproxy_knows_with_a_value_it_takes(file: Path) -> None:
-    chosen = options.options_for(settings("limits: {idle: 90s}", file), None)
+    chosen = mitmproxy_options.options_for(settings("limits: {idle: 90s}", file), None)
     opts = asyncio.run(_options_of([]))
     opts.update(**chosen)
     assert opts.tcp_timeout == 90
@@ -98,7 +98,7 @@ def test_every_option_is_one_that_mitmproxy_knows_with_a_value_it_takes(file: Pa
 
 def test_as_arguments_they_are_what_the_command_line_takes() -> None:
     chosen = {"mode": ["reverse:http://x"], "listen_port": 1, "http3": False, "certs": ["*=a b"], "none": [], "s": "x"}
-    assert options.as_arguments(chosen, given=["s"]) == [
+    assert mitmproxy_options.as_arguments(chosen, given=["s"]) == [
         *("--mode", "reverse:http://x", "--listen-port", "1"),
         *("--set", "http3=false", "--set", "certs=*=a b"),
     ]
@@ -116,7 +116,7 @@ def test_as_arguments_they_are_what_the_command_line_takes() -> None:
     ],
 )
 def test_what_a_command_line_gives(arguments: list[str], given: dict[str, str]) -> None:
-    assert options.given_in(arguments) == given
+    assert mitmproxy_options.given_in(arguments) == given
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_a_command_line_gives(arguments: list[str], given: dict[str, str]) 
     ],
 )
 def test_what_one_process_alone_can_do(arguments: list[str], alone: str) -> None:
-    assert options.one_process(arguments) == alone
+    assert mitmproxy_options.one_process(arguments) == alone
 
 
 def test_a_certificate_and_its_key_are_joined_for_the_owner_alone(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_start_becomes_an_optimised_mitmdump_with_relay_in_it(
         cli.main(["start", "-w", "out.flow"])
     assert became[:3] == [sys.executable, "-P", "-O"]
     assert became[3].endswith("/mitmdump")
-    assert became[4:8] == ["-s", str(ROOT / "addons/relay.py"), "--mode", options.MODE]
+    assert became[4:8] == ["-s", str(ROOT / "addons/relay.py"), "--mode", mitmproxy_options.MODE]
     assert f"relay_config={file}" in became
     assert "termlog_verbosity=warn" in became
     assert became[-2:] == ["-w", "out.flow"]
@@ -350,7 +350,7 @@ def test_refusals_say_what_to_do(
     arguments: list[str],
     words: str,
 ) -> None:
-    monkeypatch.setattr(ports, "claim", ports.claim if "--listen-host" in arguments else lambda *_: None)
+    monkeypatch.setattr(addresses, "claim", addresses.claim if "--listen-host" in arguments else lambda *_: None)
     assert cli.main(arguments) == 1
     assert words in capsys.readouterr().err
     assert not became
@@ -477,31 +477,31 @@ def test_check_takes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ],
 )
 def test_urls(arguments: tuple[str, str, int], text: str) -> None:
-    assert ports.url(*arguments) == text
+    assert addresses.url(*arguments) == text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
 def test_loopback(host: str) -> None:
-    assert ports.is_loopback(host)
+    assert addresses.is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "10.0.0.1", "a.test"])
 def test_not_loopback(host: str) -> None:
-    assert not ports.is_loopback(host)
+    assert not addresses.is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", ""])
 def test_listening_on_every_address_of_a_host_at_one_port(host: str) -> None:
     try:
-        sockets = ports.listen({"listen_host": host, "listen_port": "0"})
-    except ports.Refusal:
+        sockets = addresses.listen({"listen_host": host, "listen_port": "0"})
+    except addresses.Refusal:
         pytest.skip("this machine has no such address")
     try:
         assert len({sock.getsockname()[1] for sock in sockets}) == 1
         for sock in sockets:
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
-            with pytest.raises(ports.Refusal, match="is in use already"):
-                ports.listen({"listen_host": sock.getsockname()[0], "listen_port": sock.getsockname()[1]})
+            with pytest.raises(addresses.Refusal, match="is in use already"):
+                addresses.listen({"listen_host": sock.getsockname()[0], "listen_port": sock.getsockname()[1]})
     finally:
         for sock in sockets:
             sock.close()
@@ -523,13 +523,13 @@ def test_the_demo_ends_whole(tmp_path: Path, file: Path, number: signal.Signals)
         assert demo.wait(20) == 0
     assert not folder.exists()
     with pytest.raises(OSError):
-        socket.create_connection(ports.listening(_words(file)), timeout=1)
+        socket.create_connection(addresses.listening(_words(file)), timeout=1)
     assert not _processes_naming(str(folder))
 
 
 def _words(file: Path) -> dict[str, object]:
     settings = load_settings(file, {})
-    return options.options_for(settings, certificate.certificate_of(settings))
+    return mitmproxy_options.options_for(settings, certificate.certificate_of(settings))
 
 
 def _processes_naming(text: str) -> list[str]:

@@ -14,7 +14,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers
 from mitmproxy.test import taddons
 
-from addons import addresses as ports
+from addons import addresses
 from addons.engine.corrections import listening
 from addons.engine.wrapping import restore
 
@@ -80,7 +80,7 @@ def test_its_own_sockets_have_a_long_queue(late: bool) -> None:
     else:
         listening.install(())
     limit = int(Path("/proc/sys/net/core/somaxconn").read_text())
-    assert asyncio.run(queue()) == min(ports.BACKLOG, limit)
+    assert asyncio.run(queue()) == min(addresses.BACKLOG, limit)
 
 
 # Without descriptors

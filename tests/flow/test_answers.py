@@ -60,10 +60,10 @@ def test_a_client_that_waits_for_100_is_closed_after_its_answer() -> None:
 
 @pytest.mark.parametrize("origin", [True, False], ids=["to a browser", "to others"])
 @pytest.mark.parametrize("closes", [True, False], ids=["who closes", "who stays"])
-def test_an_answer_is_dressed(origin: bool, closes: bool) -> None:
+def test_an_answer_carries_the_common_headers(origin: bool, closes: bool) -> None:
     _, exchange = flows.attached(Kind.PASS, origin=origin, client_closes=closes)
     response = http.Response.make(200, b"x")
-    answers.dress(response, exchange)
+    answers.add_common_headers(response, exchange)
     assert response.headers["x-relay-request-id"] == exchange.id
     assert response.headers.get_all("Access-Control-Allow-Origin") == (["*"] if origin else [])
     assert response.headers.get_all("Access-Control-Expose-Headers") == (["*"] if origin else [])

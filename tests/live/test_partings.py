@@ -17,7 +17,7 @@ from mitmproxy.io import FlowReader
 from addons.cli.fake_openai.server import Behaviour, Upstream
 from addons.config.settings import Settings
 from addons.core.summary import FAILED
-from addons.replay import flow_file as tape
+from addons.replay import flow_file
 from tests.core.test_ending import BOTH, CHUNK, COMPLETED, STOP, USAGE
 from tests.live.test_wire_tls import Http2
 from tests.support import live
@@ -202,7 +202,7 @@ def test_a_recording_of_it_is_whole(upstream: Upstream, tmp_path: Path) -> None:
     with live.relay(tmp_path, upstream.url, ["-w", str(file)]) as relay:
         leave(relay, b"completion_tokens")
         assert eventually(lambda: file.exists() and file.stat().st_size > 500)
-    found = tape.read(file, Settings.model_validate({"upstreams": [{"name": "test", "url": upstream.url}]}))
+    found = flow_file.read(file, Settings.model_validate({"upstreams": [{"name": "test", "url": upstream.url}]}))
     [record] = found.records
     assert (record.body, record.broken) == (b"".join(events), False)
     assert found.left_out == {}

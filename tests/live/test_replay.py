@@ -27,7 +27,7 @@ from addons.cli import __main__ as cli
 from addons.cli.fake_openai.server import Behaviour, Upstream
 from addons.config.settings import Settings
 from addons.flow.capture import Copy
-from addons.replay import flow_file as tape
+from addons.replay import flow_file
 from tests.support.live import Live, environment, eventually, free_port, started
 
 KEY = "sk-test-0123456789abcdef"
@@ -219,7 +219,7 @@ def test_the_list_tells_what_is_in_it(recorded: Recorded, capsys: pytest.Capture
     stream = next(row for row in found if row[5] == str(len(recorded.stream)))
     assert stream[1:5] == ["POST", "/v1/chat/completions", "gpt-4o-mini", "200"]
     assert int(stream[6]) > 4
-    assert left_out == f"left out: 2 {tape.OWN}"
+    assert left_out == f"left out: 2 {flow_file.OWN}"
 
 
 def test_what_is_not_recorded_can_be_asked_for_and_is_recorded_then(
@@ -289,7 +289,7 @@ def test_a_file_that_mitmweb_has_saved_is_read(tmp_path: Path) -> None:
     assert stream.response is not None
     stream.response.timestamp_start, stream.response.timestamp_end = 10.0, 12.0
     stream.request.timestamp_start = stream.request.timestamp_end = 9.0
-    [record] = tape.read(saved(tmp_path / "x", stream), settings()).records
+    [record] = flow_file.read(saved(tmp_path / "x", stream), settings()).records
     assert (record.upstream, record.asked.path, record.wait) == ("one", "/v1/models", 1.0)
     assert [(at, len(piece)) for at, piece in record.pieces()] == [(0.0, 9), (1.0, 11), (2.0, 14)]
 
@@ -297,7 +297,7 @@ def test_a_file_that_mitmweb_has_saved_is_read(tmp_path: Path) -> None:
 def test_the_upstreams_prefix_is_taken_off_and_strangers_belong_to_nobody(tmp_path: Path) -> None:
     stranger = made("/v1/models")
     stranger.request.host = "elsewhere.test"
-    tree = tape.read(saved(tmp_path / "x", made("/proxy/user/balance?x=1"), stranger), settings())
+    tree = flow_file.read(saved(tmp_path / "x", made("/proxy/user/balance?x=1"), stranger), settings())
     assert [(each.upstream, each.asked.path) for each in tree.records] == [
         ("one", "/user/balance"),
         (None, "/v1/models"),
@@ -318,7 +318,7 @@ HEARD = {"status": 200, "headers": [[b"content-type", b"application/json"]], "bo
 )
 def test_a_message_is_known_by_what_went_upstream(path: str, more: Mapping[str, Any], tmp_path: Path) -> None:
     flow = made(path, meta={"relay.chat": {}, "relay.heard": HEARD, **more})
-    [record] = tape.read(saved(tmp_path / "x", flow), settings()).records
+    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
     assert (record.upstream, record.asked.path, record.body) == ("one", "/v1/chat/completions", b"{}")
 
 
@@ -340,7 +340,7 @@ def test_a_har_is_replayed(recorded: Recorded, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flow", "reason"),
     [
-        (made(meta={"relay.own": True}), tape.OWN),
+        (made(meta={"relay.own": True}), flow_file.OWN),
         (made(meta={"relay.answer_bytes": 9}), "not whole"),
         (made(meta={"relay.chat": {}}), "without what the upstream said"),
         (tflow.twebsocketflow(), "websocket"),
@@ -352,17 +352,17 @@ def test_a_har_is_replayed(recorded: Recorded, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_replayed_is_left_out_with_the_reason(flow: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=reason):
-        tape.read(saved(tmp_path / "x", flow), settings())
-    held = tape.read(saved(tmp_path / "x", flow, made()), settings())
+        flow_file.read(saved(tmp_path / "x", flow), settings())
+    held = flow_file.read(saved(tmp_path / "x", flow, made()), settings())
     assert len(held.records) == 1
-    assert reason in tape.reasons(held)[0]
+    assert reason in flow_file.reasons(held)[0]
 
 
 @pytest.mark.parametrize("chunks", [None, 7, "ab", [1], [[1]], [["a", 1]], [[0, 5]], [[0, 2**70], [1, 1]]], ids=repr)
 def test_times_that_are_none_cost_the_rhythm_alone(chunks: Any, tmp_path: Path) -> None:
     flow = made(answer=b"data: 1\n\ndata: 2\n\n", headers={"content-type": "text/event-stream"})
     flow.metadata["relay.chunks"] = chunks
-    [record] = tape.read(saved(tmp_path / "x", flow), settings()).records
+    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
     assert b"".join(piece for _, piece in record.pieces()) == b"data: 1\n\ndata: 2\n\n"
 
 
@@ -370,16 +370,16 @@ def test_no_file_makes_an_answer_wait_for_ever(tmp_path: Path) -> None:
     flow = made(answer=b"12", meta={"relay.chunks": [[float("nan"), 1], [1e300, 1]]})
     assert flow.response is not None
     flow.response.timestamp_start = 1e300
-    [record] = tape.read(saved(tmp_path / "x", flow), settings()).records
-    assert record.wait <= tape.LONGEST_WAIT
-    assert [at for at, _ in record.pieces()] == [0.0, tape.LONGEST_WAIT]
+    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
+    assert record.wait <= flow_file.LONGEST_WAIT
+    assert [at for at, _ in record.pieces()] == [0.0, flow_file.LONGEST_WAIT]
 
 
 def test_headers_that_would_split_an_answer_are_dropped(tmp_path: Path) -> None:
     flow = made()
     assert flow.response is not None
     flow.response.headers.fields = ((b"a", b"1\r\nb: 2"), (b"b c", b"1"), (b"x-ok", b"1"), (b"Content-Length", b"99"))
-    [record] = tape.read(saved(tmp_path / "x", flow), settings()).records
+    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
     assert record.headers == ((b"x-ok", b"1"),)
 
 
@@ -396,7 +396,7 @@ def test_headers_that_would_split_an_answer_are_dropped(tmp_path: Path) -> None:
 def test_an_app_may_leave_with_the_last_event(answer: bytes, broken: bool, tmp_path: Path) -> None:
     flow = made(answer=answer, headers={"content-type": "text/event-stream"})
     flow.error = tflow.terr("Client disconnected.")
-    [record] = tape.read(saved(tmp_path / "x", flow), settings()).records
+    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
     assert record.broken == broken
     assert b"".join(piece for _, piece in record.pieces()) == answer
 
@@ -404,9 +404,9 @@ def test_an_app_may_leave_with_the_last_event(answer: bytes, broken: bool, tmp_p
 def test_a_file_that_breaks_off_is_read_so_far(tmp_path: Path) -> None:
     path = saved(tmp_path / "x", made(), made())
     path.write_bytes(path.read_bytes()[:-20])
-    held = tape.read(path, settings())
+    held = flow_file.read(path, settings())
     assert len(held.records) == 1
-    assert "broken" in tape.reasons(held)[0]
+    assert "broken" in flow_file.reasons(held)[0]
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ for _name in ("requestheaders", "request", "responseheaders", "response"):
 """
 RAISING = {
     "proxy/routing": "Routing",
-    "proxy/timeouts": "Limits",
+    "proxy/timeouts": "Timeouts",
     "proxy/cors": "Cors",
     "endpoints/health": "Health",
     "endpoints/chat": "Chat",

@@ -5,8 +5,8 @@ from mitmproxy.test import taddons
 
 from addons import engine
 from addons.errors import TooSlow
-from addons.proxy import timeouts as limits
-from addons.proxy.timeouts import Limits
+from addons.proxy import timeouts
+from addons.proxy.timeouts import Timeouts
 from tests.support import flows
 
 
@@ -20,7 +20,7 @@ def head(total: int, path: str) -> list[tuple[bytes, bytes]]:
 @pytest.mark.parametrize(("over", "refused"), [(0, False), (1, True)], ids=["at the limit", "one byte over"])
 def test_the_size_of_a_head_is_bounded(over: int, refused: bool) -> None:
     flow = flows.opened("POST", "/v1/models", head(2048 + over, "/v1/models"), limits={"header_size": "2k"})
-    addon = Limits(flows.exchange(flow).settings)
+    addon = Timeouts(flows.exchange(flow).settings)
     with taddons.context():
         addon.requestheaders(flow)
     assert flows.exchange(flow).refused is refused
@@ -35,26 +35,26 @@ def test_the_size_of_a_head_is_bounded(over: int, refused: bool) -> None:
 
 def test_a_long_path_is_part_of_the_head() -> None:
     flow = flows.opened("GET", "/v1/models?q=" + "x" * 3000, limits={"header_size": "2k"})
-    Limits(flows.exchange(flow).settings).requestheaders(flow)
+    Timeouts(flows.exchange(flow).settings).requestheaders(flow)
     assert flows.json_of(flow)["error"]["code"] == "headers_too_large"
 
 
 def test_chat_hears_of_it_in_its_envelope() -> None:
     flow = flows.opened("POST", "/chat", {"X": "y" * 3000}, limits={"header_size": "2k"})
-    Limits(flows.exchange(flow).settings).requestheaders(flow)
+    Timeouts(flows.exchange(flow).settings).requestheaders(flow)
     assert flows.answer_of(flow).status_code == 200
     assert (flows.json_of(flow)["code"], flows.json_of(flow)["data"]) == (400, None)
 
 
 def test_what_is_refused_already_keeps_its_answer() -> None:
     flow = flows.opened("GET", "/nowhere", {"X": "y" * 3000}, limits={"header_size": "2k"})
-    Limits(flows.exchange(flow).settings).requestheaders(flow)
+    Timeouts(flows.exchange(flow).settings).requestheaders(flow)
     assert flows.json_of(flow)["error"]["code"] == "unknown_path"
 
 
 def test_a_sub_request_is_none_of_ours() -> None:
     flow = flows.request("GET", "/v1/models", {"X": "y" * 3000})
-    Limits(flows.settings(limits={"header_size": "2k"})).requestheaders(flow)
+    Timeouts(flows.settings(limits={"header_size": "2k"})).requestheaders(flow)
     assert flow.response is None
 
 
@@ -80,12 +80,12 @@ def test_bodies_that_are_read_whole_are_watched(
     monkeypatch: pytest.MonkeyPatch, method: str, path: str, headers: dict[str, str], watched: bool
 ) -> None:
     looks: list[object] = []
-    monkeypatch.setattr(limits, "BODY_GRACE", 0.0)
-    monkeypatch.setattr(limits, "handler_of", looks.append)
+    monkeypatch.setattr(timeouts, "BODY_GRACE", 0.0)
+    monkeypatch.setattr(timeouts, "handler_of", looks.append)
 
     async def begins() -> None:
         flow = flows.opened(method, path, headers)
-        addon = Limits(flows.exchange(flow).settings)
+        addon = Timeouts(flows.exchange(flow).settings)
         addon.requestheaders(flow)
         await asyncio.sleep(0.05)
         addon.response(flow)
@@ -114,15 +114,15 @@ def test_a_slow_body_is_given_up_by_what_has_come(
     async def give_up(_handler: object, _flow: object, error: TooSlow) -> None:
         told.append(error.message)
 
-    monkeypatch.setattr(limits, "BODY_GRACE", 0.01)
-    monkeypatch.setattr(limits, "_LOOK", 0.01)
-    monkeypatch.setattr(limits, "handler_of", lambda _client: object())
+    monkeypatch.setattr(timeouts, "BODY_GRACE", 0.01)
+    monkeypatch.setattr(timeouts, "_LOOK", 0.01)
+    monkeypatch.setattr(timeouts, "handler_of", lambda _client: object())
     monkeypatch.setattr(engine, "body_held", lambda *_: left.pop(0) if len(left) > 1 else left[0])
     monkeypatch.setattr(engine, "give_up_body", give_up)
 
     async def waits() -> None:
         flow = flows.opened("POST", "/chat", {"Content-Length": "5"})
-        addon = Limits(flows.exchange(flow).settings)
+        addon = Timeouts(flows.exchange(flow).settings)
         addon.requestheaders(flow)
         await asyncio.sleep(0.3)
         addon.response(flow)
@@ -143,7 +143,7 @@ def test_an_answer_while_it_drains_is_the_connections_last() -> None:
     spoken.request.http_version = "HTTP/2.0"
 
     async def drains() -> None:
-        addon = Limits(flows.exchange(before).settings)
+        addon = Timeouts(flows.exchange(before).settings)
         addon.requestheaders(before)
         addon.requestheaders(spoken)
         addon.drain()
@@ -158,12 +158,12 @@ def test_an_answer_while_it_drains_is_the_connections_last() -> None:
 
 def test_who_has_nothing_under_way_is_sent_away_while_it_drains(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
-    monkeypatch.setattr(limits, "close_client", lambda client, why: closed.append(client.id))
-    monkeypatch.setattr(limits, "FAREWELL", 0.01)
+    monkeypatch.setattr(timeouts, "close_client", lambda client, why: closed.append(client.id))
+    monkeypatch.setattr(timeouts, "FAREWELL", 0.01)
     asking, silent, trickling, late = (flows.opened("GET", "/v1/models") for _ in range(4))
 
     async def drains() -> None:
-        addon = Limits(flows.exchange(asking).settings)
+        addon = Timeouts(flows.exchange(asking).settings)
         for flow in (asking, silent, trickling):
             addon.client_connected(flow.client_conn)
         addon.requestheaders(asking)

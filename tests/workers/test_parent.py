@@ -12,7 +12,8 @@ import pytest
 
 from addons import workers
 from addons.config.settings import Settings
-from addons.workers import blocks, parent, processes
+from addons.engine.corrections import output
+from addons.workers import parent, processes
 from addons.workers.processes import Orders, told
 from tests.support.config_text import read
 from tests.workers.pairs import Memory
@@ -298,7 +299,7 @@ def test_which_changes_take_a_restart(tmp_path: Path) -> None:
 # What workers print
 
 
-def printing(monkeypatch: pytest.MonkeyPatch) -> tuple[blocks.Blocks, list[bytes]]:
+def printing(monkeypatch: pytest.MonkeyPatch) -> tuple[output.Blocks, list[bytes]]:
     """A file to print to, and what is written, write by write."""
     written: list[bytes] = []
 
@@ -307,7 +308,7 @@ def printing(monkeypatch: pytest.MonkeyPatch) -> tuple[blocks.Blocks, list[bytes
         return len(data)
 
     monkeypatch.setattr(os, "write", write)
-    return blocks.Blocks(1), written
+    return output.Blocks(1), written
 
 
 def test_one_turn_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +339,7 @@ def test_what_cannot_be_written_at_once_is_written_on() -> None:
     reader = threading.Thread(target=lambda: received.append(_all(reading)))
     received: list[bytes] = []
     reader.start()
-    blocks.Blocks(writing).write(text)
+    output.Blocks(writing).write(text)
     os.close(writing)
     reader.join()
     assert received == [text.encode()]
@@ -353,5 +354,5 @@ def test_who_cannot_print_ends() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with pytest.raises(SystemExit):
-        print("x", file=blocks.Blocks(writing))
+        print("x", file=output.Blocks(writing))
     os.close(writing)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import defaultdict
 from typing import Any
 
 from mitmproxy.connection import Server
@@ -35,7 +36,6 @@ def install() -> None:
     wrap(HttpLayer, "get_connection", _forget_failed_connects)
     wrap(ConnectionHandler, "handle_connection", _begin_after_registration)
     replace(ConnectionHandler, "drain_writers", _drain_writers)
-    wrap(asyncio.StreamReaderProtocol, "connection_lost", _read_what_is_left)
     wrap(TunnelLayer, "event_to_child", _in_pieces)
 
 
@@ -53,6 +53,9 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
     io = handler.transports[connection]
     if type(io.reader) is asyncio.StreamReader:
         io.reader = Patient(io.reader)
+        protocol = io.writer.transport.get_protocol()
+        if type(protocol) is asyncio.StreamReaderProtocol:
+            protocol.__class__ = _WholeReading
     await stock(handler, connection)
 
 
@@ -138,14 +141,28 @@ def _holds_data(writer: Any) -> bool:
     return not isinstance(writer, asyncio.StreamWriter) or writer.transport.get_write_buffer_size() > 0
 
 
-def _read_what_is_left(stock: Any, protocol: Any, exc: Exception | None) -> None:
-    """Hand on what a peer has said before the connection broke under a write; asyncio would throw it away."""
-    reader, transport = protocol._stream_reader, protocol._transport
-    if isinstance(exc, ConnectionError) and reader is not None and transport is not None:
-        try:
-            while data := os.read(transport.get_extra_info("socket").fileno(), _STEP):
-                reader.feed_data(data)
-                exc = None  # the break is told as the end of what was read
-        except OSError:
-            pass
-    stock(protocol, exc)
+class _WholeReading(asyncio.StreamReaderProtocol):
+    """Hands on what a peer has said before the connection broke under a write; asyncio throws it away.
+
+    The protocol of a connection that is there already becomes one of these, so that nobody else's is touched.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reader: asyncio.StreamReader | None = self._stream_reader  # type: ignore[attr-defined]
+        transport = self._transport  # type: ignore[attr-defined]
+        if isinstance(exc, ConnectionError) and reader is not None and transport is not None:
+            try:
+                while data := os.read(transport.get_extra_info("socket").fileno(), _STEP):
+                    reader.feed_data(data)
+                    exc = None  # the break is told as the end of what was read
+            except OSError:
+                pass
+        super().connection_lost(exc)
+
+
+def allow_upstreams(handler: ConnectionHandler, count: int) -> None:
+    """Let one client have so many connections to each upstream at a time.
+
+    mitmproxy 12.2.3 allows five, which an HTTP/2 client meets with its sixth stream.
+    """
+    handler.max_conns = defaultdict(lambda: asyncio.Semaphore(count))
