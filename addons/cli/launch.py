@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ _ENTRY = ROOT / "addons" / "relay.py"
 
 MOST_FILES = 65_536
 """Open files that are enough for anyone: the limit is raised so far, and no further."""
+
+CONF_DIR = "~/.mitmproxy"
+"""mitmproxy's default."""
 
 QUIET: dict[str, object] = {"termlog_verbosity": "warn"}
 # mitmweb's log stays at info: there it prints its address with the token.
@@ -88,6 +92,7 @@ def become(plan: Plan, more: Sequence[tuple[str, str]] = ()) -> NoReturn:
     """Replace this process by mitmdump or mitmweb with relay in it, which says what it is as soon as it serves."""
     addresses.check(plan.in_force, plan.program)
     _try_store(plan.settings)
+    _try_confdir(str(plan.in_force.get("confdir", CONF_DIR)))
     allow_many_files()
     execute(plan.command, {SAYS: table(introduced(plan, plan.in_force, more))})
 
@@ -116,6 +121,7 @@ def lead(plan: Plan, count: int) -> int:
         return Orders(again.settings, again.command)
 
     first = orders()
+    _try_confdir(str(plan.in_force.get("confdir", CONF_DIR)))
     allow_many_files()
     kept = first.settings.store
     with contextlib.ExitStack() as stack:
@@ -136,6 +142,21 @@ def _try_store(settings: Settings) -> None:
         check_store(settings.store.path)
     except StoreError as error:
         raise Refusal(str(error)) from error
+
+
+def _try_confdir(folder: str) -> None:
+    """Raise Refusal where mitmproxy can't keep its certificates and its config.yaml: it would end in a traceback."""
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is no home folder"
+        raise Refusal(
+            f"mitmproxy can't write to its folder {folder} ({reason}): set HOME to a folder that can be written, or "
+            "add --set confdir=FOLDER"
+        ) from None
 
 
 def introduced(plan: Plan, in_force: Mapping[str, object], more: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

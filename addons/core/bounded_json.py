@@ -19,6 +19,11 @@ MAX_MARKS = 60_000
 MAX_DEPTH = 64
 """How deep arrays and objects may nest."""
 
+MAX_DIGITS = 640
+"""How long a whole number may be: the longest that every Python reads (`sys.int_info.str_digits_check_threshold`)."""
+MAX_FRACTION = 100
+"""How long any other number may be, in characters. A float has 17 digits."""
+
 _COUNTED = 1 << 20  # characters that `str.count` goes through in a slice: 2 ms
 _SLICE = 1 << 14  # characters that are looked at one by one in a slice: 5 ms where each is a token
 _OUTSIDE = re.compile(r'["\[{\]},:]')
@@ -33,12 +38,31 @@ class TooDeep(TooComplex):
     """Nested too deep."""
 
 
-def loads(text: str, parse: Callable[[str], Any] = json.loads, *, marks: int = MAX_MARKS) -> Any:
+def parse(text: str, *, strict: bool = True) -> Any:
+    """`json.loads`, but for numbers that take long to read: ValueError for them. No model and no app writes such."""
+    return json.loads(text, strict=strict, parse_int=read_int, parse_float=read_float)
+
+
+def read_int(digits: str) -> int:
+    """A whole number: reading it takes time that grows with the square of its length."""
+    if len(digits) > MAX_DIGITS:
+        raise TooComplex(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def read_float(digits: str) -> float:
+    """A number with a fraction or an exponent: of many digits all have to be compared."""
+    if len(digits) > MAX_FRACTION:
+        raise TooComplex(f"a number of {len(digits)} characters")
+    return float(digits)
+
+
+def loads(text: str, parse: Callable[[str], Any] = parse, *, marks: int = MAX_MARKS) -> Any:
     """The JSON value of a short text. Raises TooComplex, and ValueError for what is no JSON."""
     return at_once(loading(text, parse, marks=marks))
 
 
-def loading(text: str, parse: Callable[[str], Any] = json.loads, *, marks: int = MAX_MARKS) -> Sliced[Any]:
+def loading(text: str, parse: Callable[[str], Any] = parse, *, marks: int = MAX_MARKS) -> Sliced[Any]:
     """The JSON value of `text`, as `parse` reads it, in slices.
 
     Raises TooComplex where it has more than `marks` marks or is nested deeper than `MAX_DEPTH`, and ValueError for what

@@ -120,11 +120,10 @@ def read_bearer(authorization: str) -> str | None:
 
 
 def _with_text(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """The fields with a whole number as its text, which is what PHP and JavaScript send for an id.
-
-    A fraction stays what it is, though it be whole: 1.0, 1 and 1e0 are one number and several texts.
-    """
+    """The fields with a number as the text it was written as, which is what PHP and JavaScript send for an id."""
     value = fields.get(name)
+    if isinstance(value, lenient.Written):
+        return {**fields, name: value.text}
     return {**fields, name: str(value)} if isinstance(value, int) and not isinstance(value, bool) else fields
 
 
@@ -133,7 +132,7 @@ def _text(fields: Mapping[str, object], name: str, longest: int) -> str:
     if value is None:
         raise Invalid(f"缺少 {name}，应为非空字符串。", f"{name} is missing: it must be a non-empty string.")
     if not isinstance(value, str):
-        zh, en = ("字符串或整数", "a string or a whole number") if name == "sessionId" else ("字符串", "a string")
+        zh, en = ("字符串或数字", "a string or a number") if name == "sessionId" else ("字符串", "a string")
         raise Invalid(f"{name} 应为{zh}。", f"{name} must be {en}.")
     if not value:
         raise Invalid(f"{name} 不能为空。", f"{name} must not be empty.")

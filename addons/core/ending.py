@@ -17,7 +17,6 @@ Time is linear however the chunks are cut, and memory bounded by `MAX_HELD`. Of 
 count, where its type stands.
 """
 
-import json
 import re
 
 from addons.core import bounded_json
@@ -111,7 +110,7 @@ class Ending:
             else:
                 continue
             self._read(event)
-            if self._end.told:
+            if self.finished or self._end.told:
                 self.finished = True
                 return
 
@@ -124,14 +123,21 @@ class Ending:
             return True
         return any(int(number[1]) not in self._end.choices for number in _INDEX.finditer(data))
 
+    def _names_an_end(self, data: str) -> bool:
+        head, tail = f"data: {data[:_HEAD]}".encode(), f"{data[-_HEAD:]}\n".encode()
+        return _TYPED_FIRST.search(head) is not None or _TYPED_LAST.search(tail) is not None
+
     def _read(self, event: Event) -> None:
         value: object = None
         if event.event in _NAMES:
             value = {}  # its name says it all
         elif len(event.data) > _SHORT or event.data.strip() != DONE:
             try:
-                value = bounded_json.loads(event.data, json.loads, marks=_MARKS)
+                value = bounded_json.loads(event.data, marks=_MARKS)
             except ValueError:
+                # Too many values to be read: its type says it, where it stands at an end of it.
+                if self._names_an_end(event.data):
+                    self.finished = True
                 return
         self._end.hear(event.data, value, event.event)
 

@@ -12,9 +12,6 @@ from addons.core import bounded_json
 from addons.core.bounded_json import MAX_DEPTH
 from addons.core.slices import Sliced, at_once
 
-MAX_DIGITS = 640
-"""How long a whole number may be: the longest that every Python reads (`sys.int_info.str_digits_check_threshold`)."""
-
 
 class Unreadable(ValueError):
     """The body is not what is asked for; `reason` is a stable code, the text says it in English."""
@@ -105,15 +102,27 @@ def _parse(text: str) -> object:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise BadNumber(f"a number of {len(digits)} digits is too long")
-    return int(digits)
+    try:
+        return bounded_json.read_int(digits)
+    except bounded_json.TooComplex as error:
+        raise BadNumber(f"{error} is too long") from None
+
+
+class Written(float):
+    """A number with a fraction or an exponent, and how it was written: 1.0 and 1e0 are one number and two texts."""
+
+    __slots__ = ("text",)
+
+    text: str
 
 
 def _float(digits: str) -> float:
-    value = float(digits)
+    if len(digits) > bounded_json.MAX_FRACTION:
+        raise BadNumber(f"a number of {len(digits)} characters is too long")
+    value = Written(digits)
     if math.isinf(value):
         raise BadNumber("a number is too large")
+    value.text = digits
     return value
 
 

@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import NoReturn
 
 from addons.core import bounded_json
-from addons.core.lenient import MAX_DIGITS
+from addons.core.bounded_json import MAX_DIGITS
 from addons.core.slices import Sliced, at_once
 
 UNLIMITED = Decimal(100_000_000)

@@ -36,6 +36,7 @@ class Retelling:
         self._end = StreamEnd()
         self._head: bytes | None = b""  # what has come while it may be anything, then None
         self._plain: _Plain | None = None
+        self._words: object = None  # what may be a reason, where no answer comes
 
     def feed(self, chunk: bytes) -> bytes:
         """Read a chunk; the events to send on, empty if it held none. What comes behind the end is not read."""
@@ -71,7 +72,7 @@ class Retelling:
         plain.over = True
         try:
             text = plain.body.decode("utf-8-sig")
-            self.completion = Completion.from_json(bounded_json.loads(text, json.loads), self._max_text)
+            self.completion = Completion.from_json(bounded_json.loads(text), self._max_text)
         except ValueError:
             self.unreadable = True
 
@@ -97,6 +98,8 @@ class Retelling:
             value = _json_of(self._parser.remainder)
             if upstream_error.told(value, strict=True) is not None:
                 self._read(Event(self._parser.remainder))
+        if not (self.over or self.whole) and self.completion.text is None:
+            self.completion.error = self.completion.error or upstream_error.told(self._words)
         return b""
 
     def _read(self, event: Event) -> bool:
@@ -106,6 +109,8 @@ class Retelling:
         if value is None and not self._end.over and not self.whole and _may_be_a_piece(event.data):
             self.unreadable = True
             return True
+        if self._words is None:
+            self._words = value if isinstance(value, dict) else event.data if " " in event.data.strip() else None
         self.completion.add(value, failed=self._end.failed)
         if self._end.failed and self.completion.error is None:
             self.completion.error = value if isinstance(value, dict) else {"message": event.data}
@@ -153,7 +158,7 @@ class _Plain:
 def _json_of(data: str) -> object:
     """The JSON of an event; None where it is none, or too much."""
     try:
-        value = bounded_json.loads(data, json.loads, marks=_MARKS) if _may_be_a_piece(data) else None
+        value = bounded_json.loads(data, marks=_MARKS) if _may_be_a_piece(data) else None
     except ValueError:
         return None
     return value[0] if isinstance(value, list) and len(value) == 1 else value  # Gemini's errors stand in a list

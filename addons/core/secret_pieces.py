@@ -10,7 +10,7 @@ import json
 import re
 from contextlib import suppress
 
-from addons.core import secret_fields
+from addons.core import bounded_json, secret_fields
 from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import KEY, Span, TooMany, is_fingerprint, may_hold_key, note, replaced
 from addons.core.slices import Sliced
@@ -129,7 +129,7 @@ def _indices_of(event: bytes, names: list[bytes]) -> list[tuple[int, ...]] | Non
         return None
     found: list[tuple[bytes, tuple[int, ...]]] = []
     with suppress(ValueError, RecursionError):
-        _enclosed(json.loads(event[event.index(b"{") :]), [], found)
+        _enclosed(bounded_json.parse(event[event.index(b"{") :].decode()), [], found)
     wanted = set(names)
     found = [each for each in found if each[0] in wanted]
     return [indices for _, indices in found] if [name for name, _ in found] == names else None

@@ -14,7 +14,6 @@ Cloudflare send, as their documentation and public bug reports show them.
 
 import enum
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ class Kind(enum.Enum):
     MODEL = "no such model"
     ADDRESS = "nothing at this address"
     REDIRECT = "the address has moved"
+    NEEDS_TLS = "a TLS port was asked in plain HTTP"
     TOO_LONG = "longer than the model's context"
     TOO_LARGE = "the request is too large"
     SLOW = "too slow"
@@ -75,8 +75,9 @@ def read(status: int, body: bytes) -> UpstreamError:
     value = _json_of(text)
     if value is not None:
         return read_value(status, value)
-    reason = "" if _is_markup(text) else _line(text)
     given = None if 200 <= status < 300 else status
+    text = _words_of_stream(text) if _EVENTS.match(text) else text
+    reason = "" if _is_markup(text) or (given is None and _BROKEN_JSON.match(text)) else _line(text)
     return _judge(given, (), "", "", reason, text[:_LONGEST_REASON].lower(), structured=False)
 
 
@@ -87,10 +88,15 @@ def read_value(status: int, value: object) -> UpstreamError:
     types = [text for each in found for name in ("type", "status", "reason") if (text := _word(each.get(name)))]
     code = next((text for text in codes if not _is_number(text) and text not in _FAILED), codes[0] if codes else "")
     kind = next((text for text in types if text not in _FAILED), "")
-    reason = next((text for each in found if (text := _reason(each))), "") or (_line(value) if value else "")
+    reason = next((text for each in found if (text := _reason(each))), "") or _sentence(value)
     words = "\n".join((*(_all_words(each) for each in found), reason)).lower()
     given = _told_status(found) if 200 <= status < 300 else status
     return _judge(given, (*codes, *types), code, kind, reason, words, structured=bool(found))
+
+
+_EVENTS = re.compile(r"(?:data|event):")
+_BROKEN_JSON = re.compile(r"[\[{]\s{0,64}[\[{\"}\]0-9-]")
+"""How JSON begins: in a success that is no sentence, but an answer that has lost its end."""
 
 
 def told(value: object, *, strict: bool = False) -> Mapping[str, object] | None:
@@ -100,6 +106,8 @@ def told(value: object, *, strict: bool = False) -> Mapping[str, object] | None:
     """
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
+    if isinstance(value, str) and value.strip() and not strict:
+        return {"message": value}
     if not isinstance(value, dict):
         return None
     choices = value.get("choices")
@@ -107,9 +115,11 @@ def told(value: object, *, strict: bool = False) -> Mapping[str, object] | None:
     error = value.get("error")
     if error and not (answered and isinstance(error, dict) and _succeeds(_fields(error))):
         beside = {name: value[name] for name in _BESIDE if isinstance(value.get(name), str | int)}
-        if not isinstance(error, dict):
-            return beside | {"message": _reason(_fields(value)) or "unreadable error"}
-        return beside | error
+        if isinstance(error, dict):
+            return beside | error
+        if _is_number(_word(error)):
+            return {"code": error, **beside, "message": _reason({**_fields(value), "error": None})}
+        return beside | {"message": _reason(_fields(value)) or _sentence(error)}
     if answered or _TELLING.isdisjoint(map(_plain, itertools.islice(value, _MOST_FIELDS))):
         return None
     if _marked(value) or (not strict and _says_only_words(value)):
@@ -135,6 +145,12 @@ def _json_of(text: str) -> object:
     return None
 
 
+def _words_of_stream(text: str) -> str:
+    """The data of the first event that has some."""
+    events = Parser(MAX_BODY).feed(text.encode("utf-8", "replace") + b"\n\n")
+    return next((event.data.strip() for event in events if event.data.strip()), "")
+
+
 def is_event_stream(text: str) -> bool:
     """Whether a body's beginning is that of Server-Sent Events."""
     return _STREAM.match(text) is not None
@@ -145,7 +161,7 @@ _STREAM = re.compile(r"\ufeff?[ \r\n]{0,64}(?:data|event|id|retry|error)?:")
 
 def _parsed(text: str) -> object:
     try:
-        return bounded_json.loads(text, json.loads, marks=_MARKS)
+        return bounded_json.loads(text, marks=_MARKS)
     except ValueError:
         return None
 
@@ -247,10 +263,31 @@ def _reason(found: _Fields) -> str:
                 if isinstance(each, dict | str)
             )
         if isinstance(value, dict):
-            value = value.get("message") or value.get("msg")
+            value = value.get("message") or value.get("msg") or _sentence(value)
         if isinstance(value, str) and value.strip():
             return _line(value)
     return ""
+
+
+_NAMES_OF_REASONS = (*_REASONS, "reason", "description", "info", "errors", "content", "text")
+_MOST_LOOKED_AT = 200
+
+
+def _sentence(value: object) -> str:
+    """The words in JSON of a shape that nobody knows: those under a name for reasons, else the first with a blank."""
+    named, others, waiting = "", "", [("", value)]
+    for _ in range(_MOST_LOOKED_AT):
+        if not waiting or named:
+            break
+        name, each = waiting.pop(0)
+        if isinstance(each, dict):
+            waiting += [(_plain(key), inner) for key, inner in itertools.islice(each.items(), _MOST_FIELDS)]
+        elif isinstance(each, list):
+            waiting += [(name, inner) for inner in each[:8]]
+        elif isinstance(each, str) and (line := _line(each)) and name not in _ECHOES:
+            named = line if name in _NAMES_OF_REASONS or not name else ""
+            others = others or (line if " " in line else "")
+    return named or others
 
 
 def _line(value: object) -> str:
@@ -259,6 +296,8 @@ def _line(value: object) -> str:
 
 def _word(value: object) -> str:
     """A code or type as text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return value[:_LONGEST_CODE].strip() if isinstance(value, str) else str(value) if abs(value) < 10**12 else ""
@@ -275,13 +314,13 @@ def _all_words(found: _Fields) -> str:
 
 
 def _is_markup(text: str) -> bool:
-    return text[:1] in ("<", "{", "[") or is_event_stream(text) or "\0" in text
+    return text[:1] == "<" or "\0" in text
 
 
 def _told_status(found: Iterable[_Fields]) -> int | None:
     """The HTTP status that an object tells, as a number or as text that is one."""
     for each in found:
-        for name in ("status", "statuscode", "httpstatus", "httpcode", "code", "errorcode", "errcode"):
+        for name in ("status", "httpstatus", "httpcode", *_CODE_FIELDS):
             text = _word(each.get(name))
             if _is_number(text) and len(text) == 3 and 400 <= int(text) < 600:
                 return int(text)
@@ -344,6 +383,8 @@ def _marked(value: Mapping[str, object]) -> bool:
     found = _fields(value)
     if found.get("object") == "error" or found.get("type") == "error" or _is_false(found.get("success")):
         return True
+    if _told_status((found,)) is not None and not any(found.get(name) for name in _ANSWERS):
+        return True
     if any(_inside(found)) or any(_states(found)) or any(_reason(each) for each in _listed(found.get("errors"))):
         return True
     return bool(_reason(found)) and (
@@ -354,6 +395,10 @@ def _marked(value: Mapping[str, object]) -> bool:
     )
 
 
+_ANSWERS = ("choices", "output", "data", "object", "usage")
+"""What an object has that may be an answer."""
+
+
 def _is_false(value: object) -> bool:
     return value is False or (isinstance(value, str) and value.lower() == "false")
 
@@ -361,7 +406,7 @@ def _is_false(value: object) -> bool:
 def _says_only_words(value: Mapping[str, object]) -> bool:
     """Whether there is a message, and nothing that could be an answer, nor a word of success."""
     found = _fields(value)
-    answers = any(found.get(name) for name in ("choices", "output", "data", "object", "usage"))
+    answers = any(found.get(name) for name in _ANSWERS)
     return bool(_reason(found)) and not answers and not _succeeds(found)
 
 
@@ -371,7 +416,9 @@ def _says_only_words(value: Mapping[str, object]) -> bool:
 def _judge(
     status: int | None, codes: Iterable[str], code: str, kind: str, reason: str, words: str, *, structured: bool
 ) -> UpstreamError:
-    plain = [_plain(text) for text in codes]
+    codes = tuple(codes)
+    plain = [_plain(each) for text in codes for each in (text, text.rpartition(".")[2])]  # `FailedOperation.Arrearage`
+    words = words.replace("`", "")
     meant = next((_CODES[each] for each in plain if each in _CODES), None)
     if meant is None:
         meant = _by_status(status, words, structured=structured)
@@ -419,7 +466,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 def _by_words(words: str) -> Kind | None:
     """What whole phrases say; None where they say nothing."""
     if _any(_WRONG_PORT, words):
-        return Kind.ADDRESS
+        return Kind.NEEDS_TLS
     if _any(_NO_MODEL, words) or _WRONG_MODEL.search(words):
         return Kind.MODEL
     if _any(_NO_MONEY, words):
@@ -523,7 +570,15 @@ _LONG = (
     "reduce the length of the",
     "reduce your prompt",
     "reduce your message size",
-    "`inputs` tokens",
+    "inputs tokens",
+    "length of prompt_tokens",
+    "prompt length",
+    "max_seq_len",
+    "max_sequence_length",
+    "maximum sequence length",
+    "session_len",
+    "model input length limit",
+    "input is too large to process",
     "inputs must have less than",
     "prompt token count of",
     "上下文长度",
@@ -539,6 +594,9 @@ _LONG = (
     "长度超限",
     "长度超过",
     "tokens超过",
+    "token数量超过",
+    "token 数量超过",
+    "token数超",
     "token 超出",
 )
 _OVER = (
@@ -651,6 +709,9 @@ _NO_MODEL = (
     "does not have access to model",
     "no endpoints found for",
     "无可用渠道",
+    "無可用渠道",
+    "no channels available for model",
+    "no available channels",
     "模型不存在",
     "不支持该模型",
     "不支持的模型",

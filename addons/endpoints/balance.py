@@ -15,14 +15,17 @@ from addons.config.settings import Settings, Upstream
 from addons.core import chat, envelope, money, upstream_error
 from addons.core.bounded_json import TooComplex
 from addons.core.slices import Sliced
+from addons.core.upstream_error import Kind as Meaning
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 from addons.flow.decoding import TooLong, content_of, decoding
 from addons.flow.subrequest import MAX_ANSWER, ask
 from addons.flow.turns import in_turns
-from addons.flow.upstream_errors import NOT_RECORDED, refusal
+from addons.flow.upstream_errors import NOT_RECORDED, SHOWN, quoted, refusal
 
 _UNSUPPORTED = (404, 405, 501)
+_OF_KEYS = (Meaning.KEY, Meaning.QUOTA, Meaning.RATE, Meaning.FORBIDDEN)
+"""Refusals that say more than that there is nothing at an address."""
 _TOLD = {"hard_limit_usd", "total_usage"}
 
 
@@ -109,30 +112,31 @@ async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float)
     response = await ask(upstream, path, {"Authorization": f"Bearer {key}"}, timeout=timeout)
     if not 200 <= response.status_code < 300:
         error = upstream_error.read(response.status_code, content_of(response, upstream_error.MAX_BODY))
-        if response.status_code in _UNSUPPORTED and error.code != NOT_RECORDED:
+        if response.status_code in _UNSUPPORTED and error.kind not in _OF_KEYS and error.code != NOT_RECORDED:
             raise errors.BalanceUnknown(
                 f"此上游不提供余额查询（HTTP {response.status_code}）；如果 upstreams[].url 填写有误，也会如此。",
                 f"This upstream tells no balance (HTTP {response.status_code}); with a wrong upstreams[].url it is the "
-                "same.",
+                f"same.{quoted(error.reason, key, SHOWN)}",
             )
         raise refusal(error, key=key)
-    value = await in_turns(_value_of(response))
-    if isinstance(value, dict) and value.keys() & _TOLD and not value.get("error"):
-        return value
-    if (told := upstream_error.told(value)) is not None:
+    value = await in_turns(_value_of(response, key))
+    balance = isinstance(value, dict) and value.keys() & _TOLD
+    if (told := upstream_error.told(value, strict=bool(balance))) is not None:
         raise refusal(upstream_error.read_value(200, {"error": dict(told)}), key=key)
     return value
 
 
-def _value_of(response: http.Response) -> Sliced[object]:
+def _value_of(response: http.Response, key: str) -> Sliced[object]:
     """The JSON of a success."""
-    encoding = response.headers.get("content-encoding", "")
+    encoding, body = response.headers.get("content-encoding", ""), b""
     try:
         body = yield from decoding(response.raw_content or b"", encoding, MAX_ANSWER)
         return (yield from money.parsing(body))
     except (TooLong, TooComplex):
         raise errors.UpstreamFailed("上游响应过大。", "The upstream's answer is too large for a balance.") from None
     except ValueError:
+        if (said := upstream_error.read(200, body)).reason:
+            raise refusal(said, key=key) from None  # a sentence in place of an answer
         raise errors.UpstreamFailed(
             "无法读取上游响应：不是 JSON，此上游可能不提供余额查询。",
             "The upstream's answer could not be read: it is not JSON, and may tell no balance.",

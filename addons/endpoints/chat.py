@@ -26,9 +26,9 @@ from mitmproxy import connection, http
 
 from addons import errors
 from addons.config.settings import Settings
-from addons.core import chat, envelope, sessions
+from addons.core import chat, envelope, sessions, upstream_error
 from addons.core.completion import Completion
-from addons.core.failures import ANSWER_TIMEOUT
+from addons.core.failures import ANSWER_TIMEOUT, Failure, classify
 from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
@@ -159,12 +159,12 @@ class Chat:
         exchange = heard(flow)
         pending = _pending(exchange)
         response = flow.response
-        if exchange is None or pending is None or response is None or not is_success(response):
+        if exchange is None or pending is None or response is None:
             return
         limit = exchange.settings.chat.max_answer
         content_type = response.headers.get("content-type", "").lower()
         encoding = response.headers.get("content-encoding", "identity").lower()
-        retold = pending.message.stream and not flow.is_replay
+        retold = pending.message.stream and not flow.is_replay and is_success(response)
         if not retold or encoding != "identity" or not content_type.startswith(_SSE):
             exchange.ear = Ear(exchange, encoding, limit, lambda: _wait_no_longer(flow, exchange, pending))
             return
@@ -269,9 +269,16 @@ class Chat:
         """Free the session; the turn is dropped. The answer is the business of Failures."""
         exchange = of(flow)
         pending = _pending(exchange)
-        if exchange is not None and pending is not None:
-            _PENDING.take(exchange)
-            pending.settle()
+        if exchange is None or pending is None:
+            return
+        _PENDING.take(exchange)
+        pending.settle()
+        if flow.response is None or is_success(flow.response) or exchange.fault is not None or exchange.client_failed:
+            return
+        if flow.error is not None and classify(flow.error.msg) is not Failure.CLIENT_LEFT:
+            # Its body broke, and its status has said it already.
+            refused = upstream_error.read(flow.response.status_code, b"")
+            exchange.fault = refusal(refused, key=pending.message.api_key, model=pending.model)
 
 
 def _body_too_large(limit: int) -> errors.TooLarge:

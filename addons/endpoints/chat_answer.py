@@ -1,6 +1,5 @@
 """What a completion means to the caller of `/chat`: its words, or the error that tells why there are none."""
 
-import json
 from collections.abc import Callable
 
 from mitmproxy import http
@@ -9,6 +8,7 @@ from addons import errors
 from addons.core import bounded_json, upstream_error
 from addons.core.completion import Completion
 from addons.core.retelling import Retelling
+from addons.core.secrets import masked, scrub
 from addons.core.slices import Sliced
 from addons.core.upstream_error import UpstreamError
 from addons.exchange import Exchange
@@ -44,7 +44,7 @@ def completion_of(
             completion = yield from _of_stream(body)
         else:
             text = body.decode("utf-8").removeprefix("\ufeff")
-            completion = Completion.from_json((yield from bounded_json.loading(text, json.loads)), len(text))
+            completion = Completion.from_json((yield from bounded_json.loading(text)), len(text))
     except (TooLong, bounded_json.TooComplex):
         raise errors.UpstreamFailed(
             f"上游响应过大：解压后超过 {limit} 字节，或包含过多的值。",
@@ -103,7 +103,7 @@ def unreadable_event() -> errors.UpstreamFailed:
 
 
 class Ear:
-    """Hears an answer that is read whole while it comes: if it is an event stream, it says when it is over.
+    """Hears an answer that is read whole while it comes: it says when an event stream is over, and when JSON is whole.
 
     It is in nobody's way: what it can't follow it stops listening to, and then the end of the body is the end.
     `whole` is called once the answer is all there, though more may follow.
@@ -115,6 +115,7 @@ class Ear:
         self._decode = listener(encoding)
         self._retelling = Retelling(limit)
         self._beginning: bytes | None = b""
+        self._json: bounded_json.Whole | None = None
 
     def __call__(self, chunk: bytes) -> None:
         """Take a chunk as it came."""
@@ -129,14 +130,26 @@ class Ear:
         if self._beginning is not None:
             self._beginning += piece[:_BEGINNING]
             known = self._beginning.lstrip(b"\xef\xbb\xbf \r\n")
-            if len(known) < len(b"event:") and len(self._beginning) < _BEGINNING:
+            if known[:1] in (b"{", b"["):
+                self._json = bounded_json.Whole()
+            elif len(known) < len(b"event:") and len(self._beginning) < _BEGINNING:
                 return
-            if not upstream_error.is_event_stream(self._beginning.decode("utf-8", "replace")):
+            elif not upstream_error.is_event_stream(self._beginning.decode("utf-8", "replace")):
                 raise ValueError("not an event stream")
             piece, self._beginning = self._beginning + piece[_BEGINNING:], None
+        if self._json is not None:
+            if self._json.feed(piece):
+                # Its connection may bring more requests: it is not over before upstream says so, or has had its time.
+                self._is_whole()
+                raise ValueError("there is nothing more to hear")
+            return
         self._retelling.feed(piece)
         self._exchange.over = self._retelling.over
-        if (self._retelling.whole or self._retelling.over) and not self._exchange.whole:
+        if self._retelling.whole or self._retelling.over:
+            self._is_whole()
+
+    def _is_whole(self) -> None:
+        if not self._exchange.whole:
             self._exchange.whole = True
             self._whole()
 
@@ -145,10 +158,14 @@ def words(completion: Completion, key: str, model: str) -> str:
     """What the model said. Raises the RelayError that tells why it said nothing."""
     if (error := told_error(completion)) is not None:
         raise refusal(error, key=key, model=model)
+    if completion.finish_reason == "error":
+        raise errors.UpstreamFailed(
+            "模型中途出错，回答不完整，请重试。", "The model failed before it had answered; try again."
+        )
     if completion.text:
         return completion.text
     if completion.refusal:
-        said = completion.refusal[:300]
+        said = scrub(completion.refusal.replace(key, masked(key)) if key else completion.refusal)[:300]
         raise errors.Forbidden(f"模型拒绝回答：{said}", f"The model refused to answer: {said}", code="refused")
     if completion.tool_calls:
         raise errors.UpstreamFailed(

@@ -11,7 +11,8 @@ from addons.core.failures import Failure
 from addons.core.secrets import masked, scrub
 from addons.core.upstream_error import Kind, UpstreamError
 
-_SHOWN = 300
+SHOWN = 300
+"""Code points of what an upstream says."""
 _SHOWN_OF_REPLAYS = 2000
 NOT_RECORDED = "not_recorded"
 """The code of a replaying upstream's refusal (addons/replay/server.py): what it says is carried along at length."""
@@ -23,12 +24,12 @@ def refusal(error: UpstreamError, *, key: str, model: str | None = None) -> erro
     `key` is the caller's, taken out of what upstream says, whatever it looks like. `model` is what was asked for.
     """
     if error.code == NOT_RECORDED:
-        told = _told(error.reason, key, _SHOWN_OF_REPLAYS)
+        told = quoted(error.reason, key, _SHOWN_OF_REPLAYS)
         return errors.NotFound("录制文件中没有匹配的请求。", f"This request was not recorded.{told}", code=NOT_RECORDED)
-    return _REFUSALS[error.kind](error, _told(error.reason, key, _SHOWN), model)
+    return _REFUSALS[error.kind](error, quoted(error.reason, key, SHOWN), model)
 
 
-def _told(reason: str, key: str, most: int) -> str:
+def quoted(reason: str, key: str, most: int) -> str:
     """What upstream says, to stand behind relay's own words. Keys go first: a cut one would not be found."""
     said = scrub(reason.replace(key, masked(key)))[:most] if key else scrub(reason)[:most]
     return f"（上游 upstream：{said}）" if said else ""
@@ -80,6 +81,10 @@ def _redirect(error: UpstreamError, told: str, _model: str | None) -> errors.Rel
         f"whoever runs this relay should change upstreams[].url to the new address.{told}",
         code="redirected",
     )
+
+
+def _needs_tls(_error: UpstreamError, _told: str, _model: str | None) -> errors.RelayError:
+    return failure_error(Failure.NEEDS_TLS)
 
 
 def _too_long(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
@@ -141,6 +146,7 @@ _REFUSALS: dict[Kind, Callable[[UpstreamError, str, str | None], errors.RelayErr
     Kind.MODEL: _model,
     Kind.ADDRESS: _address,
     Kind.REDIRECT: _redirect,
+    Kind.NEEDS_TLS: _needs_tls,
     Kind.TOO_LONG: _too_long,
     Kind.TOO_LARGE: _too_large,
     Kind.SLOW: _slow,

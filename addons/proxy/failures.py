@@ -1,6 +1,7 @@
 """Failures: every failure that mitmproxy meets becomes an answer the client's own error handling can read."""
 
 import logging
+import time
 
 from mitmproxy import http
 
@@ -12,9 +13,22 @@ from addons.flow.upstream_errors import failure_error
 
 logger = logging.getLogger(__name__)
 
+_SECOND = 1.0
+"""Between two lines that say the same of this relay, and not of an exchange."""
+
 
 class Failures:
     """Leaves an answer for the engine to send where an exchange has failed before its answer began."""
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+
+    def _may_say(self) -> bool:
+        now = time.monotonic()
+        if now < self._silent_until:
+            return False
+        self._silent_until = now + _SECOND
+        return True
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Choose the answer. Once an answer has begun, a break is the only honest end, and nothing is left here."""
@@ -28,6 +42,8 @@ class Failures:
             failure = Failure.CONNECT_TIMEOUT
         error = exchange.fault or failure_error(failure)
         exchange.substitute = substitute(exchange, error)
+        if failure is Failure.EXHAUSTED and not self._may_say():
+            return  # each of thousands of clients would have its line
         logger.warning(f"{flow.request.method} {exchange.path}: {error.status} {error.code}: {failure.value}")
 
 

@@ -143,7 +143,7 @@ def test_usage_is_read_from_any_shape(value: object, read: Usage | None) -> None
         ({"message": "quota", "code": "insufficient_quota"}, {"message": "quota", "code": "insufficient_quota"}),
         ("overloaded", {"message": "overloaded"}),
         (["x"], {"message": "x"}),
-        ([1], {"message": "unreadable error"}),
+        ([1], {"message": ""}),
         (None, None),
         (False, None),
         ("", None),

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from addons.core.bounded_json import MAX_DEPTH, MAX_MARKS
-from addons.core.lenient import MAX_DIGITS, NotJson, NotObject, NotUtf8, Unreadable, loads_object
+from addons.core.bounded_json import MAX_DEPTH, MAX_DIGITS, MAX_MARKS
+from addons.core.lenient import NotJson, NotObject, NotUtf8, Unreadable, loads_object
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -118,11 +118,52 @@ MEANT: list[Any] = [
         error("Invalid URL (POST /v1/models/chat/completions)", type="invalid_request_error"),
         Kind.ADDRESS,
     ),
-    ("nginx, http to https", 400, b"<html>The plain HTTP request was sent to HTTPS port</html>", Kind.ADDRESS),
-    ("Go, http to https", 400, b"Client sent an HTTP request to an HTTPS server.\n", Kind.ADDRESS),
+    ("nginx, http to https", 400, b"<html>The plain HTTP request was sent to HTTPS port</html>", Kind.NEEDS_TLS),
+    ("Go, http to https", 400, b"Client sent an HTTP request to an HTTPS server.\n", Kind.NEEDS_TLS),
     ("moved", 301, b"", Kind.REDIRECT),
     ("moved for now", 307, b"<html>", Kind.REDIRECT),
     # Too long
+    (
+        "TGI",
+        422,
+        {"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 1500"},
+        Kind.TOO_LONG,
+    ),
+    (
+        "SiliconFlow, prompt tokens",
+        400,
+        {"code": 20015, "message": "length of prompt_tokens (5000) must be less than max_seq_len (4096)."},
+        Kind.TOO_LONG,
+    ),
+    ("LMDeploy", 400, {"message": "The input length 5000 exceeds session_len 4096"}, Kind.TOO_LONG),
+    (
+        "MLC",
+        400,
+        {"message": "Request prompt has 5000 tokens in total, larger than the model input length limit 4096."},
+        Kind.TOO_LONG,
+    ),
+    ("llama.cpp, batch", 500, error("input is too large to process. increase the physical batch size"), Kind.TOO_LONG),
+    ("iFlytek", 200, {"header": {"code": 10907, "message": "token数量超过上限"}}, Kind.TOO_LONG),
+    (
+        "TensorRT-LLM",
+        400,
+        {"message": "The sum of prompt length (5000), max_tokens (1000) should not exceed max_seq_len (4096)"},
+        Kind.TOO_LONG,
+    ),
+    ("TabbyAPI", 400, {"detail": "Prompt length 5000 is greater than max_seq_len 4096"}, Kind.TOO_LONG),
+    (
+        "Tencent",
+        200,
+        {"Response": {"Error": {"Code": "FailedOperation.ContextLengthExceeded", "Message": "x"}}},
+        Kind.TOO_LONG,
+    ),
+    ("one-api, 繁体", 503, error("當前分組下無可用渠道"), Kind.MODEL),
+    (
+        "one-api, English",
+        503,
+        error("There are no channels available for model gpt-5 under the current group default"),
+        Kind.MODEL,
+    ),
     (
         "OpenAI",
         400,
@@ -369,9 +410,54 @@ def test_a_success_that_tells_no_more_is_told_with_its_reason(answer: dict[str, 
     assert read_value(200, {"error": dict(error)}).reason == "REASON"
 
 
-@pytest.mark.parametrize("page", [b"<!doctype html><title>x</title>", b"\x00\x01", b"", b"{cut off", b"data: {cut\n\n"])
+@pytest.mark.parametrize("page", [b"<!doctype html><title>x</title>", b"\x00\x01", b"", b"data: \n\n"])
 def test_a_page_has_no_reason(page: bytes) -> None:
     assert read(502, page).reason == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'["REASON here"]',
+        b'{"errors":"REASON here"}',
+        b'{"errors":{"content":["REASON here"]}}',
+        b'{"detail":{"error":"REASON here"}}',
+        b'{"detail":{"error":{"message":"REASON here"}}}',
+        b'{"message":{"detail":"REASON here"}}',
+        b'{"data":{"message":"REASON here"}}',
+        b'{"reason":"REASON here"}',
+        b'{"error":{"description":"REASON here"}}',
+        b'{"id":"x","what":[{"happened":"REASON here"}]}',
+        b'{"error":"REASON here"}\n{"done":true}\n',
+        b"event: error\ndata: REASON here\n\n",
+        b"error: REASON here",
+        b"id: 5 REASON here",
+        b"[ERROR] REASON here",
+        b"{REASON here}",
+        b'"REASON here"',
+    ],
+    ids=repr,
+)
+def test_whatever_holds_the_reason_it_is_found(body: bytes) -> None:
+    assert "REASON here" in read(400, body).reason
+
+
+@pytest.mark.parametrize("body", [b'["REASON"]', b'"REASON"', b"[ERROR] REASON", b"data: REASON\n\n", b'data: {"x":'])
+def test_a_success_of_words_is_a_sentence(body: bytes) -> None:
+    assert ("REASON" in read(200, body).reason) is (b"REASON" in body)
+
+
+def test_an_answer_that_lost_its_end_is_no_sentence() -> None:
+    assert read(200, b'{"id":"x","choices":[{"message":{"content":"Hi').reason == ""
+
+
+@pytest.mark.parametrize("name", ["errno", "retcode", "resultCode", "returncode", "status", "code", "error_code"])
+@pytest.mark.parametrize("number", [429, "429", 429.0])
+def test_a_status_told_under_any_name_counts(name: str, number: object) -> None:
+    found = told({name: number, "errmsg": "x"})
+    assert found is not None
+    error = read_value(200, {"error": dict(found)})
+    assert (error.status, error.kind) == (429, Kind.RATE)
 
 
 def test_a_status_that_nobody_told_is_none() -> None:
@@ -411,7 +497,18 @@ def test_a_status_that_nobody_told_is_none() -> None:
         ({"error": {"code": 0, "message": "bad"}}, True, True),
         ({"code": 7, "message": "x", "choices": [{"message": {}}]}, False, False),
         ({"id": "x", "choices": [], "usage": {"total_tokens": 1}}, False, False),
-        ("x", False, False),
+        ("x", False, True),
+        (["x"], False, True),
+        (" ", False, False),
+        (1, False, False),
+        ({"error": 429}, True, True),
+        ({"error": "429"}, True, True),
+        ({"status": 429}, True, True),
+        ({"code": "401"}, True, True),
+        ({"code": 429.0, "errmsg": "x"}, True, True),
+        ({"errno": 429, "errmsg": "x"}, True, True),
+        ({"status": 429, "choices": [{}]}, False, False),
+        ({"code": 401, "data": {"x": 1}}, False, False),
     ],
     ids=repr,
 )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from addons.core.bounded_json import read_float, read_int
 from addons.core.reading.mend import mend
 from addons.core.reading.page import Page, count, one_line, size
 from addons.core.sse import Event, Parser
@@ -17,7 +18,9 @@ MAX_EVENT_MARKS = 20_000
 """The same of one event, which has to be read whole or not at all."""
 
 _SLICE = 1 << 14
-_DECODER = json.JSONDecoder(strict=False)  # json.loads would build a new one each time
+_DECODER = json.JSONDecoder(
+    strict=False, parse_int=read_int, parse_float=read_float
+)  # json.loads would build a new one each time
 
 
 AT_LEAST = 100

@@ -2,6 +2,7 @@
 
 import json
 
+from addons.core import bounded_json
 from addons.core.completion import usage as usage_of
 from addons.core.reading.body import Timing, marks
 from addons.core.reading.page import Page, count, one_line, seconds
@@ -42,7 +43,7 @@ def pretty(page: Page, value: object) -> str:
         return text
     page.values -= values
     try:
-        return json.dumps(json.loads(text) if isinstance(value, str) else value, ensure_ascii=False, indent=2)
+        return json.dumps(bounded_json.parse(text) if isinstance(value, str) else value, ensure_ascii=False, indent=2)
     except (ValueError, RecursionError):
         return text
 

@@ -32,6 +32,7 @@ def install() -> None:
     """Make the changes of this room."""
     wrap(HttpStream, "handle_protocol_error", _answer_errors)
     wrap_inner(HttpStream, "check_killed", _answer_kills)
+    wrap_inner(HttpStream, "check_invalid", _answer_invalid)
     wrap(HttpStream, "start_request_stream", _answer_early)
     wrap(DisableH2C, "request", _spare_answered)
     wrap_inner(HttpStream, "check_body_size", _bound_bodies)
@@ -61,6 +62,11 @@ def _answer_kills(stock: Any, stream: HttpStream, emit_error_hook: bool) -> Any:
     return _answer_errors(stock, stream, emit_error_hook)
 
 
+def _answer_invalid(stock: Any, stream: HttpStream, request: bool) -> Commands:
+    """The same for a head that mitmproxy refuses: it runs the hook, and sends its own page all the same."""
+    return (yield from _with_substitute(stock(stream, request), stream))
+
+
 def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
     """Send the answer that the `error` hook left, where stock would send its own page."""
     exchange = of(stream.flow)
@@ -75,7 +81,10 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
         isinstance(each, RequestProtocolError) for each in (*args, *stream._paused_event_queue)
     ):
         exchange.client_failed = True
-    generator = stock(stream, *args)
+    return (yield from _with_substitute(stock(stream, *args), stream))
+
+
+def _with_substitute(generator: Commands, stream: HttpStream) -> Commands:
     reply = None
     while True:
         try:
@@ -83,6 +92,7 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
         except StopIteration as end:
             return end.value
         reply = None
+        exchange = of(stream.flow)
         substitute = exchange.substitute if exchange is not None else None
         if exchange is None or substitute is None or exchange.committed or not _is_error_page(command, stream):
             reply = yield command
