@@ -37,7 +37,7 @@ from addons.endpoints.chat_sessions import Sessions
 from addons.endpoints.health import Health
 from addons.endpoints.page import Page
 from addons.flow.display_path import DisplayPath
-from addons.inspection import contentviews, mitmweb_style
+from addons.inspection import bounded_views, contentviews, mitmweb_style
 from addons.inspection.commands import Commands
 from addons.inspection.flow_summary import FlowSummary
 from addons.inspection.redaction import Noting, Redaction
@@ -131,6 +131,7 @@ class Relay:
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
         contentviews.register()
+        bounded_views.register()
         mitmweb_style.install(ctx.master)
         if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
             signals.end_by(ctx.master.event_loop, ctx.master.shutdown)
@@ -237,6 +238,7 @@ class Relay:
         """Close the store; what is under way there is finished first."""
         if ctx.master.should_exit.is_set():  # else the code is only loaded anew
             signals.leave(ctx.master.event_loop)
+        bounded_views.unregister()
         contentviews.unregister()
         if self.chain is not None:
             self.chain.done()

@@ -210,6 +210,7 @@ class InspectSettings(_Section):
 
     redact: fields.Flag = True
     keep_flows: Annotated[int, Field(strict=True, ge=0), fields.Reference] = 1000
+    keep_bytes: fields.SizeOrZero = 256 * 1024**2
     max_body: fields.SizeOrZero = 1024**2
 
 

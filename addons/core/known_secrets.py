@@ -39,6 +39,10 @@ _PER_SLICE = 2000
 _ESCAPE = re.compile(rb"\\{1,8}+(?:u00([2-7][0-9A-Fa-f])|([/\"']))|%([2-7][0-9A-Fa-f])|\\\\")
 
 
+_SHORTEST_CUT, _LONGEST_CUT = 8, 512
+"""Bytes of a secret's beginning that are looked for at a cut."""
+
+
 class KnownSecrets:
     """Values and what is shown for each. `secret` keys the hashes that are shown."""
 
@@ -108,6 +112,14 @@ class KnownSecrets:
         if self._shown and (b"\\" in data or b"%" in data):
             yield from self.finding_escaped(data, spans, most)
         return (yield from scrubbing(replaced(data, spans), most=most))
+
+    def without_cut(self, data: bytes) -> bytes:
+        """`data` without the beginning of a secret at its end: a record is cut anywhere."""
+        for value in self:
+            for length in range(min(len(value) - 1, _LONGEST_CUT), _SHORTEST_CUT - 1, -1):
+                if data.endswith(value[:length]):
+                    return data[:-length] + b"***"
+        return data
 
     def finding_escaped(self, data: bytes, spans: list[Span], most: int = MOST_SPANS) -> Sliced[None]:
         """Add to `spans` where they stand with escapes in them, and what is shown for each. Raises TooMany."""

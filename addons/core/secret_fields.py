@@ -130,8 +130,12 @@ class _Level:
 
 
 _NO = Verdict.NO
-_LABELS = frozenset(("name", "key", "header", "headername", "field", "param", "parameter", "variable", "k", "object"))
-_LABELLED = frozenset(("value", "val", "v", "values", "string_value", "stringvalue"))
+_LABELS = frozenset(
+    "name key header headername header_name field param parameter variable k object type kind".split()  # noqa: SIM905
+)
+_LABELLED = frozenset(
+    "value val v values string_value stringvalue header_value headervalue data".split()  # noqa: SIM905
+)
 """`{"name": "Authorization", "value": "..."}`: as a HAR has headers, Postman variables, and models arguments."""
 _IN_PAIRS = frozenset(name for low in _LABELS | _LABELLED for name in (low, low.capitalize(), low.upper()))
 # Under a name that promises a secret these say something about it. A schema says what the secret is like.
@@ -220,7 +224,7 @@ class _Walk:
         could_be = self._could_be(start, end)
         if level.hides is Verdict.YES and end > start and not describes(name):
             self._note(start, end, echoed=could_be or level.array)
-        elif could_be and (not level.schema or name in _GIVEN):
+        elif could_be and (name in _GIVEN or not (level.schema or describes(name))):
             self._note(start, end)
 
     def _in_pair(self, name: str, start: int, end: int) -> None:
@@ -298,7 +302,7 @@ class _Walk:
             level.lists_schemas = True
 
     def _hidden_in(self, name: str, array: bool) -> Verdict:
-        if self.verdict is Verdict.YES or (self.verdict is Verdict.MAYBE and array):
+        if self.verdict is not Verdict.NO:
             return self.verdict
         outer = self.level.hides
         return Verdict.MAYBE if outer is Verdict.YES and describes(name) else outer

@@ -49,11 +49,19 @@ _ISSUED = _words(
 )
 # `prompt_cache_key`, `next_page_token`, `eos_token`, `sort_key`: what these name is no secret.
 _HARMLESS = _words(
-    "cache idempotency sort order primary foreign partition group routing public publishable page pagination next "
-    "previous continuation cursor max min total num number count stop eos bos pad unk sep cls mask special start end "
-    "first last new dictionary object map lookup index unique composite row column field label property param "
-    "translation locale message event issue project feature metric arrow modifier shortcut answer dedupe text input "
-    "output prompt completion reasoning socket"
+    "cache idempotency sort order primary foreign partition group routing public publishable max min total num number "
+    "count stop eos bos pad unk sep cls mask special start end first last new dictionary lookup index unique composite "
+    "row column field label property param arrow modifier shortcut answer dedupe text input output prompt completion "
+    "reasoning socket total usage used remaining reset ratelimit cached"
+)
+# `page_token`, `project_key`: no secret as a rule, and a capability now and then.
+_UNLIKELY = _words(
+    "page pagination next previous continuation cursor object map translation locale message event issue project "
+    "feature metric"
+)
+_ISSUERS = _words(
+    "openai anthropic azure aws gcp google gemini github gitlab groq mistral deepseek cohere huggingface hf slack "
+    "stripe openrouter moonshot dashscope qwen zhipu"
 )
 _COUNTING = _words("max min total num number count public publishable")
 # `api_key_id`, `password_policy`, `token_type`, `secret_scanning`: about a secret, none itself.
@@ -75,7 +83,10 @@ _VALUES = _words("value val header prod production live staging stage sandbox de
 _PERHAPS = _words(
     "test raw plain plaintext string str text data base hex pem encoded encrypted old new backup current code"
 )
-_GLUED = re.compile(r"apikey|passphrase|passcode|secret(?!ar)|password|passwd|accesstoken|authtoken|credential|cookie")
+_GLUED = re.compile(
+    r"apikey|passphrase|passcode|secret(?!ar)|password|passwd|pwd|accesstoken|authtoken|credential|cookie|signature"
+    r"|authorization|privatekey"
+)
 _GLUED_VALUE = re.compile(rf"(token|key|auth)({'|'.join(sorted(_VALUES, key=len, reverse=True))})")
 _NO_KEYS = _words("monkey donkey turkey whiskey jockey hockey hickey mickey lackey flunkey")
 _CHINESE = ("密码", "密碼", "密钥", "密鑰", "秘钥", "口令", "令牌")
@@ -85,11 +96,12 @@ _HARMLESS_HEADERS = frozenset(("sec-websocket-key", "idempotency-key", "sec-webs
 _LONGEST_PART = 256
 _LONGEST_JSON = 4096
 _JSON = re.compile(rb"(?:[{\[]|%(?:25){0,3}+(?:7[Bb]|5[Bb]))")
-_JSON_NAME = re.compile(r"""["']([\w.-]{1,64}+)["']\s{0,16}+:""")
+_JSON_NAME = re.compile(r"""["']([\w.-]{1,64}+)["'](?:\s{0,16}+:\s{0,16}+["']?+([^"',}\s]{0,64}+))?""")
 _SHORTEST_SECRET = 16
-_LONG_SECRET = 40
+_LONG_WORD = 21
+"""Characters of a value that need not have both letters and digits."""
 _COULD_BE = re.compile(rb"[\x21-\x7e]{16,4096}+")
-_LETTER, _DIGIT = re.compile(rb"[A-Za-z]"), re.compile(rb"[0-9]")
+_ALNUM, _LETTER, _DIGIT = re.compile(rb"[A-Za-z0-9]"), re.compile(rb"[A-Za-z]"), re.compile(rb"[0-9]")
 
 
 # Some of this stands in every name that promises a secret: most names need no thorough look. The last four begin 密,
@@ -116,14 +128,14 @@ def judge_header(name: str) -> bool:
 
 
 def could_be_secret(value: bytes) -> bool:
-    """Whether a value could be a key or a token: 16 characters or more, no blank, letters and digits. Without digits
-    it must be longer: models say and count words as `token`, too (`internationalization`)."""
+    """Whether a value could be a key or a token: 16 characters, no blank, letters and digits; or 21 of any kind,
+    since models say and count words as `token`, too (`internationalization`)."""
     if len(value) < _SHORTEST_SECRET or _COULD_BE.match(value) is None:
         return False
     start = value[:4096]
-    if re.search(rb"[^\x21-\x7e]", start) or _LETTER.search(start) is None:
+    if re.search(rb"[^\x21-\x7e]", start) or _ALNUM.search(start) is None:
         return False
-    return len(value) >= _LONG_SECRET or _DIGIT.search(start) is not None
+    return len(value) >= _LONG_WORD or (_DIGIT.search(start) is not None and _LETTER.search(start) is not None)
 
 
 def is_about(name: str) -> bool:
@@ -155,7 +167,14 @@ def is_secret_json(value: bytes) -> bool:
     """Whether the value of a query's part is JSON with a secret in it: it is hidden whole."""
     if _JSON.match(value) is None:
         return False
-    return any(judge(found[1]) is Verdict.YES for found in _JSON_NAME.finditer(_unquoted(value)))
+    for found in _JSON_NAME.finditer(_unquoted(value)):  # a name, or a text that names what stands beside it
+        verdict = judge(found[1])
+        said = found[2] or ""
+        if verdict is Verdict.YES or (verdict is Verdict.MAYBE and could_be_secret(said.encode())):
+            return True
+        if found[1].lower() in ("name", "key", "field") and judge(said) is Verdict.YES:
+            return True
+    return False
 
 
 def _judge(name: str) -> Verdict:
@@ -185,13 +204,19 @@ def _judge_noun(written: list[str], words: list[str], at: int) -> Verdict:
     before, tail = words[:at], words[at + 1 :]
     if before and before[-1] in _ISSUED and _COUNTING.isdisjoint(before):
         return _by_tail(tail, Verdict.YES)
-    if words[at] == "token" and written[at] == "tokens" and (before or tail):
-        return Verdict.NO  # `total_tokens`, `tokens_used`: what a model reads and writes
     if not _HARMLESS.isdisjoint((*written[:at], *before)):
         return Verdict.NO
+    if words[at] == "token" and written[at] == "tokens" and (before or tail):
+        # `total_tokens`, `tokens_used`: what a model reads and writes; `github_tokens` are others.
+        return Verdict.NO if tail and not _ABOUT.isdisjoint(tail) else Verdict.MAYBE
+    if not _UNLIKELY.isdisjoint((*written[:at], *before)):
+        return Verdict.MAYBE
     if not tail:
         return Verdict.YES if before else Verdict.MAYBE
     judged = _by_tail(tail, Verdict.NO)
+    if judged is Verdict.NO and len(tail) == 1 and _ABOUT.isdisjoint(tail):
+        # `token_github`, `key_openai`: whose it is. What else begins with `key` is about what matters most.
+        return Verdict.MAYBE if words[at] == "token" or tail[0] in _ISSUERS else Verdict.NO
     # `key_value` and `key_header` speak of maps as well.
     return Verdict.MAYBE if judged is Verdict.YES and not before and words[at] == "key" else judged
 

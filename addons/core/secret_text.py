@@ -63,6 +63,8 @@ _PART = re.compile(
 )
 _USER = re.compile(rb"://[^\s/@:\"'<>\\]{0,256}+:([^\s/@\"'<>\\]{1,256}+)@")
 
+_TOKEN_USER = re.compile(rb"://([^\s/@:\"'<>\\]{16,256}+)@")
+
 _DIGIT = re.compile(rb"[0-9]")
 _WORDS = re.compile(rb"(?:[A-Z]?[a-z]{3,}+|[A-Z]{2,}+|[-_./:@+*#~!?]++)++")
 _CODE = re.compile(rb"[A-Za-z_]\w{0,31}+(?:\.[A-Za-z_]\w{0,31}+)++")
@@ -209,6 +211,10 @@ def _named(found: re.Match[bytes]) -> Place | None:
     return found.span(2) if sure else None
 
 
+def _of_token(found: re.Match[bytes]) -> Place | None:
+    return found.span(1) if could_be_secret(found[1]) else None
+
+
 def _of_user(found: re.Match[bytes]) -> Place | None:
     return found.span(1)
 
@@ -217,4 +223,5 @@ _PATTERNS: tuple[tuple[re.Pattern[bytes], tuple[bytes, ...], Judge], ...] = (
     (_QUOTED_NAME, (b'\\"', b"'"), _named),
     (_PART, (b"name=",), _named),
     (_USER, (b"://",), _of_user),
+    (_TOKEN_USER, (b"://",), _of_token),
 )

@@ -30,53 +30,61 @@ corrections/websockets.py
   11. A websocket that breaks is a break. mitmproxy shows the other side a clean close with code 1000.
   12. The record of a message may differ from what is sent, as that of an answer may.
   13. A message of more than 32 MiB ends its websocket. mitmproxy holds whatever comes, unpacked at once.
+  14. A message of more than 1 MiB is sent in more frames. mitmproxy packs and masks all of it in one piece.
 
 corrections/connections.py
-  14. Connects. A keep-alive client may ask again after a failed connect. mitmproxy repeats the first failure for as
+  15. Connects. A keep-alive client may ask again after a failed connect. mitmproxy repeats the first failure for as
       long as the client's connection lives.
-  15. Early refusals. An upstream that answers an upload before its end and closes is heard. mitmproxy loses its answer
+  16. Early refusals. An upstream that answers an upload before its end and closes is heard. mitmproxy loses its answer
       with the next write.
-  16. A client that is gone before it is served ends quietly. mitmproxy logs a crash.
-  17. Others are served between two reads, and what looks like much work is read a little at a time. mitmproxy takes
+  17. A client that is gone before it is served ends quietly. mitmproxy logs a crash.
+  18. Others are served between two reads, and what looks like much work is read a little at a time. mitmproxy takes
       64 KiB at a time, and whoever sends much in small pieces holds the loop.
-  18. A client may have a thousand connections to an upstream. mitmproxy allows five, and the sixth stream of an HTTP/2
+  19. A client may have a thousand connections to an upstream. mitmproxy allows five, and the sixth stream of an HTTP/2
       client waits.
 
 corrections/printing.py
-  19. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
+  20. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
       pass, and whatever a websocket's path and close say.
 
 corrections/listening.py
-  20. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
+  21. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
       same address.
-  21. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
-  22. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
+  22. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
+  23. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
 corrections/output.py
-  23. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+  24. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+
+corrections/saving.py
+  25. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
+
+corrections/web.py
+  26. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
+      time the page is opened.
 
 speed/dispatch.py
-  24. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+  27. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
       switched off among them.
 
 speed/serving.py
-  25. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+  28. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  26. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
+  29. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
 speed/layers.py
-  27. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
+  30. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 speed/lookups.py
-  28. A header is found by its name without a call for every other name.
+  31. A header is found by its name without a call for every other name.
 
 speed/trifles.py
-  29. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+  32. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 speed/lines.py
-  30. mitmdump's two lines for an exchange are put together and written at once.
+  33. mitmdump's two lines for an exchange are put together and written at once.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
 """
@@ -91,7 +99,18 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons.engine.corrections import answers, bodies, connections, framing, listening, output, printing, websockets
+from addons.engine.corrections import (
+    answers,
+    bodies,
+    connections,
+    framing,
+    listening,
+    output,
+    printing,
+    saving,
+    web,
+    websockets,
+)
 from addons.engine.speed import dispatch, layers, lines, lookups, serving, trifles
 from addons.engine.wrapping import is_wrapped
 from addons.errors import RelayError
@@ -131,6 +150,8 @@ def install(
     connections.install()
     websockets.install()
     printing.install()
+    saving.install()
+    web.install()
     listening.install(listeners)
     for room in (dispatch, serving, layers, lines, lookups, trifles):
         if fast:

@@ -32,8 +32,7 @@ class Copy:
         self.seen = 0
         self.first_at: float | None = None
         """When the first chunk came, on the monotonic clock."""
-        self.times: list[list[int]] = []
-        """[milliseconds since this copy was begun, bytes] of each chunk."""
+        self._times: list[list[int]] = []
         self._begun = time.monotonic() if timed else None
         self._chunks: list[bytes] = []
         self._held = 0
@@ -52,10 +51,16 @@ class Copy:
         return chunk
 
     def _note_time(self, begun: float, size: int) -> None:
-        if len(self.times) < MOST_CHUNKS:
-            self.times.append([round((time.monotonic() - begun) * 1000), size])
+        if len(self._times) < MOST_CHUNKS:
+            self._times.append([round((time.monotonic() - begun) * 1000), size])
         else:
-            self.times[-1][1] += size
+            self._times[-1][1] += size
+
+    @property
+    def times(self) -> str:
+        """`12 340, 27 18`: of each chunk the milliseconds since this copy was begun, and its bytes. A flow file takes a
+        text at once, and 50,000 numbers one by one."""
+        return ", ".join([f"{at} {size}" for at, size in self._times])
 
     @property
     def cut(self) -> bool:

@@ -66,7 +66,13 @@ _SHORTEST_PARAMETER = 16  # of `Signature=`, `response=` in a header of credenti
 _UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _OPENINGS = (b"{", b"[", b'"')
 _UTF_16_STEP = 1 << 18
-_HARMLESS = frozenset(("content-type", "content-length", "content-encoding", "transfer-encoding", "date", "server"))
+_HARMLESS = frozenset(
+    (
+        *("content-type", "content-length", "content-encoding", "transfer-encoding", "date", "server"),
+        *("connection", "keep-alive", "upgrade"),
+    )
+)
+"""What stays of a head that holds too many secrets; mitmproxy reads there whether the connection goes on."""
 
 
 class Noting:
@@ -134,11 +140,16 @@ class Redaction:
         if not known.overfull:
             message.content = yield from _cleaned(came, "", known)
 
-    def websocket_end(self, flow: http.HTTPFlow) -> None:
-        """The reason of a close is text of the other side's."""
-        if self.enabled and flow.websocket is not None and flow.websocket.close_reason:
-            flow.websocket.close_reason = self._known(flow).mask(flow.websocket.close_reason)
+    def websocket_end(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        """Clean what no message showed by itself: what was said before it was known, or in pieces."""
+        socket = flow.websocket
+        if not self.enabled or socket is None:
+            return None
+        known = self._known(flow)
+        if socket.close_reason:  # text of the other side's
+            socket.close_reason = known.mask(socket.close_reason)
         known_secrets.over(flow.id)
+        return _run(_cleaning_socket(socket, known), sum(len(each.content) for each in socket.messages))
 
     def _known(self, flow: http.HTTPFlow) -> KnownSecrets:
         """The secrets that have been noted, or those in the head of a flow that is nobody's."""
@@ -205,7 +216,7 @@ class Redaction:
         if answer is not None:
             yield from _cleaning_headers(answer, known)
             yield from _cleaning_trailers(answer, known)
-            answer.reason = known.mask(answer.reason)
+            answer.reason = known.mask(_clean_line(answer.reason, known))
             yield from _put_back(answer, reply, known)
         for name, value in told.items():
             flow.metadata[name] = yield from _cleaned_value(value, known)
@@ -283,6 +294,18 @@ def _empty(flow: http.HTTPFlow) -> None:
     if flow.response is not None:
         flow.response = http.Response.make(flow.response.status_code, b"", {})
         flow.response.raw_content = None
+
+
+def _cleaning_socket(socket: websocket.WebSocketData, known: KnownSecrets) -> Sliced[None]:
+    """The messages of each side as what they nearly always are, lines of JSON."""
+    for from_client in (True, False):
+        messages = [each for each in socket.messages if each.from_client is from_client and b"\n" not in each.content]
+        body = b"\n".join([each.content for each in messages])
+        lines = (yield from _hidden(body, [], known)).split(b"\n")
+        if len(lines) != len(messages):
+            lines = [NOT_KEPT] * len(messages)
+        for message, line in zip(messages, lines, strict=True):
+            message.content = line
 
 
 # Heads
@@ -421,7 +444,8 @@ def _clean_path(path: str, known: KnownSecrets) -> str:
             last = end
     except TooMany:
         return f"{known.mask(_MARKS.split(path, maxsplit=1)[0])}?({NOT_KEPT.decode()})"
-    return known.mask("".join((*pieces, path[last:])) if pieces else path)
+    path = "".join((*pieces, path[last:])) if pieces else path
+    return known.mask(_clean_line(path, known) if "@" in path else path)
 
 
 def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None]:
@@ -438,6 +462,8 @@ def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None
             continue
         if secret:
             value = _shown_in(name, raw_value, known).decode("latin-1")
+        elif value.lstrip()[:1] in ("{", "[") and '"' in value:
+            value = (yield from _cleaned(raw_value, "", known)).decode("latin-1")
         elif secret_heads.may_have_parts(value):
             value = _clean_path(value, known)
         elif "=" in value or "@" in value:
@@ -635,6 +661,8 @@ def _hidden(body: bytes, fields: list[Field], known: KnownSecrets) -> Sliced[byt
             clean = yield from secret_pieces.masking(clean, known)
     except TooMany:
         return NOT_KEPT
+    if len(body) > _SMALL:
+        clean = known.without_cut(clean)
     return body if clean == body else clean
 
 

@@ -17,12 +17,14 @@ class Retention:
     optional = True
 
     def __init__(self, settings: Settings) -> None:
-        self.limit = settings.inspect.keep_flows
-        self._flows: deque[http.HTTPFlow] = deque()
+        self._flows: deque[tuple[http.HTTPFlow, int]] = deque()
+        self._bytes = 0
+        self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
         """Go on under other settings."""
-        self.limit = settings.inspect.keep_flows
+        self.most = settings.inspect.keep_flows
+        self.most_bytes = settings.inspect.keep_bytes
 
     def response(self, flow: http.HTTPFlow) -> None:
         """One more has come to its end."""
@@ -36,10 +38,30 @@ class Retention:
         view = ctx.master.addons.get("view")
         if view is None:
             return
-        self._flows.append(flow)
-        for _ in range(len(self._flows) - self.limit):
-            oldest = self._flows.popleft()
+        self._keep(flow, _size(flow))
+        for _ in range(len(self._flows)):
+            if len(self._flows) <= self.most and self._bytes <= self.most_bytes:
+                break
+            oldest, size = self._flows.popleft()
+            self._bytes -= size
             if oldest.live or oldest.intercepted:
-                self._flows.append(oldest)  # not over yet, and removing kills: its turn comes again
+                self._keep(oldest, size)  # not over yet, and removing kills: its turn comes again
             elif oldest.marked in ("", FAILED):
                 view.remove([oldest])
+
+    def _keep(self, flow: http.HTTPFlow, size: int) -> None:
+        self._flows.append((flow, size))
+        self._bytes += size
+
+
+def _size(flow: http.HTTPFlow) -> int:
+    """Bytes that a record takes in memory, roughly."""
+    bodies = (flow.request, flow.response) if flow.response is not None else (flow.request,)
+    size = sum(len(each.raw_content or b"") for each in bodies)
+    if flow.websocket is not None:
+        size += sum(len(each.content) for each in flow.websocket.messages)
+    return size + _HEADS
+
+
+_HEADS = 8 << 10
+"""Of a record without bodies."""

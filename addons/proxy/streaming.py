@@ -195,8 +195,8 @@ class Streaming:
             if copy is None or message is None or message.raw_content is not None:
                 continue
             message.raw_content = copy.body()
-            if name == "answer" and copy.times:
-                flow.metadata["relay.chunks"] = copy.times
+            if name == "answer" and (times := copy.times):
+                flow.metadata["relay.chunks"] = times
             if copy.cut:
                 flow.metadata[f"relay.{name}_bytes"] = copy.seen
                 if exchange.recorded:

@@ -5,6 +5,7 @@ and what can't be replayed is left out and counted, with the reason.
 """
 
 import io
+import itertools
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from addons.config.mitmproxy_options import MODE
 from addons.config.settings import Settings
 from addons.core import matching
 from addons.core.failures import Failure, classify
+from addons.flow.capture import MOST_CHUNKS
 from addons.flow.decoding import content_of, decode
 from addons.flow.display_path import upstream_path
 
@@ -330,8 +332,20 @@ def _seconds(value: float) -> float:
     return min(max(0.0, value), LONGEST_WAIT) if math.isfinite(value) else 0.0
 
 
+_PAIRS = re.compile(r"([0-9]{1,12}) ([0-9]{1,12})(?:, |$)")
+
+
+def _pair(found: re.Match[str]) -> tuple[int, int]:
+    return int(found[1]), int(found[2])
+
+
 def _times(chunks: object) -> tuple[tuple[float, int], ...]:
-    """`relay.chunks`, in order and within bounds; nothing where it is something else."""
+    """`relay.chunks`, in order and within bounds; nothing where it is something else.
+
+    It is a text (`Copy.times`); until version 0.2.0 it was a list of pairs.
+    """
+    if isinstance(chunks, str):
+        chunks = [_pair(each) for each in itertools.islice(_PAIRS.finditer(chunks), MOST_CHUNKS)]
     if not isinstance(chunks, Sequence) or isinstance(chunks, str | bytes):
         return ()
     times: list[tuple[float, int]] = []

@@ -11,14 +11,16 @@ YES = """
     api_key_prod,apiKeyValue,tokenValue,authHeader,secretAccess,password2,API_KEY_2,stripeKeyLive,openai_key_prod
     secretKeyBase,password_hash,access_token_v2,credentials[user],api_keys[],passwordConfirm,authorizationCode
     apikeyprod,apikeyvalue,tokenvalue,authheader,APIkey,pass_word,new_api_key,newAccessToken,page_access_token
-    密码,用户密钥,api令牌,口令,aws_creds,pswd,passcode,service_key,oauthToken
+    dbpwd,DBPWD,userpwd,hmacsignature,sharedaccesssignature,proxyauthorization,xauthorization,authorizationheader
+    privatekeypem,密码,用户密钥,api令牌,口令,aws_creds,pswd,passcode,service_key,oauthToken
 """
 MAYBE = """
     key,keys,Key,token,tokens,hotkey,subtoken,key_value,keyValue,token_text,auth_code,api_key_env,secret_hint,db_pass
+    next_page_token,project_key,projectToken,event_key,github_tokens,deviceTokens,token_github,tokenGithub,key_openai
 """
 NO = """
     max_tokens,total_tokens,prompt_tokens,completion_tokens_details,tokens_used,key_findings,keyword,keyboard,token_count
-    token_type,prompt_cache_key,idempotency_key,next_page_token,sort_key,public_key,eos_token,author,authors,authored
+    token_type,prompt_cache_key,idempotency_key,sort_key,public_key,eos_token,author,authors,authored
     name,content,model,signal,design,passing,compass,session_id,access,access_level,你好,123,___
     api_key_id,apiKeyIds,api_key_name,api_key_last_used_at,secret_scanning,password_policy,passwordless,key_type
     access_token_expires_in,auth_type,authMethod,oauth_scopes,authorization_endpoint,credential_id,cookie_consent

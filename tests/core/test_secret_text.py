@@ -33,6 +33,7 @@ SECRETS = [
     f"https://host/mcp?a=1&X-Amz-Signature={VALUE}&b=2",
     f"https://host/mcp?a=1\\u0026access_token\\u003d{VALUE}",
     f"https://user:{VALUE}@host/path",
+    f"https://{VALUE}@host/path",
     f"apiKey%3D{VALUE}%26",
     f'\\"password\\": \\"{VALUE}\\"',
     f"--{VALUE[:5]}\r\nContent-Disposition: form-data; name=password\r\n\r\n{VALUE}\r\n",

@@ -16,6 +16,9 @@ MOST = 32 << 20
 """Bytes of a message, or characters: twice what OpenAI takes of audio in one."""
 _FEW = 1 << 12
 """Packed bytes that are unpacked at once: to 4 MiB at most."""
+_LONG = 1 << 20
+"""Bytes of a message from which on it is sent in pieces: packing and masking 28 MB takes a second."""
+_LONG_PIECE = 1 << 18
 _PARTS = "relay_parts"
 
 
@@ -24,6 +27,7 @@ def install() -> None:
     wrap(websocket.WebsocketConnection, "send2", _break)
     wrap(websocket.WebsocketConnection, "events", _bounded)
     wrap(websocket.WebsocketLayer, "relay_messages", _relay)
+    wrap(websocket.Fragmentizer, "__call__", _in_pieces)
     wrap(PerMessageDeflate, "frame_inbound_payload_data", _unpack)
 
 
@@ -48,12 +52,30 @@ def _send_what_came(stock: Any, layer: websocket.WebsocketLayer, event: Any) -> 
             if message is not None:  # stock has read the content by now, and nobody else ran meanwhile
                 message.content, message = record, None
         reply = yield command
+        if isinstance(command, commands.SendData) and len(command.data) > _LONG_PIECE // 8:
+            yield pause()
         if isinstance(command, websocket.WebsocketMessageHook) and layer.flow.websocket is not None:
             newest = layer.flow.websocket.messages[-1]
             if (content := came(newest)) is not None:
                 message, record = newest, newest.content
                 message.content = content
                 forget_message(message)
+
+
+def _in_pieces(stock: Any, fragmentizer: Any, content: bytes) -> Any:
+    """The frames of a message. A long one gets more of them, which no receiver may mind (RFC 6455, 5.4), so that others
+    have a turn between two.
+    """
+    if len(content) <= _LONG:
+        yield from stock(fragmentizer, content)
+        return
+    at = 0
+    while at < len(content):
+        end = min(at + _LONG_PIECE, len(content))
+        while fragmentizer.is_text and end < len(content) and content[end] & 0xC0 == 0x80:
+            end -= 1  # a character stays whole
+        yield fragmentizer.msg(content[at:end], end == len(content))
+        at = end
 
 
 def _relay(stock: Any, layer: websocket.WebsocketLayer, event: Any) -> Commands:

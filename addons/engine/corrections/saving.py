@@ -1,0 +1,78 @@
+"""Saving: a flow of many megabytes is written to `-w FILE` by a thread, since the disk takes its time."""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, Any
+
+from mitmproxy.addons.save import Save
+
+from addons.engine.wrapping import wrap
+
+_SMALL = 1 << 18
+"""Bytes that are written at once, as stock does, unless others are still on their way."""
+_MOST = 256 << 20
+"""Bytes that may wait to be written; whoever brings more waits, too."""
+
+
+def install() -> None:
+    """Make the changes of this room."""
+    wrap(Save, "maybe_rotate_to_new_file", _open)
+
+
+def _open(stock: Any, save: Save) -> None:
+    stock(save)
+    if save.stream is not None and not isinstance(save.stream.fo, BackgroundFile):
+        file: Any = BackgroundFile(save.stream.fo)
+        save.stream.fo = file
+
+
+class BackgroundFile:
+    """A file whose long writes are done by a thread, in their order. An error is raised by the next call."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-save")
+        self._last: Future[None] | None = None
+        self._waiting = 0
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> int:
+        """Write it now, or soon. Raises OSError."""
+        busy = self._is_busy()
+        if not busy and len(data) <= _SMALL:
+            return self._file.write(data)
+        if busy and self._waiting + len(data) > _MOST and self._last is not None:
+            self._last.result()
+        with self._lock:
+            self._waiting += len(data)
+        self._last = self._thread.submit(self._write, data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Flush what is written now; the thread does so by itself. Raises OSError."""
+        if not self._is_busy():
+            self._file.flush()
+
+    def close(self) -> None:
+        """Write what is left, and close. Raises OSError."""
+        self._thread.shutdown()
+        try:
+            self._is_busy()
+        finally:
+            self._file.close()
+
+    def _is_busy(self) -> bool:
+        """Whether something is still to be written. Raises what went wrong with what was."""
+        if self._last is None or not self._last.done():
+            return self._last is not None
+        last, self._last = self._last, None
+        last.result()
+        return False
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+            self._file.flush()
+        finally:
+            with self._lock:
+                self._waiting -= len(data)
