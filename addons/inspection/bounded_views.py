@@ -5,6 +5,7 @@ each gets the beginning alone where there is more, and says so; `Raw` has it all
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mitmproxy import contentviews, http
@@ -14,8 +15,8 @@ from addons.core.reading.page import size
 
 FEW = 8 << 10
 """Bytes that a view gets: the slowest takes 60 ms for them."""
-_FAST = {"raw": 64 << 20, "json": 64 << 10, "hex dump": 128 << 10}
-"""Those that take more."""
+_LIMITS = {"raw": 64 << 20, "json": 64 << 10, "hex dump": 128 << 10, "javascript": 2 << 10}
+"""Of those that may have more, or less: JavaScript that nests deeper and deeper is indented as far."""
 
 
 class Bounded(Contentview):
@@ -23,7 +24,7 @@ class Bounded(Contentview):
 
     def __init__(self, view: Contentview) -> None:
         self.view = view
-        self.most = _FAST.get(view.name.lower(), FEW)
+        self.most = _LIMITS.get(view.name.lower(), FEW)
 
     @property
     def name(self) -> str:
@@ -47,7 +48,7 @@ class Bounded(Contentview):
             return self.view.prettify(data, metadata)
         note = f"# the first {size(self.most)} of {size(len(data))}; the view Raw has all of it\n\n"
         try:
-            return note + self.view.prettify(data[: self.most], metadata)
+            return note + self.view.prettify(data[: self.most], _cut(metadata, data[: self.most]))
         except Exception:  # it is cut, and its format may want an end
             return note + data[: self.most].decode("utf-8", "replace")
 
@@ -87,6 +88,16 @@ def _registered() -> Mapping[str, Any]:
 
 def _is_relay_s(view: object) -> bool:
     return type(view).__module__ == "addons.inspection.contentviews"
+
+
+def _cut(metadata: Metadata, beginning: bytes) -> Metadata:
+    """The same of a message that is no longer than this: some views read the message itself."""
+    if metadata.http_message is None:
+        return metadata
+    message = metadata.http_message.copy()
+    message.headers.pop("content-encoding", None)
+    message.raw_content = beginning
+    return replace(metadata, http_message=message)
 
 
 def _path(metadata: Metadata) -> str:

@@ -47,6 +47,16 @@ def test_it_is_found_however_it_is_spelt(spell: Callable[[str], str], before: st
     assert spell(KEY) not in shown
 
 
+@pytest.mark.parametrize("length", [8, 12, len(KEY) - 1])
+def test_the_beginning_of_one_at_a_cut_is_none(length: int) -> None:
+    assert known(KEY).without_cut(b"x " + KEY[:length].encode()) == b"x ***"
+
+
+@pytest.mark.parametrize("text", ["", "x", KEY[:7], f"{KEY[:12]} x", "x" * 10_000])
+def test_what_begins_none_stays(text: str) -> None:
+    assert known(KEY).without_cut(text.encode()) == text.encode()
+
+
 @given(st.text(max_size=40), st.lists(st.text(min_size=8, max_size=30), min_size=1, max_size=4))
 def test_no_known_secret_is_left(text: str, keys: list[str]) -> None:
     found = known(*keys)

@@ -338,6 +338,58 @@ def test_a_message_of_a_websocket_is_cleaned_beside_what_is_sent() -> None:
     assert PLAIN not in str(flow.websocket.get_state())
 
 
+@pytest.mark.parametrize("from_client", [True, False])
+def test_what_messages_say_in_pieces_or_too_early_is_cleaned_at_the_end(from_client: bool) -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    redact_it = Redaction(flows.settings(), SECRET)
+    Noting(redact_it).requestheaders(flow)
+    texts = [
+        json.dumps({"error": f"bad {PLAIN}"}),
+        *(json.dumps({"type": "response.text.delta", "delta": PLAIN[at : at + 5]}) for at in range(0, len(PLAIN), 5)),
+        json.dumps({"client_secret": {"value": PLAIN}}),
+    ]
+    messages = [websocket.WebSocketMessage(Opcode.TEXT, from_client, text.encode()) for text in texts]
+    flow.websocket = websocket.WebSocketData(messages=[])
+    for message in messages:
+        flow.websocket.messages.append(message)
+        redact_it.websocket_message(flow)
+    assert PLAIN.encode() in messages[0].content  # nobody can know
+    redact_it.websocket_end(flow)
+    assert PLAIN not in str(flow.websocket.get_state())
+    said = "".join(json.loads(message.content)["delta"] for message in messages[1:-1])
+    assert said == fingerprint(PLAIN, SECRET)
+
+
+def test_what_begins_a_secret_at_a_cut_is_hidden() -> None:
+    flow = flows.request("GET", "/v1/x", {"Authorization": f"Bearer {KEY}"})
+    flows.respond(flow, 200, b"x" * 5000 + b" bad " + KEY.encode()[:-3], {"content-type": "text/plain"})
+    assert KEY[:-3] not in record(clean(flow))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-portkey-config", f'{{"provider": "x", "api_key": "{PLAIN}"}}'),
+        ("Location", f"https://joe:{PLAIN}@host/?a=b"),
+        ("X-Project-Key", PLAIN),
+        ("Referer", f"https://host/?next=https://joe:{PLAIN}@other/"),
+    ],
+)
+def test_a_header_that_holds_one_is_cleaned(name: str, value: str) -> None:
+    flow = flows.request("GET", "/v1/x", {name: value})
+    flows.respond(flow, 200, b"{}", {name: value})
+    assert PLAIN not in record(clean(flow))
+
+
+def test_a_head_of_too_many_secrets_still_says_how_the_connection_goes_on() -> None:
+    query = "&".join(f"key{number}={'a' * 100}{number}" for number in range(200))
+    flow = flows.request("GET", f"/v1/x?{query}", {"Connection": "close"})
+    flows.respond(flow, 200, b"{}", {"Connection": "close", "X-Other": "1"})
+    cleaned = clean(flow)
+    assert cleaned.response is not None and cleaned.response.headers["Connection"] == "close"
+    assert "X-Other" not in cleaned.response.headers
+
+
 def test_redaction_can_be_switched_off() -> None:
     flow = clean(flows.request("GET", "/v1/x", {"Authorization": f"Bearer {KEY}"}), redact=False)
     assert KEY in record(flow)

@@ -224,6 +224,14 @@ NO_ANSWERS = [
         Behaviour(garbage=b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), id="has two lengths"
     ),
     pytest.param(Behaviour(garbage=b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), id="has a negative length"),
+    pytest.param(Behaviour(garbage=b"HTTP/1.1 200 OK\r\na b: c\r\n\r\n"), id="has a blank in a name"),
+    pytest.param(
+        Behaviour(garbage=b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        id="has a length and chunks",
+    ),
+    pytest.param(
+        Behaviour(garbage=b"HTTP/1.1 204 X\r\nTransfer-Encoding: chunked\r\n\r\n"), id="has chunks of nothing"
+    ),
 ]
 
 
@@ -261,6 +269,27 @@ def test_a_broken_body_is_502_where_relay_reads_it(strict: Live, upstream: Upstr
     upstream.script("*", behaviour, times=3)
     chat_error(asked(strict, "POST", "/chat", MESSAGE), 502)
     balance_error(asked(strict, "GET", f"/pro/balance?apiKey={KEY}"), 502)
+
+
+REFUSED = b'{"error": {"message": "who are you", "code": "invalid_api_key"}}'
+SAID = b'{"choices": [{"message": {"content": "whole"}, "finish_reason": "stop"}]}'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("rest", [b"", b"x"], ids=["its connection breaks", "more was announced"])
+def test_json_is_whole_with_its_last_bracket(strict: Live, upstream: Upstream, stream: bool, rest: bytes) -> None:
+    """However long the connection stays, and whatever becomes of it."""
+    for status, body in ((401, REFUSED), (200, SAID)):
+        upstream.script("*", Behaviour(status=status, body=body + rest, break_after=len(body)))
+        answer = asked(strict, "POST", "/chat", {**MESSAGE, "stream": stream})
+        told = json.loads(answer.body.decode().removeprefix("data: "))
+        assert told["code"] == status
+        assert ("who are you" in told["message"]) if status == 401 else (told["data"] == "whole")
+
+
+def test_a_status_is_told_though_its_body_breaks(strict: Live, upstream: Upstream) -> None:
+    upstream.script("*", Behaviour(status=429, body=b"x" * 1000, break_after=500))
+    chat_error(asked(strict, "POST", "/chat", MESSAGE), 429)
 
 
 EVENTS = [(b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % number, 0.02) for number in range(5)]
