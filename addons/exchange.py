@@ -19,11 +19,8 @@ from addons.core.known_secrets import KnownSecrets
 from addons.errors import RelayError
 
 _ATTRIBUTE = "relay_exchange"
-_CAP = "relay_answer_cap"
-_HEARD = "relay_heard"
+_BESIDE = "relay_beside"
 _ORIGINAL = "relay_original"
-_CAME = "relay_came"
-_SECRETS = "relay_secrets"
 
 
 class Kind(enum.StrEnum):
@@ -130,6 +127,27 @@ class Part[T]:
         return kept
 
 
+@dataclass(eq=False, slots=True)
+class _Beside:
+    """What is kept on every flow, a client's or a sub-request."""
+
+    hearing: Exchange | None = None
+    answer_cap: int | None = None
+    original: http.Response | None = None
+    secrets: KnownSecrets | None = None
+
+
+_NOTHING = _Beside()
+
+
+def _beside(flow: http.HTTPFlow) -> _Beside:
+    found: _Beside | None = getattr(flow, _BESIDE, None)
+    if found is None:
+        found = _Beside()
+        setattr(flow, _BESIDE, found)
+    return found
+
+
 def attach(flow: http.HTTPFlow, exchange: Exchange) -> Exchange:
     """Hang `exchange` on `flow`."""
     setattr(flow, _ATTRIBUTE, exchange)
@@ -143,12 +161,12 @@ def of(flow: http.HTTPFlow) -> Exchange | None:
 
 def listen(flow: http.HTTPFlow, exchange: Exchange) -> None:
     """Note in `exchange` when the answer to a sub-request is over: it may be an event stream like any other."""
-    setattr(flow, _HEARD, exchange)
+    _beside(flow).hearing = exchange
 
 
 def heard(flow: http.HTTPFlow) -> Exchange | None:
     """Where it is noted when the answer to `flow` is over, a client's or a sub-request."""
-    return getattr(flow, _HEARD, None) or of(flow)
+    return getattr(flow, _BESIDE, _NOTHING).hearing or of(flow)
 
 
 def ongoing(flow: http.HTTPFlow, *kinds: Kind) -> Exchange | None:
@@ -161,44 +179,44 @@ def ongoing(flow: http.HTTPFlow, *kinds: Kind) -> Exchange | None:
 
 def cap_answer(flow: http.HTTPFlow, cap: int) -> None:
     """Hold no more than `cap` bytes of the answer to `flow`, a client's or a sub-request."""
-    setattr(flow, _CAP, cap)
+    _beside(flow).answer_cap = cap
 
 
 def answer_cap(flow: http.HTTPFlow) -> int | None:
     """Bytes of an answer that may be held; None where nobody has set a bound."""
-    return getattr(flow, _CAP, None)
+    cap: int | None = getattr(flow, _BESIDE, _NOTHING).answer_cap
+    return cap
 
 
 def keep_original(flow: http.HTTPFlow, response: http.Response) -> None:
     """Keep the answer as it came beside a flow whose own one is cleaned: whoever asked needs it whole."""
-    setattr(flow, _ORIGINAL, response)
+    _beside(flow).original = response
 
 
 def original(flow: http.HTTPFlow) -> http.Response | None:
     """The answer as it came, or the flow's own where nobody has cleaned that."""
-    return getattr(flow, _ORIGINAL, flow.response)
+    return getattr(flow, _BESIDE, _NOTHING).original or flow.response
 
 
 def secrets_of(flow: http.HTTPFlow, secret: bytes) -> KnownSecrets:
     """The secrets that have been seen in `flow` so far. `secret` keys what is shown for them. For redaction alone."""
-    known: KnownSecrets | None = getattr(flow, _SECRETS, None)
-    if known is None:
-        known = KnownSecrets(secret)
-        setattr(flow, _SECRETS, known)
-    return known
+    beside = _beside(flow)
+    if beside.secrets is None:
+        beside.secrets = KnownSecrets(secret)
+    return beside.secrets
 
 
 def keep_message(message: websocket.WebSocketMessage, content: bytes) -> None:
     """Keep what a message said as it came beside its cleaned record, until it has been sent."""
-    setattr(message, _CAME, content)
+    setattr(message, _ORIGINAL, content)
 
 
-def came(message: websocket.WebSocketMessage) -> bytes | None:
+def original_message(message: websocket.WebSocketMessage) -> bytes | None:
     """What a message said as it came, or None where its record is that."""
-    return getattr(message, _CAME, None)
+    return getattr(message, _ORIGINAL, None)
 
 
 def forget_message(message: websocket.WebSocketMessage) -> None:
     """It has been sent."""
-    if hasattr(message, _CAME):
-        delattr(message, _CAME)
+    if hasattr(message, _ORIGINAL):
+        delattr(message, _ORIGINAL)

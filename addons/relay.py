@@ -51,7 +51,7 @@ from addons.proxy.timeouts import Timeouts
 from addons.proxy.upstream_tls import UpstreamTls
 from addons.replay.recording import Recording
 from addons.store import Store, StoreError
-from addons.store.certificate import Unfit, certificate_of
+from addons.store.certificate import CertificateError, certificate_of
 from addons.store.embedded import EmbeddedStore
 from addons.store.expiry import Sweeper
 from addons.store.leases import LocalLeases
@@ -214,7 +214,7 @@ class Relay:
             if {"listen_host", "listen_port"} & wanted.keys():  # else mitmproxy listens there already
                 self._check_listening(wanted)
             ctx.options.update(**wanted)
-        except (Unfit, addresses.Refusal, exceptions.OptionsError) as error:
+        except (CertificateError, addresses.Refusal, exceptions.OptionsError) as error:
             logger.error(str(error))  # over which mitmproxy ends itself
             self.chain = None
         if (count := workers.count(settings.workers)) > 1:

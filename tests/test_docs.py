@@ -308,6 +308,7 @@ def _even(output: str) -> str:
     """The output without what differs from run to run."""
     output = re.sub(r"chatcmpl-\w+", "chatcmpl-", output)
     output = re.sub(r'"created":\d+', '"created":0', output)
+    output = re.sub(r'"as_of": "[0-9TZ:-]+"', '"as_of": ""', output)
     return re.sub(r"(forwards to +http://127\.0\.0\.1):\d+", r"\1", output).rstrip("\n")
 
 

@@ -22,7 +22,7 @@ from addons.cli.introduction import introduction, place, say, web_line
 from addons.cli.launch import QUIET, ROOT, WEB, become, checked, lead, mitmproxy, prepare, relay_options
 from addons.config.mitmproxy_options import as_arguments, given_in, one_process
 from addons.config.settings import ConfigError, describe_settings, load_settings, settings_path
-from addons.store.certificate import Unfit, check_pair
+from addons.store.certificate import CertificateError, check_pair
 
 _NO_CONFIG = "the demo writes a relay.yaml of its own, so relay_config can't be given; ./run.sh takes it"
 
@@ -69,7 +69,7 @@ def check(own: Namespace, rest: list[str]) -> int:
     if settings.listen.tls is not None:
         try:
             check_pair(settings.listen.tls)
-        except Unfit as error:
+        except CertificateError as error:
             raise Refusal(str(error)) from error
     lines = [("relay.yaml", str(settings.source or "none, every default"))]
     lines += introduction(settings, {"listen_host": settings.listen.host, "listen_port": settings.listen.port})

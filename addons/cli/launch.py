@@ -20,7 +20,7 @@ from addons.cli.introduction import introduction, say, table
 from addons.config.mitmproxy_options import SAYS, as_arguments, given_in, options_for
 from addons.config.settings import Settings, load_settings, settings_path
 from addons.store import StoreError
-from addons.store.certificate import Unfit, certificate_of, out_of_date
+from addons.store.certificate import CertificateError, certificate_of, out_of_date
 from addons.store.embedded import EmbeddedStore
 from addons.store.folder import check as check_store
 from addons.workers import parent
@@ -183,7 +183,7 @@ def relay_options(settings: Settings, path: Path | str, extra: Mapping[str, obje
     """mitmproxy's options for the relay that the file at `path` describes. Raises Refusal."""
     try:
         options = options_for(settings, certificate_of(settings))
-    except Unfit as error:
+    except CertificateError as error:
         raise Refusal(str(error)) from error
     return {"scripts": [str(_ENTRY)], **options, "relay_config": str(path), **extra}
 

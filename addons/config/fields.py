@@ -9,6 +9,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -23,13 +24,13 @@ from pydantic import (
 )
 
 from addons.config.loader import FromEnviron, plain_value
+from addons.core.balances import KINDS
 from addons.core.frozen import FrozenDict, freeze
 from addons.core.units import DURATION_EXPECTED, SIZE_EXPECTED, format_duration, format_size, parse_duration, parse_size
 from addons.core.urls import PROXY_EXPECTED, URL_EXPECTED, is_host, parse_proxy, parse_upstream, proxy_from_environ
 
 MAX_WORKERS = 64
-BALANCE_KINDS = ("billing",)
-UNBUILT_BALANCE_KINDS = ("credit_grants", "costs", "openrouter", "deepseek", "siliconflow", "moonshot")
+BALANCE_KINDS = ("auto", *KINDS)
 RELAY_SETS = {"model": "chat.model", "messages": None, "stream": None}
 """Fields of a completion request that are relay's own, and the key that has a say in them."""
 
@@ -96,6 +97,10 @@ def _as_number(written: str) -> str | int:
     return int(written) if written.isdigit() else written
 
 
+def _as_amount(amount: Decimal) -> int | float:
+    return int(amount) if amount == int(amount) else float(amount)
+
+
 def _host(value: Any) -> str:
     expected = "expected an address to listen on, such as 127.0.0.1, 0.0.0.0 (every interface) or a host's name"
     host = text(value, expected).removeprefix("[").removesuffix("]")
@@ -130,13 +135,24 @@ def _proxy(value: Any, info: ValidationInfo) -> str | None:
 
 
 def _balance(value: Any) -> str | None:
-    kinds = " or ".join(BALANCE_KINDS)
+    kinds = ", ".join(BALANCE_KINDS)
     kind = _optional(value) if value is None or isinstance(value, str) else text(value, f"expected {kinds} or null")
-    if kind in UNBUILT_BALANCE_KINDS:
-        raise ValueError(f"not built yet; expected {kinds}, or null for an upstream that tells no balance")
     if kind is not None and kind not in BALANCE_KINDS:
-        raise ValueError(f"expected {kinds} or null")
+        raise ValueError(f"expected {kinds}, or null for an upstream that tells no balance")
     return kind
+
+
+def _granted(value: Any) -> Decimal | None:
+    """Dollars, as they are written: 18.5 is no binary fraction."""
+    value = plain(value)
+    if value is None:
+        return None
+    expected = "expected an amount in dollars, such as 20 or 18.50"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(expected)
+    if not math.isfinite(value) or not 0 <= value <= 10**12:
+        raise ValueError(expected)
+    return Decimal(str(value))
 
 
 def _web_path(value: Any) -> str:
@@ -251,6 +267,12 @@ Name = Annotated[str, BeforeValidator(_upstream_name)]
 Url = Annotated[str, BeforeValidator(_url)]
 ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
 BalanceKind = Annotated[str | None, BeforeValidator(_balance)]
+Dollars = Annotated[
+    Decimal | None,
+    PlainValidator(_granted),
+    PlainSerializer(lambda amount: None if amount is None else _as_amount(amount), when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]}),
+]
 WebPath = Annotated[str, BeforeValidator(_web_path)]
 FilePath = Annotated[Path, BeforeValidator(_file_path)]
 Authority = Annotated[Path | None, BeforeValidator(_authority)]

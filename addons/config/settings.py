@@ -72,7 +72,8 @@ class Upstream(_Section):
     url: fields.Url
     model: fields.OptionalText = None
     proxy: Annotated[fields.ProxyUrl, Field(repr=False)] = None
-    balance: fields.BalanceKind = "billing"
+    balance: fields.BalanceKind = "auto"
+    granted: fields.Dollars = None
     ca: fields.Authority = None
 
     _address: Address = PrivateAttr()
@@ -178,11 +179,12 @@ class ChatSettings(_Section):
 
 
 class BalanceSettings(_Section):
-    """`GET /pro/balance`. `timeout` in seconds."""
+    """`GET /pro/balance`. `timeout` and `cache` in seconds."""
 
     paths: Annotated[tuple[fields.WebPath, ...], fields.Items] = ("/pro/balance",)
     window_days: Annotated[int, Field(strict=True, ge=1, le=99), fields.Reference] = 90
     timeout: fields.Duration = 10.0
+    cache: fields.Duration = 5.0
 
 
 class StoreSettings(_Section):

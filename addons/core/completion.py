@@ -55,7 +55,7 @@ class Completion:
         """Read a completion that came as one JSON body, or an error's."""
         completion = cls(max_text)
         completion.add(body)
-        completion.error = completion.error or upstream_error.told(body)
+        completion.error = completion.error or upstream_error.find_error(body)
         completion.finish()
         return completion
 
@@ -92,7 +92,7 @@ class Completion:
         self.model = self.model or _name(chunk.get("model"))
         self.usage = usage(chunk.get("usage")) or self.usage
         if failed:
-            self.error = self.error or upstream_error.told(chunk, strict=True)
+            self.error = self.error or upstream_error.find_error(chunk, strict=True)
         choices = chunk.get("choices")
         if isinstance(choices, list):
             for position, choice in enumerate(choices):

@@ -5,6 +5,7 @@ full. Error texts name the field but never quote strings of the upstream, which 
 """
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
@@ -26,25 +27,33 @@ _MAX_FIGURES = 40  # significant digits; a float written out in full has 17, Go'
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Dollars granted and used, each rounded half up to two places on construction. Raises ValueError for NaN, infinity
-    and amounts nobody has."""
+    """Money granted and used, None where that is not known, and `left` where it is told by itself.
 
-    total: Decimal
-    used: Decimal
+    Each is rounded half up to two places on construction. Raises ValueError for NaN, infinity and amounts nobody has.
+    """
+
+    total: Decimal | None
+    used: Decimal | None
+    left: Decimal | None = None
+    currency: str = "USD"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "total", _round(self.total))
-        object.__setattr__(self, "used", _round(self.used))
+        for name in ("total", "used", "left"):
+            value: Decimal | None = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _round(value))
 
     @property
-    def balance(self) -> Decimal:
+    def balance(self) -> Decimal | None:
         """What is left: the difference of the rounded amounts, so that the three always add up. May be negative."""
+        if self.total is None or self.used is None:
+            return self.left
         return _context().subtract(self.total, self.used)
 
     @property
     def unlimited(self) -> bool:
         """Whether the key has no limit: `total` is then a sign, not an amount."""
-        return self.total >= UNLIMITED
+        return self.total is not None and self.total >= UNLIMITED
 
 
 def parse(body: bytes) -> object:
@@ -69,14 +78,16 @@ def from_billing(subscription: object, usage: object) -> Balance:
     `hard_limit_usd` is in dollars, `total_usage` in **cents** (OpenAI's billing API, as one-api and new-api copy it).
     Raises ValueError that names the field which is missing or no amount.
     """
-    total = _amount("subscription", subscription, "hard_limit_usd")
-    cents = _amount("usage", usage, "total_usage")
+    total = amount("subscription", subscription, "hard_limit_usd")
+    cents = amount("usage", usage, "total_usage")
     return Balance(total, _context().scaleb(cents, -2))
 
 
 def to_json(balance: Balance) -> str:
-    """`{"total": 18.00, "balance": 17.92, "used": 0.08}`: JSON numbers that keep their two decimals."""
-    return f'{{"total": {balance.total:f}, "balance": {balance.balance:f}, "used": {balance.used:f}}}'
+    """`{"total": 18.00, "balance": 17.92, "used": 0.08}`: JSON numbers that keep their decimals, null for unknown."""
+    amounts = {"total": balance.total, "balance": balance.balance, "used": balance.used}
+    fields = (f'"{name}": {"null" if value is None else format(value, "f")}' for name, value in amounts.items())
+    return f"{{{', '.join(fields)}}}"
 
 
 def window(today: date, days: int) -> tuple[date, date]:
@@ -98,28 +109,43 @@ def _round(amount: Decimal) -> Decimal:
     return amount.quantize(_CENT, context=_context())
 
 
-def _amount(where: str, answer: object, field: str) -> Decimal:
-    """A number from an upstream's answer, at least 0."""
+def amount(where: str, answer: object, field: str, *, negative: bool = False, text: bool = False) -> Decimal:
+    """A number from an upstream's answer, with `text` also one in quotes; at least 0 unless it may be `negative`.
+
+    Raises ValueError that names the field and quotes nothing.
+    """
     name = f"{where}.{field}"
     if not isinstance(answer, dict):
         raise ValueError(f"{where} is not a JSON object")
     if field not in answer:
         raise ValueError(f"{name} is missing" + (", there is an error instead" if answer.get("error") else ""))
     value = answer[field]
+    if text and isinstance(value, str):
+        value = _of_text(name, value)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError(f"{name} is not a number")
     if isinstance(value, int) and value.bit_length() > 64:  # before Decimal() writes it out
         raise ValueError(f"{name} is too large")
-    amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    if not amount.is_finite():
+    found = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if not found.is_finite():
         raise ValueError(f"{name} is not a finite number")
-    if amount < 0:
+    if found < 0 and not negative:
         raise ValueError(f"{name} is negative")
-    if amount > _MAX_AMOUNT:
+    if abs(found) > _MAX_AMOUNT:
         raise ValueError(f"{name} is too large")
-    if len(amount.as_tuple().digits) > _MAX_FIGURES:
+    if len(found.as_tuple().digits) > _MAX_FIGURES:
         raise ValueError(f"{name} has too many digits")
-    return amount.copy_abs()  # -0 is 0
+    return found if found else found.copy_abs()  # -0 is 0
+
+
+_TEXT = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")
+
+
+def _of_text(name: str, text: str) -> Decimal:
+    """DeepSeek and SiliconFlow write amounts as text."""
+    if _TEXT.fullmatch(text.strip()) is None:
+        raise ValueError(f"{name} is not a number")
+    return Decimal(text.strip())
 
 
 def _integer(digits: str) -> int:

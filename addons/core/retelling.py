@@ -96,10 +96,10 @@ class Retelling:
             return b""
         if not (self.over or self.whole) and self._parser.pending:
             value = _json_of(self._parser.remainder)
-            if upstream_error.told(value, strict=True) is not None:
+            if upstream_error.find_error(value, strict=True) is not None:
                 self._read(Event(self._parser.remainder))
         if not (self.over or self.whole) and self.completion.text is None:
-            self.completion.error = self.completion.error or upstream_error.told(self._words)
+            self.completion.error = self.completion.error or upstream_error.find_error(self._words)
         return b""
 
     def _read(self, event: Event) -> bool:

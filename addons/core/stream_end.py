@@ -60,7 +60,7 @@ class StreamEnd:
         if not isinstance(value, dict):
             return
         names = (event, value.get("type"))
-        if any(name in FAILED for name in names) or upstream_error.told(value, strict=True) is not None:
+        if any(name in FAILED for name in names) or upstream_error.find_error(value, strict=True) is not None:
             self.over = self.failed = True
         elif any(name in LAST for name in names):
             self.over = True

@@ -69,7 +69,7 @@ class UpstreamError:
 def read(status: int, body: bytes) -> UpstreamError:
     """The error in an answer. `body` is decoded; `MAX_BODY` bytes of it are read. Never raises.
 
-    In a 2xx, whatever the body says is taken for an error: `told` says whether it is one.
+    In a 2xx, whatever the body says is taken for an error: `find_error` says whether it is one.
     """
     text = body[:MAX_BODY].decode("utf-8", "replace").removeprefix("\ufeff").strip()
     value = _json_of(text)
@@ -99,7 +99,7 @@ _BROKEN_JSON = re.compile(r"[\[{]\s{0,64}[\[{\"}\]0-9-]")
 """How JSON begins: in a success that is no sentence, but an answer that has lost its end."""
 
 
-def told(value: object, *, strict: bool = False) -> Mapping[str, object] | None:
+def find_error(value: object, *, strict: bool = False) -> Mapping[str, object] | None:
     """The error that the JSON of a 2xx tells in place of an answer, as an object; None where it tells none.
 
     `strict` is for the events of a stream, where much has a `message` and is no error.

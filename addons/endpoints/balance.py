@@ -1,10 +1,14 @@
-"""Balance: what is left on a key, asked of its upstream and told as the original service told it.
+"""Balance: what is left on a key, asked of its upstream (`core.balances`) and told as the original service told it.
 
-`billing` is what one-api, new-api and most resellers answer: what was granted in dollars, what was used in cents.
+An answer is told again for `balance.cache`, and for a day where the upstream can't be asked: then it is said to be old.
 """
 
 import asyncio
+import hmac
+import secrets
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
@@ -12,7 +16,7 @@ from mitmproxy import connection, http
 
 from addons import errors
 from addons.config.settings import Settings, Upstream
-from addons.core import chat, envelope, money, upstream_error
+from addons.core import balances, chat, envelope, money, upstream_error
 from addons.core.bounded_json import TooComplex
 from addons.core.slices import Sliced
 from addons.core.upstream_error import Kind as Meaning
@@ -29,6 +33,33 @@ _OF_KEYS = (Meaning.KEY, Meaning.QUOTA, Meaning.RATE, Meaning.FORBIDDEN)
 _TOLD = {"hard_limit_usd", "total_usage"}
 
 
+_MOST_KNOWN = 1000
+_OLDEST = 24 * 3600.0
+"""Seconds for which a balance is told again where its upstream can't be asked."""
+_PASSING = (errors.UpstreamFailed, errors.UpstreamTimeout, errors.RateLimited, errors.Unavailable)
+"""Failures that say nothing of the key."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A balance, who told it and when."""
+
+    balance: money.Balance
+    source: str
+    at: float
+    """Seconds since the epoch."""
+
+    def detail(self, *, stale: bool = False) -> dict[str, object]:
+        """What stands beside the amounts."""
+        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        said: dict[str, object] = {"currency": self.balance.currency, "source": self.source, "as_of": at}
+        if self.balance.unlimited:
+            said["unlimited"] = True
+        if stale:
+            said["stale"] = True
+        return said
+
+
 class Balance:
     """Answers `balance.paths`."""
 
@@ -36,7 +67,9 @@ class Balance:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self._asking: dict[str, set[asyncio.Task[money.Balance]]] = {}
+        self._asking: dict[str, set[asyncio.Task[Told]]] = {}
+        self._known: OrderedDict[bytes, Told] = OrderedDict()
+        self._secret = secrets.token_bytes(32)  # a key is never kept as it is
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """A question has no body: none is read."""
@@ -54,17 +87,37 @@ class Balance:
             return
         try:
             key = _key(flow.request, exchange.settings)
-            balance = await self._ask(flow.client_conn, exchange, key)
+            told, stale = await self._told(flow.client_conn, exchange, key)
         except errors.RelayError as error:
             refuse(flow, exchange, error)
             return
-        detail = {"unlimited": True} if balance.unlimited else None
-        answer(flow, json_response(envelope.balance_ok(balance, detail)))
+        answer(flow, json_response(envelope.balance_ok(told.balance, told.detail(stale=stale))))
 
-    async def _ask(self, client: connection.Client, exchange: Exchange, key: str) -> money.Balance:
-        if exchange.upstream.balance is None:
-            raise errors.BalanceUnknown("此上游不提供余额查询。", "This upstream tells no balance.")
-        asking = asyncio.ensure_future(billing(exchange.upstream, key, exchange.settings, self.clock()))
+    async def _told(self, client: connection.Client, exchange: Exchange, key: str) -> tuple[Told, bool]:
+        """What is known, if it is fresh; else what upstream says; or what it said last, and that this is old."""
+        upstream, now = exchange.upstream, self.clock()
+        name = hmac.digest(
+            self._secret,
+            "\0".join((upstream.name, upstream.url, str(upstream.balance), str(upstream.granted), key)).encode(),
+            "sha256",
+        )
+        known = self._known.get(name)
+        if known is not None and 0 <= now - known.at < exchange.settings.balance.cache:
+            return known, False
+        try:
+            told = await self._ask(client, exchange, key)
+        except _PASSING:
+            if known is None or not 0 <= now - known.at < _OLDEST:
+                raise
+            return known, True
+        self._known[name] = told
+        self._known.move_to_end(name)
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        return told, False
+
+    async def _ask(self, client: connection.Client, exchange: Exchange, key: str) -> Told:
+        asking = asyncio.ensure_future(ask_balance(exchange.upstream, key, exchange.settings, self.clock()))
         self._asking.setdefault(client.id, set()).add(asking)
         try:
             return await asking
@@ -86,29 +139,62 @@ class Balance:
             task.cancel()
 
 
-async def billing(upstream: Upstream, key: str, settings: Settings, now: float) -> money.Balance:
-    """The balance of `key` by the billing interface: two questions at once. `now` is seconds since the epoch.
+async def ask_balance(upstream: Upstream, key: str, settings: Settings, now: float) -> Told:
+    """The balance of `key`, in the way that relay.yaml names, or in the first that the upstream knows. `now` is seconds
+    since the epoch.
 
     Raises RelayError; never a zero in place of an error.
     """
-    start, end = money.window(datetime.fromtimestamp(now, UTC).date(), settings.balance.window_days)
-    folder = upstream.path("/v1/dashboard/billing")
-    paths = (f"{folder}/subscription", f"{folder}/usage?start_date={start}&end_date={end}")
-    asked = [asyncio.ensure_future(_billing_part(upstream, path, key, settings.balance.timeout)) for path in paths]
+    if upstream.balance is None:
+        raise errors.BalanceUnknown("此上游不提供余额查询。", "This upstream tells no balance.")
+    about = balances.About(now, settings.balance.window_days, upstream.host, upstream.granted)
+    first: errors.RelayError | None = None
+    for kind in balances.kinds_for(upstream.balance, upstream.host, key):
+        try:
+            return Told(await _by(kind, upstream, key, about, settings.balance.timeout), kind.name, now)
+        except (errors.BalanceUnknown, _Unreadable) as error:  # it may know another way
+            first = first or error
+    assert first is not None
+    raise first
+
+
+class _Unreadable(errors.UpstreamFailed):
+    """An answer that is none: many sites have a page at every address."""
+
+
+async def _by(
+    kind: balances.Kind, upstream: Upstream, key: str, about: balances.About, timeout: float
+) -> money.Balance:
+    """Ask all questions of a kind at once, and further pages after them."""
+    paths = [_at(upstream, question) for question in kind.questions(about)]
+    asked = [asyncio.ensure_future(_part(upstream, path, key, timeout)) for path in paths]
     try:
-        subscription, usage = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*asked)
     finally:
         for task in asked:
             task.cancel()
     try:
-        return money.from_billing(subscription, usage)
+        path = paths[-1]
+        for _ in range(balances.MAX_PAGES):
+            if (following := kind.more(path, answers[-1])) is None:
+                break
+            path = following
+            answers.append(await _part(upstream, path, key, timeout))
+        else:
+            raise ValueError("there are too many pages")
+        return kind.read(answers, about)
     except ValueError as error:
-        raise errors.UpstreamFailed(
+        raise _Unreadable(
             "无法读取上游的余额信息。", f"The upstream's balance can't be read: {str(error)[:200]}"
         ) from None
 
 
-async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float) -> object:
+def _at(upstream: Upstream, question: str) -> str:
+    path, mark, query = question.partition("?")
+    return f"{upstream.path(path)}{mark}{query}"
+
+
+async def _part(upstream: Upstream, path: str, key: str, timeout: float) -> object:
     response = await ask(upstream, path, {"Authorization": f"Bearer {key}"}, timeout=timeout)
     if not 200 <= response.status_code < 300:
         error = upstream_error.read(response.status_code, content_of(response, upstream_error.MAX_BODY))
@@ -121,7 +207,7 @@ async def _billing_part(upstream: Upstream, path: str, key: str, timeout: float)
         raise refusal(error, key=key)
     value = await in_turns(_value_of(response, key))
     balance = isinstance(value, dict) and value.keys() & _TOLD
-    if (told := upstream_error.told(value, strict=bool(balance))) is not None:
+    if (told := upstream_error.find_error(value, strict=bool(balance))) is not None:
         raise refusal(upstream_error.read_value(200, {"error": dict(told)}), key=key)
     return value
 
@@ -137,7 +223,7 @@ def _value_of(response: http.Response, key: str) -> Sliced[object]:
     except ValueError:
         if (said := upstream_error.read(200, body)).reason:
             raise refusal(said, key=key) from None  # a sentence in place of an answer
-        raise errors.UpstreamFailed(
+        raise _Unreadable(
             "无法读取上游响应：不是 JSON，此上游可能不提供余额查询。",
             "The upstream's answer could not be read: it is not JSON, and may tell no balance.",
         ) from None

@@ -32,7 +32,7 @@ from addons.core.failures import ANSWER_TIMEOUT, Failure, classify
 from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
-from addons.endpoints.chat_answer import Ear, completion_of, is_success, told_error, unreadable_event, words
+from addons.endpoints.chat_answer import Ear, answer_text, completion_of, error_of, is_success, unreadable_event
 from addons.engine.transports import cut_upstream
 from addons.exchange import Exchange, Kind, Part, cap_answer, heard, of, ongoing
 from addons.flow.answers import add_common_headers, error_response, json_response, refuse
@@ -199,7 +199,7 @@ class Chat:
         try:
             if retelling.unreadable:
                 raise unreadable_event()
-            if not completion.text and (told := told_error(completion)) is not None:
+            if not completion.text and (told := error_of(completion)) is not None:
                 completion = await self._shortened(flow.client_conn.id, exchange, pending, told)
             said = await self._keep(flow, exchange, pending, completion)
         except errors.RelayError as error:
@@ -251,7 +251,7 @@ class Chat:
 
     async def _keep(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending, completion: Completion) -> bytes:
         """Store the turn; the envelope that tells its text."""
-        text = words(completion, pending.message.api_key, pending.model)
+        text = answer_text(completion, pending.message.api_key, pending.model)
         if completion.usage is not None:
             flow.metadata["relay.usage"] = asdict(completion.usage)
         counted = completion.usage.completion_tokens if completion.usage else None

@@ -63,10 +63,10 @@ def completion_of(
             "The upstream's answer could not be read: it is not JSON. Whoever runs this relay should check "
             "upstreams[].url.",
         ) from None
-    return told_error(completion) or completion
+    return error_of(completion) or completion
 
 
-def told_error(completion: Completion) -> UpstreamError | None:
+def error_of(completion: Completion) -> UpstreamError | None:
     """The error that a success tells in place of an answer, or behind a part of one."""
     if completion.error is None:
         return None
@@ -154,9 +154,9 @@ class Ear:
             self._whole()
 
 
-def words(completion: Completion, key: str, model: str) -> str:
+def answer_text(completion: Completion, key: str, model: str) -> str:
     """What the model said. Raises the RelayError that tells why it said nothing."""
-    if (error := told_error(completion)) is not None:
+    if (error := error_of(completion)) is not None:
         raise refusal(error, key=key, model=model)
     if completion.finish_reason == "error":
         raise errors.UpstreamFailed(

@@ -26,7 +26,7 @@ from addons import errors
 from addons.config.settings import Settings, Upstream
 from addons.core import chat, money
 from addons.core.secrets import masked
-from addons.endpoints.balance import billing
+from addons.endpoints.balance import ask_balance
 from addons.flow.display_path import aim
 from addons.store import Store, StoreError, TooManyWaiting
 
@@ -199,7 +199,7 @@ def _upstream(settings: Settings, name: str) -> Upstream:
 
 async def _balance(upstream: Upstream, key: str, settings: Settings) -> None:
     try:
-        told = await billing(upstream, key, settings, time.time())
+        told = (await ask_balance(upstream, key, settings, time.time())).balance
     except errors.RelayError as error:
         logger.error(f"balance at {upstream.name}: {error.en}")
         return

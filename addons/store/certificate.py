@@ -6,26 +6,26 @@ from pathlib import Path
 
 from addons.config.settings import Settings, Tls
 from addons.store import StoreError
-from addons.store.folder import make_folder, unfit
+from addons.store.folder import make_folder, store_error
 
 
 def certificate_of(settings: Settings) -> Path | None:
     """The PEM file with the key and chain of listen.tls; None, and no file is touched, where relay listens without TLS.
 
-    mitmproxy reads one file, so two are joined in the store's folder. Raises Unfit where these files do not do.
+    mitmproxy reads one file, so two are joined in the store's folder. Raises CertificateError.
     """
     tls = settings.listen.tls
     return None if tls is None else certificate(tls, settings.store.path)
 
 
-class Unfit(Exception):
+class CertificateError(Exception):
     """What relay.yaml names can't be used; the text names the key and what to do."""
 
 
 def certificate(tls: Tls, folder: Path) -> Path:
     """The PEM file with key and chain; two files are joined into one in `folder`, readable by the owner only.
 
-    Raises Unfit.
+    Raises CertificateError.
     """
     check_pair(tls)
     if tls.cert == tls.key:
@@ -33,7 +33,7 @@ def certificate(tls: Tls, folder: Path) -> Path:
     try:
         pem = tls.key.read_bytes().rstrip() + b"\n" + tls.cert.read_bytes()
     except OSError as error:
-        raise Unfit(f"listen.tls: {error.filename} can't be read ({error.strerror})") from error
+        raise CertificateError(f"listen.tls: {error.filename} can't be read ({error.strerror})") from error
     try:
         make_folder(folder)
         joined = folder / "listen.pem"
@@ -43,28 +43,30 @@ def certificate(tls: Tls, folder: Path) -> Path:
             file.write(pem)
         fresh.replace(joined)
     except StoreError as error:
-        raise Unfit(str(error)) from error
+        raise CertificateError(str(error)) from error
     except OSError as error:
-        raise Unfit(str(unfit(folder, error))) from error
+        raise CertificateError(str(store_error(folder, error))) from error
     return joined
 
 
 def check_pair(tls: Tls) -> None:
-    """Raise Unfit where certificate and key are none, or not of each other: mitmproxy would say so in its own way."""
+    """Raise CertificateError where certificate and key are none, or not of each other."""
     for key, path in (("cert", tls.cert), ("key", tls.key)):
         try:
             path.read_bytes()
         except OSError as error:
-            raise Unfit(f"listen.tls.{key}: {path} can't be read ({error.strerror}): name a file that can") from error
+            raise CertificateError(
+                f"listen.tls.{key}: {path} can't be read ({error.strerror}): name a file that can"
+            ) from error
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=_no_password)
     except _Encrypted:
-        raise Unfit(
+        raise CertificateError(
             f"listen.tls.key: {tls.key} is encrypted, and relay asks for no password: name a key without one "
             "(openssl pkey -in KEY -out PLAIN makes it)"
         ) from None
     except ssl.SSLError as error:
-        raise Unfit(_misfit(tls, error)) from error
+        raise CertificateError(_misfit(tls, error)) from error
 
 
 class _Encrypted(Exception):

@@ -44,7 +44,7 @@ def check(folder: Path) -> None:
         finally:
             os.close(handle)
     except (OSError, sqlite3.Error) as error:
-        raise unfit(folder, error) from error
+        raise store_error(folder, error) from error
 
 
 def _try_to_write(path: Path) -> None:
@@ -71,7 +71,7 @@ def make_folder(folder: Path) -> None:
         if os.name == "posix":
             _make_private(folder)
     except OSError as error:
-        raise unfit(folder, error) from error
+        raise store_error(folder, error) from error
 
 
 def _make_private(folder: Path) -> None:
@@ -122,7 +122,7 @@ def _name_of(uid: int) -> str:
         return f"uid {uid}"
 
 
-def unfit(folder: Path, error: Exception) -> StoreError:
+def store_error(folder: Path, error: Exception) -> StoreError:
     """The sentence for what keeps a store from opening in `folder`."""
     if isinstance(error, StoreError):
         return error

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from addons.core.sessions import Session
-from addons.store.folder import is_damage, lock, make_file, make_folder, read_secret, unfit
+from addons.store.folder import is_damage, lock, make_file, make_folder, read_secret, store_error
 from addons.store.forgotten import Forgotten
 
 logger = logging.getLogger(__name__)
@@ -53,14 +53,14 @@ class Shelf:
         try:
             self._lock = lock(folder / "lock")
         except OSError as error:
-            raise unfit(folder, error) from error
+            raise store_error(folder, error) from error
         try:
             self.secret = read_secret(folder / "secret")
             self._open()
             self.forgotten = Forgotten(folder / "forgotten")
         except (OSError, sqlite3.Error) as error:
             os.close(self._lock)
-            raise unfit(folder, error) from error
+            raise store_error(folder, error) from error
         except BaseException:
             os.close(self._lock)
             raise

@@ -24,7 +24,7 @@ from addons.addresses import Refusal
 from addons.config.settings import ConfigError, Settings
 from addons.store import Store
 from addons.store.expiry import sweep
-from addons.workers.processes import Orders, Process, told
+from addons.workers.processes import Orders, Process, exit_text
 from addons.workers.store_server import StoreServer
 
 START_TIMEOUT = 60.0
@@ -158,10 +158,10 @@ class Parent:
         if self._stop.is_set() or process.draining:
             return
         if not self._serving and not process.was_ready:
-            logger.error(f"{process.name} {told(code)} before it was ready; {_why(process, code)}")
+            logger.error(f"{process.name} {exit_text(code)} before it was ready; {_why(process, code)}")
             self.stop(code if code > 0 else 128 - code if code else 1)
         elif self._current.get(process.number) is process:
-            await self._start_again(process.number, process, f"{process.name} {told(code)}")
+            await self._start_again(process.number, process, f"{process.name} {exit_text(code)}")
 
     async def _comes_up(self, process: Process) -> bool:
         try:
@@ -262,7 +262,7 @@ class Parent:
             code = await asyncio.shield(fresh.ended)
             again = code < 0 and not fresh.late and attempt < ATTEMPTS
             then = "it is started again" if again else "the old one goes on"
-            logger.error(f"{fresh.name} {told(code)} before it was ready; {then}")
+            logger.error(f"{fresh.name} {exit_text(code)} before it was ready; {then}")
             if not again:
                 break
         return None

@@ -143,7 +143,7 @@ def _environment(environ: Mapping[str, str], number: int, passed: Mapping[str, S
     return told | {name: ",".join(map(str, descriptors)) for name, descriptors in passed.items()}
 
 
-def told(code: int) -> str:
+def exit_text(code: int) -> str:
     """An exit code in words."""
     if code >= 0:
         return f"ended with exit code {code}"

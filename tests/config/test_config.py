@@ -79,8 +79,8 @@ def test_no_file_at_all_means_the_defaults(tmp_path: Path, monkeypatch: pytest.M
 def test_the_defaults_are_those_of_the_design() -> None:
     settings = Settings()
     assert (settings.listen.host, settings.listen.port, settings.listen.tls) == ("127.0.0.1", 8080, None)
-    only = {"name": "openai", "url": "https://api.openai.com", "model": None, "proxy": None, "balance": "billing"}
-    assert [upstream.model_dump() for upstream in settings.upstreams] == [{**only, "ca": None}]
+    only = {"name": "openai", "url": "https://api.openai.com", "model": None, "proxy": None, "balance": "auto"}
+    assert [upstream.model_dump() for upstream in settings.upstreams] == [{**only, "granted": None, "ca": None}]
     assert settings.chat.paths == ("/chat", "/pro/chat/completions")
     assert (settings.chat.session_ttl, settings.chat.max_body, settings.chat.timeout) == (1800, 65536, 300)
     assert (settings.chat.max_session_id, settings.chat.max_content, settings.chat.max_api_key) == (64, 1000, 256)
@@ -111,7 +111,7 @@ def test_everything_can_be_set(everything: Settings, file: Path) -> None:
     assert (one.scheme, one.host, one.port, one.prefix, one.authority) == ("https", "x.com", 443, "/proxy", "x.com")
     assert (one.via, one.proxy_auth, one.balance, one.model) == (("127.0.0.1", 7890), None, None, "gpt-4o")
     assert (two.scheme, two.host, two.port, two.prefix, two.authority) == ("http", "::1", 8081, "", "[::1]:8081")
-    assert (two.via, two.model, two.balance) == (None, None, "billing")
+    assert (two.via, two.model, two.balance) == (None, None, "auto")
     assert everything.chat.model == "123"
     assert everything.chat.system == "Be brief: no `no`, costs $5 and ${NOT_A_NAME}.\n你好\n"
     assert json.loads(json.dumps(everything.chat.params)) == {
@@ -160,7 +160,7 @@ def test_a_number_may_come_from_the_environment(file: Path, text: str, port: int
 def test_any_kind_may_come_from_the_environment(file: Path) -> None:
     text = """
     upstreams:
-      - {name: "${N}", url: "https://${H}/${H}", model: "${M:-}", proxy: "${M:-null}", balance: "${B:-billing}"}
+      - {name: "${N}", url: "https://${H}/${H}", model: "${M:-}", proxy: "${M:-null}", balance: "${B:-auto}"}
     chat:
       params: {temperature: "${F}", user: "u-${S}"}
       system: ${Y}

@@ -129,13 +129,14 @@ MISTAKES = {
         f"upstreams: [{{{OK}, proxy: 7890}}]",
         "upstreams[0].proxy: 7890 -- expected an HTTP proxy",
     ),
-    "a balance that is not built": (
-        f"upstreams: [{{{OK}, balance: costs}}]",
-        "upstreams[0].balance: 'costs' -- not built yet",
+    "an amount that is none": (
+        f"upstreams: [{{{OK}, granted: much}}]",
+        "upstreams[0].granted: 'much' -- expected an amount in dollars",
     ),
+    "a negative amount": (f"upstreams: [{{{OK}, granted: -1}}]", "upstreams[0].granted: -1 -- expected an amount"),
     "a balance that is none": (
         f"upstreams: [{{{OK}, balance: x}}]",
-        "upstreams[0].balance: 'x' -- expected billing or null",
+        "upstreams[0].balance: 'x' -- expected auto, billing, credit_grants, newapi, ",
     ),
     "a route to nowhere": (
         "routes: [{path: /x, upstream: opanai}]",

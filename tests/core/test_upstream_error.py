@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.upstream_error import MAX_BODY, Kind, read, read_value, told
+from addons.core.upstream_error import MAX_BODY, Kind, find_error, read, read_value
 
 
 def error(message: str = "", **more: Any) -> dict[str, Any]:
@@ -405,7 +405,7 @@ def test_the_reason_is_found_wherever_it_stands(answer: Any, status: int) -> Non
 
 @pytest.mark.parametrize("answer", [pytest.param(value, id=name) for name, value in REASONS if isinstance(value, dict)])
 def test_a_success_that_tells_no_more_is_told_with_its_reason(answer: dict[str, Any]) -> None:
-    error = told(answer)
+    error = find_error(answer)
     assert error is not None
     assert read_value(200, {"error": dict(error)}).reason == "REASON"
 
@@ -454,7 +454,7 @@ def test_an_answer_that_lost_its_end_is_no_sentence() -> None:
 @pytest.mark.parametrize("name", ["errno", "retcode", "resultCode", "returncode", "status", "code", "error_code"])
 @pytest.mark.parametrize("number", [429, "429", 429.0])
 def test_a_status_told_under_any_name_counts(name: str, number: object) -> None:
-    found = told({name: number, "errmsg": "x"})
+    found = find_error({name: number, "errmsg": "x"})
     assert found is not None
     error = read_value(200, {"error": dict(found)})
     assert (error.status, error.kind) == (429, Kind.RATE)
@@ -513,8 +513,8 @@ def test_a_status_that_nobody_told_is_none() -> None:
     ids=repr,
 )
 def test_an_error_in_a_success_is_told_from_an_answer(value: Any, strictly: bool, loosely: bool) -> None:
-    assert (told(value, strict=True) is not None) is strictly
-    assert (told(value) is not None) is loosely
+    assert (find_error(value, strict=True) is not None) is strictly
+    assert (find_error(value) is not None) is loosely
 
 
 anything = st.recursive(
@@ -559,7 +559,7 @@ def test_any_answer_is_some_error(status: int, answer: bytes) -> None:
 
 @given(anything, st.booleans())
 def test_any_value_is_an_error_or_none(value: object, strict: bool) -> None:
-    assert isinstance(told(value, strict=strict), dict | None)
+    assert isinstance(find_error(value, strict=strict), dict | None)
 
 
 @pytest.mark.parametrize(

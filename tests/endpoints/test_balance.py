@@ -74,9 +74,11 @@ def question(
 
 def test_a_balance_is_told_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     flow, asked = question(monkeypatch)
-    assert flows.answer_of(flow).raw_content == (
-        '{"code": 200, "message": "执行成功", "data": {"total": 18.00, "balance": 17.92, "used": 0.08}}'.encode()
+    said = (
+        '{"code": 200, "message": "执行成功", "data": {"total": 18.00, "balance": 17.92, "used": 0.08}, '
+        '"detail": {"currency": "USD", "source": "billing", "as_of": "2023-11-14T22:13:20Z"}}'
     )
+    assert flows.answer_of(flow).raw_content == said.encode()
     assert flows.answer_of(flow).headers["Content-Type"] == "application/json; charset=utf-8"
     headers = {"Authorization": f"Bearer {KEY}"}
     folder = "/proxy/v1/dashboard/billing"
@@ -125,7 +127,7 @@ def test_what_upstream_says_is_read_as_for_chat(
 def test_a_key_without_a_limit_says_so_beside_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     flow, _ = question(monkeypatch, lambda path: (200, {"hard_limit_usd": 100_000_000} | USED))
     answer = flows.json_of(flow)
-    assert answer["detail"] == {"unlimited": True}
+    assert answer["detail"]["unlimited"] is True
     assert set(answer["data"]) == {"total", "balance", "used"}
 
 
@@ -246,3 +248,120 @@ def test_other_paths_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     flow, asked = question(monkeypatch, path="/v1/models")
     assert flow.response is None
     assert asked.seen == []
+
+
+class Clock:
+    """Seconds since the epoch, as a test has them."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Relay:
+    """One addon that is asked again and again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answers: Answers, **sections: Any) -> None:
+        self.clock = Clock()
+        self.asked = Asked(answers)
+        self.addon = Balance(self.clock)
+        self.sections = sections
+        monkeypatch.setattr(balance_module, "ask", self.asked)
+
+    def told(self, key: str = KEY) -> dict[str, Any]:
+        flow = flows.opened("GET", f"/pro/balance?apiKey={key}", {}, **self.sections)
+        asyncio.run(self.addon.request(flow))
+        told: dict[str, Any] = flows.json_of(flow)
+        return told
+
+
+def test_an_answer_is_told_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = Relay(monkeypatch, fine, balance={"cache": "5s"})
+    first = relay.told()
+    relay.clock.now += 4
+    assert relay.told() == first and len(relay.asked.seen) == 2
+    assert relay.told("sk-another-0123456789")["data"] == first["data"]
+    assert len(relay.asked.seen) == 4, "each key by itself"
+    relay.clock.now += 2
+    assert relay.told()["detail"]["as_of"] > first["detail"]["as_of"]
+    assert len(relay.asked.seen) == 6
+
+
+def test_an_old_answer_is_told_as_old_where_upstream_can_t_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing: list[tuple[int, Any]] = []
+    relay = Relay(monkeypatch, lambda path: failing[0] if failing else fine(path))
+    first = relay.told()
+    assert "stale" not in first["detail"]
+    relay.clock.now += 3600
+    for failure in ((500, b""), (0, errors.UpstreamTimeout("慢。", "Slow."))):
+        failing[:] = [failure]
+        assert relay.told() == first | {"detail": first["detail"] | {"stale": True}}
+    failing[:] = [(401, {})]
+    assert relay.told()["code"] == 401, "the key is refused: what it once had is none of its business"
+    failing[:] = [(500, b"")]
+    assert relay.told("sk-another-0123456789")["code"] == 502
+    relay.clock.now += 24 * 3600
+    assert relay.told()["code"] == 502
+
+
+def test_what_is_kept_is_bounded_and_holds_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance_module, "_MOST_KNOWN", 10)
+    relay = Relay(monkeypatch, fine)
+    for number in range(30):
+        relay.told(f"sk-0123456789-{number}")
+    assert len(relay.addon._known) == 10
+    assert "sk-0123456789" not in str(relay.addon._known)
+
+
+def test_ways_are_tried_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(path: str) -> tuple[int, Any]:
+        if path.endswith("/api/usage/token"):
+            data = {"total_granted": 10_000_000, "total_used": 500_000, "total_available": 9_500_000}
+            return 200, {"code": True, "message": "ok", "data": data}
+        if path.endswith("/api/status"):
+            return 200, {"success": True, "message": "", "data": {"quota_per_unit": 500000}}
+        return 200, b"<!doctype html><title>a page at every address</title>"
+
+    told = Relay(monkeypatch, answers).told()
+    assert told["data"] == {"total": 20, "balance": 19, "used": 1} and told["detail"]["source"] == "newapi"
+
+
+@pytest.mark.parametrize("status", [404, 200])
+def test_where_no_way_leads_there_the_first_says_why(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    relay = Relay(monkeypatch, always(status, b"<html>"))
+    told = relay.told()
+    assert told["code"] == (501 if status == 404 else 502) and "data" not in told
+    assert len(relay.asked.seen) == 5
+
+
+def test_what_an_upstream_does_not_tell_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"is_available": True, "balance_infos": [{"currency": "CNY", "total_balance": "110.00"}]}
+    upstream = flows.UPSTREAM | {"balance": "deepseek"}
+    relay = Relay(monkeypatch, always(200, said), upstreams=[upstream], routes=[])
+    told = relay.told()
+    assert told["data"] == {"total": None, "balance": 110, "used": None}
+    assert told["detail"]["currency"] == "CNY"
+    assert [path for _, path, *_ in relay.asked.seen] == ["/proxy/user/balance"]
+
+
+def test_pages_are_asked_for_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(path: str) -> tuple[int, Any]:
+        more = path.count("page=") == 0
+        cost = {"results": [{"amount": {"value": 0.06, "currency": "usd"}}]}
+        return 200, {"object": "page", "data": [cost], "has_more": more, "next_page": "two" if more else None}
+
+    upstream = flows.UPSTREAM | {"balance": "costs", "granted": 20}
+    relay = Relay(monkeypatch, answers, upstreams=[upstream], routes=[])
+    assert relay.told()["data"] == {"total": 20, "balance": 19.88, "used": 0.12}
+    assert [path.partition("&page=")[2] for _, path, *_ in relay.asked.seen] == ["", "two"]
+
+
+def test_pages_without_end_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = flows.UPSTREAM | {"balance": "costs"}
+    said = {"object": "page", "data": [], "has_more": True, "next_page": "again"}
+    relay = Relay(monkeypatch, always(200, said), upstreams=[upstream], routes=[])
+    told = relay.told()
+    assert told["code"] == 502 and "too many pages" in told["message"]
+    assert len(relay.asked.seen) <= 30

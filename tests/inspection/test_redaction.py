@@ -16,7 +16,7 @@ from wsproto.frame_protocol import Opcode
 
 from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import fingerprint
-from addons.exchange import Kind, came
+from addons.exchange import Kind, original_message
 from addons.inspection import redaction as redact
 from addons.inspection.redaction import NOT_DECODED, Noting, Redaction
 from tests.support import flows
@@ -334,7 +334,7 @@ def test_a_message_of_a_websocket_is_cleaned_beside_what_is_sent() -> None:
     redact_it.websocket_message(flow)
     redact_it.websocket_end(flow)
     assert message.content == f"say {fingerprint(PLAIN, SECRET)}".encode()
-    assert came(message) == f"say {PLAIN}".encode()
+    assert original_message(message) == f"say {PLAIN}".encode()
     assert PLAIN not in str(flow.websocket.get_state())
 
 

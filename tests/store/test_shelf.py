@@ -470,7 +470,7 @@ def test_what_the_system_refuses_is_told_in_a_sentence(
     ],
 )
 def test_what_sqlite_refuses_is_told_in_a_sentence(tmp_path: Path, text: str, words: str) -> None:
-    assert words in str(folder.unfit(tmp_path, sqlite3.OperationalError(text)))
+    assert words in str(folder.store_error(tmp_path, sqlite3.OperationalError(text)))
 
 
 def test_a_store_in_other_hands_is_told(tmp_path: Path, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from addons import workers
 from addons.config.settings import Settings
 from addons.engine.corrections import output
 from addons.workers import parent, processes
-from addons.workers.processes import Orders, told
+from addons.workers.processes import Orders, exit_text
 from tests.support.config_text import read
 from tests.workers.pairs import Memory
 
@@ -283,7 +283,7 @@ def test_a_second_signal_kills(monkeypatch: pytest.MonkeyPatch, number: signal.S
     [(0, "ended with exit code 0"), (3, "ended with exit code 3"), (-9, "was ended by SIGKILL"), (-99, "by signal 99")],
 )
 def test_an_end_in_words(code: int, words: str) -> None:
-    assert words in told(code)
+    assert words in exit_text(code)
 
 
 def test_which_changes_take_a_restart(tmp_path: Path) -> None:

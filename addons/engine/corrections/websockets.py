@@ -10,7 +10,7 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
 
 from addons.engine.wrapping import Commands, pause, wrap
-from addons.exchange import came, forget_message
+from addons.exchange import forget_message, original_message
 
 MOST = 32 << 20
 """Bytes of a message, or characters: twice what OpenAI takes of audio in one."""
@@ -56,7 +56,7 @@ def _send_what_came(stock: Any, layer: websocket.WebsocketLayer, event: Any) -> 
             yield pause()
         if isinstance(command, websocket.WebsocketMessageHook) and layer.flow.websocket is not None:
             newest = layer.flow.websocket.messages[-1]
-            if (content := came(newest)) is not None:
+            if (content := original_message(newest)) is not None:
                 message, record = newest, newest.content
                 message.content = content
                 forget_message(message)

@@ -1,0 +1,209 @@
+"""How upstreams are asked what is left on a key, and what their answers mean. Each kind is a row of `KINDS`.
+
+    billing          one-api, new-api and most resellers: granted in dollars, used in cents. OpenAI closed it in 2023.
+    credit_grants    the same house: what was granted, used, and is left
+    newapi           new-api: the quota of one token, in units whose rate the site tells
+    openrouter-key   OpenRouter, of one key; `openrouter`: of the account, with a management key
+    deepseek, siliconflow, moonshot    what is left, in the account's currency
+    costs            OpenAI, with an admin key: what was spent
+
+What an upstream does not tell is None, unless relay.yaml says what was paid in (`upstreams[].granted`). Addresses and
+fields: the upstreams' API references.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import islice
+
+from addons.core.money import UNLIMITED, Balance, amount, from_billing, window
+
+
+@dataclass(frozen=True)
+class About:
+    """What an answer is read with."""
+
+    now: float
+    """Seconds since the epoch."""
+    window_days: int
+    host: str = ""
+    granted: Decimal | None = None
+    """Dollars that were paid in, where relay.yaml says so."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to ask. All questions are asked at once; `more` gives the next page of an answer, if there is one."""
+
+    name: str
+    questions: Callable[[About], Sequence[str]]
+    read: Callable[[Sequence[object], About], Balance]
+    more: Callable[[str, object], str | None] = lambda _question, _answer: None
+
+
+MAX_PAGES = 20
+"""Pages of one answer that are asked for."""
+
+_BY_HOST = (
+    ("openrouter.ai", ("openrouter-key", "openrouter")),
+    ("deepseek.com", ("deepseek",)),
+    ("siliconflow.cn", ("siliconflow",)),
+    ("siliconflow.com", ("siliconflow",)),
+    ("moonshot.cn", ("moonshot",)),
+    ("moonshot.ai", ("moonshot",)),
+    ("openai.com", ("billing",)),
+)
+_ELSEWHERE = ("billing", "newapi", "credit_grants")
+_MOST_ENTRIES = 1000
+
+
+def kinds_for(named: str, host: str, key: str = "") -> tuple[Kind, ...]:
+    """The kinds to try, in this order: one that is named, or for `auto` those that fit the host, and the key."""
+    if named != "auto":
+        return (KINDS[named],)
+    if key.startswith("sk-admin-") and host.endswith("openai.com"):
+        return (KINDS["costs"],)
+    for domain, names in _BY_HOST:
+        if host == domain or host.endswith(f".{domain}"):
+            return tuple(KINDS[name] for name in names)
+    return tuple(KINDS[name] for name in _ELSEWHERE)
+
+
+# What is asked
+
+
+def _billing(about: About) -> tuple[str, ...]:
+    start, end = window(datetime.fromtimestamp(about.now, UTC).date(), about.window_days)
+    folder = "/v1/dashboard/billing"
+    return f"{folder}/subscription", f"{folder}/usage?start_date={start}&end_date={end}"
+
+
+def _costs(about: About) -> tuple[str, ...]:
+    today = datetime.fromtimestamp(about.now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = int((today - timedelta(days=about.window_days)).timestamp())
+    return (f"/v1/organization/costs?start_time={start}&bucket_width=1d&limit=180",)
+
+
+def _one(path: str) -> Callable[[About], tuple[str, ...]]:
+    return lambda _about: (path,)
+
+
+def _next_page(question: str, answer: object) -> str | None:
+    if isinstance(answer, dict) and answer.get("has_more") is True and isinstance(page := answer.get("next_page"), str):
+        if page and len(page) <= 200 and page.replace("_", "").replace("-", "").replace("=", "").isalnum():
+            return f"{question.partition('&page=')[0]}&page={page}"
+        raise ValueError("costs.next_page is none")
+    return None
+
+
+# What is answered
+
+
+def _object(where: str, value: object, field: str = "") -> Mapping[str, object]:
+    found = value.get(field) if field and isinstance(value, dict) else value
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}{'.' if field else ''}{field} is not a JSON object")
+    return found
+
+
+def _read_billing(answers: Sequence[object], _about: About) -> Balance:
+    return from_billing(answers[0], answers[1])
+
+
+def _read_grants(answers: Sequence[object], _about: About) -> Balance:
+    grants = _object("credit_grants", answers[0])
+    used = amount("credit_grants", grants, "total_used")
+    left = amount("credit_grants", grants, "total_available", negative=True)
+    return Balance(left + used, used)  # grants that have expired are still in `total_granted`
+
+
+def _read_openrouter(answers: Sequence[object], _about: About) -> Balance:
+    credit = _object("credits", answers[0], "data")
+    return Balance(amount("credits.data", credit, "total_credits"), amount("credits.data", credit, "total_usage"))
+
+
+def _read_openrouter_key(answers: Sequence[object], _about: About) -> Balance:
+    key = _object("key", answers[0], "data")
+    if "limit" in key and key["limit"] is None:
+        return Balance(UNLIMITED, amount("key.data", key, "usage"))
+    limit = amount("key.data", key, "limit")
+    return Balance(limit, limit - amount("key.data", key, "limit_remaining", negative=True))
+
+
+def _read_newapi(answers: Sequence[object], _about: About) -> Balance:
+    token, site = _object("token", answers[0], "data"), _object("status", answers[1], "data")
+    unit = amount("status.data", site, "quota_per_unit")
+    if unit <= 0:
+        raise ValueError("status.data.quota_per_unit is 0: what a unit is worth is not known")
+    used = amount("token.data", token, "total_used") / unit
+    if token.get("unlimited_quota") is True:
+        return Balance(UNLIMITED, used)
+    return Balance(used + amount("token.data", token, "total_available", negative=True) / unit, used)
+
+
+def _read_deepseek(answers: Sequence[object], about: About) -> Balance:
+    entries = _object("balance", answers[0]).get("balance_infos")
+    found: list[tuple[Decimal, str]] = []
+    for entry in entries[:10] if isinstance(entries, list) else []:
+        info = _object("balance.balance_infos[]", entry)
+        currency = str(info.get("currency") or "")[:8]
+        found.append((amount("balance.balance_infos[]", info, "total_balance", negative=True, text=True), currency))
+    if not found:
+        raise ValueError("balance.balance_infos is empty")
+    # One account has one currency; of several that with money in it, dollars first.
+    left, currency = max(found, key=lambda each: (each[0] > 0, each[1] == "USD"))
+    return _left(left, currency, about)
+
+
+def _read_siliconflow(answers: Sequence[object], about: About) -> Balance:
+    info = _object("user", answers[0], "data")
+    return _left(amount("user.data", info, "totalBalance", negative=True, text=True), _by_domain(about), about)
+
+
+def _read_moonshot(answers: Sequence[object], about: About) -> Balance:
+    info = _object("balance", answers[0], "data")
+    left = amount("balance.data", info, "available_balance", negative=True)
+    if "cash_balance" in info and amount("balance.data", info, "cash_balance", negative=True) < 0:
+        left = amount("balance.data", info, "voucher_balance")  # a debt can't be paid with vouchers
+    return _left(left, _by_domain(about), about)
+
+
+def _read_costs(answers: Sequence[object], about: About) -> Balance:
+    used = Decimal(0)
+    for page in answers:
+        buckets = _object("costs", page).get("data")
+        for bucket in islice(buckets if isinstance(buckets, list) else [], _MOST_ENTRIES):
+            results = _object("costs.data[]", bucket).get("results")
+            for result in islice(results if isinstance(results, list) else [], _MOST_ENTRIES):
+                cost = _object("costs.data[].results[]", result, "amount")
+                used += amount("costs.data[].results[].amount", cost, "value", negative=True, text=True)
+    return Balance(about.granted, used)
+
+
+def _left(left: Decimal, currency: str, about: About) -> Balance:
+    """What was paid in is in dollars: of another currency nothing is known but what is left."""
+    if about.granted is not None and currency == "USD":
+        return Balance(about.granted, about.granted - left)
+    return Balance(None, None, left, currency)
+
+
+def _by_domain(about: About) -> str:
+    """The sites in China count in yuan, the others in dollars."""
+    return "CNY" if about.host.endswith(".cn") else "USD"
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("billing", _billing, _read_billing),
+        Kind("credit_grants", _one("/v1/dashboard/billing/credit_grants"), _read_grants),
+        Kind("newapi", lambda _about: ("/api/usage/token", "/api/status"), _read_newapi),
+        Kind("openrouter-key", _one("/v1/key"), _read_openrouter_key),
+        Kind("openrouter", _one("/v1/credits"), _read_openrouter),
+        Kind("deepseek", _one("/user/balance"), _read_deepseek),
+        Kind("siliconflow", _one("/v1/user/info"), _read_siliconflow),
+        Kind("moonshot", _one("/v1/users/me/balance"), _read_moonshot),
+        Kind("costs", _costs, _read_costs, _next_page),
+    )
+}
