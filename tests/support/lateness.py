@@ -20,7 +20,9 @@ PROBE = Path(__file__).with_name("probe.py")
 LATE = 0.1
 """Seconds that /healthz may take beyond its median."""
 PATIENCE = 15.0
-_TRIES = 6
+_TRIES = 10
+_PAUSE = 1.0
+"""Seconds before another try, from the third on: a machine may have a bad moment."""
 
 Send = Callable[[Live, Upstream], None]
 
@@ -72,7 +74,9 @@ def late_by(relay: Live, upstream: Upstream, send: Send) -> float:
     """Seconds beyond the median that /healthz took at most while `send` was at work; of several tries the least."""
     with Health(relay) as health:
         least = float("inf")
-        for _ in range(_TRIES):
+        for number in range(_TRIES):
+            if number > 2:
+                time.sleep(_PAUSE)
             upstream.clear()
             begun = time.monotonic()
             send(relay, upstream)
