@@ -59,6 +59,8 @@ from addons.workers import worker
 
 logger = logging.getLogger(__name__)
 
+_LEASES = "relay_leases"
+
 
 class LongLived:
     """What outlives a change of settings: clients that are connected, flows on view."""
@@ -110,6 +112,15 @@ def _open_store(kept: StoreSettings, leases: LocalLeases) -> EmbeddedStore:
     return EmbeddedStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time, leases)
 
 
+def _leases_of(master: object) -> LocalLeases:
+    """The leases of this process. They outlive a store that is opened anew, and code that is loaded anew: messages are
+    under way meanwhile."""
+    leases = LocalLeases(getattr(master, _LEASES, None))
+    if master is not None:
+        setattr(master, _LEASES, leases)
+    return leases
+
+
 class Relay:
     """What mitmproxy sees of relay."""
 
@@ -120,7 +131,7 @@ class Relay:
         self.store: Store | None = None
         self.chain: Chain | None = None
         self.worker = worker.join(getattr(ctx, "master", None), os.environ)
-        self.leases = LocalLeases()  # which outlive a store: messages are under way while it is opened anew
+        self.leases = _leases_of(getattr(ctx, "master", None))
         self.lasting: LongLived | None = None
         self._says = os.environ.pop(SAYS, "")
         self._introduction: asyncio.Task[None] | None = None

@@ -19,7 +19,7 @@ from addons.addresses import Refusal
 from addons.cli import arguments, children
 from addons.cli.fixtures import record, replay
 from addons.cli.introduction import introduction, place, say, web_line
-from addons.cli.launch import QUIET, ROOT, WEB, become, checked, lead, mitmproxy, prepare, relay_options
+from addons.cli.launch import QUIET, ROOT, WEB, become, check_start, checked, lead, mitmproxy, prepare, relay_options
 from addons.config.mitmproxy_options import as_arguments, given_in, one_process
 from addons.config.settings import ConfigError, describe_settings, load_settings, settings_path
 from addons.store.certificate import CertificateError, check_pair
@@ -94,7 +94,7 @@ def demo(own: Namespace, rest: list[str]) -> int:
         settings = load_settings(path, {})
         options = relay_options(settings, path, extra)
         in_force = options | given
-        addresses.check(in_force, program)
+        check_start(in_force, program)
         family.relay([*mitmproxy(program), *as_arguments(options, given), *rest], addresses.listening(in_force))
         say(introduction(settings, in_force))
         if program == "mitmweb":

@@ -10,7 +10,7 @@ from addons import addresses
 from addons.addresses import Refusal
 from addons.cli import children
 from addons.cli.introduction import introduction, place, say
-from addons.cli.launch import QUIET, ROOT, become, checked, mitmproxy, prepare, relay_options
+from addons.cli.launch import QUIET, ROOT, become, check_start, checked, mitmproxy, prepare, relay_options
 from addons.config.mitmproxy_options import as_arguments, given_in
 from addons.config.settings import Settings, load_settings, settings_path
 
@@ -60,7 +60,7 @@ def replay(own: Namespace, rest: list[str]) -> int:
         with server.Server(library, fast=own.fast, forward=forward).running() as url:
             options = _written(family.folder / "relay.yaml", server.front(settings, url, family.folder))
             in_force = options | given
-            addresses.check(in_force, "mitmdump")
+            check_start(in_force, "mitmdump")
             family.relay([*mitmproxy("mitmdump"), *as_arguments(options, given), *rest], addresses.listening(in_force))
             tls = settings.listen.tls is not None
             say([introduction(settings, in_force)[0], ("answers from", _contents(path, library.tape))])

@@ -32,7 +32,7 @@ _ENTRY = ROOT / "addons" / "relay.py"
 MOST_FILES = 65_536
 """Open files that are enough for anyone: the limit is raised so far, and no further."""
 
-CONF_DIR = "~/.mitmproxy"
+_CONF_DIR = "~/.mitmproxy"
 """mitmproxy's default."""
 
 QUIET: dict[str, object] = {"termlog_verbosity": "warn"}
@@ -90,11 +90,16 @@ def prepare(program: str, arguments: list[str], extra: Mapping[str, object]) -> 
 
 def become(plan: Plan, more: Sequence[tuple[str, str]] = ()) -> NoReturn:
     """Replace this process by mitmdump or mitmweb with relay in it, which says what it is as soon as it serves."""
-    addresses.check(plan.in_force, plan.program)
+    check_start(plan.in_force, plan.program)
     _try_store(plan.settings)
-    _try_confdir(str(plan.in_force.get("confdir", CONF_DIR)))
     allow_many_files()
     execute(plan.command, {SAYS: table(introduced(plan, plan.in_force, more))})
+
+
+def check_start(in_force: Mapping[str, object], program: str) -> None:
+    """Raise Refusal for what would keep a mitmdump or mitmweb with these options from starting."""
+    addresses.check(in_force, program)
+    _try_confdir(str(in_force.get("confdir", _CONF_DIR)))
 
 
 def allow_many_files() -> None:
@@ -121,7 +126,7 @@ def lead(plan: Plan, count: int) -> int:
         return Orders(again.settings, again.command)
 
     first = orders()
-    _try_confdir(str(plan.in_force.get("confdir", CONF_DIR)))
+    _try_confdir(str(plan.in_force.get("confdir", _CONF_DIR)))
     allow_many_files()
     kept = first.settings.store
     with contextlib.ExitStack() as stack:

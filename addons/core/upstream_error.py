@@ -17,6 +17,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from addons.core import bounded_json
 from addons.core.sse import Parser
@@ -296,6 +297,8 @@ def _line(value: object) -> str:
 
 def _word(value: object) -> str:
     """A code or type as text."""
+    if isinstance(value, Decimal):  # a fraction of an answer that is about money
+        value = float(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):

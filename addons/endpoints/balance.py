@@ -32,7 +32,6 @@ _OF_KEYS = (Meaning.KEY, Meaning.QUOTA, Meaning.RATE, Meaning.FORBIDDEN)
 """Refusals that say more than that there is nothing at an address."""
 _TOLD = {"hard_limit_usd", "total_usage"}
 
-
 _MOST_KNOWN = 1000
 _OLDEST = 24 * 3600.0
 """Seconds for which a balance is told again where its upstream can't be asked."""
@@ -106,8 +105,9 @@ class Balance:
             return known, False
         try:
             told = await self._ask(client, exchange, key)
-        except _PASSING:
-            if known is None or not 0 <= now - known.at < _OLDEST:
+        except _PASSING as error:
+            says_it = error.code == "insufficient_quota"  # the key has nothing left, whatever it had
+            if says_it or known is None or not 0 <= now - known.at < _OLDEST:
                 raise
             return known, True
         self._known[name] = told
@@ -174,12 +174,13 @@ async def _by(
         for task in asked:
             task.cancel()
     try:
-        path = paths[-1]
+        path, deadline = paths[-1], asyncio.get_running_loop().time() + timeout  # for all further pages
         for _ in range(balances.MAX_PAGES):
             if (following := kind.more(path, answers[-1])) is None:
                 break
             path = following
-            answers.append(await _part(upstream, path, key, timeout))
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            answers.append(await _part(upstream, path, key, left))
         else:
             raise ValueError("there are too many pages")
         return kind.read(answers, about)

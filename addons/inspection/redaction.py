@@ -306,6 +306,9 @@ def _cleaning_socket(socket: websocket.WebSocketData, known: KnownSecrets) -> Sl
             lines = [NOT_KEPT] * len(messages)
         for message, line in zip(messages, lines, strict=True):
             message.content = line
+    for message in socket.messages:
+        if b"\n" in message.content:  # JSON that is written for people, or no JSON
+            message.content = yield from _hidden(message.content, [], known)
 
 
 # Heads
@@ -476,9 +479,10 @@ def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None
 
 def _clean_line(value: str, known: KnownSecrets) -> str:
     """A header without what its parts tell: `WWW-Authenticate: Bearer token="..."`."""
-    raw = value.encode("latin-1", "replace")
+    encoding, errors = ("latin-1", "strict") if max(value, default="") <= "\xff" else ("utf-8", "surrogateescape")
+    raw = value.encode(encoding, errors)
     spans = [(start, end, _shown(raw[start:end], known)) for start, end in secret_text.in_line(raw)]
-    return replaced(raw, spans).decode("latin-1")
+    return replaced(raw, spans).decode(encoding, errors) if spans else value
 
 
 def _shown_in(name: str, value: bytes, known: KnownSecrets) -> bytes:

@@ -16,11 +16,11 @@ from addons.store import Lease, LeaseRequest, TooManyWaiting, WaiterLeft
 class FairLocks:
     """Locks by key. One that nobody holds takes no memory."""
 
-    def __init__(self) -> None:
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+    def __init__(self, queues: dict[str, deque[asyncio.Future[None]]] | None = None) -> None:
+        self.queues: dict[str, deque[asyncio.Future[None]]] = queues if queues is not None else {}
 
     def __len__(self) -> int:
-        return len(self._queues)
+        return len(self.queues)
 
     async def acquire(self, key: str, max_waiting: int) -> None:
         """Wait until it is our turn, and hold the lock until `release`.
@@ -28,9 +28,9 @@ class FairLocks:
         Raises TooManyWaiting without waiting where `max_waiting` wait already. Cancelled while waiting, it holds
         nothing.
         """
-        queue = self._queues.get(key)
+        queue = self.queues.get(key)
         if queue is None:
-            self._queues[key] = deque()
+            self.queues[key] = deque()
             return
         if len(queue) >= max_waiting:
             raise TooManyWaiting
@@ -47,23 +47,28 @@ class FairLocks:
 
     def release(self, key: str) -> None:
         """Let the next one in."""
-        queue = self._queues[key]
+        queue = self.queues[key]
         while queue:
             turn = queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
-        del self._queues[key]
+        del self.queues[key]
 
 
 class LocalLeases:
-    """Leases of this process, whose waiting clients may leave."""
+    """Leases of this process, whose waiting clients may leave.
 
-    def __init__(self) -> None:
-        self.locks = FairLocks()
-        self._waiting: dict[str, set[asyncio.Task[None]]] = {}
-        self._fences = itertools.count(time.time_ns())  # above those of a process before this one
-        self._holders: dict[str, int] = {}
+    `before` are those of the code before a reload. What is known of holders and of who waits is plain values, and
+    shared, so a lease goes on under either code.
+    """
+
+    def __init__(self, before: "LocalLeases | None" = None) -> None:
+        self.locks: FairLocks = FairLocks(before.locks.queues if before is not None else None)
+        self._waiting: dict[str, set[asyncio.Task[None]]] = before._waiting if before is not None else {}
+        # Above those of a process before this one.
+        self._fences: itertools.count[int] = before._fences if before is not None else itertools.count(time.time_ns())
+        self._holders: dict[str, int] = before._holders if before is not None else {}
 
     def __len__(self) -> int:
         """How many sessions are held, and how many clients wait for one."""

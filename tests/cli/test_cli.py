@@ -265,6 +265,22 @@ def test_web_listens_on_loopback_and_opens_no_browser(became: list[str], free: i
     assert "web_open_browser=false" in became
 
 
+@pytest.mark.parametrize("command", ["start", "web", "demo"])
+def test_without_a_folder_for_mitmproxy_nothing_starts(
+    became: list[str],
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    (file.parent / "taken").write_text("")
+    monkeypatch.setattr(addresses, "claim", lambda *_: None)
+    assert cli.main([command, "--set", f"confdir={file.parent}/taken/below"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("relay: mitmproxy can't write to its folder") and "--set confdir=FOLDER" in said
+    assert not became
+
+
 @pytest.mark.parametrize(
     ("command", "named"),
     [

@@ -153,6 +153,21 @@ def test_the_type_of_a_long_event_may_stand_anywhere_near_its_ends(event: bytes,
     assert ending.finished
 
 
+MANY = b'"output":[' + b"1," * 30_000 + b"1]"
+
+
+@pytest.mark.parametrize(
+    ("event", "last"),
+    [
+        (b'data: {"type":"response.completed","response":{' + MANY + b"}}\n\n", True),
+        (b'data: {"response":{' + MANY + b'},"type":"response.failed"}\n\n', True),
+        (b"data: {" + MANY + b',"item":{"type":"response.completed"}}\n\n', False),
+    ],
+)
+def test_an_event_of_too_many_values_is_judged_by_its_ends(event: bytes, last: bool) -> None:
+    assert ended(CHUNK + event) is last
+
+
 @pytest.mark.parametrize(
     "event",
     [

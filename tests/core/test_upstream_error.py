@@ -2,6 +2,7 @@
 
 import json
 import time
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -452,7 +453,7 @@ def test_an_answer_that_lost_its_end_is_no_sentence() -> None:
 
 
 @pytest.mark.parametrize("name", ["errno", "retcode", "resultCode", "returncode", "status", "code", "error_code"])
-@pytest.mark.parametrize("number", [429, "429", 429.0])
+@pytest.mark.parametrize("number", [429, "429", 429.0, Decimal("429.0")])
 def test_a_status_told_under_any_name_counts(name: str, number: object) -> None:
     found = find_error({name: number, "errmsg": "x"})
     assert found is not None

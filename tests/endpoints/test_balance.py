@@ -298,6 +298,8 @@ def test_an_old_answer_is_told_as_old_where_upstream_can_t_be_asked(monkeypatch:
     for failure in ((500, b""), (0, errors.UpstreamTimeout("慢。", "Slow."))):
         failing[:] = [failure]
         assert relay.told() == first | {"detail": first["detail"] | {"stale": True}}
+    failing[:] = [(429, {"error": {"message": "no more", "code": "insufficient_quota"}})]
+    assert relay.told()["code"] == 429, "it says itself what is left"
     failing[:] = [(401, {})]
     assert relay.told()["code"] == 401, "the key is refused: what it once had is none of its business"
     failing[:] = [(500, b"")]

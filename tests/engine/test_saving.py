@@ -65,6 +65,17 @@ def test_an_error_is_raised_by_the_next_call() -> None:
     assert slow.closed
 
 
+def test_no_later_write_hides_an_error() -> None:
+    slow = Slow(OSError(28, "full"))
+    file = BackgroundFile(slow)
+    file.write(LONG)
+    file.write(b"behind the gap")
+    slow.going.set()
+    with pytest.raises(OSError, match="full"):
+        file.close()
+    assert slow.kept == b""
+
+
 def test_what_may_wait_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("addons.engine.corrections.saving._MOST", 3 << 20)
     with (tmp_path / "x").open("wb") as real:

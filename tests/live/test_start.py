@@ -350,9 +350,12 @@ def test_touching_the_entry_reloads_and_keeps_sessions(house: Path, upstream: Up
         os.utime(entry)
         assert eventually(lambda: b"Edited" in live.ask("GET", "/chat").body, 6), "the new code is in force"
         assert live.chat("我叫什么名字？", session="touch")["data"] == "你叫小明。"
+        waiting = pool.submit(live.ask, "POST", "/chat", message("flying", "我叫什么名字？"))
         answer = flying.result()
         assert answer.status == 200
         assert list(answer.json()) == ["code", "message", "data"], "what was under way does not end raw"
+        assert answer.json()["code"] == 200, "nor is its turn lost"
+        assert waiting.result().json()["data"] == "你叫小红。", "and the next message has waited for it"
         assert live.chat("我叫什么名字？", session="flying", key=KEY)["code"] == 200, "nor is its session locked"
         assert "Traceback" not in live.log
 

@@ -248,3 +248,26 @@ def test_a_full_queue_is_told() -> None:
         assert not leases._waiting
 
     asyncio.run(scenario())
+
+
+def test_a_lease_goes_on_under_code_that_is_loaded_anew() -> None:
+    async def scenario() -> None:
+        old = LocalLeases()
+        held = await old.lease("a", 9)
+        waits = asyncio.ensure_future(old.lease("a", 9, "one"))
+        await settle()
+        new = LocalLeases(old)
+        assert new.holds(held)
+        last = asyncio.ensure_future(new.lease("a", 9, "two"))
+        await settle()
+        with pytest.raises(TooManyWaiting):
+            await new.lease("a", 2)
+        held.release()
+        second = await asyncio.wait_for(waits, 1)
+        assert new.holds(second) and not new.holds(held) and second.fence > held.fence
+        assert not last.done()
+        second.release()
+        (await asyncio.wait_for(last, 1)).release()
+        assert len(old) == len(new) == 0
+
+    asyncio.run(scenario())

@@ -35,6 +35,7 @@ class BackgroundFile:
         self._last: Future[None] | None = None
         self._waiting = 0
         self._lock = threading.Lock()
+        self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         """Write it now, or soon. Raises OSError."""
@@ -56,13 +57,14 @@ class BackgroundFile:
     def close(self) -> None:
         """Write what is left, and close. Raises OSError."""
         self._thread.shutdown()
-        try:
-            self._is_busy()
-        finally:
-            self._file.close()
+        self._file.close()
+        if self._error is not None:
+            raise self._error
 
     def _is_busy(self) -> bool:
         """Whether something is still to be written. Raises what went wrong with what was."""
+        if self._error is not None:
+            raise self._error
         if self._last is None or not self._last.done():
             return self._last is not None
         last, self._last = self._last, None
@@ -71,8 +73,11 @@ class BackgroundFile:
 
     def _write(self, data: bytes) -> None:
         try:
-            self._file.write(data)
-            self._file.flush()
+            if self._error is None:  # what came behind a gap would be of no use
+                self._file.write(data)
+                self._file.flush()
+        except OSError as error:
+            self._error = error
         finally:
             with self._lock:
                 self._waiting -= len(data)
