@@ -81,13 +81,12 @@ def unregister() -> None:
 
 
 def _registered() -> Mapping[str, Any]:
-    """mitmproxy's views by name; the registry has no public way to replace one without a line in the log."""
+    """mitmproxy's views by name, as they are or in one of these; those that other addons brought are left alone.
+
+    The registry has no public way to replace one without a line in the log.
+    """
     found = contentviews.registry._by_name
-    return {name: view for name, view in found.items() if not _is_relay_s(view)}
-
-
-def _is_relay_s(view: object) -> bool:
-    return type(view).__module__ == "addons.inspection.contentviews"
+    return {name: view for name, view in found.items() if type(view).__module__.startswith(("mitmproxy", __name__))}
 
 
 def _cut(metadata: Metadata, beginning: bytes) -> Metadata:

@@ -82,3 +82,16 @@ def test_registering_again_wraps_nothing_twice() -> None:
     assert before.keys() == contentviews.registry.keys()
     bounded_views.unregister()
     assert not any(isinstance(view, bounded_views.Bounded) for view in contentviews.registry.values())
+
+
+def test_the_view_of_another_addon_is_left_alone() -> None:
+    class Whole(contentviews.Contentview):
+        def prettify(self, data: bytes, metadata: Metadata) -> str:
+            return str(len(data))
+
+    contentviews.add(Whole())
+    try:
+        bounded_views.register()
+        assert shown("text/plain", b"x" * MEGABYTE, "whole")[1] == str(MEGABYTE)
+    finally:
+        del contentviews.registry._by_name["whole"]
