@@ -31,6 +31,8 @@ help() {
 ./run.sh check     read relay.yaml and say what it means, or what is wrong with it
 ./run.sh record    relay that saves what passes to a file, without keys: ./run.sh record FILE
 ./run.sh replay    answer apps from that file, without upstream or key: ./run.sh replay FILE [--fast] [--or-forward] [--list]
+./run.sh keys      hand out keys of relay's own, with budgets: ./run.sh keys new NAME [--budget 20 --per month], list, revoke, rotate
+./run.sh usage     what was used and what it has cost: ./run.sh usage [--by key|model|day] [--since 7d] [--json|--csv]
 ./run.sh test      the tests; --quick: those that start no relay; further arguments go to pytest
 ./run.sh bench     the benchmarks
 ./run.sh lock      write requirements/*.txt anew from pyproject.toml; --upgrade takes the newest versions
@@ -260,7 +262,7 @@ case ${1:-} in
 esac
 
 case $command in
-  start | web | demo | check | record | replay)
+  start | web | demo | check | record | replay | keys | usage)
     set_up run
     relay "$command" "$@"
     ;;

@@ -7,6 +7,7 @@ nor a key.
 """
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -25,8 +26,18 @@ class RelayError(Exception):
     type: ClassVar[str] = "relay_error"
     code: str = "relay_error"
 
-    def __init__(self, zh: str, en: str, *, code: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self,
+        zh: str,
+        en: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(en)
+        self.headers = dict(headers or {})
+        """Of the answer that tells it."""
         self.zh = zh
         self.en = en
         self.param = param

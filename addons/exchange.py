@@ -43,6 +43,8 @@ class Exchange:
     kind: Kind
     path: str
     """The path behind a route's prefix, without the query."""
+    routed: bool = False
+    """It came under the prefix of a route, which names its upstream."""
     origin: bool = False
     """The request came from a browser's script: it carries an Origin."""
     client_closes: bool = False
@@ -71,6 +73,10 @@ class Exchange:
     """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
     tail: bytes = b""
     """What a streamed answer still says when its `response` hook is over."""
+    holding: Callable[[int], RelayError | None] | None = None
+    """Hears how many bytes of a request body are held, and may refuse more."""
+    read_whole: bool = False
+    """Upstream's answer is read before it is passed on, so nobody streams it."""
     ear: Callable[[bytes], object] | None = None
     """Hears an answer that is read whole while it comes, and may then say that it is `over`."""
     over: bool = False

@@ -35,7 +35,9 @@ from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
 from addons.endpoints.health import Health
+from addons.endpoints.key_pages import KeyPages
 from addons.endpoints.page import Page
+from addons.flow.capture import watched
 from addons.flow.display_path import DisplayPath
 from addons.inspection import bounded_views, contentviews, mitmweb_style
 from addons.inspection.commands import Commands
@@ -43,6 +45,10 @@ from addons.inspection.flow_summary import FlowSummary
 from addons.inspection.redaction import Noting, Redaction
 from addons.inspection.retention import Retention
 from addons.inspection.sockets import Sockets
+from addons.meter.gate import Gate
+from addons.meter.keyring import Keyring
+from addons.meter.metering import Meter
+from addons.meter.prices import PriceList, Prices
 from addons.proxy.cors import Cors
 from addons.proxy.failures import Failures
 from addons.proxy.routing import Routing
@@ -55,11 +61,14 @@ from addons.store.certificate import CertificateError, certificate_of
 from addons.store.embedded import EmbeddedStore
 from addons.store.expiry import Sweeper
 from addons.store.leases import LocalLeases
+from addons.store.ledger import NAME as LEDGER
+from addons.store.ledger import Book, Ledger, LocalLedger
 from addons.workers import worker
 
 logger = logging.getLogger(__name__)
 
 _LEASES = "relay_leases"
+_BOOKS = "relay_books"
 
 
 class LongLived:
@@ -69,20 +78,23 @@ class LongLived:
         self.timeouts = Timeouts(settings)
         self.balance = Balance(time.time)
         self.retention = Retention(settings)
+        self.price_list = PriceList()
 
-    def adopt(self, settings: Settings) -> None:
+    def adopt(self, settings: Settings, gate: Gate) -> None:
         """Go on under other settings."""
         self.timeouts.adopt(settings)
         self.retention.adopt(settings)
+        self.balance.adopt(gate)
 
 
-def chain_for(settings: Settings, store: Store, lasting: LongLived) -> Chain:
+def chain_for(settings: Settings, store: Store, lasting: LongLived, gate: Gate) -> Chain:
     """relay's addons in the order in which traffic meets them. The order is behaviour:
 
     who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last. A store
     of another process is swept there.
     """
     redact = Redaction(settings, store.secret)
+    meter = Meter(gate)
     return Chain(
         (
             Noting(redact),
@@ -91,12 +103,15 @@ def chain_for(settings: Settings, store: Store, lasting: LongLived) -> Chain:
             UpstreamTls(settings),
             Cors(),
             Page(settings),
+            KeyPages(gate),
             Health(store),
             DisplayPath(),
             Recording(redact.response),
-            Chat(store),
-            Sessions(store),
+            Chat(store, meter),
+            Sessions(store, meter),
             lasting.balance,
+            meter,
+            Noting(redact),
             Streaming(),
             Sockets(),
             Failures(),
@@ -121,6 +136,14 @@ def _leases_of(master: object) -> LocalLeases:
     return leases
 
 
+def _books_of(master: object) -> dict[Path, Book]:
+    """The ledgers of this process by their folders. They outlive code that is loaded anew, as leases do."""
+    books: dict[Path, Book] = getattr(master, _BOOKS, {})
+    if master is not None:
+        setattr(master, _BOOKS, books)
+    return books
+
+
 class Relay:
     """What mitmproxy sees of relay."""
 
@@ -129,12 +152,14 @@ class Relay:
     def __init__(self) -> None:
         self.settings: Settings | None = None
         self.store: Store | None = None
+        self.gate: Gate | None = None
         self.chain: Chain | None = None
         self.worker = worker.join(getattr(ctx, "master", None), os.environ)
         self.leases = _leases_of(getattr(ctx, "master", None))
         self.lasting: LongLived | None = None
         self._says = os.environ.pop(SAYS, "")
         self._introduction: asyncio.Task[None] | None = None
+        self._loading: asyncio.Future[None] | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
         self.taking_over: asyncio.Future[None] | None = None
@@ -166,14 +191,17 @@ class Relay:
         store = self._store(settings)
         if self.lasting is None:
             self.lasting = LongLived(settings)
-        self.lasting.adopt(settings)
+        prices = Prices(settings, self.lasting.price_list)
+        ledger = self._ledger(settings, prices)
+        gate = self.gate = Gate(settings, Keyring(settings, store.secret, settings.store.path), ledger, prices)
+        self.lasting.adopt(settings, gate)
         engine.install(
             settings.limits.header_size,
             self.lasting.timeouts.head_begins,
             fast=settings.engine.fast,
             listeners=self.worker.listeners if self.worker is not None else (),
         )
-        old, self.chain = self.chain, chain_for(settings, store, self.lasting)
+        old, self.chain = self.chain, chain_for(settings, store, self.lasting, gate)
         self.settings, self.store = settings, store
         if old is not None:
             old.done(self.chain)
@@ -201,6 +229,20 @@ class Relay:
             old.close()
         return store
 
+    def _ledger(self, settings: Settings, prices: Prices) -> Ledger:
+        """The ledger for `settings`; a worker's is its parent's. Raises StoreError.
+
+        One that is open stays open until this process ends: what is under way under other settings is settled there.
+        """
+        if self.worker is not None:
+            return self.worker.channel.ledger(settings.store.path / LEDGER)
+        books = _books_of(getattr(ctx, "master", None))
+        book = books.get(settings.store.path)
+        if book is None:
+            book = books[settings.store.path] = Book(settings.store.path, time.time, settings.balance.window_days)
+        book.price = prices.cost_once_loaded
+        return LocalLedger(book)
+
     def running(self) -> None:
         """Under bare `mitmdump -s`, take the address and options from relay.yaml: those the user did not set."""
         # mitmproxy runs this hook as a plain function when it loads a script anew.
@@ -209,6 +251,8 @@ class Relay:
             self._take_options(self.settings)
         if self.chain is not None:
             _refuse_unknown_options()
+        if self.gate is not None and (self.gate.keyring.any or watched()):
+            self._loading = asyncio.ensure_future(self.gate.prices.ready())  # it takes a second
         if self._says and self.chain is not None:
             self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
         if self.worker is not None and self.lasting is not None:
@@ -255,6 +299,9 @@ class Relay:
             self.chain.done()
         if self.store is not None:
             self.store.close()
+        if ctx.master.should_exit.is_set():
+            for book in _books_of(ctx.master).values():
+                book.close()
 
 
 def _refuse_unknown_options() -> None:

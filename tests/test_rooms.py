@@ -16,6 +16,7 @@ ORDER = (
     {"addresses", "exchange", "store"},
     {"engine", "workers"},
     {"flow"},
+    {"meter"},
     {"proxy", "endpoints", "replay", "chain"},
     {"cli", "inspection"},
     {"relay"},

@@ -5,7 +5,8 @@
    parent (addons/workers/).
 2. demo stays as the parent of a small upstream and of a relay before it (children.py).
 3. record is start with a flow file; replay is like demo, with a recording for its upstream (fixtures.py).
-4. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
+4. keys and usage read and write files in the store's folder, while a relay may be running on it (keys.py, usage.py).
+5. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
    a mistake in relay.yaml, else 1.
 """
 
@@ -19,7 +20,9 @@ from addons.addresses import Refusal
 from addons.cli import arguments, children
 from addons.cli.fixtures import record, replay
 from addons.cli.introduction import introduction, place, say, web_line
+from addons.cli.keys import keys
 from addons.cli.launch import QUIET, ROOT, WEB, become, check_start, checked, lead, mitmproxy, prepare, relay_options
+from addons.cli.usage import usage
 from addons.config.mitmproxy_options import as_arguments, given_in, one_process
 from addons.config.settings import ConfigError, describe_settings, load_settings, settings_path
 from addons.store.certificate import CertificateError, check_pair
@@ -112,6 +115,8 @@ _COMMANDS: dict[str, Callable[[Namespace, list[str]], int]] = {
     "check": check,
     "record": record,
     "replay": replay,
+    "keys": keys,
+    "usage": usage,
 }
 
 

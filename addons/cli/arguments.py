@@ -6,15 +6,19 @@ own only before anything that is mitmproxy's, and argparse reads what was taken.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from addons.addresses import Refusal
+from addons.core.relay_keys import PERIODS
 
 _REST = (
     "Further arguments go to mitmproxy, such as -p 9000, -w FILE or --set NAME=VALUE: ./run.sh --options lists its "
     "options. The settings of relay are in relay.yaml, or in the file that RELAY_CONFIG names."
 )
+
+
+_FILE = "The settings are those of relay.yaml, or of the file that RELAY_CONFIG names."
 
 
 class CommandLine(NamedTuple):
@@ -59,10 +63,14 @@ def _divide(parser: _Parser, arguments: Sequence[str]) -> tuple[list[str], list[
     """What `parser` is to read, and the rest."""
     flags = {name for action in parser.added for name in action.option_strings}
     words = [action for action in parser.added if not action.option_strings]
+    valued = {name for action in parser.added for name in action.option_strings if action.nargs != 0}
     own, rest = list[str](), list[str]()
-    for each in arguments:
-        if each in flags:
+    given = iter(arguments)
+    for each in given:
+        if each in flags or each.partition("=")[0] in valued:
             own.append(each)
+            if each in valued and (value := next(given, None)) is not None:
+                own.append(value)
         elif words and not rest and not each.startswith("-") and each in (words[0].choices or (each,)):
             words.pop(0)
             own.append(each)
@@ -96,4 +104,26 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     replay.add_argument("--fast", action="store_true", help="at once, not in the rhythm that was recorded")
     replay.add_argument("--list", action="store_true", help="only say what is in it")
     replay.add_argument("--or-forward", action="store_true", help="ask the real upstream for the rest, and record it")
+    _keys(command)
+    usage = command("usage", "what was used and what it has cost, from the ledger", _FILE)
+    usage.add_argument("--by", choices=["key", "model", "day"], default="key", help="what is summed up (key)")
+    usage.add_argument("--since", metavar="SPAN", default="30d", help="7d, or a day such as 2026-11-01 (30d)")
+    usage.add_argument("--json", action="store_true", help="as JSON")
+    usage.add_argument("--csv", action="store_true", help="as CSV")
     return whole, found
+
+
+def _keys(command: Callable[..., _Parser]) -> None:
+    """Of keys that relay hands out."""
+    keys = command("keys", "hand out keys of relay's own: new NAME, list, revoke NAME, rotate NAME", _FILE)
+    keys.add_argument("action", choices=["new", "list", "revoke", "rotate"], help="what to do")
+    keys.add_argument("name", metavar="NAME", nargs="?", help="of the key; for all but list")
+    keys.add_argument("--budget", metavar="DOLLARS", help="what it may spend; without it, anything")
+    keys.add_argument("--per", choices=PERIODS, default="total", help="the span that the budget is for (total)")
+    keys.add_argument("--upstream", metavar="NAME", help="where its requests go; without it, where the path leads")
+    keys.add_argument("--models", metavar="NAMES", help="those it may use, with commas between, * and ? allowed")
+    keys.add_argument("--paths", metavar="PATHS", help="those it may use, with commas between")
+    keys.add_argument("--requests", metavar="N", type=int, help="a minute")
+    keys.add_argument("--tokens", metavar="N", type=int, help="a minute")
+    keys.add_argument("--parallel", metavar="N", type=int, help="requests at the same time")
+    keys.add_argument("--expires", metavar="DAY", help="the last day on which it works, such as 2027-01-31")

@@ -23,6 +23,7 @@ from addons.store import StoreError
 from addons.store.certificate import CertificateError, certificate_of, out_of_date
 from addons.store.embedded import EmbeddedStore
 from addons.store.folder import check as check_store
+from addons.store.ledger import Book
 from addons.workers import parent
 from addons.workers.processes import Orders
 
@@ -136,9 +137,14 @@ def lead(plan: Plan, count: int) -> int:
         except StoreError as error:
             raise Refusal(str(error)) from error
         stack.callback(store.close)
+        try:
+            book = Book(kept.path, time.time, first.settings.balance.window_days)
+        except StoreError as error:
+            raise Refusal(str(error)) from error
+        stack.callback(book.close)
         in_force = plan.in_force | {"listen_port": listeners[0].getsockname()[1]}
         lines = introduced(plan, in_force, [("workers", str(count))])
-        return parent.run(count, first, orders, listeners, store, lambda: say(lines))
+        return parent.run(count, first, orders, listeners, store, book, lambda: say(lines))
 
 
 def _try_store(settings: Settings) -> None:

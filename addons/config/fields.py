@@ -9,6 +9,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -24,13 +25,14 @@ from pydantic import (
 )
 
 from addons.config.loader import FromEnviron, plain_value
-from addons.core.balances import KINDS
+from addons.core.balances import KINDS, LEDGER
 from addons.core.frozen import FrozenDict, freeze
+from addons.core.relay_keys import LEAST, is_name
 from addons.core.units import DURATION_EXPECTED, SIZE_EXPECTED, format_duration, format_size, parse_duration, parse_size
 from addons.core.urls import PROXY_EXPECTED, URL_EXPECTED, is_host, parse_proxy, parse_upstream, proxy_from_environ
 
 MAX_WORKERS = 64
-BALANCE_KINDS = ("auto", *KINDS)
+BALANCE_KINDS = ("auto", *KINDS, LEDGER)
 RELAY_SETS = {"model": "chat.model", "messages": None, "stream": None}
 """Fields of a completion request that are relay's own, and the key that has a say in them."""
 
@@ -148,11 +150,82 @@ def _granted(value: Any) -> Decimal | None:
     if value is None:
         return None
     expected = "expected an amount in dollars, such as 20 or 18.50"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError(expected)
     if not math.isfinite(value) or not 0 <= value <= 10**12:
         raise ValueError(expected)
     return Decimal(str(value))
+
+
+def _amount(value: Any) -> Decimal:
+    amount = _granted(value)
+    if amount is None:
+        raise ValueError("expected an amount in dollars, such as 20 or 18.50")
+    return amount
+
+
+def _factor(value: Any) -> Decimal:
+    """A multiplier, as it is written."""
+    value = plain(value)
+    expected = "expected a multiplier on list prices, such as 1, 0.8 or 7.2"
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError(expected)
+    if not math.isfinite(value) or not 0 <= value <= 10_000:
+        raise ValueError(expected)
+    return Decimal(str(value))
+
+
+def _secret_key(value: Any) -> str:
+    expected = f"expected a key of {LEAST} visible ASCII characters or more, best from the environment: ${{NAME}}"
+    key = text(value, expected).strip()
+    if len(key) < LEAST or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError(expected)
+    return key
+
+
+def _real_key(value: Any) -> str:
+    expected = "expected the key of an account upstream, best from the environment: ${NAME}"
+    key = text(value, expected).strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError(expected)
+    return key
+
+
+def _key_name(value: Any) -> str:
+    expected = "expected a name of letters, digits and ._@-, such as alice"
+    name = text(value, expected)
+    if not is_name(name):
+        raise ValueError(expected)
+    return name
+
+
+def _day(value: Any) -> date | None:
+    """A date, which YAML's own are texts of here."""
+    expected = "expected a date such as 2027-01-31, the last day on which the key works (UTC)"
+    written = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    if written is None:
+        return None
+    try:
+        return date.fromisoformat(written.strip())
+    except ValueError:
+        raise ValueError(expected) from None
+
+
+def _optional_number(value: Any) -> int | None:
+    value = plain(value)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("expected a whole number of 1 or more, or null for no limit")
+    return value
+
+
+def _prices(value: Any) -> Any:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError("expected models and what they cost, e.g. {my-model: {input: 2.5, output: 10}}")
+    return {str(name): price for name, price in value.items()}
 
 
 def _web_path(value: Any) -> str:
@@ -237,6 +310,7 @@ def _items(value: Any) -> Any:
 Reference = BeforeValidator(plain)
 """For what is no text: a value may stand in the environment."""
 Flag = Annotated[bool, Field(strict=True), Reference]
+OptionalFlag = Annotated[bool | None, Field(strict=True), Reference]
 Workers = Annotated[
     int | Literal["auto"],
     BeforeValidator(_workers),
@@ -273,6 +347,33 @@ Dollars = Annotated[
     PlainSerializer(lambda amount: None if amount is None else _as_amount(amount), when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]}),
 ]
+Amount = Annotated[
+    Decimal,
+    PlainValidator(_amount),
+    PlainSerializer(_as_amount, when_used="json"),
+    WithJsonSchema({"type": "number", "minimum": 0}),
+]
+Factor = Annotated[
+    Decimal,
+    PlainValidator(_factor),
+    PlainSerializer(_as_amount, when_used="json"),
+    WithJsonSchema({"type": "number", "minimum": 0}),
+]
+RelayKeyText = Annotated[str, BeforeValidator(_secret_key)]
+RealKey = Annotated[str, BeforeValidator(_real_key)]
+KeyName = Annotated[str, BeforeValidator(_key_name)]
+Day = Annotated[
+    date | None,
+    PlainValidator(_day),
+    PlainSerializer(lambda day: None if day is None else day.isoformat(), when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}),
+]
+Limit = Annotated[
+    int | None,
+    PlainValidator(_optional_number),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}),
+]
+PriceTable = BeforeValidator(_prices)
 WebPath = Annotated[str, BeforeValidator(_web_path)]
 FilePath = Annotated[Path, BeforeValidator(_file_path)]
 Authority = Annotated[Path | None, BeforeValidator(_authority)]

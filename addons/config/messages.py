@@ -151,6 +151,7 @@ def crossings(tree: dict[str, Any], defaults: dict[str, Any]) -> list[Problem]:
     return [
         *_twice(_texts(upstreams, ("upstreams",), "name"), "a name"),
         *_nowhere(_texts(routes, ("routes",), "upstream"), [name for _, name in _texts(upstreams, (), "name")]),
+        *_wrong_keys(tree, upstreams),
         *_reserved([*exact, *prefixes]),
         *_twice(exact, "a path"),
         *_twice(prefixes, "a path"),
@@ -196,6 +197,27 @@ def _nowhere(places: Iterable[_Place], names: list[str]) -> Iterator[Problem]:
             near = difflib.get_close_matches(text[:40], names, n=1)
             advice = f"did you mean {show(near[0])}?" if near else f"expected one of {known}"
             yield Problem(dotted(where), show(text), f"there is no upstream of this name; {advice}")
+
+
+def _wrong_keys(tree: dict[str, Any], upstreams: Any) -> Iterator[Problem]:
+    """What is wrong with relay keys: a name or key given twice, an upstream that is none, or has no key of its own."""
+    section = tree.get("keys")
+    listed = section.get("list") if isinstance(section, dict) else None
+    where: Location = ("keys", "list")
+    yield from _twice(_texts(listed, where, "name"), "a name")
+    for problem in _twice(_texts(listed, where, "key"), "a key"):
+        yield Problem(problem.path, "", problem.expected)
+    places = list(_texts(upstreams, ("upstreams",), "name"))
+    yield from _nowhere(_texts(listed, where, "upstream"), [name for _, name in places])
+    if not isinstance(upstreams, list | tuple) or not all(isinstance(each, dict) for each in upstreams):
+        return
+    with_keys = {each.get("name") for each in upstreams if each.get("keys")}
+    for index, key in enumerate(listed if isinstance(listed, list) else ()):
+        named = key.get("upstream") if isinstance(key, dict) else None
+        upstream = named or (upstreams[0].get("name") if upstreams else None)
+        if isinstance(upstream, str) and upstream not in with_keys and any(upstream == name for _, name in places):
+            path = dotted((*where, index, *(("upstream",) if named else ())))
+            yield Problem(path, "", f"expected an upstream with keys: set upstreams[].keys of {show(upstream)}")
 
 
 def _reserved(places: Iterable[_Place]) -> Iterator[Problem]:

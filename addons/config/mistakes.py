@@ -52,8 +52,14 @@ def quoted(text: str) -> str:
 
 def shown(where: Location, text: str) -> str:
     """A text of the file as `quoted`; where an address is expected anything else may be a key or a password, too."""
+    if where and _holds_a_key(where) and not _REFERENCE.fullmatch(text):
+        return "'***'"
     expected = where and (where[-1] in _ADDRESSES or (where[0] == "upstreams" and len(where) < 3))
     return quoted(address(text) if expected else text)
+
+
+def _holds_a_key(where: Location) -> bool:
+    return where[0] in ("keys", "upstreams") and (where[-1] == "key" or "keys" in where[1:-1] or where[-1] == "keys")
 
 
 def address(text: str) -> str:

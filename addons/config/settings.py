@@ -9,18 +9,22 @@ Each step notes what is wrong and goes on, so that one start shows every mistake
 """
 
 import json
+import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from addons.config import fields, loader, messages
 from addons.config.mistakes import ConfigError, Location, Problem, dotted, hide_secrets
 from addons.core.frozen import FrozenDict
+from addons.core.rates import RATE_NAMES
 from addons.core.urls import Address, Proxy, parse_proxy, parse_upstream, proxy_from_environ
 
 __all__ = [
@@ -75,6 +79,8 @@ class Upstream(_Section):
     balance: fields.BalanceKind = "auto"
     granted: fields.Dollars = None
     ca: fields.Authority = None
+    keys: Annotated[tuple[fields.RealKey, ...], fields.Items, Field(repr=False)] = ()
+    price: fields.Factor = Decimal(1)
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)
@@ -187,6 +193,71 @@ class BalanceSettings(_Section):
     cache: fields.Duration = 5.0
 
 
+class BudgetSettings(_Section):
+    """What a relay key may spend: US dollars a day, a month (UTC), or in all."""
+
+    amount: fields.Amount
+    per: Literal["day", "month", "total"] = "total"
+
+
+class RateSettings(_Section):
+    """What a relay key may ask for in any minute."""
+
+    requests: fields.Limit = None
+    tokens: fields.Limit = None
+
+
+class ListedKey(_Section):
+    """A key that relay hands out."""
+
+    name: fields.KeyName
+    key: Annotated[fields.RelayKeyText, Field(repr=False)]
+    upstream: fields.OptionalText = None
+    models: Annotated[tuple[fields.Text, ...], fields.Items] = ()
+    paths: Annotated[tuple[fields.Text, ...], fields.Items] = ()
+    budget: BudgetSettings | None = None
+    rate: Annotated[RateSettings, _OrEmpty] = Field(default_factory=RateSettings)
+    parallel: fields.Limit = None
+    expires: fields.Day = None
+
+
+class KeysSettings(_Section):
+    """Keys that relay hands out, and callers with keys of their own. `reserve_output` in tokens."""
+
+    open: fields.OptionalFlag = None
+    reserve_output: fields.Limit = None
+    unbounded: Literal["hold", "refuse"] = "hold"
+    list: Annotated[tuple[ListedKey, ...], fields.Items] = ()
+
+
+class Price(_Section):
+    """What a model costs: US dollars a million tokens, `searches` a thousand, `hours` an hour of audio, `characters` a
+    million, `request` each; `context` and `max_output` in tokens."""
+
+    input: fields.Dollars = None
+    output: fields.Dollars = None
+    cached: fields.Dollars = None
+    cache_write: fields.Dollars = None
+    cache_write_1h: fields.Dollars = None
+    input_audio: fields.Dollars = None
+    cached_audio: fields.Dollars = None
+    input_image: fields.Dollars = None
+    cached_image: fields.Dollars = None
+    output_audio: fields.Dollars = None
+    output_image: fields.Dollars = None
+    reasoning: fields.Dollars = None
+    searches: fields.Dollars = None
+    hours: fields.Dollars = None
+    characters: fields.Dollars = None
+    request: fields.Dollars = None
+    context: fields.Limit = None
+    max_output: fields.Limit = None
+
+    def rates(self) -> dict[str, Decimal]:
+        """The rates that are given, by the names of `core.rates`."""
+        return {name: price for name in RATE_NAMES if (price := getattr(self, name)) is not None}
+
+
 class StoreSettings(_Section):
     """Where sessions are kept; `path` is absolute once loaded."""
 
@@ -196,15 +267,21 @@ class StoreSettings(_Section):
     max_sessions_per_key: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 1000
 
 
-class LimitsSettings(_Section):
-    """Bounds of every exchange, in bytes and seconds."""
+with warnings.catch_warnings():
+    # pydantic warns that `json` hides a method of its own that has had another name since its version 2.
+    warnings.simplefilter("ignore", UserWarning)
 
-    body: fields.Size = 512 * 1024**2
-    header_size: fields.HeadSize = 64 * 1024
-    connect: fields.Duration = 10.0
-    headers: fields.Duration = 20.0
-    keepalive: fields.Duration = 75.0
-    idle: fields.Duration = 3600.0
+    class LimitsSettings(_Section):
+        """Bounds of every exchange, in bytes and seconds."""
+
+        body: fields.Size = 512 * 1024**2
+        json: fields.Size = 32 * 1024**2  # type: ignore[assignment]
+        held: fields.Size = 256 * 1024**2
+        header_size: fields.HeadSize = 64 * 1024
+        connect: fields.Duration = 10.0
+        headers: fields.Duration = 20.0
+        keepalive: fields.Duration = 75.0
+        idle: fields.Duration = 3600.0
 
 
 class InspectSettings(_Section):
@@ -253,6 +330,10 @@ class Settings(_Section):
     routes: Annotated[tuple[Route, ...], fields.Items] = ()
     chat: Annotated[ChatSettings, _OrEmpty] = Field(default_factory=ChatSettings)
     balance: Annotated[BalanceSettings, _OrEmpty] = Field(default_factory=BalanceSettings)
+    keys: Annotated[KeysSettings, _OrEmpty] = Field(default_factory=KeysSettings)
+    prices: Annotated[Mapping[str, Price], fields.PriceTable, AfterValidator(FrozenDict)] = Field(
+        default_factory=FrozenDict
+    )
     store: Annotated[StoreSettings, _OrEmpty] = Field(default_factory=StoreSettings)
     limits: Annotated[LimitsSettings, _OrEmpty] = Field(default_factory=LimitsSettings)
     inspect: Annotated[InspectSettings, _OrEmpty] = Field(default_factory=InspectSettings)
@@ -365,6 +446,10 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text_node)
 
 
+_KEYS = re.compile(r"keys\.list\[\d+\]\.key|upstreams\[\d+\]\.keys\[\d+\]")
+"""Where a text is a key, whatever it looks like."""
+
+
 def describe_settings(settings: Settings) -> str:
     """YAML of what is in force: loaded again, in the same folder, it gives equal settings wherever nothing is hidden.
 
@@ -379,6 +464,8 @@ def describe_settings(settings: Settings) -> str:
             return [shown(value[index], held[index], (*where, index)) for index in range(len(value))]
         if isinstance(held, str) and dotted(where) in settings._written:
             return hide_secrets(settings._written[dotted(where)])
+        if isinstance(held, str) and _KEYS.fullmatch(dotted(where)):
+            return "***"
         return hide_secrets(value).replace("${", "$${") if isinstance(value, str) else value
 
     tree = shown(settings.model_dump(mode="json"), settings.model_dump(), ())

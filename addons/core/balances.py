@@ -6,6 +6,7 @@
     openrouter-key   OpenRouter, of one key; `openrouter`: of the account, with a management key
     deepseek, siliconflow, moonshot    what is left, in the account's currency
     costs            OpenAI, with an admin key: what was spent
+    ledger           nobody is asked: what relay itself has seen of the key (addons/meter/reports.py)
 
 What an upstream does not tell is None, unless relay.yaml says what was paid in (`upstreams[].granted`). Addresses and
 fields: the upstreams' API references.
@@ -58,8 +59,19 @@ _ELSEWHERE = ("billing", "newapi", "credit_grants")
 _MOST_ENTRIES = 1000
 
 
+LEDGER = "ledger"
+
+
+def is_closed(host: str, status: int, reason: str) -> bool:
+    """Whether this is how OpenAI says since 2023 that its billing pages are for its own site: a `session key` is one of
+    a browser. It says nothing against the key that was shown."""
+    return status in (401, 403) and host.endswith("openai.com") and "session key" in reason.lower()
+
+
 def kinds_for(named: str, host: str, key: str = "") -> tuple[Kind, ...]:
     """The kinds to try, in this order: one that is named, or for `auto` those that fit the host, and the key."""
+    if named == LEDGER:
+        return ()
     if named != "auto":
         return (KINDS[named],)
     if key.startswith("sk-admin-") and host.endswith("openai.com"):

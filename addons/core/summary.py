@@ -15,6 +15,7 @@ def summary(
     tokens_in: int | None = None,
     tokens_out: int | None = None,
     cached: int | None = None,
+    cost: str | None = None,
     first_byte_ms: float | None = None,
     duration_ms: float | None = None,
     status: int | None = None,
@@ -23,8 +24,8 @@ def summary(
 ) -> str:
     """`gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s`: what is known, in this order; None is not known.
 
-    `session` is its short hash. `status` is shown from 400 on, or with an `error`: the error's code. `reason` says why
-    relay refused, or what broke.
+    `session` is its short hash. `cost` is in dollars, with a ~ before it where it is an estimate. `status` is shown from
+    400 on, or with an `error`: the error's code. `reason` says why relay refused, or what broke.
 
     >>> summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=12, tokens_out=48, cached=8)
     'gpt-3.5-turbo · session 4f1c2a9e · 12 (8 cached)→48 tok'
@@ -34,6 +35,8 @@ def summary(
     parts = [one_line(model, 60) if model else "", f"session {one_line(session, 20)}" if session else ""]
     parts.append(_failed(status, error, reason))
     parts.append(_tokens(tokens_in, tokens_out, cached))
+    if cost is not None:
+        parts.append(_dollars(cost))
     if first_byte_ms is not None:
         parts.append(f"{seconds(first_byte_ms)} to first byte")
     if duration_ms is not None:
@@ -47,6 +50,13 @@ def _failed(status: int | None, error: str | None, reason: str | None) -> str:
     what = " ".join(one_line(str(part), 60) for part in (status, error) if part)
     why = one_line(reason, 100) if reason else ""
     return ": ".join(part for part in (what, why) if part)
+
+
+def _dollars(cost: str) -> str:
+    """`$0.000105`: digits down to the first ones that say something."""
+    about = "~" if cost.startswith("~") else ""
+    whole, _, rest = cost.removeprefix("~").partition(".")
+    return f"{about}${whole}.{rest.rstrip('0').ljust(2, '0')}"
 
 
 def _tokens(tokens_in: int | None, tokens_out: int | None, cached: int | None) -> str:

@@ -8,8 +8,6 @@ import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
 from mitmproxy import connection, http
@@ -17,6 +15,7 @@ from mitmproxy import connection, http
 from addons import errors
 from addons.config.settings import Settings, Upstream
 from addons.core import balances, chat, envelope, money, upstream_error
+from addons.core.balances import LEDGER
 from addons.core.bounded_json import TooComplex
 from addons.core.slices import Sliced
 from addons.core.upstream_error import Kind as Meaning
@@ -26,6 +25,10 @@ from addons.flow.decoding import TooLong, content_of, decoding
 from addons.flow.subrequest import MAX_ANSWER, ask
 from addons.flow.turns import in_turns
 from addons.flow.upstream_errors import NOT_RECORDED, SHOWN, quoted, refusal
+from addons.meter import reports
+from addons.meter.gate import Gate
+from addons.meter.reports import Told
+from addons.store import StoreError
 
 _UNSUPPORTED = (404, 405, 501)
 _OF_KEYS = (Meaning.KEY, Meaning.QUOTA, Meaning.RATE, Meaning.FORBIDDEN)
@@ -39,36 +42,21 @@ _PASSING = (errors.UpstreamFailed, errors.UpstreamTimeout, errors.RateLimited, e
 """Failures that say nothing of the key."""
 
 
-@dataclass(frozen=True)
-class Told:
-    """A balance, who told it and when."""
-
-    balance: money.Balance
-    source: str
-    at: float
-    """Seconds since the epoch."""
-
-    def detail(self, *, stale: bool = False) -> dict[str, object]:
-        """What stands beside the amounts."""
-        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        said: dict[str, object] = {"currency": self.balance.currency, "source": self.source, "as_of": at}
-        if self.balance.unlimited:
-            said["unlimited"] = True
-        if stale:
-            said["stale"] = True
-        return said
-
-
 class Balance:
     """Answers `balance.paths`."""
 
     serves = (Kind.BALANCE,)
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], gate: Gate | None = None) -> None:
         self.clock = clock
+        self.gate = gate
         self._asking: dict[str, set[asyncio.Task[Told]]] = {}
         self._known: OrderedDict[bytes, Told] = OrderedDict()
         self._secret = secrets.token_bytes(32)  # a key is never kept as it is
+
+    def adopt(self, gate: Gate) -> None:
+        """Go on under other settings."""
+        self.gate = gate
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """A question has no body: none is read."""
@@ -86,9 +74,16 @@ class Balance:
             return
         try:
             key = _key(flow.request, exchange.settings)
-            told, stale = await self._told(flow.client_conn, exchange, key)
+            relay_key = self.gate.keyring.authenticate(key, self.clock()) if self.gate is not None else None
+            if relay_key is not None and self.gate is not None:
+                told, stale = await reports.of_relay_key(self.gate, relay_key, self.clock()), False
+            else:
+                told, stale = await self._told(flow.client_conn, exchange, key)
         except errors.RelayError as error:
             refuse(flow, exchange, error)
+            return
+        except StoreError:
+            refuse(flow, exchange, errors.Unavailable("无法读取账目，请稍后再试。", "The ledger can't be read now."))
             return
         answer(flow, json_response(envelope.balance_ok(told.balance, told.detail(stale=stale))))
 
@@ -117,7 +112,7 @@ class Balance:
         return told, False
 
     async def _ask(self, client: connection.Client, exchange: Exchange, key: str) -> Told:
-        asking = asyncio.ensure_future(ask_balance(exchange.upstream, key, exchange.settings, self.clock()))
+        asking = asyncio.ensure_future(self._find_out(exchange, key))
         self._asking.setdefault(client.id, set()).add(asking)
         try:
             return await asking
@@ -132,6 +127,20 @@ class Balance:
             tasks.discard(asking)
             if not tasks:
                 del self._asking[client.id]
+
+    async def _find_out(self, exchange: Exchange, key: str) -> Told:
+        """What upstream says; where it tells no balance, what relay has seen of the key itself."""
+        upstream, settings = exchange.upstream, exchange.settings
+        falls_back = upstream.balance == "auto" and upstream.host.endswith("openai.com")
+        if upstream.balance != LEDGER:
+            try:
+                return await ask_balance(upstream, key, settings, self.clock())
+            except errors.BalanceUnknown:
+                if not falls_back or self.gate is None:
+                    raise
+        if self.gate is None:
+            raise errors.BalanceUnknown("没有账目。", "There is no ledger.")
+        return await reports.of_caller(self.gate, upstream, key, settings, self.clock())
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Nobody waits for the answer any more."""
@@ -199,6 +208,10 @@ async def _part(upstream: Upstream, path: str, key: str, timeout: float) -> obje
     response = await ask(upstream, path, {"Authorization": f"Bearer {key}"}, timeout=timeout)
     if not 200 <= response.status_code < 300:
         error = upstream_error.read(response.status_code, content_of(response, upstream_error.MAX_BODY))
+        if balances.is_closed(upstream.host, response.status_code, error.reason):
+            raise errors.BalanceUnknown(
+                "OpenAI 不再向普通密钥提供余额查询。", "OpenAI tells no balance to ordinary keys any more."
+            )
         if response.status_code in _UNSUPPORTED and error.kind not in _OF_KEYS and error.code != NOT_RECORDED:
             raise errors.BalanceUnknown(
                 f"此上游不提供余额查询（HTTP {response.status_code}）；如果 upstreams[].url 填写有误，也会如此。",

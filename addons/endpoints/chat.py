@@ -29,6 +29,7 @@ from addons.config.settings import Settings
 from addons.core import chat, envelope, sessions, upstream_error
 from addons.core.completion import Completion
 from addons.core.failures import ANSWER_TIMEOUT, Failure, classify
+from addons.core.relay_keys import RelayKey, owner_of
 from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
@@ -36,11 +37,12 @@ from addons.endpoints.chat_answer import Ear, answer_text, completion_of, error_
 from addons.engine.transports import cut_upstream
 from addons.exchange import Exchange, Kind, Part, cap_answer, heard, of, ongoing
 from addons.flow.answers import add_common_headers, error_response, json_response, refuse
-from addons.flow.decoding import TooLong, decoding
+from addons.flow.request_body import read_body
 from addons.flow.subrequest import ask
 from addons.flow.turns import in_turns
 from addons.flow.upstream import declared_length, set_upstream
-from addons.flow.upstream_errors import refusal
+from addons.flow.upstream_errors import own_key_refused, refusal
+from addons.meter.metering import METERING, Meter
 from addons.store import Lease, Store, StoreError
 from addons.store.queueing import lease_for, no_store
 
@@ -67,15 +69,15 @@ class Pending:
     """The earlier turns that went up with it."""
     lease: Lease
     """On its session."""
+    key: str
+    """That upstream sees: the caller's own, or relay's where the caller has one of relay's."""
+    relay_key: RelayKey | None
+    body: bytes
+    """The completion request that goes up first."""
     deadline: float
     """When the answer has to be there, on the loop's clock."""
     timer: asyncio.TimerHandle | None = field(default=None)
     retelling: Retelling | None = None
-
-    def body(self) -> bytes:
-        """The completion request."""
-        messages = sessions.messages(self.sent, system=self.system, content=self.message.content)
-        return chat.completion_request(self.model, self.params, messages, stream=self.message.stream)
 
     def request(self, completion: Completion) -> sessions.Request:
         """What was asked, and what upstream counted, for the tokens of earlier turns."""
@@ -98,8 +100,9 @@ class Chat:
 
     serves = (Kind.CHAT,)
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, meter: Meter) -> None:
         self.store = store
+        self.meter = meter
         self._retries: dict[str, set[asyncio.Task[Completion | UpstreamError]]] = {}
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -122,11 +125,12 @@ class Chat:
             return
         try:
             message = await _read(flow.request, exchange.settings)
-            key, owner = self.store.key(message.api_key, message.session_id)
+            relay_key = self.meter.authenticate(message.api_key)
+            key, owner = self.store.key(owner_of(relay_key, message.api_key), message.session_id)
             lease = await lease_for(flow, self.store, key, exchange.settings.chat.max_waiting)
             try:
                 session = await self._session(key, message, exchange.settings)
-                pending = _expand(exchange, message, session, owner, lease)
+                pending = await self._expand(exchange, message, session, owner, lease, relay_key)
             except BaseException:
                 lease.release()
                 raise
@@ -139,6 +143,40 @@ class Chat:
         _rewrite(flow, exchange, pending)
         limit = exchange.settings.chat.timeout
         pending.timer = asyncio.get_running_loop().call_later(limit, _give_up, flow, exchange)
+
+    async def _expand(
+        self,
+        exchange: Exchange,
+        message: chat.Incoming,
+        session: Session,
+        owner: str,
+        lease: Lease,
+        relay_key: RelayKey | None,
+    ) -> Pending:
+        """The completion request of a message, admitted."""
+        if relay_key is not None:
+            if not relay_key.allows_path(exchange.path.partition("?")[0]):
+                raise errors.Forbidden("此密钥不能使用这个路径。", "This key may not use this path.")
+            exchange.upstream = self.meter.gate.upstream_for(relay_key, exchange)
+        settings = exchange.settings.chat
+        options = dict(message.options)
+        model = str(options.pop("model", None) or exchange.upstream.model or settings.model)
+        system = options.pop("system", None)
+        system = system if isinstance(system, str) else settings.system
+        sent = sessions.window(
+            session,
+            system=system,
+            content=message.content,
+            max_turns=settings.context.max_turns,
+            max_tokens=settings.context.max_tokens,
+        )
+        params = {**settings.params, **options}
+        key = message.api_key if relay_key is None else self.meter.gate.real_key(exchange.upstream)
+        messages = sessions.messages(sent, system=system, content=message.content)
+        body = chat.completion_request(model, params, messages, stream=message.stream)
+        body = await self.meter.begin_chat(exchange, relay_key, message.api_key, model, body)
+        deadline = asyncio.get_running_loop().time() + settings.timeout
+        return Pending(owner, message, session, model, system, params, sent, lease, key, relay_key, body, deadline)
 
     async def _session(self, key: str, message: chat.Incoming, settings: Settings) -> Session:
         if message.reset:
@@ -209,6 +247,7 @@ class Chat:
     async def _fold(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
         limit = exchange.settings.chat.max_answer
         try:
+            _hear(exchange, flow.response)
             answered = await in_turns(completion_of(flow.response, limit, ended=exchange.whole))
             completion = await self._shortened(flow.client_conn.id, exchange, pending, answered)
             said = await self._keep(flow, exchange, pending, completion)
@@ -231,7 +270,7 @@ class Chat:
             pending.sent = pending.sent[(len(pending.sent) + 1) // 2 :] if left else ()
             answered = await self._retry(client, exchange, pending)
         if isinstance(answered, UpstreamError):
-            raise refusal(answered, key=pending.message.api_key, model=pending.model)
+            raise _refusal(answered, pending)
         return answered
 
     async def _retry(self, client: str, exchange: Exchange, pending: Pending) -> Completion | UpstreamError:
@@ -251,7 +290,9 @@ class Chat:
 
     async def _keep(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending, completion: Completion) -> bytes:
         """Store the turn; the envelope that tells its text."""
-        text = answer_text(completion, pending.message.api_key, pending.model)
+        if (told := error_of(completion)) is not None:
+            raise _refusal(told, pending)
+        text = answer_text(completion, pending.key, pending.model)
         if completion.usage is not None:
             flow.metadata["relay.usage"] = asdict(completion.usage)
         counted = completion.usage.completion_tokens if completion.usage else None
@@ -278,40 +319,41 @@ class Chat:
         if flow.error is not None and classify(flow.error.msg) is not Failure.CLIENT_LEFT:
             # Its body broke, and its status has said it already.
             refused = upstream_error.read(flow.response.status_code, b"")
-            exchange.fault = refusal(refused, key=pending.message.api_key, model=pending.model)
+            exchange.fault = _refusal(refused, pending)
 
 
 def _body_too_large(limit: int) -> errors.TooLarge:
     return errors.TooLarge(f"请求体超过 {limit} 字节，请缩短内容。", f"The body is over {limit} bytes: shorten it.")
 
 
-async def read_body(request: http.Request, limit: int) -> bytes:
-    """A request's body, decoded, of at most `limit` bytes. Raises RelayError."""
-    encoding = request.headers.get("content-encoding", "")
-    try:
-        return await in_turns(decoding(request.raw_content or b"", encoding, limit))
-    except TooLong:
-        raise errors.TooLarge(
-            f"请求体解压后超过 {limit} 字节，请缩短内容。", f"The body is over {limit} bytes when decoded."
-        ) from None
-    except ValueError:
-        raise errors.BadRequest(
-            "请求体无法解压，请检查 Content-Encoding。", "The body can't be decompressed: check Content-Encoding."
-        ) from None
-
-
 def _pending(exchange: Exchange | None) -> Pending | None:
     return _PENDING.of(exchange) if exchange is not None else None
+
+
+def _hear(exchange: Exchange, response: http.Response | None) -> None:
+    """Have what an answer used counted."""
+    metering = METERING.of(exchange)
+    if metering is not None and response is not None:
+        metering.hear(response.raw_content or b"")
+
+
+def _refusal(error: UpstreamError, pending: Pending) -> errors.RelayError:
+    if pending.relay_key is not None and error.kind is upstream_error.Kind.KEY:
+        return own_key_refused()
+    return refusal(error, key=pending.key, model=pending.model)
 
 
 def _teller(
     flow: http.HTTPFlow, exchange: Exchange, pending: Pending, retelling: Retelling
 ) -> Callable[[bytes], bytes | list[bytes]]:
     """What turns the chunks of upstream's stream into those of the client's, and notes when it has ended."""
+    metering = METERING.of(exchange)
 
     def tell(chunk: bytes) -> bytes | list[bytes]:
         if exchange.tap is not None:
             exchange.tap(chunk)
+        if metering is not None:
+            metering.hear(chunk)
         told = retelling.feed(chunk) if chunk else retelling.close()
         if retelling.overflowed:
             cut_upstream(flow, "relay: the answer is over chat.max_answer")
@@ -353,24 +395,6 @@ async def _read(request: http.Request, settings: Settings) -> chat.Incoming:
         raise errors.BadRequest(error.zh, str(error)) from None
 
 
-def _expand(exchange: Exchange, message: chat.Incoming, session: Session, owner: str, lease: Lease) -> Pending:
-    settings = exchange.settings.chat
-    options = dict(message.options)
-    model = str(options.pop("model", None) or exchange.upstream.model or settings.model)
-    system = options.pop("system", None)
-    system = system if isinstance(system, str) else settings.system
-    sent = sessions.window(
-        session,
-        system=system,
-        content=message.content,
-        max_turns=settings.context.max_turns,
-        max_tokens=settings.context.max_tokens,
-    )
-    params = {**settings.params, **options}
-    deadline = asyncio.get_running_loop().time() + settings.timeout
-    return Pending(owner, message, session, model, system, params, sent, lease, deadline)
-
-
 _COMPLETIONS = "/v1/chat/completions"
 
 
@@ -378,11 +402,11 @@ def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request = flow.request
     request.headers.clear()
     set_upstream(flow, exchange.upstream, exchange.upstream.path(_COMPLETIONS))
-    request.headers["Authorization"] = f"Bearer {pending.message.api_key}"
+    request.headers["Authorization"] = f"Bearer {pending.key}"
     request.headers["Content-Type"] = "application/json"
     request.headers["Accept"] = _SSE if pending.message.stream else "application/json"
     request.headers["Accept-Encoding"] = "identity"
-    request.content = pending.body()
+    request.content = pending.body
     request.trailers = None
 
 
@@ -395,12 +419,15 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> Completion | Upstr
     response = await ask(
         exchange.upstream,
         exchange.upstream.path(_COMPLETIONS),
-        {"Authorization": f"Bearer {pending.message.api_key}"},
+        {"Authorization": f"Bearer {pending.key}"},
         timeout=pending.deadline - asyncio.get_running_loop().time(),
         body=chat.completion_request(pending.model, pending.params, messages),
         max_answer=limit,
         hearing=hearing,
     )
+    if (metering := METERING.of(exchange)) is not None:
+        metering.begin_answer(response)
+        _hear(exchange, response)
     return await in_turns(completion_of(response, limit, ended=hearing.whole))
 
 

@@ -4,9 +4,11 @@ from mitmproxy import connection, http
 
 from addons import errors
 from addons.core import chat, envelope
+from addons.core.relay_keys import owner_of
 from addons.core.sessions import Session
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
+from addons.meter.metering import Meter
 from addons.store import Store, StoreError
 from addons.store.queueing import lease_for, no_store
 
@@ -18,8 +20,9 @@ class Sessions:
 
     serves = (Kind.CHAT,)
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, meter: Meter) -> None:
         self.store = store
+        self.meter = meter
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Neither method has a body: none is read."""
@@ -36,7 +39,8 @@ class Sessions:
         if exchange is None:
             return
         try:
-            key, _ = self.store.key(*_names(flow.request, exchange))
+            text, session_id = _names(flow.request, exchange)
+            key, _ = self.store.key(owner_of(self.meter.authenticate(text), text), session_id)
             if flow.request.method == "DELETE":
                 await self._forget(flow, exchange, key)
                 said = envelope.dumps(200, envelope.SUCCESS, None)

@@ -31,6 +31,8 @@ def error_response(kind: Kind, error: RelayError) -> http.Response:
         response = json_response(error.openai_body(), error.status)
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = error.allow
+    for name, value in error.headers.items():
+        response.headers[name] = value
     return response
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from mitmproxy import ctx, http
 
@@ -103,6 +103,18 @@ class Watch:
             self._found = (watched(), recording())
         return self._found
 
+
+class Listener(NamedTuple):
+    """Who hears an answer chunk by chunk as it comes, and what the client gets of it."""
+
+    hear: Callable[[bytes], object]
+    """Must not raise."""
+    edit: Callable[[bytes], bytes] | None
+    """What passes of a chunk, b"" where that is nothing; None: all of it. An empty chunk is the end."""
+
+
+LISTENER = Part[Listener]("listener")
+"""Of an answer that is streamed; to be left there before it is."""
 
 ANSWER = Part[Copy]("answer")
 """Of what the client was sent."""

@@ -39,6 +39,15 @@ def _key(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayEr
     return errors.Unauthorized("apiKey 无效或已被拒绝，请检查 apiKey。", f"The key was refused: check apiKey.{told}")
 
 
+def own_key_refused() -> errors.RelayError:
+    """For callers with a key that relay has handed out: the one that upstream refuses is not theirs."""
+    return errors.UpstreamFailed(
+        "上游拒绝了此中转服务自己的密钥，请联系服务管理员。",
+        "The upstream refuses this relay's own key: tell whoever runs it.",
+        code="upstream_key_refused",
+    )
+
+
 def _quota(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
     return errors.RateLimited(
         "额度已用完，请充值或更换 apiKey。",

@@ -75,6 +75,8 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
     model = _MODEL.search(_edges(flow.request))
     if model is not None:
         found["model"] = flow.metadata["relay.model"] = model[1].decode("utf-8", "replace")
+    if isinstance(cost := flow.metadata.get("relay.cost"), str):
+        found["cost"] = cost
     usage = flow.metadata.get("relay.usage")
     found |= _usage(repr(usage).replace("'", '"').encode() if usage else _edges(flow.response))
     answer = exchange.substitute if flow.error is not None else flow.response

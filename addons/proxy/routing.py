@@ -49,7 +49,7 @@ class Routing:
         upstream = self.routes[target.route] if target.route else self.settings.upstreams[0]
         session_id = paths.session_in(target.path, self.folders)
         kind = Kind.PASS if session_id is None else Kind.CHAT
-        kind = Kind.OWN if self._is_page(target) else self.own.get(target.path, kind)
+        kind = Kind.OWN if self._is_page(target) or self._is_key_page(target) else self.own.get(target.path, kind)
         websocket = _is_websocket(request)
         up = headers.upward(request.headers.fields, websocket=websocket)
         seen, saved = self.watch()
@@ -60,6 +60,7 @@ class Routing:
                 upstream,
                 kind,
                 target.path,
+                routed=target.route is not None,
                 origin=up.origin,
                 client_closes=up.closes,
                 watched=seen,
@@ -88,6 +89,9 @@ class Routing:
 
     def _is_page(self, target: paths.Target) -> bool:
         return self.settings.page.enabled and target.route is None and target.path == paths.PAGE
+
+    def _is_key_page(self, target: paths.Target) -> bool:
+        return target.route is None and target.path in paths.KEY_PAGES
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Clean an answer's headers, upstream's or relay's own."""

@@ -18,7 +18,7 @@ from addons.engine.transports import cut_upstream
 from addons.errors import TooLarge
 from addons.exchange import Exchange, Kind, Part, of, ongoing
 from addons.flow.answers import refuse
-from addons.flow.capture import ANSWER, Copy, new_copy, warn_cut
+from addons.flow.capture import ANSWER, LISTENER, Copy, Listener, new_copy, warn_cut
 from addons.flow.decoding import decode
 from addons.flow.upstream import declared_length
 
@@ -114,6 +114,34 @@ class Unannounced:
         return self._tap(chunk)
 
 
+class Heard:
+    """The tap of an answer that somebody listens to, and may take something out of."""
+
+    def __init__(self, listener: Listener, passing: Callable[[bytes], bytes | list[bytes]]) -> None:
+        self._listener = listener
+        self._passing = passing
+
+    def __call__(self, chunk: bytes) -> bytes | list[bytes]:
+        """Pass a chunk on."""
+        self._listener.hear(chunk)
+        edit = self._listener.edit
+        if edit is None:
+            return self._passing(chunk)
+        try:
+            kept = edit(chunk)
+        except Exception:
+            logger.exception("a stream is not edited any more")
+            self._listener = self._listener._replace(edit=None)
+            return self._passing(chunk)
+        if chunk:
+            return self._passing(kept) if kept else []
+        return [each for piece in (kept, b"") for each in _pieces(self._passing(piece)) if each]
+
+
+def _pieces(passed: bytes | list[bytes]) -> list[bytes]:
+    return [passed] if isinstance(passed, bytes) else passed
+
+
 class Retold:
     """The tap of a stream that relay makes itself, `/chat`'s: a copy of what the client is told."""
 
@@ -135,7 +163,7 @@ class Streaming:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the request body up, or refuse it by its declared length."""
         exchange = ongoing(flow, Kind.PASS)
-        if exchange is None:
+        if exchange is None or exchange.body_cap is not None:  # else somebody reads it whole
             return
         limits = exchange.settings.limits
         declared = declared_length(flow.request)
@@ -153,7 +181,7 @@ class Streaming:
         if exchange.kind == Kind.CHAT and callable(response.stream):
             copy = ANSWER.keep(exchange, new_copy(exchange))
             response.stream = Retold(response.stream, copy)
-        if exchange.kind != Kind.PASS:
+        if exchange.kind != Kind.PASS or exchange.read_whole:
             return
         exchange.committed = True
         copy = ANSWER.keep(exchange, new_copy(exchange))
@@ -165,6 +193,8 @@ class Streaming:
             response.stream, exchange.ended = events, events.ended
         elif "content-length" not in response.headers and "content-encoding" not in response.headers:
             response.stream = Unannounced(exchange, copy)
+        if (listener := LISTENER.take(exchange)) is not None:
+            response.stream = Heard(listener, response.stream)
 
     def client_disconnected(self, client: connection.Client) -> Awaitable[None] | None:
         """Hold upstream for a moment, where the client has left with the last event."""

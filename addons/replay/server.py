@@ -310,6 +310,10 @@ def behind(settings: Settings, port: int, folder: Path) -> str:
 def _tree(settings: Settings, store: Path) -> dict[str, Any]:
     tree: dict[str, Any] = _literal(settings.model_dump(mode="json"))
     tree["store"]["path"] = str(store)
+    # Any key works before a recording, and none belongs into a file.
+    tree["keys"] = {}
+    for upstream in tree["upstreams"]:
+        upstream["keys"] = []
     return tree
 
 

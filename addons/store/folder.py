@@ -22,7 +22,10 @@ except ImportError:  # Windows: one relay a store is then up to the user
 
 logger = logging.getLogger(__name__)
 
-_FILES = re.compile(r"(?:lock|forgotten|(?:secret|listen\.pem)(?:\.[0-9]+)?|sessions\.(?:db|damaged-.*)(?:-wal|-shm)?)")
+_FILES = re.compile(
+    r"lock|forgotten|(?:secret|listen\.pem)(?:\.[0-9]+)?|sessions\.(?:db|damaged-.*)(?:-wal|-shm)?"
+    r"|ledger\.db(?:-wal|-shm)?|keys\.(?:lock|json(?:\.[a-z0-9_]+)?)"
+)
 """The names of relay's files in the folder."""
 
 # Windows has not all of them.

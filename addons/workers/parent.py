@@ -24,6 +24,7 @@ from addons.addresses import Refusal
 from addons.config.settings import ConfigError, Settings
 from addons.store import Store
 from addons.store.expiry import sweep
+from addons.store.ledger import Book
 from addons.workers.processes import Orders, Process, exit_text
 from addons.workers.store_server import StoreServer
 
@@ -53,6 +54,7 @@ class Parent:
         reread: Callable[[], Orders],
         listeners: Sequence[socket.socket],
         store: Store,
+        book: Book,
         announce: Callable[[], None] = lambda: None,
     ) -> None:
         self.count = count
@@ -63,7 +65,7 @@ class Parent:
         self.store = store
         self.announce = announce
         """Called as soon as somebody answers."""
-        self.store_server = StoreServer(store)
+        self.store_server = StoreServer(store, book)
         self.code: int | None = None
         """The exit code, once it is known that all has to end."""
         self._stop = asyncio.Event()
@@ -297,12 +299,13 @@ def run(
     reread: Callable[[], Orders],
     listeners: Sequence[socket.socket],
     store: Store,
+    book: Book,
     announce: Callable[[], None] = lambda: None,
 ) -> int:
     """Be the parent of `count` workers until all has to end; the exit code. `announce` is called once one serves."""
 
     async def life() -> int:
-        return await Parent(count, orders, reread, listeners, store, announce).run()
+        return await Parent(count, orders, reread, listeners, store, book, announce).run()
 
     return asyncio.run(life())
 

@@ -11,11 +11,15 @@ import itertools
 import socket
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
+from addons.core.accounts import Claim, Refused, claim_to_json
+from addons.core.relay_keys import Per
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, LeaseRequest, StoreError, TooManyWaiting, WaiterLeft
 from addons.store.embedded import names
+from addons.store.ledger import OverLimit, Settlement
 from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack, receive
 
 HELLO_TIMEOUT = 10.0
@@ -76,7 +80,7 @@ class Line:
 
     def _take(self, frame: Frame) -> None:
         match frame.head:
-            case ["ok" | "full" | "lost" | "failed", int(number), *_]:
+            case ["ok" | "full" | "lost" | "over" | "failed", int(number), *_]:
                 reply = self._pending.get(number)
                 if reply is not None and not reply.done():
                     reply.set_result(frame)
@@ -120,6 +124,10 @@ class Channel:
             asyncio.get_running_loop().call_soon(on_closed)
         else:
             line.start()
+
+    def ledger(self, path: Path) -> "RemoteLedger":
+        """The parent's ledger, whose file is at `path`."""
+        return RemoteLedger(self.line, path)
 
     def note(self, text: str) -> None:
         """Tell the parent something."""
@@ -213,6 +221,38 @@ class RemoteStore:
         if self._closed:
             raise StoreError("the session store is closed")
         number, coming = self._line.ask(kind, *values, body=body)
+        try:
+            reply = await coming
+        finally:
+            self._line.forget(number)
+        _raise_failed(reply)
+        return reply
+
+
+class RemoteLedger:
+    """The ledger that the parent has. What it does not hear of, since this worker is gone, is settled as held."""
+
+    def __init__(self, line: Line, path: Path) -> None:
+        self._line = line
+        self.path = path
+
+    async def reserve(self, claim: Claim) -> None:
+        """As `Ledger.reserve`."""
+        reply = await self._call("reserve", claim_to_json(claim))
+        if reply.head[0] == "over":
+            raise OverLimit(Refused(*reply.head[2:5]))
+
+    def settle(self, settlement: Settlement) -> None:
+        """As `Ledger.settle`."""
+        self._line.wire.send(pack(["settle", settlement.to_json()]))
+
+    async def balance(self, key: str, per: Per) -> tuple[int, int]:
+        """As `Ledger.balance`."""
+        spent, held = (await self._call("spent", key, per)).head[2]
+        return spent, held
+
+    async def _call(self, kind: str, *values: object) -> Frame:
+        number, coming = self._line.ask(kind, *values)
         try:
             reply = await coming
         finally:

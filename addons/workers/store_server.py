@@ -7,6 +7,9 @@ What a worker sends, and what it gets:
     ["load", n, key, ttl]                  ["ok", n, null] and the session
     ["save", n, key, fence, owner] and it  ["ok", n, null]; ["lost", n, text]
     ["delete", n, key, fence]              ["ok", n, true or false]; ["lost", n, text]
+    ["reserve", n, claim]                  ["ok", n, null]; ["over", n, why, left, retry_after]
+    ["spent", n, key, per]                 ["ok", n, [spent, held]]
+    ["settle", settlement]                 nothing
     ["alive"]                              nothing
     ["note", text]                         nothing
 
@@ -15,7 +18,8 @@ Those with a reply may also get ["failed", n, text]. Notes go the other way, too
 
 1. A lease belongs to the call that asked for it, so whoever stops waiting sends `release` and need not know whether the
    lease was granted meanwhile: both cases end with the session free.
-2. A worker that is gone frees its leases at once. What it has asked the store for is done all the same. One that says
+2. A worker that is gone frees its leases at once, and what it had under way is settled at what was held for it. What it
+   has asked the store for is done all the same. One that says
    nothing for `EXPIRY` seconds, as where somebody has stopped it, loses its leases, and what it saves when it wakes up
    is refused.
 3. Frames are taken up in their order up to the point where they wait: a `save` is in the store's thread before the
@@ -25,14 +29,18 @@ Those with a reply may also get ["failed", n, text]. Notes go the other way, too
 """
 
 import asyncio
+import itertools
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from addons.core.accounts import Claim, claim_of
+from addons.core.relay_keys import PERIODS
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, Store, StoreError, TooManyWaiting
+from addons.store.ledger import Book, Settlement
 from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack
 
 logger = logging.getLogger(__name__)
@@ -58,8 +66,10 @@ class Packed(Session):
 class StoreServer:
     """Serves all workers of a parent, in its loop."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, book: Book) -> None:
         self.store = store
+        self.book = book
+        self._names = itertools.count(1)
         self._peers: dict[socket.socket, _Peer] = {}
 
     async def serve(self, sock: socket.socket, on_message: Callable[[str], None]) -> None:
@@ -67,7 +77,7 @@ class StoreServer:
 
         Its leases are free then, and what it has asked the store for is done. Cancelled, it closes the socket, too.
         """
-        peer = self._peers[sock] = _Peer(self.store, sock, on_message)
+        peer = self._peers[sock] = _Peer(self.store, self.book, f"worker {next(self._names)}", sock, on_message)
         try:
             peer.open()
             await peer.gone.wait()
@@ -85,8 +95,12 @@ class StoreServer:
 class _Peer:
     """One worker."""
 
-    def __init__(self, store: Store, sock: socket.socket, on_message: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: Store, book: Book, name: str, sock: socket.socket, on_message: Callable[[str], None]
+    ) -> None:
         self.store = store
+        self.book = book
+        self.name = name
         self.on_message = on_message
         self.wire = Wire(sock, self._take, self._closed)
         self.gone = asyncio.Event()
@@ -125,6 +139,7 @@ class _Peer:
         for task in list(self._waiting.values()):
             task.cancel()
         self._release_all()
+        self.book.abandon(self.name)
         self.gone.set()
 
     def _take(self, frame: Frame) -> None:
@@ -142,6 +157,13 @@ class _Peer:
                     self._waiting[number] = task
             case ["release", int(number)]:
                 self._release(number)
+            case ["reserve", int(number), list(claim)]:
+                self._reserve(number, claim_of(claim))
+            case ["spent", int(number), str(key), str(per)] if per in PERIODS:
+                spent, held = self.book.accounts.balance(key, per, self.book.clock())
+                self.wire.send(pack(["ok", number, [spent, held]]))
+            case ["settle", list(settlement)]:
+                self.book.settle(Settlement.from_json(settlement), self.name)
             case ["alive"]:
                 pass
             case ["note", str(text)]:
@@ -173,6 +195,21 @@ class _Peer:
             lease.release()
         elif (task := self._waiting.pop(number, None)) is not None:
             task.cancel()
+
+    # Ledger
+
+    def _reserve(self, number: int, claim: Claim) -> None:
+        def done(error: str | None) -> None:
+            if error is None:
+                self.wire.send(pack(["ok", number, None]))
+            else:
+                self.wire.send(pack(["failed", number, f"the ledger can't be written: {error}"]))
+
+        refused = self.book.reserve(claim, self.name, done)
+        if refused is not None:
+            self.wire.send(pack(["over", number, refused.why, refused.left, refused.retry_after]))
+        elif self.wire.closed:
+            self.book.abandon(self.name)
 
     # Store
 

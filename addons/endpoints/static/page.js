@@ -387,9 +387,16 @@ function chat() {
 
 // -- balance
 
-function amount(zh, en, value) {
-  const shown = element("dd", "", `$${value.toFixed(2)}`);
-  return element("div", "", element("dt", "", both(zh, en)), shown);
+const SIGNS = { USD: "$", CNY: "¥" };
+
+function fact(zh, en, shown) {
+  return element("div", "", element("dt", "", both(zh, en)), element("dd", "", shown));
+}
+
+// What an upstream does not tell is null: it is unknown, and not 0.
+function money(value, currency = "USD", digits = 2) {
+  if (value === null || value === undefined) return both("未知", "unknown");
+  return `${SIGNS[currency] ?? `${currency} `}${value.toFixed(digits)}`;
 }
 
 async function balance() {
@@ -398,17 +405,66 @@ async function balance() {
   try {
     const { data, detail } = checked(await envelopeOf(await ask(settings.balance.path, { headers: { Authorization: `Bearer ${key()}` } })));
     const list = detail?.unlimited
-      ? [element("div", "", element("dt", "", both("额度", "Granted")), element("dd", "", both("不限", "unlimited")))]
-      : [amount("总额", "Granted", data.total)];
-    list.push(amount("已用", "Used", data.used));
-    if (!detail?.unlimited) list.push(amount("余额", "Left", data.balance));
+      ? [fact("额度", "Granted", both("不限", "unlimited"))]
+      : [fact("总额", "Granted", money(data.total, detail?.currency))];
+    list.push(fact("已用", "Used", money(data.used, detail?.currency)));
+    if (!detail?.unlimited) list.push(fact("余额", "Left", money(data.balance, detail?.currency)));
     at("balance").replaceChildren(element("dl", "", ...list));
+    if (detail?.source === "relay") at("balance").append(...await used());
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     at("balance").replaceChildren(element("p", "error", error.words));
   } finally {
     button.disabled = false;
   }
+}
+
+// -- what a key of relay's own has used, by day and by model
+
+async function used() {
+  const usage = await envelopeOf(await ask("/v1/dashboard/billing/usage", { headers: { Authorization: `Bearer ${key()}` } }));
+  if (!Array.isArray(usage.daily_costs)) return [];
+  const days = new Map(lastDays(31).map((day) => [day, 0]));
+  const models = new Map();
+  for (const { timestamp, line_items } of usage.daily_costs) {
+    const day = new Date(timestamp * 1000).toISOString().slice(0, 10);
+    for (const { name, cost } of line_items) {
+      days.set(day, (days.get(day) ?? 0) + cost / 100);
+      models.set(name, (models.get(name) ?? 0) + cost / 100);
+    }
+  }
+  const today = lastDays(1)[0];
+  const month = [...days].filter(([day]) => day.startsWith(today.slice(0, 7))).reduce((sum, [, cost]) => sum + cost, 0);
+  const facts = element("dl", "", fact("今天", "Today", money(days.get(today), "USD", 4)), fact("本月", "This month", money(month, "USD", 4)));
+  return models.size ? [facts, chart([...days]), byModel(models)] : [facts];
+}
+
+function lastDays(count) {
+  return Array.from({ length: count }, (_, back) => new Date(Date.now() - (count - 1 - back) * 86400000).toISOString().slice(0, 10));
+}
+
+function chart(days) {
+  const most = Math.max(...days.map(([, cost]) => cost));
+  const bars = days.map(([day, cost]) => {
+    const bar = element("span", cost ? "" : "none");
+    bar.style.height = `${Math.max(2, Math.round(100 * cost / most))}%`;
+    bar.title = `${day}: ${money(cost, "USD", 4)}`;
+    return bar;
+  });
+  const made = element("div", "days", ...bars);
+  made.setAttribute("role", "img");
+  made.setAttribute("aria-label", `${days[0][0]} – ${days.at(-1)[0]}: ${money(days.reduce((sum, [, cost]) => sum + cost, 0), "USD", 4)}`);
+  return made;
+}
+
+function byModel(models) {
+  const most = Math.max(...models.values());
+  const rows = [...models].sort(([, one], [, other]) => other - one).slice(0, 8).map(([name, cost]) => {
+    const bar = element("span", "share");
+    bar.style.width = `${Math.max(1, Math.round(100 * cost / most))}%`;
+    return element("li", "", element("span", "model", name), element("span", "cost", money(cost, "USD", 4)), bar);
+  });
+  return element("ul", "models", ...rows);
 }
 
 // -- all of it

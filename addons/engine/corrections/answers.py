@@ -231,6 +231,10 @@ def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Any:
     exchange = of(stream.flow)
     held = stream.request_body_buf if request else stream.response_body_buf
     cap = (exchange.body_cap if exchange is not None else None) if request else answer_cap(stream.flow)
+    holding = exchange.holding if request and exchange is not None else None
+    if holding is not None and (error := holding(len(held))) is not None:
+        held.clear()
+        return _refuse_more(stream, error)
     if cap is None or len(held) <= cap:
         return stock(stream, request)
     held.clear()
@@ -243,6 +247,11 @@ def _refuse(stream: HttpStream, cap: int, request: bool) -> Commands:
         yield from refuse_body(stream, error, BODY_TOO_LARGE)
     else:
         yield from _refuse_answer(stream, cap)
+    return True
+
+
+def _refuse_more(stream: HttpStream, error: errors.RelayError) -> Commands:
+    yield from refuse_body(stream, error, BODY_TOO_LARGE)
     return True
 
 

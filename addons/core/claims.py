@@ -1,0 +1,292 @@
+"""The most that a request may use, judged by its body before any model sees it.
+
+1. Input: a token is at least one byte of the decoded body, so it has at most so many tokens as bytes; each image adds
+   what the largest one is counted as.
+2. Output: what `max_tokens` and its like allow, times the answers that are asked for; else what the model can say.
+3. What the body does not hold (an earlier response, a file, an image by its address, a tool that upstream runs) may be
+   anything: then the input is the model's whole context window.
+
+Bodies are searched for the names that tell of such things, in slices and without parsing: a name that stands in a text
+counts as well, which makes a bound too high and never too low. Where letters of a name may be hidden in escapes,
+nothing can be told, and the input is unbounded.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from addons.core.generations import Generation
+from addons.core.slices import Sliced, at_once
+from addons.core.top_level import Members
+
+IMAGE_TOKENS = 16_384
+"""More than any model counts an image as, but for `_DEAR_IMAGES`."""
+_DEAR_IMAGES = (("gpt-4o-mini", 48_169),)
+"""gpt-4o-mini: 2833 and 5667 for each of 8 tiles, https://platform.openai.com/docs/guides/images-vision"""
+_TOOL_PROMPT = 1024
+"""Tokens that Anthropic adds where there are tools: https://docs.anthropic.com/en/docs/build-with-claude/tool-use"""
+_SEARCHES = 20
+"""Searches of the web that are held where the request does not bound them."""
+_BYTES_A_SECOND = 500
+"""Of speech in any common encoding, at least."""
+_SPOKEN_A_CHARACTER = 10
+"""Tokens of audio that a character of text may become."""
+_PICTURE = 16_384
+"""Tokens that one picture may take to draw."""
+_SLICE = 1 << 18
+_OVERLAP = 128
+_COLON = r"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"
+_SIGNS = re.compile(
+    rf"""(?<!\\)"(?:
+        (?P<image>image_url"{_COLON}|type"{_COLON}"image")
+        |(?P<inline>data:image/|type"{_COLON}"base64")
+        |(?P<address>type"{_COLON}"url")
+        |(?P<stored>file_id"|file_url"|file_data"|video_url"|type"{_COLON}"(?:input_file|file|item_reference|document
+            |container_upload|video|image_file)")
+        |(?P<audio>input_audio")
+        |(?P<cache>cache_control")
+        |(?P<hour>ttl"{_COLON}"1h")
+        )
+        |(?P<escaped>\\u00[4-7][0-9A-Fa-f])""",
+    re.VERBOSE,
+)
+_OUTPUTS: Mapping[Generation, tuple[str, ...]] = {
+    Generation.CHAT: ("max_completion_tokens", "max_tokens"),
+    Generation.COMPLETION: ("max_tokens",),
+    Generation.RESPONSE: ("max_output_tokens",),
+    Generation.MESSAGE: ("max_tokens",),
+}
+_ELSEWHERE = ("previous_response_id", "conversation", "prompt_id", "container", "mcp_servers", "web_search_options")
+_OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch")
+"""Types of tools that the client runs. Anthropic's have a date at their end."""
+_CLIENT_TOOLS = ("computer_", "bash_", "text_editor_", "memory_")
+_MARKS = 20_000
+ASKED = ("service_tier", "speed", "inference_geo")
+
+
+class Unreadable(ValueError):
+    """A field that the bound depends on is none; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a body says of its cost."""
+
+    model: str | None
+    input: int
+    """Tokens at most, but for `unbounded`."""
+    output: int | None
+    """Tokens of one answer; None where the body sets no bound."""
+    answers: int = 1
+    unbounded: tuple[str, ...] = ()
+    """Names of what the body does not bound."""
+    audio: bool = False
+    images: bool = False
+    cache_writes: bool = True
+    hour_long: bool = False
+    searches: int = 0
+    milliseconds: int = 0
+    characters: int = 0
+    extra_output: int = 0
+    """Output beside what is bounded: predicted text that was refused."""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """What the price depends on besides the model: `service_tier`, `speed`, `inference_geo`."""
+    stream: bool = False
+    wants_usage: bool = False
+    background: bool = False
+
+
+def claimed(kind: Generation, body: Members, size: int) -> Claimed:
+    """`claiming` without a pause."""
+    return at_once(claiming(kind, body, size))
+
+
+def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
+    """What a JSON body of `size` bytes claims, in slices. Raises Unreadable."""
+    signs = yield from _signs(body.text)
+    model = _text(body, "model")
+    output = _output(kind, body)
+    unbounded = _unbounded(body, signs)
+    hosted, added = _tools(kind, body)
+    unbounded += hosted
+    images = max(signs["image"], signs["inline"])
+    found = Claimed(
+        model=model,
+        input=size + images * _image_tokens(model) + added,
+        output=output,
+        answers=_answers(kind, body),
+        unbounded=unbounded,
+        audio=bool(signs["audio"]) or "audio" in (_value(body, "modalities") or ()),
+        images=bool(images),
+        cache_writes=kind is not Generation.MESSAGE or bool(signs["cache"]),
+        hour_long=bool(signs["hour"]),
+        searches=_searches(body, unbounded),
+        extra_output=len(body.raw("prediction").encode()),
+        asked={name: value for name in ASKED if (value := _text(body, name))},
+        stream=_value(body, "stream") is True,
+        wants_usage=_wants_usage(body),
+        background=_value(body, "background") is True,
+    )
+    if kind is Generation.IMAGE:
+        return replace(found, output=_PICTURE, images=True, extra_output=0)
+    if kind is Generation.EMBEDDING:
+        return replace(found, output=0)
+    if kind is Generation.SPEECH:
+        characters = len(_text(body, "input") or "")
+        return replace(found, output=_SPOKEN_A_CHARACTER * characters, characters=characters)
+    return found
+
+
+def of_form(kind: Generation, fields: Mapping[str, str], size: int, files: int) -> Claimed:
+    """What a multipart form of `size` bytes with so many `files` claims."""
+    model = fields.get("model")
+    count = fields.get("n", "1")
+    if not (count.isascii() and count.isdigit() and 0 < int(count[:9]) <= 1000):
+        raise Unreadable("n")
+    if kind is Generation.IMAGE:
+        text = sum(len(value.encode()) for value in fields.values())
+        used = text + files * IMAGE_TOKENS
+        return Claimed(model, used, _PICTURE, int(count), images=True, stream=fields.get("stream") == "true")
+    return Claimed(
+        model,
+        size,
+        None,
+        audio=True,
+        milliseconds=-(-size * 1000 // _BYTES_A_SECOND),
+        stream=fields.get("stream") == "true",
+    )
+
+
+def _signs(text: str) -> Sliced[Counter[str]]:
+    found: Counter[str] = Counter()
+    for start in range(0, len(text), _SLICE):
+        if start:
+            yield
+        # What begins in the overlap belongs to the next slice.
+        for sign in _SIGNS.finditer(text, start, min(len(text), start + _SLICE + _OVERLAP)):
+            if sign.start() < start + _SLICE:
+                found[sign.lastgroup or ""] += 1
+    return found
+
+
+def _unbounded(body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
+    names = [name for name in _ELSEWHERE if _value(body, name) not in (None, [], {})]
+    if isinstance(_value(body, "prompt"), dict):  # a prompt that is kept upstream
+        names.append("prompt.id")
+    if signs["address"] or signs["image"] > signs["inline"]:
+        names.append("an image's address")
+    if signs["stored"]:
+        names.append("a file")
+    if signs["escaped"]:
+        names.append("letters written as \\u escapes")
+    return tuple(names)
+
+
+def _tools(kind: Generation, body: Members) -> tuple[tuple[str, ...], int]:
+    """Tools that upstream runs, and tokens that tools add."""
+    tools = _value(body, "tools")
+    if tools is None:
+        return (), 0
+    added = _TOOL_PROMPT if kind is Generation.MESSAGE else 0
+    if not isinstance(tools, list):
+        raise Unreadable("tools")
+    hosted = []
+    for tool in tools:
+        type_ = tool.get("type") if isinstance(tool, dict) else None
+        if type_ is None or type_ in _OWN_TOOLS or (isinstance(type_, str) and type_.startswith(_CLIENT_TOOLS)):
+            continue
+        hosted.append(f"the tool {str(type_)[:40]}")
+    return tuple(dict.fromkeys(hosted))[:4], added
+
+
+def _searches(body: Members, unbounded: Sequence[str]) -> int:
+    if not any("search" in name for name in unbounded):
+        return 0
+    bound = _number(body, "max_tool_calls")
+    return _SEARCHES if bound is None else bound
+
+
+def _output(kind: Generation, body: Members) -> int | None:
+    bounds = [bound for name in _OUTPUTS.get(kind, ()) if (bound := _number(body, name)) is not None]
+    if kind is Generation.MESSAGE and bounds and isinstance(thinking := _value(body, "thinking"), dict):
+        budget = thinking.get("budget_tokens")
+        bounds.append(budget if isinstance(budget, int) and not isinstance(budget, bool) else 0)
+    return max(bounds) if bounds else None
+
+
+def _answers(kind: Generation, body: Members) -> int:
+    answers = _number(body, "n") or 1
+    if kind is Generation.COMPLETION:
+        answers = max(answers, _number(body, "best_of") or 1)
+        prompts = _value(body, "prompt")
+        if isinstance(prompts, list) and not all(isinstance(each, int) for each in prompts):
+            answers *= max(1, len(prompts))
+    return answers
+
+
+def _wants_usage(body: Members) -> bool:
+    options = _value(body, "stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def _number(body: Members, name: str) -> int | None:
+    value = _value(body, name)
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1 << 40:
+        raise Unreadable(name)
+    return value
+
+
+def _text(body: Members, name: str) -> str | None:
+    value = _value(body, name)
+    if value is not None and not isinstance(value, str):
+        raise Unreadable(name)
+    return value
+
+
+def _value(body: Members, name: str) -> Any:
+    try:
+        return body.value(name, marks=_MARKS)
+    except ValueError:
+        raise Unreadable(name) from None
+
+
+def _image_tokens(model: str | None) -> int:
+    return next((count for name, count in _DEAR_IMAGES if (model or "").startswith(name)), IMAGE_TOKENS)
+
+
+_LONGEST_ANSWERS = (
+    ("gpt-3.5-turbo", 4096),
+    ("gpt-4-turbo", 4096),
+    ("gpt-4o-mini-transcribe", 2000),
+    ("gpt-4o-transcribe", 2000),
+    ("gpt-4o-2024-05-13", 4096),
+    ("gpt-4o", 16_384),
+    ("gpt-4.1", 32_768),
+    ("gpt-5-chat", 16_384),
+    ("gpt-5", 128_000),
+    ("o1-preview", 32_768),
+    ("o1-mini", 65_536),
+    ("o1", 100_000),
+    ("o3", 100_000),
+    ("o4-mini", 100_000),
+)
+"""Tokens that a model says at most, by the beginning of its name: the first that fits.
+https://platform.openai.com/docs/models"""
+
+
+def longest_answer(model: str, window: int | None) -> int | None:
+    """Tokens of one answer of a model, where a request sets no bound; None where that is not known. `window` is its
+    context window."""
+    known = next((most for name, most in _LONGEST_ANSWERS if model.startswith(name)), None)
+    return known if known is not None else window
+
+
+def estimated_tokens(size: int) -> int:
+    """What so many bytes of a request are about: for limits a minute, and where upstream has told nothing."""
+    return -(-size // 4)

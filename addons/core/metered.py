@@ -1,0 +1,161 @@
+"""What an answer used, sorted by what is billed at a rate of its own.
+
+Upstreams count in different ways, and each place that differs has a comment. Shapes:
+https://platform.openai.com/docs/api-reference (chat completions, responses, images, audio, realtime) and
+https://docs.anthropic.com/en/api/messages (`usage`). What is not understood is passed over; nothing raises.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from typing import Self
+
+_MOST = 1 << 53
+"""More than anybody counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """Counts of one answer. Of `input` are `cached`, `cache_write`, `cache_write_1h`, `input_audio` and `input_image` a
+    part, of `output` `output_audio`, `output_image` and `reasoning`."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    input_audio: int = 0
+    cached_audio: int = 0
+    input_image: int = 0
+    cached_image: int = 0
+    output_audio: int = 0
+    output_image: int = 0
+    reasoning: int = 0
+    searches: int = 0
+    """Searches of the web that the model made."""
+    milliseconds: int = 0
+    """Of audio, where that is billed by its length."""
+    characters: int = 0
+    """Of text that was read aloud, where that is billed by its length."""
+
+    def parts(self) -> dict[str, int]:
+        """What is not 0, by name."""
+        return {name: count for name in NAMES if (count := getattr(self, name))}
+
+    @classmethod
+    def of(cls, parts: Mapping[str, object]) -> Self:
+        """The reverse of `parts`; other names are passed over."""
+        return cls(**{name: count for name in NAMES if (count := _count(parts.get(name))) is not None})
+
+
+NAMES = tuple(field.name for field in fields(Metered))
+
+
+def metered(usage: object, *, images: bool = False) -> Metered | None:
+    """The counts in a usage object; None where it holds none. With `images` the answer consists of images.
+
+    >>> metered({"prompt_tokens": 12, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 4}})
+    Metered(input=12, output=8, cached=4, ...)
+    """
+    if not isinstance(usage, Mapping):
+        return None
+    if (seconds := _seconds(usage)) is not None:
+        return Metered(milliseconds=seconds)
+    given = _first(usage, "prompt_tokens", "input_tokens")
+    produced = _first(usage, "completion_tokens", "output_tokens")
+    if given is None and produced is None:
+        total = _count(usage.get("total_tokens"))  # some embeddings upstreams tell nothing else
+        return None if total is None else Metered(input=total)
+    given, produced = given or 0, produced or 0
+    written = _of_anthropic(usage)
+    if written is not None:
+        read, five_minutes, hour = written
+        return Metered(
+            input=given + read + five_minutes + hour,
+            output=produced,
+            cached=read,
+            cache_write=five_minutes,
+            cache_write_1h=hour,
+            reasoning=_in(_details(usage, "output"), "thinking_tokens"),
+            searches=_in(_object(usage, "server_tool_use"), "web_search_requests"),
+        )
+    into, out = _details(usage, "input"), _details(usage, "output")
+    cached = _first(into, "cached_tokens")
+    if cached is None:  # DeepSeek, Moonshot
+        cached = _first(usage, "prompt_cache_hit_tokens", "cached_tokens") or 0
+    cached_details = _object(into, "cached_tokens_details")  # realtime
+    drawn = _first(out, "image_tokens")
+    return Metered(
+        input=given,
+        output=produced,
+        cached=min(cached, given),
+        cache_write=min(_first(into, "cache_write_tokens", "cache_creation_tokens") or 0, given),
+        input_audio=min(_in(into, "audio_tokens"), given),
+        cached_audio=_in(cached_details, "audio_tokens"),
+        input_image=min(_in(into, "image_tokens"), given),
+        cached_image=_in(cached_details, "image_tokens"),
+        output_audio=min(_in(out, "audio_tokens"), produced),
+        # gpt-image-1 has no details of its output: it is one image, or several.
+        output_image=min(drawn, produced) if drawn is not None else produced if images else 0,
+        reasoning=_in(out, "reasoning_tokens"),
+        searches=_in(usage, "num_search_queries"),  # Perplexity
+    )
+
+
+def _of_anthropic(usage: Mapping[str, object]) -> tuple[int, int, int] | None:
+    """Tokens read from the cache, written to it for five minutes and for an hour, which Anthropic counts beside its
+    `input_tokens`; None for the usage of others."""
+    if "cache_read_input_tokens" not in usage and "cache_creation_input_tokens" not in usage:
+        return None
+    read = _in(usage, "cache_read_input_tokens")
+    written = _in(usage, "cache_creation_input_tokens")
+    hour = min(_in(_object(usage, "cache_creation"), "ephemeral_1h_input_tokens"), written)
+    return read, written - hour, hour
+
+
+def _details(usage: Mapping[str, object], side: str) -> Mapping[str, object]:
+    """The details of what came in or went out; realtime and transcriptions call them by the singular."""
+    old = "prompt" if side == "input" else "completion"
+    for name in (f"{old}_tokens_details", f"{side}_tokens_details", f"{side}_token_details"):
+        if found := _object(usage, name):
+            return found
+    return {}
+
+
+def _object(value: Mapping[str, object], name: str) -> Mapping[str, object]:
+    found = value.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _seconds(usage: Mapping[str, object]) -> int | None:
+    """Milliseconds of audio, where a transcription is billed by them: `{"type": "duration", "seconds": 3.2}`."""
+    value = usage.get("seconds")
+    if usage.get("type") != "duration" or isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    try:
+        milliseconds = Decimal(str(value)) * 1000
+        # What is begun is billed.
+        return int(milliseconds.to_integral_value("ROUND_CEILING")) if 0 <= milliseconds < _MOST else None
+    except InvalidOperation:
+        return None
+
+
+def _in(value: Mapping[str, object], name: str) -> int:
+    return _count(value.get(name)) or 0
+
+
+def _first(value: Mapping[str, object], *names: str) -> int | None:
+    for name in names:
+        count = _count(value.get(name))
+        if count is not None:
+            return count
+    return None
+
+
+def _count(value: object) -> int | None:
+    """A whole number that is not negative; 12.0 is 12, as JavaScript upstreams may write it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+        return None
+    return value

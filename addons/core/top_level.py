@@ -1,0 +1,162 @@
+"""The members of a JSON object, where each stands in its text, found in slices; and how one is put in or replaced.
+
+relay changes a body only in the very place that it has to: whatever else is in it stays byte for byte. Members are
+found by their brackets, so a body of any size takes no more memory than its names. Values are not checked, but for
+those that are read.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
+
+from addons.core import bounded_json
+from addons.core.slices import Sliced, at_once
+
+MOST_MEMBERS = 1000
+_LONGEST_NAME = 256
+_SLICE = 1 << 14
+_BLANK = re.compile(r"[ \t\n\r]*+")
+_SCALAR = re.compile(r"[^ \t\n\r,{}\[\]:\"]{1,200}")
+_TOKEN = re.compile(r'["\[{\]}]')
+_INSIDE = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+
+
+class NoObject(ValueError):
+    """The text is no JSON object."""
+
+
+class Repeated(ValueError):
+    """A name stands twice at the top level: which of them counts, parsers disagree on."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the field {name!r} stands twice")
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """An object's text, and where the value of each of its members stands."""
+
+    text: str
+    spans: Mapping[str, tuple[int, int]]
+    end: int
+    """Where its closing bracket stands."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.spans
+
+    def raw(self, name: str) -> str:
+        """The text of a value, "" for a member that is not there."""
+        start, end = self.spans.get(name, (0, 0))
+        return self.text[start:end]
+
+    def value(self, name: str, default: Any = None, *, marks: int = bounded_json.MAX_MARKS) -> Any:
+        """A value. Raises ValueError where it is no JSON, or one of more than `marks` values."""
+        return bounded_json.loads(self.raw(name), marks=marks) if name in self.spans else default
+
+    def put(self, changes: Mapping[str, object]) -> str:
+        """The text with these values, each in place of the one of its name, or behind the last member."""
+        said = {name: json.dumps(value, ensure_ascii=False) for name, value in changes.items()}
+        fresh = ", ".join(f"{json.dumps(name)}: {value}" for name, value in said.items() if name not in self.spans)
+        comma = ", " if fresh and self.spans else ""
+        text = f"{self.text[: self.end]}{comma}{fresh}{self.text[self.end :]}"
+        for name in sorted(self.spans.keys() & said.keys(), key=lambda name: self.spans[name], reverse=True):
+            start, end = self.spans[name]
+            text = text[:start] + said[name] + text[end:]
+        return text
+
+
+def members(text: str) -> Members:
+    """`finding` without a pause."""
+    return at_once(finding(text))
+
+
+def finding(text: str) -> Sliced[Members]:
+    """The members of the object that is all of `text`, in slices. Raises NoObject and Repeated."""
+    at = _past_blanks(text, 0)
+    if text[at : at + 1] != "{":
+        raise NoObject("the body is not a JSON object")
+    at = _past_blanks(text, at + 1)
+    spans: dict[str, tuple[int, int]] = {}
+    while text[at : at + 1] != "}" or spans:
+        name, at = _name(text, at)
+        at = _past_blanks(text, at)
+        if text[at : at + 1] != ":":
+            raise NoObject("a colon is missing")
+        start = _past_blanks(text, at + 1)
+        at = yield from _past_value(text, start)
+        if name in spans:
+            raise Repeated(name)
+        spans[name] = (start, at)
+        if len(spans) > MOST_MEMBERS:
+            raise NoObject(f"more than {MOST_MEMBERS} fields")
+        at = _past_blanks(text, at)
+        if text[at : at + 1] == "}":
+            break
+        if text[at : at + 1] != ",":
+            raise NoObject("a comma is missing")
+        at = _past_blanks(text, at + 1)
+    if _past_blanks(text, at + 1) != len(text):
+        raise NoObject("something follows the object")
+    return Members(text, spans, at)
+
+
+def _past_blanks(text: str, at: int) -> int:
+    found = _BLANK.match(text, at)
+    return found.end() if found is not None else at
+
+
+def _name(text: str, at: int) -> tuple[str, int]:
+    if text[at : at + 1] != '"':
+        raise NoObject("the name of a field is missing")
+    try:
+        name, end = scanstring(text[at + 1 : at + 1 + 6 * _LONGEST_NAME], 0, True)
+    except ValueError:
+        raise NoObject("the name of a field is none, or too long") from None
+    return name, at + 1 + end
+
+
+def _past_value(text: str, at: int) -> Sliced[int]:
+    """Where the value that begins at `at` has ended."""
+    first = text[at : at + 1]
+    if first not in ('"', "{", "["):
+        found = _SCALAR.match(text, at)
+        if found is None:
+            raise NoObject("a value is missing")
+        return found.end()
+    level, inside = 0, False
+    while at < len(text):
+        end = at + _SLICE
+        while at < end:
+            if inside:
+                found = _INSIDE.match(text, at, end)
+                at = at if found is None else found.end()
+                if at >= end or text[at : at + 1] != '"':
+                    break
+                at += 1
+                inside = False
+                if not level:
+                    return at
+            token = _TOKEN.search(text, at, end)
+            if token is None:
+                at = end
+                break
+            at = token.end()
+            match token[0]:
+                case '"':
+                    inside = True
+                case "{" | "[":
+                    level += 1
+                    if level > bounded_json.MAX_DEPTH:
+                        raise NoObject("nested too deep")
+                case _:
+                    level -= 1
+                    if level <= 0:
+                        return at
+        if inside and len(text) - at <= 1:
+            break
+        yield
+    raise NoObject("it ends too early")

@@ -1,0 +1,70 @@
+"""Taking the usage chunk out of a stream for a client that did not ask for it.
+
+A stream that is asked for its usage (`stream_options.include_usage`) ends with one more chunk, which has usage and no
+choices: https://platform.openai.com/docs/api-reference/chat/create. Some clients read `choices[0]` of every chunk.
+
+What is whole events passes at once, as it is. Only an event that has not ended is held until it has, since nobody can
+tell before what it will be; one that grows over `_LONGEST` is none of that kind, and passes.
+"""
+
+import re
+
+from addons.core import bounded_json
+from addons.core.sse import Parser
+
+_LONGEST = 1 << 16
+_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_SPLIT = re.compile(rb"\r?\n\r?\n|\r\r")
+_MARKS = 1000
+
+
+class UsageChunk:
+    """Passes a stream on without its usage chunk."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._passing = False  # an event that is too long passes as it comes
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What the client gets now; b"" where that is nothing. An empty chunk is the end of the stream."""
+        if not chunk:
+            rest, self._held = self._held, b""
+            return rest
+        searched = max(0, len(self._held) - 3)
+        data = self._held + chunk if self._held else chunk
+        self._held = b""
+        end = max((at + len(each) for each in _ENDS if (at := data.rfind(each, searched)) >= 0), default=0)
+        whole, rest = data[:end], data[end:]
+        if self._passing:
+            if not end:
+                return data
+            self._passing = False
+        elif b'"usage"' in whole:
+            whole = b"".join(event for event in _events(whole) if not _is_usage_chunk(event))
+        if len(rest) > _LONGEST:
+            self._passing = True
+            return whole + rest
+        self._held = rest
+        return whole
+
+
+def _events(data: bytes) -> list[bytes]:
+    """The events in it, each with the blank line that ends it."""
+    found, at = [], 0
+    for mark in _SPLIT.finditer(data):
+        found.append(data[at : mark.end()])
+        at = mark.end()
+    return [*found, data[at:]] if at < len(data) else found
+
+
+def _is_usage_chunk(event: bytes) -> bool:
+    if b'"usage"' not in event or b'"choices"' not in event or len(event) > _LONGEST:
+        return False
+    read = Parser().feed(event)
+    if len(read) != 1:
+        return False
+    try:
+        value = bounded_json.loads(read[0].data, marks=_MARKS)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and value.get("choices") == [] and isinstance(value.get("usage"), dict)

@@ -1,0 +1,163 @@
+"""Key pages: what apps ask about a key, answered by relay for the keys that it has handed out.
+
+Apps know one-api's and new-api's addresses for that (https://github.com/songquanpeng/one-api, controller/billing.go):
+all of them tell the same amounts here, those of `/pro/balance`, whatever span of time is asked for.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from mitmproxy import http
+
+from addons import errors
+from addons.core.money import Balance
+from addons.core.paths import KEY_PAGES
+from addons.core.rates import dollars
+from addons.core.relay_keys import RelayKey
+from addons.exchange import Exchange, Kind, ongoing
+from addons.flow.answers import answer, json_response, refuse
+from addons.meter import reports
+from addons.meter.credentials import keys_in
+from addons.meter.gate import Gate
+from addons.store import StoreError
+
+UNIT = 500_000
+"""Quota units of a dollar, as one-api and new-api count them."""
+_FOREVER = "2099-12-31"
+_SHOWN_DAYS = 31
+
+
+class KeyPages:
+    """Answers the billing pages for relay keys. Other keys' questions pass."""
+
+    serves = (Kind.PASS, Kind.OWN)
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        """Answer at once: none of these has a body."""
+        exchange = ongoing(flow, Kind.PASS, Kind.OWN)
+        page = _page(exchange) if exchange is not None else None
+        if exchange is None or page is None:
+            return None
+        key = next((each for each in keys_in(flow.request.headers.fields) if self.gate.keyring.find(each)), None)
+        if flow.request.method in ("GET", "HEAD"):
+            if page is _status and self.gate.keyring.any:
+                answer(flow, json_response(_json({"success": True, "message": "", "data": {"quota_per_unit": UNIT}})))
+                return None
+            if key is not None:
+                return self._answer(flow, exchange, key, page)
+        if exchange.kind is Kind.OWN:
+            refuse(flow, exchange, self._refusal(flow.request.method))
+        return None
+
+    def _refusal(self, method: str) -> errors.RelayError:
+        if not self.gate.keyring.any:
+            return errors.NotFound("没有这个路径。", "Unknown path.", code="unknown_path")
+        if method not in ("GET", "HEAD"):
+            return errors.MethodNotAllowed(method, "GET")
+        return errors.Unauthorized(
+            "请在 Authorization 请求头中提供此中转服务发放的密钥。",
+            "Send a key that this relay has handed out, as Authorization: Bearer rk-...",
+        )
+
+    async def _answer(self, flow: http.HTTPFlow, exchange: Exchange, text: str, page: "_Page") -> None:
+        now = self.gate.clock()
+        try:
+            key = self.gate.keyring.authenticate(text, now)
+            if key is None:
+                return
+            told = await reports.of_relay_key(self.gate, key, now)
+            days = await reports.daily(self.gate, key, now, _SHOWN_DAYS) if page is _usage else {}
+            answer(flow, json_response(_json(page(key, told.balance, days))))
+        except errors.RelayError as error:
+            refuse(flow, exchange, error)
+        except StoreError:
+            refuse(flow, exchange, errors.Unavailable("无法读取账目，请稍后再试。", "The ledger can't be read now."))
+
+
+type _Days = Mapping[str, Mapping[str, int]]
+type _Page = Callable[[RelayKey, Balance, _Days], Mapping[str, object]]
+
+
+def _json(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, default=_number).encode()
+
+
+def _number(value: object) -> float:
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(type(value).__name__)
+
+
+def _expiry(key: RelayKey) -> int:
+    """When it no longer works, in seconds since the epoch; 0 for never."""
+    if key.expires is None:
+        return 0
+    return int(datetime(key.expires.year, key.expires.month, key.expires.day, 23, 59, 59, tzinfo=UTC).timestamp())
+
+
+def _subscription(key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, object]:
+    never = int(datetime.fromisoformat(f"{_FOREVER}T00:00:00+00:00").timestamp())
+    return {
+        "object": "billing_subscription",
+        "has_payment_method": True,
+        "soft_limit_usd": balance.total,
+        "hard_limit_usd": balance.total,
+        "system_hard_limit_usd": balance.total,
+        "access_until": _expiry(key) or never,
+    }
+
+
+def _usage(_key: RelayKey, balance: Balance, days: _Days) -> Mapping[str, object]:
+    """In cents. `daily_costs` has the shape that OpenAI's page had until 2023."""
+    costs = [
+        {
+            "timestamp": datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp(),
+            "line_items": [{"name": model, "cost": dollars(amount) * 100} for model, amount in sorted(models.items())],
+        }
+        for day, models in sorted(days.items())
+    ]
+    return {"object": "list", "daily_costs": costs, "total_usage": (balance.used or Decimal(0)) * 100}
+
+
+def _grants(_key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, object]:
+    return {
+        "object": "credit_summary",
+        "total_granted": balance.total,
+        "total_used": balance.used,
+        "total_available": balance.balance,
+    }
+
+
+def _token(key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, object]:
+    units = {
+        "total_granted": balance.total,
+        "total_used": balance.used,
+        "total_available": balance.balance,
+    }
+    data: dict[str, object] = {"object": "token_usage", "name": key.name}
+    data |= {name: None if amount is None else int(amount * UNIT) for name, amount in units.items()}
+    data |= {"unlimited_quota": key.budget is None, "model_limits": {name: True for name in key.models}}
+    data |= {"model_limits_enabled": bool(key.models), "expires_at": _expiry(key)}
+    return {"code": True, "message": "ok", "data": data}
+
+
+def _status(_key: RelayKey, _balance: Balance, _days: _Days) -> Mapping[str, object]:
+    return {}
+
+
+_BILLING: Mapping[str, _Page] = {"subscription": _subscription, "usage": _usage, "credit_grants": _grants}
+_FOLDERS = ("/v1/dashboard/billing/", "/dashboard/billing/")
+_OWN: Mapping[str, _Page] = dict(zip(KEY_PAGES, (_token, _status), strict=True))
+
+
+def _page(exchange: Exchange) -> _Page | None:
+    path = exchange.path.partition("?")[0].rstrip("/")
+    if exchange.kind is Kind.OWN:
+        return _OWN.get(path)
+    folder = next((each for each in _FOLDERS if path.startswith(each)), None)
+    return None if folder is None else _BILLING.get(path.removeprefix(folder))

@@ -1,0 +1,6 @@
+"""Money: what an exchange used, what that costs, and who may go on.
+
+prices.py finds the rates of a model, from genai-prices and relay.yaml. keyring.py knows the keys that relay hands out.
+gate.py admits their requests against a budget and rewrites them for upstream. metering.py hears what each answer used
+and settles it. What is spent and held is kept by addons/store/ledger.py; how it is reckoned stands in addons/core.
+"""

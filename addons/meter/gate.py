@@ -1,0 +1,456 @@
+"""Gate: who may go up, and in which form. It admits requests of relay keys against what is left of their budget.
+
+1. The body says which model is wanted and what that may cost at most (core/claims.py, core/rates.py).
+2. The ledger holds that amount before upstream is asked, or the request is refused with what would fit.
+3. Of the body no more is changed than relay needs: `stream_options.include_usage` where a stream would not tell its
+   usage, and the bound of the answer where relay.yaml sets one and the request none.
+"""
+
+import itertools
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from addons import errors
+from addons.config.settings import Settings, Upstream
+from addons.core import claims
+from addons.core.accounts import Claim, Refused, Terms
+from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
+from addons.core.generations import Generation
+from addons.core.rates import Bound, Rates, dollars, worst
+from addons.core.relay_keys import RelayKey, renews
+from addons.core.slices import Sliced
+from addons.core.top_level import Members, NoObject, Repeated, finding
+from addons.exchange import Exchange
+from addons.flow.turns import in_turns
+from addons.meter.keyring import Keyring
+from addons.meter.prices import Prices
+from addons.store import StoreError
+from addons.store.ledger import FINISHED, LEFT, Ledger, OverLimit, Settlement
+
+_STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;,]{1,200}))', re.IGNORECASE)
+_FIELD = re.compile(rb'[;\s]name="?([^";\r\n]{1,100})"?', re.IGNORECASE)
+_FILE = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
+_MOST_PARTS = 200
+_LONGEST_FIELD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A request that may go up."""
+
+    request: str
+    key: RelayKey
+    at: float
+    """Seconds since the epoch."""
+    upstream: str
+    model: str
+    path: str
+    kind: Generation | None
+    size: int
+    """Bytes of its body, decoded."""
+    hold: int | None
+    """Nano-dollars; None where there is no budget."""
+    body: bytes | None = None
+    """In place of its own, where that had to be changed."""
+    strips_usage: bool = False
+    """The client did not ask for the usage chunk that upstream is asked for."""
+    characters: int = 0
+
+
+class Gate:
+    """Admits the requests of relay keys under one state of the settings."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        keyring: Keyring,
+        ledger: Ledger,
+        prices: Prices,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.keyring = keyring
+        self.ledger = ledger
+        self.prices = prices
+        self.clock = clock
+        self._upstreams = {upstream.name: upstream for upstream in settings.upstreams}
+        self._turn = itertools.count()
+
+    # Where a key leads
+
+    def upstream_for(self, key: RelayKey, exchange: Exchange) -> Upstream:
+        """The upstream that a key's requests go to. Raises Forbidden where the path leads to another one."""
+        if key.upstream is None:
+            return exchange.upstream
+        named = self._upstreams.get(key.upstream)
+        if named is None:
+            raise errors.Unavailable(
+                "此密钥对应的上游已不存在，请联系服务管理员。",
+                "The upstream of this key is gone: ask whoever runs this relay.",
+            )
+        if exchange.routed and exchange.upstream.name != named.name:
+            raise errors.Forbidden(
+                "此密钥不能使用这个路径。", "This key may not use this path.", code="path_not_allowed"
+            )
+        return named
+
+    def real_key(self, upstream: Upstream) -> str:
+        """A key of relay's own for an upstream. Raises Unavailable."""
+        if not upstream.keys:
+            raise errors.Unavailable(
+                "此中转服务没有该上游的密钥，请联系服务管理员。",
+                "This relay has no key for that upstream: ask whoever runs it (upstreams[].keys in relay.yaml).",
+            )
+        return upstream.keys[next(self._turn) % len(upstream.keys)]
+
+    # Admission
+
+    async def admit(
+        self,
+        exchange: Exchange,
+        key: RelayKey,
+        kind: Generation | None,
+        body: bytes = b"",
+        content_type: str = "",
+    ) -> Admission:
+        """Hold what a request may cost. `body` is decoded. Raises RelayError; then nothing is held."""
+        asked = Claimed(None, 0, 0)
+        members: Members | None = None
+        path = exchange.path.partition("?")[0]
+        if kind is not None:
+            await self.prices.ready()
+            asked, members = await in_turns(_read(kind, body, content_type))
+            self._check_model(key, asked)
+        budgeted = key.budget is not None and kind is not None
+        now = self.clock()
+        if budgeted and asked.background:
+            raise errors.BadRequest(
+                "有预算的密钥不能使用 background：费用要之后才知道。",
+                "A key with a budget can't use background: what that costs is known only later.",
+                param="background",
+            )
+        reserve = self._reserved(exchange.upstream, kind, asked)
+        if reserve is not None:
+            asked = replace(asked, output=reserve[1])
+        price: Callable[[int], int] | None = None
+        output = 0
+        if budgeted:
+            bound, output, choices = self._bound(exchange.upstream, kind, asked, now)
+            factor = self.prices.factor(exchange.upstream.name)
+            price = _pricing(bound, choices, factor)
+        hold = price(output) if price is not None else None
+        claim = Claim(
+            exchange.id,
+            key.id,
+            hold or 0,
+            estimated_tokens(len(body)),
+            Terms(key.budget if budgeted else None, key.per, key.requests, key.tokens, key.parallel),
+            key.name,
+            exchange.upstream.name,
+            asked.model or "",
+            path,
+        )
+        admission = Admission(
+            exchange.id,
+            key,
+            now,
+            exchange.upstream.name,
+            asked.model or "",
+            path,
+            kind,
+            len(body),
+            hold,
+            characters=asked.characters,
+        )
+        await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
+        return _changed(admission, kind, asked, members, reserve)
+
+    def _check_model(self, key: RelayKey, asked: Claimed) -> None:
+        if not asked.model:
+            if key.models or key.budget is not None:
+                raise errors.BadRequest("缺少 model。", "model is missing: say which one.", param="model")
+        elif not key.allows_model(asked.model):
+            shown = asked.model[:80]
+            raise errors.Forbidden(
+                f"此密钥不能使用模型 {shown}，可用的模型见 GET /v1/models。",
+                f"This key may not use the model {shown}: GET /v1/models lists those that it may.",
+                code="model_not_allowed",
+                param="model",
+            )
+
+    def _reserved(self, upstream: Upstream, kind: Generation | None, asked: Claimed) -> tuple[str, int] | None:
+        """The field and the bound to write into a body that has none."""
+        tokens = self.settings.keys.reserve_output
+        if tokens is None or asked.output is not None:
+            return None
+        if kind is Generation.CHAT:
+            # OpenAI's reasoning models refuse the old name, and most others don't know the new one.
+            own = upstream.host.endswith(("openai.com", "openai.azure.com"))
+            return ("max_completion_tokens" if own else "max_tokens"), tokens
+        if kind is Generation.RESPONSE:
+            return "max_output_tokens", tokens
+        return ("max_tokens", tokens) if kind is Generation.COMPLETION else None
+
+    def _bound(
+        self, upstream: Upstream, kind: Generation | None, asked: Claimed, now: float
+    ) -> tuple[Bound, int, Sequence[Rates]]:
+        """The most that a request uses, its output apart, and the rates that may be billed."""
+        model = asked.model or ""
+        choices = self.prices.choices(upstream.name, model, asked.asked, now)
+        if not choices or all(rates.empty for rates in choices):
+            raise _unpriced(model)
+        window = self.prices.window(upstream.name, model)
+        by_time = any(rates.hours is not None for rates in choices)
+        by_characters = any(rates.characters is not None for rates in choices)
+        used, output = asked.input, asked.output
+        unbounded = asked.unbounded
+        if kind is Generation.TRANSCRIPTION:
+            used, unbounded = (0, ()) if by_time else (asked.input, ("the length of the audio",))
+            output = 0 if by_time else output
+        if kind is Generation.SPEECH and by_characters:
+            used = output = 0
+        if unbounded:
+            used = max(self._window(unbounded, model, window), used if kind is Generation.IMAGE else 0)
+        if output is None:
+            output = self.prices.longest_answer(model) or claims.longest_answer(model, window)
+        if output is None:
+            raise errors.BadRequest(
+                "请设置 max_tokens：不知道此模型回答的上限，无法预留费用。",
+                "Set max_tokens: how long this model's answers may be is not known, so nothing can be held for one.",
+                code="output_not_bounded",
+                param="max_tokens",
+            )
+        bound = Bound(
+            used,
+            0,
+            audio=asked.audio,
+            images=asked.images,
+            cache_writes=asked.cache_writes,
+            hour_long=asked.hour_long,
+            searches=asked.searches,
+            milliseconds=asked.milliseconds if by_time else 0,
+            characters=asked.characters if by_characters else 0,
+        )
+        output = output * asked.answers + asked.extra_output
+        if worst(replace(bound, output=output), choices) is None:
+            raise _unpriced(model)
+        return bound, output, choices
+
+    def _window(self, unbounded: Sequence[str], model: str, window: int | None) -> int:
+        names = ", ".join(unbounded)
+        if self.settings.keys.unbounded == "refuse":
+            raise errors.BadRequest(
+                f"有预算的密钥不能使用：{names}。",
+                f"A key with a budget can't use this: {names}. What it costs can't be told from the request.",
+                code="input_not_bounded",
+            )
+        if window is None:
+            raise errors.BadRequest(
+                f"无法预留费用：不知道模型 {model[:80]} 的上下文长度（{names}）。",
+                f"Nothing can be held for {names}: the context window of {model[:80]} is not known. Whoever runs this "
+                "relay may set prices.*.context.",
+                code="input_not_bounded",
+            )
+        return window
+
+    async def _reserve(self, claim: Claim, admission: Admission, fitting: Callable[[int], int | None]) -> None:
+        try:
+            await self.ledger.reserve(claim)
+        except OverLimit as over:
+            raise over_limit(over.refused, claim, admission, fitting) from None
+        except StoreError:
+            raise errors.Unavailable(
+                "无法记账，请稍后再试。", "What this costs can't be written down; try again later."
+            ) from None
+        except BaseException:
+            self.ledger.settle(ended(admission, LEFT))
+            raise
+
+    # Settlement
+
+    def release(self, admission: Admission) -> None:
+        """A request that is not counted is over: nothing of it is kept."""
+        self.ledger.settle(replace(ended(admission, FINISHED), kept=False))
+
+
+def ended(admission: Admission, reason: str) -> Settlement:
+    """The end of a request that has cost nothing."""
+    return Settlement(
+        admission.request,
+        admission.at,
+        admission.key.id,
+        admission.key.name,
+        admission.upstream,
+        admission.model,
+        {},
+        admission.path,
+        reason,
+        None,
+        0,
+        held=True,
+    )
+
+
+def _read(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple[Claimed, Members | None]]:
+    """What a body claims. Raises BadRequest."""
+    try:
+        if content_type.lower().startswith("multipart/form-data"):
+            if kind not in (Generation.IMAGE, Generation.TRANSCRIPTION):
+                raise NoObject("a multipart form is not taken here")
+            fields, files = _form(body, content_type)
+            return claims.of_form(kind, fields, len(body), files), None
+        text = body.decode("utf-8").removeprefix("\ufeff")
+        members = yield from finding(text)
+        return (yield from claiming(kind, members, len(body))), members
+    except UnicodeDecodeError:
+        raise errors.BadRequest("请求体不是 UTF-8 编码。", "The body is not UTF-8.") from None
+    except Repeated as error:
+        shown = error.name[:80]
+        raise errors.BadRequest(
+            f"字段 {shown} 重复出现，请只保留一个。",
+            f"The field {shown} stands twice in the body: send it once.",
+            code="duplicate_field",
+            param=shown,
+        ) from None
+    except Unreadable as error:
+        name = str(error)
+        raise errors.BadRequest(f"{name} 的值无效。", f"The value of {name} can't be read.", param=name) from None
+    except NoObject as error:
+        raise errors.BadRequest(
+            "请求体不是有效的 JSON 对象。", f"The body can't be read: {error}.", code="invalid_json"
+        ) from None
+
+
+def _form(body: bytes, content_type: str) -> tuple[dict[str, str], int]:
+    """The short fields of a multipart form, and how many files are in it. Raises NoObject, and Repeated."""
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        raise NoObject("a multipart form without a boundary")
+    mark = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
+    _, *parts = (b"\r\n" + body).split(b"\r\n" + mark, _MOST_PARTS)
+    fields: dict[str, str] = {}
+    files = 0
+    for part in parts:
+        head, _, content = part.partition(b"\r\n\r\n")
+        named = _FIELD.search(head[:4096])
+        if _FILE.search(head[:4096]):
+            files += 1
+        elif named is not None and len(content) <= _LONGEST_FIELD:
+            name = named[1].decode("utf-8", "replace")
+            if name in fields and not name.endswith("[]"):
+                raise Repeated(name)
+            fields[name] = content.decode("utf-8", "replace").removesuffix("\r\n")
+    return fields, files
+
+
+def _changed(
+    admission: Admission,
+    kind: Generation | None,
+    asked: Claimed,
+    members: Members | None,
+    reserve: tuple[str, int] | None,
+) -> Admission:
+    """With the body that goes up, where it is another one."""
+    if members is None:
+        return admission
+    changes: dict[str, object] = {}
+    strips = asked.stream and not asked.wants_usage and kind in _STREAMS_USAGE
+    if strips:
+        options = members.value("stream_options")
+        changes["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    if reserve is not None:
+        changes[reserve[0]] = reserve[1]
+    if not changes:
+        return admission
+    return replace(admission, body=members.put(changes).encode(), strips_usage=strips)
+
+
+def _pricing(bound: Bound, choices: Sequence[Rates], factor: Decimal) -> Callable[[int], int]:
+    """What a request may cost by the tokens of its output."""
+
+    def price(output: int) -> int:
+        amount = worst(replace(bound, output=output), choices, factor)
+        if amount is None:
+            raise ValueError("a rate is missing")
+        return amount
+
+    return price
+
+
+def _fitting(price: Callable[[int], int] | None, asked: Claimed, left: int) -> int | None:
+    """The bound of an answer that would fit into what is left; None where none would."""
+    if price is None or asked.output == 0 or price(0) >= left:
+        return None
+    fits, too_much = 0, max(1, left)
+    while too_much - fits > 1:
+        middle = (fits + too_much) // 2
+        if price(middle * asked.answers + asked.extra_output) <= left:
+            fits = middle
+        else:
+            too_much = middle
+    return fits or None
+
+
+def over_limit(
+    refused: Refused, claim: Claim, admission: Admission, fitting: Callable[[int], int | None]
+) -> errors.RelayError:
+    """What is said to a request that was not admitted."""
+    if refused.why == "budget":
+        return _over_budget(refused, claim, admission, fitting)
+    again = {"retry-after": str(refused.retry_after)}
+    if refused.why == "parallel":
+        return errors.RateLimited(
+            f"此密钥同时进行的请求已达上限 {claim.terms.parallel}，请稍后再试。",
+            f"This key has {claim.terms.parallel} requests under way, as many as it may: try again later.",
+            headers=again,
+        )
+    zh, en, limit = (
+        ("请求数", "requests", claim.terms.requests)
+        if refused.why == "requests"
+        else ("token 数", "tokens", claim.terms.tokens)
+    )
+    return errors.RateLimited(
+        f"此密钥每分钟的{zh}已达上限 {limit}，请在 {refused.retry_after} 秒后再试。",
+        f"This key has reached its limit of {limit} {en} a minute: try again in {refused.retry_after} s.",
+        headers=again,
+    )
+
+
+def _over_budget(
+    refused: Refused, claim: Claim, admission: Admission, fitting: Callable[[int], int | None]
+) -> errors.RelayError:
+    left, hold = max(refused.left, 0), claim.amount
+    fits = fitting(left)
+    day = renews(claim.terms.per, admission.at)
+    zh = f"余额不足：此请求最多可能花费 ${shown(hold)}，剩余 ${shown(left)}。"
+    en = f"The budget of this key does not suffice: this request may cost ${shown(hold)}, and ${shown(left)} is left."
+    if fits is not None:
+        zh += f"把 max_tokens 设为 {fits} 或更小即可。"
+        en += f" max_tokens of {fits} would fit."
+    if day is not None:
+        zh += f"预算将于 {day}（UTC）更新。"
+        en += f" The budget begins anew on {day} (UTC)."
+    return errors.RateLimited(zh, en, code="insufficient_quota", headers={"x-should-retry": "false"})
+
+
+def shown(nano: int) -> str:
+    """Nano-dollars as dollars, without needless zeros: `0.0042`."""
+    text = f"{dollars(nano):f}"
+    whole, _, rest = text.partition(".")
+    rest = rest.rstrip("0")
+    return f"{whole}.{rest.ljust(2, '0')}"
+
+
+def _unpriced(model: str) -> errors.RelayError:
+    name = model[:80]
+    return errors.Forbidden(
+        f"不知道模型 {name} 的价格，有预算的密钥不能使用它；服务管理员可在 relay.yaml 的 prices 中设置价格。",
+        f"What {name} costs is not known, so a key with a budget can't use it; whoever runs this relay may set its "
+        "price under prices in relay.yaml.",
+        code="model_not_priced",
+        param="model",
+    )

@@ -1,0 +1,546 @@
+"""Meter: every generation that passes is counted, and where its key was handed out by relay, admitted and settled.
+
+1. `requestheaders` knows whose key it is, and puts relay's own in its place.
+2. `request` has the body of a relay key's request, holds what it may cost, and changes what has to be (gate.py).
+3. `responseheaders` leaves a listener for whoever streams the answer; a request of relay's own that upstream refuses
+   for its key is relay's failure, and not the caller's.
+4. `response` and `error` settle: each exchange has exactly one of them, and its settlement is written once.
+
+Of callers with keys of their own nothing is changed or held: what they use is counted when it is over.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from mitmproxy import http
+
+from addons import errors
+from addons.core import bounded_json
+from addons.core.answer_usage import AnswerUsage, Reported
+from addons.core.claims import estimated_tokens
+from addons.core.failures import Failure, classify
+from addons.core.generations import Generation, generation_of, is_free
+from addons.core.metered import Metered, metered
+from addons.core.rates import dollars
+from addons.core.relay_keys import RelayKey
+from addons.core.usage_chunk import UsageChunk
+from addons.exchange import Exchange, Kind, Part, cap_answer, of, ongoing
+from addons.flow.answers import add_common_headers, error_response, refuse
+from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
+from addons.flow.decoding import TooLong, Undecodable, decoding, listener
+from addons.flow.request_body import read_body
+from addons.flow.turns import in_turns
+from addons.flow.upstream import set_upstream
+from addons.flow.upstream_errors import own_key_refused
+from addons.meter.credentials import keys_in, replaced
+from addons.meter.gate import Admission, Gate
+from addons.store.ledger import BROKE, FINISHED, LEFT, REFUSED, Settlement
+
+logger = logging.getLogger(__name__)
+
+_HELD_ANSWER = 8 << 20
+"""Bytes of an answer that is read before it is passed on."""
+_UNCOUNTED_BODY = 1 << 20
+"""Bytes of a request body that don't count towards `limits.held`."""
+_PIECE = 4096
+"""Encoded bytes that are decoded at a time: what comes out of them is bounded, too."""
+_SPOKEN = 2
+"""Tokens of audio for a character, where upstream has told nothing: about 150 words a minute."""
+_MODELS = "/v1/models"
+_LONGEST_MESSAGE = 1 << 20
+
+
+@dataclass(eq=False)
+class Metering:
+    """What is known of a generation that is under way."""
+
+    kind: Generation
+    at: float
+    """Seconds since the epoch."""
+    request: str
+    caller: str
+    upstream: str
+    path: str
+    model: str = ""
+    """As it was asked for, where that was read."""
+    admission: Admission | None = None
+    size: int = 0
+    """Bytes of the request."""
+    status: int | None = None
+    """Of upstream's answer."""
+    answer: AnswerUsage = field(default_factory=AnswerUsage)
+    _decode: Callable[[bytes], bytes] | None = None
+    _deaf: bool = False
+
+    def begin_answer(self, response: http.Response) -> None:
+        """Hear an answer from its beginning."""
+        self.status = response.status_code
+        self.answer = AnswerUsage(images=self.kind is Generation.IMAGE)
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        plain = encoding in ("", "identity")
+        self._decode = None if plain else listener(encoding)
+        self._deaf = not plain and self._decode is None
+
+    def hear(self, chunk: bytes) -> None:
+        """Take a chunk as it came. Never raises: what can't be heard leaves the usage unknown."""
+        if self._deaf:
+            return
+        try:
+            if self._decode is None:
+                self.answer.feed(chunk)
+                return
+            for start in range(0, len(chunk), _PIECE):
+                self.answer.feed(self._decode(chunk[start : start + _PIECE]))
+        except ValueError:
+            self._deaf = True
+        except Exception:
+            self._deaf = True
+            logger.exception("an answer is not metered")
+
+
+METERING = Part[Metering]("metering")
+_CALLER = Part[RelayKey]("relay_key")
+_UNCOUNTED = Part[Admission]("uncounted")
+"""An admission of a request that is no generation."""
+_REPLACING = Part[str]("replacing")
+"""Why an answer is read before it is passed on: `key` or `models`."""
+
+
+class Meter:
+    """Admits, counts and settles."""
+
+    serves = (Kind.PASS, Kind.CHAT)
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.held = 0
+        """Bytes of large request bodies that are held now."""
+
+    # Who asks
+
+    def authenticate(self, text: str | None) -> RelayKey | None:
+        """As `Keyring.authenticate`, now."""
+        return self.gate.keyring.authenticate(text, self.gate.clock())
+
+    def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        """Find out whose key it is."""
+        exchange = ongoing(flow, Kind.PASS)
+        if exchange is None:
+            return None
+        kind = generation_of(flow.request.method, exchange.path)
+        try:
+            shown = list(keys_in(flow.request.headers.fields))
+            text = next((each for each in shown if self.gate.keyring.find(each) is not None), next(iter(shown), None))
+            key = self.authenticate(text)
+            if key is None or text is None:
+                if kind is not None and text is not None:
+                    self.begin(exchange, kind, self.gate.keyring.caller(text))
+                return None
+            self._check_path(key, kind, flow, exchange)
+            self._lead(flow, exchange, key, text)
+        except errors.RelayError as error:
+            refuse(flow, exchange, error)
+            return None
+        _CALLER.keep(exchange, key)
+        if kind is None:
+            return self._admit_uncounted(flow, exchange, key)
+        exchange.body_cap = exchange.settings.limits.json
+        exchange.holding = _Holding(self, exchange.settings.limits.held)
+        return None
+
+    def _check_path(self, key: RelayKey, kind: Generation | None, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        path = exchange.path.partition("?")[0]
+        socket = "upgrade" in flow.request.headers
+        unbounded = kind is None and (socket or not is_free(flow.request.method, path))
+        if not key.allows_path(path) or (key.budget is not None and unbounded and not key.names_path(path)):
+            shown = path[:80]
+            raise errors.Forbidden(
+                f"此密钥不能使用 {shown}。", f"This key may not use {shown}.", code="path_not_allowed"
+            )
+
+    def _lead(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, text: str) -> None:
+        """Send it where the key leads, with relay's own in its place."""
+        upstream = self.gate.upstream_for(key, exchange)
+        real = self.gate.real_key(upstream)
+        if upstream is not exchange.upstream:
+            exchange.upstream = upstream
+            query = flow.request.path.partition("?")
+            set_upstream(flow, upstream, upstream.path(exchange.path) + query[1] + query[2])
+        flow.request.headers.fields = replaced(flow.request.headers.fields, text, real)
+
+    async def _admit_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey) -> None:
+        try:
+            if flow.request.method in ("GET", "HEAD"):
+                self._check_model_path(key, exchange)
+            _UNCOUNTED.keep(exchange, await self.gate.admit(exchange, key, None))
+        except errors.RelayError as error:
+            refuse(flow, exchange, error)
+
+    def _check_model_path(self, key: RelayKey, exchange: Exchange) -> None:
+        """`/v1/models/{model}` tells of a model that the key may use."""
+        path = exchange.path.partition("?")[0]
+        name = path.removeprefix(f"{_MODELS}/")
+        if name != path and not key.allows_model(name):
+            raise errors.Forbidden(
+                "此密钥不能使用这个模型。", "This key may not use that model.", code="model_not_allowed"
+            )
+
+    def begin(self, exchange: Exchange, kind: Generation, caller: str) -> Metering:
+        """Count a generation from now on."""
+        path = exchange.path.partition("?")[0]
+        return METERING.keep(
+            exchange, Metering(kind, self.gate.clock(), exchange.id, caller, exchange.upstream.name, path)
+        )
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Admit a relay key's request, once its body is there."""
+        exchange = ongoing(flow, Kind.PASS)
+        key = _CALLER.of(exchange) if exchange is not None else None
+        if exchange is None or key is None or _UNCOUNTED.of(exchange) is not None:
+            return
+        kind = generation_of(flow.request.method, exchange.path)
+        if kind is None:
+            return
+        request = flow.request
+        try:
+            body = await read_body(request, exchange.settings.limits.json)
+            admission = await self.gate.admit(exchange, key, kind, body, request.headers.get("content-type", ""))
+        except errors.RelayError as error:
+            refuse(flow, exchange, error)
+            return
+        self._admitted(exchange, kind, admission)
+        if admission.body is not None:
+            request.headers.pop("content-encoding", None)
+            request.content = admission.body
+        if admission.strips_usage:
+            request.headers["Accept-Encoding"] = "identity"  # relay has to read the stream, and edit it
+
+    def _admitted(self, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
+        metering = self.begin(exchange, kind, admission.key.id)
+        metering.at, metering.admission = admission.at, admission
+        metering.model, metering.size = admission.model, admission.size
+        return metering
+
+    async def begin_chat(self, exchange: Exchange, key: RelayKey | None, text: str, model: str, body: bytes) -> bytes:
+        """Admit and count a message to `/chat`: the body that goes up. Raises RelayError."""
+        if key is None:
+            metering = self.begin(exchange, Generation.CHAT, self.gate.keyring.caller(text))
+            metering.model, metering.size = model, len(body)
+            return body
+        admission = await self.gate.admit(exchange, key, Generation.CHAT, body)
+        self._admitted(exchange, Generation.CHAT, admission)
+        return admission.body if admission.body is not None else body
+
+    # The answer
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Listen, and say what must not be passed on as it comes."""
+        exchange, response = of(flow), flow.response
+        if exchange is None or response is None or exchange.refused:
+            return
+        if exchange.kind is Kind.PASS:
+            self._forget_body(flow, exchange)
+            if _CALLER.of(exchange) is not None and (why := _replacing(flow, exchange)) is not None:
+                _REPLACING.keep(exchange, why)
+                exchange.read_whole = True
+                cap_answer(flow, _HELD_ANSWER)
+        metering = METERING.of(exchange)
+        if metering is None:
+            return
+        metering.begin_answer(response)
+        if exchange.kind is not Kind.PASS:
+            return
+        edit = None
+        if metering.admission is not None and metering.admission.strips_usage and _is_plain_stream(response):
+            edit = UsageChunk().feed
+            if response.headers.pop("content-length", None) is not None and flow.request.http_version == "HTTP/1.1":
+                response.headers["Transfer-Encoding"] = "chunked"
+        LISTENER.keep(exchange, Listener(metering.hear, edit))
+
+    def _forget_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Of a body that relay has read and sent, the record keeps as much as of others."""
+        if isinstance(exchange.holding, _Holding):
+            exchange.holding.release()
+            body = flow.request.raw_content or b""
+            most = exchange.settings.inspect.max_body if exchange.watched else UNWATCHED_BODY
+            if len(body) > most and not exchange.recorded:
+                flow.request.data.content = body[:most]
+                flow.metadata["relay.upload_bytes"] = len(body)
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        """It is over."""
+        exchange = of(flow)
+        if exchange is None:
+            return
+        why = _REPLACING.take(exchange)
+        if why is not None and flow.response is not None and flow.response.raw_content is not None:
+            metering = METERING.of(exchange)
+            if metering is not None:
+                metering.hear(flow.response.raw_content)
+            await self._replace(flow, exchange, why)
+        if flow.response is not None and flow.response.status_code == 101:
+            return  # a websocket goes on: it ends in `websocket_end`
+        self._over(flow, exchange, FINISHED)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """It broke off."""
+        exchange = of(flow)
+        if exchange is not None:
+            self._over(flow, exchange, _broken(flow, exchange))
+
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """A socket is closed."""
+        exchange = of(flow)
+        if exchange is not None:
+            self._over(flow, exchange, FINISHED)
+
+    def websocket_message(self, flow: http.HTTPFlow) -> None:
+        """Count what upstream tells of a turn that has ended."""
+        exchange = of(flow)
+        if exchange is None or flow.websocket is None:
+            return
+        message = flow.websocket.messages[-1]
+        if message.from_client or b'"usage"' not in message.content or len(message.content) > _LONGEST_MESSAGE:
+            return
+        try:
+            self._count_turn(flow, exchange, message.content)
+        except Exception:
+            logger.exception("a message of a websocket is not metered")
+
+    def _count_turn(self, flow: http.HTTPFlow, exchange: Exchange, content: bytes) -> None:
+        try:
+            said = bounded_json.loads(content.decode("utf-8"))
+        except ValueError:
+            return
+        if not isinstance(said, dict):
+            return
+        inner = said.get("response") if isinstance(said.get("response"), dict) else said
+        usage = metered(inner.get("usage")) if isinstance(inner, dict) else None
+        number = said.get("event_id")
+        if usage is None or not isinstance(inner, dict):
+            return
+        key = _CALLER.of(exchange)
+        shown = next(iter(keys_in(flow.request.headers.fields)), "")
+        caller = key.id if key is not None else self.gate.keyring.caller(shown)
+        model = inner.get("model") or _asked_model(flow)
+        settlement = Settlement(
+            f"{exchange.id}.{str(inner.get('id') or number)[:80]}",
+            self.gate.clock(),
+            caller,
+            key.name if key is not None else None,
+            exchange.upstream.name,
+            model if isinstance(model, str) else "",
+            {},
+            exchange.path.partition("?")[0],
+            FINISHED,
+            usage,
+            None,
+        )
+        if key is not None and self.gate.prices.loaded:
+            settlement = replace(settlement, amount=self._cost(usage, settlement.upstream, settlement.model, {}))
+        self.gate.ledger.settle(settlement)
+
+    # Settlement
+
+    def _over(self, flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
+        if isinstance(exchange.holding, _Holding):
+            exchange.holding.release()
+        uncounted = _UNCOUNTED.take(exchange)
+        if uncounted is not None:
+            self.gate.release(uncounted)
+        metering = METERING.take(exchange)
+        if metering is None:
+            return
+        if reason == FINISHED and (metering.status is None or metering.status >= 400):
+            reason = REFUSED
+        # Nothing went up, so nothing was worked on.
+        if metering.status is None and flow.server_conn.timestamp_start is None:
+            reason = REFUSED
+        settlement = self._settlement(flow, exchange, metering, reason)
+        self.gate.ledger.settle(settlement)
+        self._note(flow, exchange, settlement)
+
+    def _settlement(self, flow: http.HTTPFlow, exchange: Exchange, metering: Metering, reason: str) -> Settlement:
+        told = metering.answer.told()
+        if reason == FINISHED and told.failed and told.usage is None:
+            reason = BROKE
+        usage, estimated = told.usage, False
+        admission = metering.admission
+        if metering.kind is Generation.SPEECH and admission is not None and usage is None:
+            if reason in (FINISHED, LEFT):
+                usage, estimated = self._spoken(metering, admission)
+        elif reason == LEFT and not _whole(exchange, told):
+            usage, estimated = _begun(told, metering), True
+        elif usage is None and reason == FINISHED and admission is not None:
+            usage, estimated = _guessed(told, metering), True
+        settlement = Settlement(
+            metering.request,
+            metering.at,
+            metering.caller,
+            None,
+            metering.upstream,
+            metering.model or told.model or "",
+            told.asked,
+            metering.path,
+            reason,
+            usage,
+            None,
+            estimated=estimated,
+            tokens=usage.input + usage.output if usage is not None else 0,
+        )
+        if admission is None:
+            # A caller's own key: what is only guessed is not known.
+            return replace(settlement, usage=told.usage, estimated=False)
+        return self._billed(settlement, admission, told)
+
+    def _billed(self, settlement: Settlement, admission: Admission, told: Reported) -> Settlement:
+        settlement = replace(settlement, name=admission.key.name, held=True)
+        if settlement.usage is None:
+            return replace(settlement, amount=0)
+        amount = self._cost(settlement.usage, settlement.upstream, settlement.model, told.asked)
+        if amount is None and told.model is not None and told.model != settlement.model:
+            amount = self._cost(settlement.usage, settlement.upstream, told.model, told.asked)
+        if amount is None:
+            return replace(settlement, at_hold=admission.hold is not None, estimated=True)
+        if admission.hold is not None:
+            if settlement.estimated:
+                amount = min(amount, admission.hold)
+            elif amount > admission.hold:
+                logger.warning(
+                    f"a request of {admission.key.name} has cost more than was held for it: ${dollars(amount):f} and "
+                    f"not ${dollars(admission.hold):f}"
+                )
+        return replace(settlement, amount=amount)
+
+    def _cost(self, usage: Metered, upstream: str, model: str, asked: Mapping[str, str]) -> int | None:
+        return self.gate.prices.cost(usage, upstream, model, asked, self.gate.clock())
+
+    def _spoken(self, metering: Metering, admission: Admission) -> tuple[Metered, bool]:
+        """Audio has no usage in it. What is billed by the character is known all the same."""
+        read = Metered(characters=admission.characters)
+        if self._cost(read, metering.upstream, metering.model, {}) is not None:
+            return read, False
+        return Metered(estimated_tokens(metering.size), _SPOKEN * admission.characters), True
+
+    def _note(self, flow: http.HTTPFlow, exchange: Exchange, settlement: Settlement) -> None:
+        """Leave what it has cost for whoever looks at the flow."""
+        if not exchange.watched or settlement.usage is None:
+            return
+        amount = settlement.amount
+        if amount is None and self.gate.prices.loaded:
+            amount = self._cost(settlement.usage, settlement.upstream, settlement.model, settlement.asked)
+        if amount is not None:
+            about = "~" if settlement.estimated else ""
+            flow.metadata["relay.cost"] = f"{about}{dollars(amount):f}"
+
+    # Answers that are read before they are passed on
+
+    async def _replace(self, flow: http.HTTPFlow, exchange: Exchange, why: str) -> None:
+        response = flow.response
+        if response is None:
+            return
+        if why == "models":
+            if (filtered := await self._models(exchange, response)) is not None:
+                response.headers.pop("content-encoding", None)
+                response.content = filtered
+                return
+            error: errors.RelayError = errors.UpstreamFailed(
+                "无法读取上游的模型列表。", "The upstream's list of models can't be read."
+            )
+        else:
+            logger.error(f"upstream {exchange.upstream.name} refuses relay's own key (HTTP {response.status_code})")
+            error = own_key_refused()
+        flow.response = error_response(exchange.kind, error)
+        add_common_headers(flow.response, exchange)
+
+    async def _models(self, exchange: Exchange, response: http.Response) -> bytes | None:
+        """The list with what the key may use; None where it can't be read."""
+        key = _CALLER.of(exchange)
+        try:
+            body = await in_turns(
+                decoding(response.raw_content or b"", response.headers.get("content-encoding", ""), _HELD_ANSWER)
+            )
+            listed = await in_turns(bounded_json.loading(body.decode("utf-8")))
+        except (TooLong, Undecodable, ValueError):
+            return None
+        if key is None or not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
+            return None
+        allowed = [each for each in listed["data"] if isinstance(each, dict) and key.allows_model(str(each.get("id")))]
+        return json.dumps({**listed, "data": allowed}, ensure_ascii=False).encode()
+
+
+class _Holding:
+    """Counts a large request body towards what all of them may hold."""
+
+    def __init__(self, meter: Meter, most: int) -> None:
+        self._meter = meter
+        self._most = most
+        self._counted = 0
+
+    def __call__(self, size: int) -> errors.RelayError | None:
+        """So much of it is held now; an error where that is too much, together with the others."""
+        if size <= _UNCOUNTED_BODY:
+            return None
+        self._meter.held += size - self._counted
+        self._counted = size
+        if self._meter.held <= self._most:
+            return None
+        self.release()
+        return errors.Unavailable(
+            "正在处理的大请求过多，请稍后再试。", "Too many large requests are under way: try again later."
+        )
+
+    def release(self) -> None:
+        """It is held no longer."""
+        self._meter.held -= self._counted
+        self._counted = 0
+
+
+def _replacing(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
+    key, response = _CALLER.of(exchange), flow.response
+    if response is None or key is None:
+        return None
+    if response.status_code == 401:
+        return "key"
+    path = exchange.path.partition("?")[0]
+    if path == _MODELS and flow.request.method == "GET" and key.models and 200 <= response.status_code < 300:
+        return "models"
+    return None
+
+
+def _is_plain_stream(response: http.Response) -> bool:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    kind = response.headers.get("content-type", "").lower()
+    return encoding in ("", "identity") and kind.startswith("text/event-stream") and response.status_code < 300
+
+
+def _broken(flow: http.HTTPFlow, exchange: Exchange) -> str:
+    if exchange.fault is not None or flow.error is None:
+        return BROKE
+    left = exchange.client_failed or classify(flow.error.msg) is Failure.CLIENT_LEFT
+    return LEFT if left else BROKE
+
+
+def _begun(told: Reported, metering: Metering) -> Metered:
+    """What was used of an answer that its client did not wait for: what has come of it, and all of the input."""
+    heard = told.usage or Metered(input=estimated_tokens(metering.size))
+    return replace(heard, output=max(heard.output, told.pieces))
+
+
+def _guessed(told: Reported, metering: Metering) -> Metered:
+    """What was used where upstream has told nothing."""
+    return Metered(estimated_tokens(metering.size), told.pieces or estimated_tokens(told.size))
+
+
+def _whole(exchange: Exchange, told: Reported) -> bool:
+    """Whether all of an answer had come when its client left."""
+    if exchange.whole or (exchange.ended is not None and exchange.ended()):
+        return True
+    return told.usage is not None and not told.pieces
+
+
+def _asked_model(flow: http.HTTPFlow) -> str:
+    model = flow.request.query.get("model", "")
+    return str(model)[:200]

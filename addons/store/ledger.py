@@ -1,0 +1,538 @@
+"""The ledger: what every request has cost, and what is held for those under way. In the store's folder, additions only.
+
+1. `Accounts` (addons/core/accounts.py) decides on the event loop, in memory, so nothing comes between asking and
+   holding. A hold of a key with a budget is then written, and only what is written goes up.
+2. One thread writes. It takes what has come in the last `GATHER` seconds in one transaction: a commit each would be ten
+   times the work.
+3. A settlement is written behind its hold, in the same queue. Each has the request's id for its key, so none is written
+   twice. Where the disk refuses, settlements wait, and are tried again.
+4. What is found held at the start belonged to a relay that was killed: it is settled at its hold, and marked.
+5. After `balance.window_days` and a week rows are priced, where that was left open, and folded into sums a day.
+
+Commits survive the end of the process, kill -9 included, not the loss of power (`synchronous=NORMAL`).
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from addons.core.accounts import Accounts, Claim, Refused
+from addons.core.metered import Metered
+from addons.core.relay_keys import Per, day_of
+from addons.store import StoreError
+from addons.store.folder import is_damage, make_file, make_folder, store_error
+
+logger = logging.getLogger(__name__)
+
+NAME = "ledger.db"
+GATHER = 0.002
+"""Seconds that a commit waits for others to come along."""
+_RETRY = 1.0
+_MOST_WAITING = 100_000
+"""Settlements that wait while the disk refuses; more are lost, and their holds settled at the next start."""
+_FOLD_EVERY = 3600.0
+_MARGIN = 7
+"""Days that rows are kept beyond `balance.window_days`."""
+_MOST_AT_ONCE = 500
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS Holds (
+    request TEXT PRIMARY KEY, at REAL NOT NULL, day TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL,
+    upstream TEXT NOT NULL, model TEXT NOT NULL, path TEXT NOT NULL, amount INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS Settlements (
+    request TEXT PRIMARY KEY, at REAL NOT NULL, day TEXT NOT NULL, key TEXT NOT NULL, name TEXT,
+    upstream TEXT NOT NULL, model TEXT NOT NULL, asked TEXT NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL,
+    estimated INTEGER NOT NULL, amount INTEGER, usage TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS Settlements_key ON Settlements (key, day);
+CREATE INDEX IF NOT EXISTS Settlements_day ON Settlements (day);
+CREATE INDEX IF NOT EXISTS Settlements_spent ON Settlements (key, day, amount) WHERE amount IS NOT NULL;
+CREATE TABLE IF NOT EXISTS Days (
+    day TEXT NOT NULL, key TEXT NOT NULL, name TEXT, upstream TEXT NOT NULL, model TEXT NOT NULL,
+    requests INTEGER NOT NULL, failures INTEGER NOT NULL, estimated INTEGER NOT NULL, unpriced INTEGER NOT NULL,
+    input INTEGER NOT NULL, output INTEGER NOT NULL, cached INTEGER NOT NULL, amount INTEGER NOT NULL,
+    PRIMARY KEY (day, key, upstream, model)
+) WITHOUT ROWID;
+"""
+_INSERT = "INSERT OR IGNORE INTO Settlements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UNSETTLED = """
+SELECT request, at, day, key, name, upstream, model, path, amount FROM Holds h
+WHERE NOT EXISTS (SELECT 1 FROM Settlements s WHERE s.request = h.request)
+"""
+_SPENT = """
+SELECT key, day, sum(amount) FROM (
+    SELECT key, day, amount FROM Settlements WHERE amount IS NOT NULL UNION ALL SELECT key, day, amount FROM Days
+) GROUP BY key, day ORDER BY day
+"""
+_UNPRICED = """
+SELECT request, at, upstream, model, asked, usage FROM Settlements
+WHERE day < ? AND amount IS NULL AND usage IS NOT NULL
+"""
+_FOLD = """
+INSERT INTO Days
+SELECT day, key, max(name), upstream, model, count(*), sum(reason IN (:broke, :refused)), sum(estimated),
+    sum(amount IS NULL), sum(coalesce(json_extract(usage, '$.input'), 0)),
+    sum(coalesce(json_extract(usage, '$.output'), 0)), sum(coalesce(json_extract(usage, '$.cached'), 0)),
+    coalesce(sum(amount), 0)
+FROM Settlements WHERE day < :until GROUP BY day, key, upstream, model
+ON CONFLICT (day, key, upstream, model) DO UPDATE SET requests = requests + excluded.requests,
+    failures = failures + excluded.failures, estimated = estimated + excluded.estimated,
+    unpriced = unpriced + excluded.unpriced, input = input + excluded.input, output = output + excluded.output,
+    cached = cached + excluded.cached, amount = amount + excluded.amount
+"""
+_SETTLED_HOLDS = """
+DELETE FROM Holds WHERE day < ? AND EXISTS (SELECT 1 FROM Settlements s WHERE s.request = Holds.request)
+"""
+
+FINISHED, LEFT, BROKE, REFUSED, KILLED = "finished", "client left", "upstream broke", "refused", "relay killed"
+"""How a request can end."""
+FAILURES = (BROKE, REFUSED)
+
+type Pricer = Callable[[Metered, str, str, Mapping[str, str], float], int | None]
+"""Nano-dollars of usage, at an upstream, of a model, as served, at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of a request."""
+
+    request: str
+    at: float
+    """Seconds since the epoch, when it began: the prices of that time hold."""
+    key: str
+    name: str | None
+    """Of a relay key."""
+    upstream: str
+    model: str
+    asked: Mapping[str, str]
+    """What the price depends on besides the model."""
+    path: str
+    reason: str
+    usage: Metered | None
+    """None where that is not known."""
+    amount: int | None
+    """Nano-dollars; None for a caller's own key, which is priced when somebody asks, and where no price is known."""
+    estimated: bool = False
+    tokens: int | None = None
+    """For the limit of tokens a minute."""
+    held: bool = False
+    """It was admitted by `reserve`."""
+    at_hold: bool = False
+    """What it has cost is not known: all that is held for it is spent."""
+    kept: bool = True
+    """False for a request that is not counted: it only gives back what it has held."""
+
+    def to_json(self) -> list[object]:
+        """As a worker sends it."""
+        values: list[object] = [getattr(self, each.name) for each in fields(self)]
+        values[_AT["usage"]] = None if self.usage is None else self.usage.parts()
+        values[_AT["asked"]] = dict(self.asked)
+        return values
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any]) -> "Settlement":
+        """The reverse."""
+        read = list(values)
+        usage = read[_AT["usage"]]
+        read[_AT["usage"]] = None if usage is None else Metered.of(usage)
+        return cls(*read)
+
+
+_AT = {each.name: position for position, each in enumerate(fields(Settlement))}
+
+
+class OverLimit(Exception):
+    """A request was not admitted."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.why)
+        self.refused = refused
+
+
+class Ledger(Protocol):
+    """The ledger, here or in another process. What is awaited raises StoreError where it fails."""
+
+    path: Path
+    """Its file, which anybody may read meanwhile."""
+
+    async def reserve(self, claim: Claim) -> None:
+        """Admit a request: its hold is written when this returns. Raises OverLimit.
+
+        Whoever is cancelled meanwhile has to settle it, too.
+        """
+
+    def settle(self, settlement: Settlement) -> None:
+        """Note how a request has ended. It is written soon; a second settlement of one request is passed over."""
+
+    async def balance(self, key: str, per: Per) -> tuple[int, int]:
+        """What was spent and what is held, in nano-dollars, in the span that a budget holds for now."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A row that the thread has to write."""
+
+    do: Callable[[sqlite3.Connection], Any]
+    done: Callable[[str | None], None] | None = None
+    """Called with None, or with what went wrong; without it the row is tried again."""
+    tries: int = 0
+
+
+class Book:
+    """The file, and the one thread that writes it. Errors are told as texts: it may outlive the code it is of."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float], keep_days: int) -> None:
+        """Open it. Raises StoreError."""
+        self.path = folder / NAME
+        self.clock = clock
+        self.keep_days = keep_days
+        self.price: Pricer | None = None
+        self.accounts = Accounts()
+        self.closed = False
+        self.owners: dict[str, set[str]] = {}
+        """The requests of each worker that are under way."""
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        make_folder(folder)
+        try:
+            make_file(self.path)
+            self._sql = _open(self.path)
+            self._recover()
+            self._fold(clock())
+            self.accounts.load(self._sql.execute(_SPENT))
+        except (sqlite3.Error, OSError) as error:
+            if is_damage(error):
+                raise StoreError(
+                    f"store.path: the ledger {self.path} is damaged, so nobody knows what was spent: restore it, or "
+                    "move it away, and every budget begins anew"
+                ) from None
+            raise store_error(folder, error) from error
+        self._thread = threading.Thread(target=self._run, name="relay-ledger", daemon=True)
+        self._thread.start()
+
+    def _recover(self) -> None:
+        """Settle what was under way when a relay was killed."""
+        with _transaction(self._sql):
+            left = self._sql.execute(_UNSETTLED).fetchall()
+            for request, at, day, key, name, upstream, model, path, amount in left:
+                row = (request, at, day, key, name, upstream, model, "{}", path, KILLED, 1, amount, None)
+                self._sql.execute(_INSERT, row)
+        if left:
+            logger.warning(f"{len(left)} request(s) were under way when relay was killed: settled at what was held")
+
+    # On the loop
+
+    def reserve(self, claim: Claim, owner: str, done: Callable[[str | None], None]) -> Refused | None:
+        """Admit a request. `done` is called with None once its hold is written, or with what went wrong."""
+        now = self.clock()
+        if self.closed:
+            done("it is closed")
+            return None
+        refused = self.accounts.reserve(claim, now)
+        if refused is not None:
+            return refused
+        self.owners.setdefault(owner, set()).add(claim.request)
+        if claim.terms.budget is None:
+            done(None)
+            return None
+
+        def written(error: str | None) -> None:
+            if error is not None:
+                self.accounts.cancel(claim.request)
+                self.owners[owner].discard(claim.request)
+            done(error)
+
+        said = (claim.key, claim.name, claim.upstream, claim.model, claim.path, claim.amount)
+        row = (claim.request, now, day_of(now), *said)
+        insert = "INSERT INTO Holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        self._queue.put(_Work(lambda sql: sql.execute(insert, row), _on_this_loop(written)))
+        return None
+
+    def settle(self, settlement: Settlement, owner: str = "") -> None:
+        """Note how a request has ended."""
+        now, day, amount = self.clock(), day_of(settlement.at), settlement.amount
+        if settlement.held:
+            cost = None if settlement.at_hold else amount or 0
+            settled = self.accounts.settle(settlement.request, cost, settlement.tokens, now)
+            if settled is None:
+                return
+            day = settled[0]
+            if settlement.at_hold:
+                amount = settled[1]
+            if owner in self.owners:
+                self.owners[owner].discard(settlement.request)
+        elif amount:
+            self.accounts.spend(settlement.key, amount, now)
+        if settlement.kept:
+            self._queue.put(_Work(_inserting(settlement, day, amount)))
+
+    def abandon(self, owner: str) -> None:
+        """Settle what a worker had under way that is gone: at what is held."""
+        for request in list(self.owners.pop(owner, ())):
+            hold = self.accounts.holds.get(request)
+            if hold is None:
+                continue
+            claim = hold.claim
+            about = (claim.key, claim.name, claim.upstream, claim.model)
+            self.settle(
+                Settlement(
+                    request,
+                    self.clock(),
+                    *about,
+                    {},
+                    claim.path,
+                    KILLED,
+                    None,
+                    None,
+                    estimated=True,
+                    held=True,
+                    at_hold=claim.terms.budget is not None,
+                    kept=claim.terms.budget is not None,
+                )
+            )
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        if not self.closed:
+            self.closed = True
+            self._queue.put(None)
+            self._thread.join()
+
+    # In the thread
+
+    def _run(self) -> None:
+        waiting: list[_Work] = []
+        ended, folded = False, self.clock()
+        while not ended:
+            batch, ended = self._gather(waiting)
+            waiting = self._do(batch)
+            if not batch and self.clock() - folded > _FOLD_EVERY:
+                folded = self.clock()
+                self._fold_quietly()
+        if waiting:
+            logger.error(f"the ledger can't be written: {len(waiting)} settlement(s) are lost")
+        self._sql.close()
+
+    def _gather(self, waiting: list[_Work]) -> tuple[list[_Work], bool]:
+        """What is to be done next, and whether nothing follows it."""
+        batch = list(waiting)
+        until = time.monotonic() + (_RETRY if waiting else _FOLD_EVERY)
+        begun = False
+        while len(batch) < _MOST_AT_ONCE:
+            try:
+                work = self._queue.get(timeout=max(until - time.monotonic(), 0.0))
+            except queue.Empty:
+                break
+            if work is None:
+                return batch, True
+            batch.append(work)
+            if not begun and not waiting:
+                begun, until = True, time.monotonic() + GATHER
+        return batch, False
+
+    def _do(self, batch: list[_Work]) -> list[_Work]:
+        """Do all of it in one transaction, or else one by one; what is to be tried again."""
+        if not batch:
+            return []
+        try:
+            with _transaction(self._sql):
+                for work in batch:
+                    work.do(self._sql)
+        except sqlite3.Error as error:
+            if len(batch) > 1:
+                # One row may be at fault, and the others are not.
+                return [again for work in batch for again in self._do([work])]
+            return self._refused(batch[0], error)
+        for work in batch:
+            if work.done is not None:
+                work.done(None)
+        return []
+
+    def _refused(self, work: _Work, error: sqlite3.Error) -> list[_Work]:
+        text = f"{type(error).__name__}: {error}"
+        if work.done is not None:
+            work.done(text)
+            return []
+        work.tries += 1
+        if work.tries == 1:
+            logger.error(f"the ledger can't be written ({text}): a settlement waits")
+        return [work] if self._queue.qsize() < _MOST_WAITING else []
+
+    def _fold_quietly(self) -> None:
+        try:
+            self._fold(self.clock())
+        except sqlite3.Error as error:
+            logger.warning(f"folding the ledger failed: {error}")
+
+    def _fold(self, now: float) -> None:
+        """Make sums of what is old."""
+        until = day_of(now - (self.keep_days + _MARGIN) * 86400)
+        with _transaction(self._sql):
+            if self.price is not None:
+                for request, at, upstream, model, asked, usage in self._sql.execute(_UNPRICED, (until,)).fetchall():
+                    amount = self.price(Metered.of(json.loads(usage)), upstream, model, json.loads(asked), at)
+                    self._sql.execute("UPDATE Settlements SET amount = ? WHERE request = ?", (amount, request))
+            self._sql.execute(_FOLD, {"until": until, "broke": BROKE, "refused": REFUSED})
+            self._sql.execute(_SETTLED_HOLDS, (until,))
+            self._sql.execute("DELETE FROM Settlements WHERE day < ?", (until,))
+
+
+def _inserting(settlement: Settlement, day: str, amount: int | None) -> Callable[[sqlite3.Connection], Any]:
+    usage = None if settlement.usage is None else json.dumps(settlement.usage.parts(), separators=(",", ":"))
+    row = (
+        settlement.request,
+        settlement.at,
+        day,
+        settlement.key,
+        settlement.name,
+        settlement.upstream,
+        settlement.model,
+        json.dumps(dict(settlement.asked), separators=(",", ":")) if settlement.asked else "{}",
+        settlement.path,
+        settlement.reason,
+        int(settlement.estimated),
+        amount,
+        usage,
+    )
+    return lambda sql: sql.execute(_INSERT, row)
+
+
+def _on_this_loop(done: Callable[[str | None], None]) -> Callable[[str | None], None]:
+    loop = asyncio.get_running_loop()
+
+    def tell(error: str | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(done, error)
+
+    return tell
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    sql = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    sql.execute("PRAGMA journal_mode=wal")
+    sql.execute("PRAGMA synchronous=normal")
+    sql.executescript(_SCHEMA)
+    return sql
+
+
+@contextlib.contextmanager
+def _transaction(sql: sqlite3.Connection) -> Iterator[None]:
+    sql.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        sql.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            sql.execute("ROLLBACK")
+        raise
+
+
+class LocalLedger:
+    """The ledger of this process."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
+        self.path = book.path
+
+    async def reserve(self, claim: Claim) -> None:
+        """As `Ledger.reserve`."""
+        written: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+        def done(error: str | None) -> None:
+            if not written.done():
+                written.set_result(error)
+
+        refused = self.book.reserve(claim, "", done)
+        if refused is not None:
+            raise OverLimit(refused)
+        error = await written
+        if error is not None:
+            raise StoreError(f"the ledger can't be written: {error}")
+
+    def settle(self, settlement: Settlement) -> None:
+        """As `Ledger.settle`."""
+        self.book.settle(settlement)
+
+    async def balance(self, key: str, per: Per) -> tuple[int, int]:
+        """As `Ledger.balance`."""
+        return self.book.accounts.balance(key, per, self.book.clock())
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A settlement, or the sum of a day that was folded, as reports read it."""
+
+    day: str
+    at: float | None
+    key: str
+    name: str | None
+    upstream: str
+    model: str
+    asked: Mapping[str, str]
+    estimated: int
+    """How many of `requests` are estimates."""
+    unpriced: int
+    """How many have no `amount`, or none yet."""
+    failures: int
+    amount: int | None
+    usage: Metered | None
+    requests: int = 1
+
+
+def used(path: Path, since: str, key: str | None = None) -> Iterator[Used]:
+    """What was used from a day on, by everybody or by one key: read from the file while a relay may be writing to it.
+
+    Raises StoreError, and yields nothing where there is no ledger yet.
+    """
+    if not path.exists():
+        return
+    whose = "" if key is None else " AND key = ?"
+    values = (since,) if key is None else (since, key)
+    try:
+        sql = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        try:
+            for row in sql.execute(f"{_ROWS}{whose}", values):
+                day, at, owner, name, upstream, model, asked, reason, estimated, amount, usage = row
+                yield Used(
+                    day,
+                    at,
+                    owner,
+                    name,
+                    upstream,
+                    model,
+                    json.loads(asked),
+                    estimated,
+                    int(amount is None),
+                    int(reason in FAILURES),
+                    amount,
+                    None if usage is None else Metered.of(json.loads(usage)),
+                )
+            for row in sql.execute(f"{_SUMS}{whose}", values):
+                *about, requests, failures, estimated, unpriced, given, said, cached, amount = row
+                day, owner, name, upstream, model = about
+                usage = Metered(input=given, output=said, cached=cached)
+                yield Used(
+                    day, None, owner, name, upstream, model, {}, estimated, unpriced, failures, amount, usage, requests
+                )
+        finally:
+            sql.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"the ledger {path} can't be read: {error}") from error
+
+
+_ROWS = """
+SELECT day, at, key, name, upstream, model, asked, reason, estimated, amount, usage FROM Settlements WHERE day >= ?
+"""
+_SUMS = """
+SELECT day, key, name, upstream, model, requests, failures, estimated, unpriced, input, output, cached, amount FROM Days
+WHERE day >= ?
+"""
