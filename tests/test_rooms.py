@@ -82,7 +82,7 @@ def test_every_folder_says_at_its_door_who_lives_there(folder: Path) -> None:
     assert said is not None and len(said) > 80
 
 
-DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"genai_prices": "genai-prices", "OpenSSL": "pyopenssl", "yaml": "pyyaml"}
 """Where a package is called otherwise than what it is imported by."""
 
 

@@ -144,7 +144,7 @@ def lead(plan: Plan, count: int) -> int:
         stack.callback(book.close)
         in_force = plan.in_force | {"listen_port": listeners[0].getsockname()[1]}
         lines = introduced(plan, in_force, [("workers", str(count))])
-        return parent.run(count, first, orders, listeners, store, book, lambda: say(lines))
+        return parent.run(count, first, orders, listeners, store, lambda: say(lines), book)
 
 
 def _try_store(settings: Settings) -> None:

@@ -54,8 +54,8 @@ class Parent:
         reread: Callable[[], Orders],
         listeners: Sequence[socket.socket],
         store: Store,
-        book: Book,
         announce: Callable[[], None] = lambda: None,
+        book: Book | None = None,
     ) -> None:
         self.count = count
         self.orders = orders
@@ -299,13 +299,13 @@ def run(
     reread: Callable[[], Orders],
     listeners: Sequence[socket.socket],
     store: Store,
-    book: Book,
     announce: Callable[[], None] = lambda: None,
+    book: Book | None = None,
 ) -> int:
     """Be the parent of `count` workers until all has to end; the exit code. `announce` is called once one serves."""
 
     async def life() -> int:
-        return await Parent(count, orders, reread, listeners, store, book, announce).run()
+        return await Parent(count, orders, reread, listeners, store, announce, book).run()
 
     return asyncio.run(life())
 

@@ -66,7 +66,7 @@ class Packed(Session):
 class StoreServer:
     """Serves all workers of a parent, in its loop."""
 
-    def __init__(self, store: Store, book: Book) -> None:
+    def __init__(self, store: Store, book: Book | None = None) -> None:
         self.store = store
         self.book = book
         self._names = itertools.count(1)
@@ -96,7 +96,7 @@ class _Peer:
     """One worker."""
 
     def __init__(
-        self, store: Store, book: Book, name: str, sock: socket.socket, on_message: Callable[[str], None]
+        self, store: Store, book: Book | None, name: str, sock: socket.socket, on_message: Callable[[str], None]
     ) -> None:
         self.store = store
         self.book = book
@@ -139,7 +139,8 @@ class _Peer:
         for task in list(self._waiting.values()):
             task.cancel()
         self._release_all()
-        self.book.abandon(self.name)
+        if self.book is not None:
+            self.book.abandon(self.name)
         self.gone.set()
 
     def _take(self, frame: Frame) -> None:
@@ -157,13 +158,8 @@ class _Peer:
                     self._waiting[number] = task
             case ["release", int(number)]:
                 self._release(number)
-            case ["reserve", int(number), list(claim)]:
-                self._reserve(number, claim_of(claim))
-            case ["spent", int(number), str(key), str(per)] if per in PERIODS:
-                spent, held = self.book.accounts.balance(key, per, self.book.clock())
-                self.wire.send(pack(["ok", number, [spent, held]]))
-            case ["settle", list(settlement)]:
-                self.book.settle(Settlement.from_json(settlement), self.name)
+            case ["reserve" | "spent" | "settle" as kind, *values] if self.book is not None:
+                self._keep_book(self.book, kind, values)
             case ["alive"]:
                 pass
             case ["note", str(text)]:
@@ -198,18 +194,28 @@ class _Peer:
 
     # Ledger
 
-    def _reserve(self, number: int, claim: Claim) -> None:
+    def _keep_book(self, book: Book, kind: str, values: list[Any]) -> None:
+        match kind, *values:
+            case "reserve", int(number), list(claim):
+                self._reserve(book, number, claim_of(claim))
+            case "spent", int(number), str(key), str(per) if per in PERIODS:
+                spent, held = book.accounts.balance(key, per, book.clock())
+                self.wire.send(pack(["ok", number, [spent, held]]))
+            case "settle", list(settlement):
+                book.settle(Settlement.from_json(settlement), self.name)
+            case _:
+                raise ValueError("no such frame")
+
+    def _reserve(self, book: Book, number: int, claim: Claim) -> None:
         def done(error: str | None) -> None:
             if error is None:
                 self.wire.send(pack(["ok", number, None]))
             else:
                 self.wire.send(pack(["failed", number, f"the ledger can't be written: {error}"]))
 
-        refused = self.book.reserve(claim, self.name, done)
+        refused = book.reserve(claim, self.name, done)
         if refused is not None:
             self.wire.send(pack(["over", number, refused.why, refused.left, refused.retry_after]))
-        elif self.wire.closed:
-            self.book.abandon(self.name)
 
     # Store
 

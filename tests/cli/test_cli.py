@@ -400,6 +400,7 @@ def test_several_workers_are_led_and_one_is_not(
         listeners: Sequence[socket.socket],
         store: object,
         announce: Callable[[], None],
+        book: object,
     ) -> int:
         assert not capsys.readouterr().out, "nobody serves yet"
         announce()

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from addons.config.settings import Settings, Upstream, load_settings, settings_path, settings_schema
+from addons.core.rates import RATE_NAMES
 from tests.support.config_text import models, read, read_everything
 
 SHIPPED = Path(__file__).parent.parent.parent / "relay.yaml"
@@ -50,10 +52,18 @@ def test_the_shipped_file_shows_every_key(path: str, key: str) -> None:
 def test_the_shipped_file_works_with_its_comments_taken_away(file: Path) -> None:
     """What stands in a comment must be right as well."""
     text = SHIPPED.read_text(encoding="utf-8").replace("  tls: null", "").replace("routes: []", "routes:")
-    text = re.sub(r"^  # (  |- |tls:)", r"  \1", text, flags=re.MULTILINE)
+    text = (
+        text.replace("  list: []", "  list:").replace("prices: {}", "prices:").replace("keys: [] ", "keys: [sk-real]")
+    )
+    text = re.sub(r"^  # (  |- |tls:|my-model:)", r"  \1", text, flags=re.MULTILINE)
     (file.parent / "fullchain.pem").write_text("certificate")
     (file.parent / "privkey.pem").write_text("key")
-    settings = read(file, text.replace("name: openai", "name: deepseek"))
+    text = text.replace("upstream: openai", "upstream: deepseek")
+    settings = read(file, text.replace("name: openai", "name: deepseek"), ALICE_KEY="rk-alice-0123456789abcdef")
+    [alice] = settings.keys.list
+    assert alice.budget is not None and (alice.budget.amount, alice.budget.per) == (20, "month")
+    assert (alice.rate.requests, alice.expires) == (60, date(2027, 1, 31))
+    assert settings.prices["my-model"].rates().keys() == set(RATE_NAMES)
     assert settings.listen.tls is not None
     assert settings.listen.tls.cert == file.parent / "fullchain.pem"
     assert settings.routes[0].path == "/deepseek"
@@ -79,8 +89,16 @@ def test_no_file_at_all_means_the_defaults(tmp_path: Path, monkeypatch: pytest.M
 def test_the_defaults_are_those_of_the_design() -> None:
     settings = Settings()
     assert (settings.listen.host, settings.listen.port, settings.listen.tls) == ("127.0.0.1", 8080, None)
-    only = {"name": "openai", "url": "https://api.openai.com", "model": None, "proxy": None, "balance": "auto"}
-    assert [upstream.model_dump() for upstream in settings.upstreams] == [{**only, "granted": None, "ca": None}]
+    only: dict[str, object] = {
+        "name": "openai",
+        "url": "https://api.openai.com",
+        "model": None,
+        "proxy": None,
+        "balance": "auto",
+    }
+    only |= {"granted": None, "ca": None, "keys": (), "price": 1}
+    assert [upstream.model_dump() for upstream in settings.upstreams] == [only]
+    assert (settings.keys.open, settings.keys.unbounded, settings.keys.list) == (None, "hold", ())
     assert settings.chat.paths == ("/chat", "/pro/chat/completions")
     assert (settings.chat.session_ttl, settings.chat.max_body, settings.chat.timeout) == (1800, 65536, 300)
     assert (settings.chat.max_session_id, settings.chat.max_content, settings.chat.max_api_key) == (64, 1000, 256)
@@ -92,6 +110,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     )
     limits = settings.limits
     assert (limits.body, limits.header_size) == (512 * 1024**2, 65536)
+    assert (limits.json, limits.held) == (32 * 1024**2, 256 * 1024**2)
     assert (limits.connect, limits.headers, limits.keepalive, limits.idle) == (10, 20, 75, 3600)
     assert (settings.inspect.redact, settings.inspect.keep_flows, settings.inspect.max_body) == (True, 1000, 1024**2)
 

@@ -64,7 +64,10 @@ MISTAKES = {
     "a boolean for workers": ("workers: true", "workers: true -- expected a whole number from 1 to 64"),
     "a list for workers": ("workers: [2]", "workers: a list -- expected a whole number from 1 to 64"),
     "a list for a section": ("chat: [1]", "chat: a list -- expected keys and values: paths, model, system"),
-    "a word for a section": ("limits: none", "limits: 'none' -- expected keys and values: body, header_size"),
+    "a word for a section": (
+        "limits: none",
+        "limits: 'none' -- expected keys and values: body, json, held, header_size",
+    ),
     "a section for a list": ("routes: {path: /x}", "routes: keys and values -- expected a list"),
     "a word for a list": ("balance: {paths: /x}", "balance.paths: '/x' -- expected a list: in brackets"),
     "an unknown section": ("chats: {}", "chats: {} -- there is no such key; did you mean chat?"),

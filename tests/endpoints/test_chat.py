@@ -21,6 +21,7 @@ from addons.proxy.failures import Failures
 from addons.store import StoreError
 from addons.store.embedded import EmbeddedStore
 from tests.support import flows
+from tests.support.metering import a_meter
 
 KEY = "sk-0123456789abcdef"
 
@@ -31,7 +32,7 @@ class Relay:
     def __init__(self, folder: Path) -> None:
         self.now = 1_000_000.0
         self.store = EmbeddedStore(folder, 1000, 1000, self._clock)
-        self.chain = Chain([Chat(self.store), Failures()])
+        self.chain = Chain([Chat(self.store, a_meter()), Failures()])
 
     def _clock(self) -> float:
         self.now += 0.001
@@ -368,7 +369,7 @@ def test_a_queue_that_is_gone_with_its_process_is_told(relay: Relay, monkeypatch
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("name", ["_expand", "_rewrite", "completion_of", "_read"])
+@pytest.mark.parametrize("name", ["_rewrite", "owner_of", "completion_of", "_read"])
 def test_a_bug_frees_the_session(relay: Relay, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def buggy(*args: object) -> None:
         raise RuntimeError("a bug")
@@ -412,7 +413,7 @@ def test_a_message_under_way_survives_a_reload(relay: Relay) -> None:
     async def scenario() -> None:
         flow = relay.message("one")
         await relay.ask(flow)
-        relay.chain = Chain([Chat(relay.store), Failures()])
+        relay.chain = Chain([Chat(relay.store, a_meter()), Failures()])
         assert (await relay.answered(flow))["code"] == 200
         assert await relay.sent("two") == ["one", "ok", "two"]
 

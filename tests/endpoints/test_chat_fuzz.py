@@ -23,6 +23,7 @@ from addons.endpoints.chat_sessions import Sessions
 from addons.store.embedded import EmbeddedStore
 from tests.support import flows, live
 from tests.support.live import Live, LogWatch, answer_in
+from tests.support.metering import a_meter
 from tests.support.shapes import chat_error
 from tests.support.talking import completions, message, post, succeeded
 
@@ -46,7 +47,7 @@ class Hooks:
     def __init__(self, folder: Path) -> None:
         self.runner = asyncio.Runner()
         self.store = EmbeddedStore(folder, 1000, 1000, time.time)
-        self.chain = Chain([Chat(self.store), Sessions(self.store)])
+        self.chain = Chain([Chat(self.store, a_meter()), Sessions(self.store, a_meter())])
 
     def take(self, body: bytes, headers: Any = (), target: str = "/chat", method: str = "POST", **chat: Any) -> Any:
         """The envelope that a request is answered with; None where the message goes up."""

@@ -33,6 +33,7 @@ from addons.store import Lease, StoreError
 from addons.store.embedded import EmbeddedStore
 from tests.support import flows, live
 from tests.support.live import Live, LogWatch
+from tests.support.metering import a_meter
 from tests.support.raw import Client
 from tests.support.talking import DONE, SSE, Told, begin, chunk, completion, message, streamed, streaming
 
@@ -105,7 +106,7 @@ class Conversations(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.store = Store(Path(self.folder.name), 1000, 1000, lambda: self.now)
-        self.chain = Chain([Chat(self.store), Sessions(self.store), Failures()])
+        self.chain = Chain([Chat(self.store, a_meter()), Sessions(self.store, a_meter()), Failures()])
 
     async def _ask(self, *_: object, **__: object) -> http.Response:
         return self.again.pop()
