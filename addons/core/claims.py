@@ -43,10 +43,10 @@ _SIGNS = re.compile(
         (?P<image>image_url"{_COLON}|type"{_COLON}"image")
         |(?P<inline>data:image/|type"{_COLON}"base64")
         |(?P<address>type"{_COLON}"url")
-        |(?P<stored>file_id"|file_url"|file_data"|video_url"|type"{_COLON}"(?:input_file|file|item_reference|document
-            |container_upload|video|image_file)")
-        |(?P<audio>input_audio")
-        |(?P<cache>cache_control")
+        |(?P<stored>(?:file_id|file_url|file_data|video_url)"{_COLON}
+            |type"{_COLON}"(?:input_file|file|item_reference|document|container_upload|video|image_file)")
+        |(?P<audio>input_audio"{_COLON})
+        |(?P<cache>cache_control"{_COLON})
         |(?P<hour>ttl"{_COLON}"1h")
         )
         |(?P<escaped>\\u00[4-7][0-9A-Fa-f])""",
@@ -62,6 +62,8 @@ _ELSEWHERE = ("previous_response_id", "conversation", "prompt_id", "container", 
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch")
 """Types of tools that the client runs. Anthropic's have a date at their end."""
 _CLIENT_TOOLS = ("computer_", "bash_", "text_editor_", "memory_")
+_SCHEMAS = ("tools", "functions", "response_format", "text", "tool_choice", "metadata")
+"""Members that hold no content: names in a schema are the client's own."""
 _MARKS = 20_000
 ASKED = ("service_tier", "speed", "inference_geo")
 
@@ -105,7 +107,7 @@ def claimed(kind: Generation, body: Members, size: int) -> Claimed:
 
 def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
     """What a JSON body of `size` bytes claims, in slices. Raises Unreadable."""
-    signs = yield from _signs(body.text)
+    signs = yield from _signs(body)
     model = _text(body, "model")
     output = _output(kind, body)
     unbounded = _unbounded(body, signs)
@@ -159,15 +161,18 @@ def of_form(kind: Generation, fields: Mapping[str, str], size: int, files: int) 
     )
 
 
-def _signs(text: str) -> Sliced[Counter[str]]:
+def _signs(body: Members) -> Sliced[Counter[str]]:
     found: Counter[str] = Counter()
-    for start in range(0, len(text), _SLICE):
-        if start:
-            yield
-        # What begins in the overlap belongs to the next slice.
-        for sign in _SIGNS.finditer(text, start, min(len(text), start + _SLICE + _OVERLAP)):
-            if sign.start() < start + _SLICE:
-                found[sign.lastgroup or ""] += 1
+    for name, (begin, end) in body.spans.items():
+        if name in _SCHEMAS:
+            continue
+        for start in range(begin, end, _SLICE):
+            if end - begin > _SLICE:
+                yield
+            # What begins in the overlap belongs to the next slice.
+            for sign in _SIGNS.finditer(body.text, start, min(end, start + _SLICE + _OVERLAP)):
+                if sign.start() < start + _SLICE:
+                    found[sign.lastgroup or ""] += 1
     return found
 
 

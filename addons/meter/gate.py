@@ -9,7 +9,7 @@
 import itertools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -31,6 +31,7 @@ from addons.store import StoreError
 from addons.store.ledger import FINISHED, LEFT, Ledger, OverLimit, Settlement
 
 _STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
+_BOUNDS: Mapping[Generation | None, str] = {Generation.RESPONSE: "max_output_tokens"}
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;,]{1,200}))', re.IGNORECASE)
 _FIELD = re.compile(rb'[;\s]name="?([^";\r\n]{1,100})"?', re.IGNORECASE)
 _FILE = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
@@ -59,6 +60,7 @@ class Admission:
     strips_usage: bool = False
     """The client did not ask for the usage chunk that upstream is asked for."""
     characters: int = 0
+    background: bool = False
 
 
 class Gate:
@@ -165,6 +167,7 @@ class Gate:
             len(body),
             hold,
             characters=asked.characters,
+            background=asked.background,
         )
         await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
         return _changed(admission, kind, asked, members, reserve)
@@ -429,8 +432,9 @@ def _over_budget(
     zh = f"余额不足：此请求最多可能花费 ${shown(hold)}，剩余 ${shown(left)}。"
     en = f"The budget of this key does not suffice: this request may cost ${shown(hold)}, and ${shown(left)} is left."
     if fits is not None:
-        zh += f"把 max_tokens 设为 {fits} 或更小即可。"
-        en += f" max_tokens of {fits} would fit."
+        name = _BOUNDS.get(admission.kind, "max_tokens")
+        zh += f"把 {name} 设为 {fits} 或更小即可。"
+        en += f" {name} of {fits} would fit."
     if day is not None:
         zh += f"预算将于 {day}（UTC）更新。"
         en += f" The budget begins anew on {day} (UTC)."

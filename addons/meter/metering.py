@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
 
 from mitmproxy import http
 
@@ -36,6 +37,7 @@ from addons.flow.upstream import set_upstream
 from addons.flow.upstream_errors import own_key_refused
 from addons.meter.credentials import keys_in, replaced
 from addons.meter.gate import Admission, Gate
+from addons.meter.later import Later
 from addons.store.ledger import BROKE, FINISHED, LEFT, REFUSED, Settlement
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,7 @@ class Metering:
 
 
 METERING = Part[Metering]("metering")
+_LATER = Part[Later]("later")
 _CALLER = Part[RelayKey]("relay_key")
 _UNCOUNTED = Part[Admission]("uncounted")
 """An admission of a request that is no generation."""
@@ -144,6 +147,7 @@ class Meter:
             refuse(flow, exchange, error)
             return None
         _CALLER.keep(exchange, key)
+        flow.metadata["relay.key"] = key.name
         if kind is None:
             return self._admit_uncounted(flow, exchange, key)
         exchange.body_cap = exchange.settings.limits.json
@@ -153,8 +157,12 @@ class Meter:
     def _check_path(self, key: RelayKey, kind: Generation | None, flow: http.HTTPFlow, exchange: Exchange) -> None:
         path = exchange.path.partition("?")[0]
         socket = "upgrade" in flow.request.headers
-        unbounded = kind is None and (socket or not is_free(flow.request.method, path))
-        if not key.allows_path(path) or (key.budget is not None and unbounded and not key.names_path(path)):
+        if socket and key.models and not key.allows_model(_asked_model(flow)):
+            raise _model_refused()
+        # What is worked on there, and what it costs, is not known.
+        unknown = kind is None and (socket or not is_free(flow.request.method, path))
+        bound = key.budget is not None or (bool(key.models) and not socket)
+        if not key.allows_path(path) or (bound and unknown and not key.names_path(path)):
             shown = path[:80]
             raise errors.Forbidden(
                 f"此密钥不能使用 {shown}。", f"This key may not use {shown}.", code="path_not_allowed"
@@ -166,6 +174,7 @@ class Meter:
         real = self.gate.real_key(upstream)
         if upstream is not exchange.upstream:
             exchange.upstream = upstream
+            flow.server_conn.via = None  # the other one's proxy
             query = flow.request.path.partition("?")
             set_upstream(flow, upstream, upstream.path(exchange.path) + query[1] + query[2])
         flow.request.headers.fields = replaced(flow.request.headers.fields, text, real)
@@ -182,10 +191,8 @@ class Meter:
         """`/v1/models/{model}` tells of a model that the key may use."""
         path = exchange.path.partition("?")[0]
         name = path.removeprefix(f"{_MODELS}/")
-        if name != path and not key.allows_model(name):
-            raise errors.Forbidden(
-                "此密钥不能使用这个模型。", "This key may not use that model.", code="model_not_allowed"
-            )
+        if name != path and not key.allows_model(unquote(name)):
+            raise _model_refused()
 
     def begin(self, exchange: Exchange, kind: Generation, caller: str) -> Metering:
         """Count a generation from now on."""
@@ -248,6 +255,9 @@ class Meter:
                 cap_answer(flow, _HELD_ANSWER)
         metering = METERING.of(exchange)
         if metering is None:
+            if exchange.kind is Kind.PASS and _tells_later(flow, exchange) and not exchange.read_whole:
+                later = _LATER.keep(exchange, Later())
+                LISTENER.keep(exchange, Listener(later.hear, None))
             return
         metering.begin_answer(response)
         if exchange.kind is not Kind.PASS:
@@ -282,7 +292,43 @@ class Meter:
             await self._replace(flow, exchange, why)
         if flow.response is not None and flow.response.status_code == 101:
             return  # a websocket goes on: it ends in `websocket_end`
+        self._count_later(flow, exchange)
         self._over(flow, exchange, FINISHED)
+
+    def _count_later(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Count work that upstream did for itself: each batch and response once, however often it is asked about."""
+        later = _LATER.take(exchange)
+        found = later.told() if later is not None and flow.response is not None else None
+        if found is None or flow.response is None or flow.response.status_code != 200:
+            return
+        name, model, usage, asked = found
+        caller, key = self._caller_of(flow, exchange)
+        amount = self._cost(usage, exchange.upstream.name, model, asked) if key is not None and self._priced else None
+        self.gate.ledger.settle(
+            Settlement(
+                f"{caller[:24]} {name}",
+                self.gate.clock(),
+                caller,
+                key.name if key is not None else None,
+                exchange.upstream.name,
+                model,
+                asked,
+                exchange.path.partition("?")[0].rpartition("/")[0],
+                FINISHED,
+                usage,
+                amount,
+            )
+        )
+
+    @property
+    def _priced(self) -> bool:
+        return self.gate.prices.loaded
+
+    def _caller_of(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[str, RelayKey | None]:
+        """What a caller's use is counted under, and its relay key if it has one."""
+        key = _CALLER.of(exchange)
+        shown = next(iter(keys_in(flow.request.headers.fields)), "")
+        return (key.id, key) if key is not None else (self.gate.keyring.caller(shown), None)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """It broke off."""
@@ -321,9 +367,7 @@ class Meter:
         number = said.get("event_id")
         if usage is None or not isinstance(inner, dict):
             return
-        key = _CALLER.of(exchange)
-        shown = next(iter(keys_in(flow.request.headers.fields)), "")
-        caller = key.id if key is not None else self.gate.keyring.caller(shown)
+        caller, key = self._caller_of(flow, exchange)
         model = inner.get("model") or _asked_model(flow)
         settlement = Settlement(
             f"{exchange.id}.{str(inner.get('id') or number)[:80]}",
@@ -358,6 +402,9 @@ class Meter:
         # Nothing went up, so nothing was worked on.
         if metering.status is None and flow.server_conn.timestamp_start is None:
             reason = REFUSED
+        if metering.admission is not None and metering.admission.background and reason == FINISHED:
+            self.gate.release(metering.admission)  # it is counted when it is asked about
+            return
         settlement = self._settlement(flow, exchange, metering, reason)
         self.gate.ledger.settle(settlement)
         self._note(flow, exchange, settlement)
@@ -498,6 +545,10 @@ class _Holding:
         self._counted = 0
 
 
+def _model_refused() -> errors.RelayError:
+    return errors.Forbidden("此密钥不能使用这个模型。", "This key may not use that model.", code="model_not_allowed")
+
+
 def _replacing(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
     key, response = _CALLER.of(exchange), flow.response
     if response is None or key is None:
@@ -539,6 +590,12 @@ def _whole(exchange: Exchange, told: Reported) -> bool:
     if exchange.whole or (exchange.ended is not None and exchange.ended()):
         return True
     return told.usage is not None and not told.pieces
+
+
+def _tells_later(flow: http.HTTPFlow, exchange: Exchange) -> bool:
+    """Whether it asks what has become of work that upstream does for itself."""
+    path = exchange.path.partition("?")[0]
+    return flow.request.method == "GET" and path.startswith(("/v1/batches/", "/v1/responses/")) and path.count("/") == 3
 
 
 def _asked_model(flow: http.HTTPFlow) -> str:

@@ -1,0 +1,151 @@
+"""What an answer says of its usage, wherever it stands and however it is cut."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from addons.core.answer_usage import AnswerUsage, Reported
+from addons.core.metered import Metered
+
+
+def event(value: object, name: str = "") -> bytes:
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def heard(*chunks: bytes, images: bool = False) -> Reported:
+    answer = AnswerUsage(images=images)
+    for chunk in chunks:
+        answer.feed(chunk)
+    return answer.told()
+
+
+def delta(words: str, **more: Any) -> bytes:
+    return event({"id": "x", "model": "gpt-4o-2024-08-06", "choices": [{"delta": {"content": words}}], **more})
+
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}}
+DONE = b"data: [DONE]\n\n"
+
+STREAMS: dict[str, tuple[bytes, Metered | None]] = {
+    "in the last chunk": (delta("a") + event({"choices": [], "usage": USAGE}) + DONE, Metered(9, 4, 2)),
+    "in a middle chunk": (delta("a") + delta("b", usage=USAGE) + delta("c", usage=None) + DONE, Metered(9, 4, 2)),
+    "in every chunk, rising": (
+        b"".join(delta("a", usage={"prompt_tokens": 9, "completion_tokens": n}) for n in range(5)) + DONE,
+        Metered(9, 4),
+    ),
+    "in no chunk": (delta("a", usage=None) + DONE, None),
+    "at the choice": (event({"choices": [{"delta": {}, "usage": {"prompt_tokens": 3}}]}) + DONE, Metered(3)),
+    "of a response": (
+        event({"type": "response.created", "response": {"model": "gpt-5", "usage": None}}, "response.created")
+        + event(
+            {"type": "response.completed", "response": {"usage": {"input_tokens": 5, "output_tokens": 6}}},
+            "response.completed",
+        ),
+        Metered(5, 6),
+    ),
+    "of a response that was cut short": (
+        event({"type": "response.incomplete", "response": {"usage": {"input_tokens": 5, "output_tokens": 6}}}),
+        Metered(5, 6),
+    ),
+    "Anthropic's in two parts": (
+        event({"type": "message_start", "message": {"usage": {"input_tokens": 5, "cache_read_input_tokens": 3}}})
+        + event({"type": "message_delta", "usage": {"output_tokens": 7}}),
+        Metered(8, 7, 3),
+    ),
+    "in a text of the model alone": (delta('{"usage": {"prompt_tokens": 1000000}}') + DONE, None),
+    "behind an error": (
+        event({"choices": [], "usage": USAGE}) + event({"error": {"message": "x"}}),
+        Metered(9, 4, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize(("stream", "usage"), STREAMS.values(), ids=STREAMS)
+def test_usage_of_a_stream(stream: bytes, usage: Metered | None) -> None:
+    assert heard(stream).usage == usage
+    assert heard(*[stream[at : at + 1] for at in range(len(stream))]).usage == usage
+    assert heard(stream.replace(b"\n", b"\r\n")).usage == usage
+
+
+@given(st.sampled_from(sorted(STREAMS)), st.lists(st.integers(0, 600), max_size=8))
+def test_chunks_make_no_difference(name: str, cuts: list[int]) -> None:
+    stream, usage = STREAMS[name]
+    places = sorted(min(cut, len(stream)) for cut in cuts)
+    pieces = [stream[start:end] for start, end in zip([0, *places], [*places, len(stream)], strict=True)]
+    assert heard(*pieces).usage == usage
+
+
+def test_model_and_tier_are_those_that_were_served() -> None:
+    told = heard(delta("a", service_tier="flex") + event({"choices": [], "usage": USAGE, "service_tier": "default"}))
+    assert (told.model, told.asked) == (None, {"service_tier": "default"})
+    told = heard(event({"type": "response.completed", "response": {"model": "gpt-5", "usage": {"input_tokens": 1}}}))
+    assert told.model == "gpt-5"
+    usage = {"input_tokens": 1, "cache_read_input_tokens": 0, "service_tier": "standard", "speed": "fast"}
+    told = heard(json.dumps({"model": "claude-opus-4-6", "usage": usage}).encode())
+    assert told.asked == {"service_tier": "standard", "speed": "fast"}
+
+
+def test_pieces_are_counted_for_an_estimate() -> None:
+    assert heard(*[delta("a")] * 20).pieces == 20
+    assert heard(b": ping\n\n" * 5 + delta("a")).pieces == 1
+
+
+def test_errors_are_noticed_and_words_about_them_are_not() -> None:
+    assert heard(delta("a") + event({"error": {"message": "overloaded"}})).failed
+    assert heard(event({"type": "error", "error": {}}, "error")).failed
+    assert not heard(delta('an error {"error": 1}') + DONE).failed
+
+
+ANSWERS: dict[str, tuple[bytes, Metered | None]] = {
+    "a completion": (json.dumps({"model": "gpt-4o", "choices": [], "usage": USAGE}).encode(), Metered(9, 4, 2)),
+    "with blanks and a mark before it": (b"\xef\xbb\xbf\n " + json.dumps({"usage": USAGE}).encode(), Metered(9, 4, 2)),
+    "usage in a string": (json.dumps({"choices": [{"text": '"usage": {"prompt_tokens": 5}'}]}).encode(), None),
+    "no JSON": (b"<html>", None),
+    "nothing": (b"", None),
+    "a long one, its usage at the end": (
+        b'{"object":"list","data":[' + b"0.123," * 100_000 + b'1],"model":"m","usage":{"prompt_tokens":8}}',
+        Metered(8),
+    ),
+    "a long one, its usage at the beginning": (
+        b'{"usage":{"prompt_tokens":8},"model":"m","data":["' + b"x" * 500_000 + b'"]}',
+        Metered(8),
+    ),
+    "a long one without": (b'{"data":["' + b"x" * 500_000 + b'"]}', None),
+    "a long one that speaks of it": (
+        b'{"data":["' + b"x" * 500_000 + b'\\"usage\\":{\\"prompt_tokens\\":8}"]}',
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "usage"), ANSWERS.values(), ids=ANSWERS)
+def test_usage_of_json(body: bytes, usage: Metered | None) -> None:
+    told = heard(*[body[at : at + 65_536] for at in range(0, len(body), 65_536)])
+    assert (told.usage, told.pieces, told.size) == (usage, 0, len(body))
+
+
+def test_a_last_event_that_is_too_long_tells_at_its_end() -> None:
+    text = "x" * (2 << 20)
+    last = event({"type": "response.completed", "response": {"output": text, "usage": {"input_tokens": 5}}})
+    told = heard(*[last[at : at + 10_000] for at in range(0, len(last), 10_000)], event({"type": "other"}))
+    assert told.usage == Metered(5)
+
+
+def test_images_are_counted_as_images() -> None:
+    body = json.dumps({"data": [{"b64_json": "x" * 200_000}], "usage": {"input_tokens": 5, "output_tokens": 272}})
+    assert heard(body.encode(), images=True).usage == Metered(5, 272, output_image=272)
+
+
+def test_memory_is_bounded() -> None:
+    answer = AnswerUsage()
+    answer.feed(b"data: ")
+    for _ in range(100):
+        answer.feed(b"x" * 100_000)
+    assert len(answer._held) <= (1 << 20) + 100_000
+    whole = AnswerUsage()
+    for _ in range(100):
+        whole.feed(b'{"a": "' + b"x" * 100_000)
+    assert len(whole._held) <= 200_000

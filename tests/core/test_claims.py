@@ -1,0 +1,196 @@
+"""The most that a request may use: never too low, whatever its body says."""
+
+import json
+from typing import Any
+
+import pytest
+
+from addons.core.claims import Claimed, Unreadable, claimed, estimated_tokens, longest_answer, of_form
+from addons.core.generations import Generation, generation_of, is_free
+from addons.core.top_level import members
+
+CHAT, COMPLETION, RESPONSE = Generation.CHAT, Generation.COMPLETION, Generation.RESPONSE
+MESSAGE, EMBEDDING, IMAGE, SPEECH = Generation.MESSAGE, Generation.EMBEDDING, Generation.IMAGE, Generation.SPEECH
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def claim(kind: Generation, **body: Any) -> Claimed:
+    text = json.dumps({"model": "gpt-4o", **body})
+    return claimed(kind, members(text), len(text.encode()))
+
+
+def test_input_is_the_bytes_of_the_body() -> None:
+    text = json.dumps({"model": "m", "messages": [{"role": "user", "content": "你好" * 100}]}, ensure_ascii=False)
+    assert claimed(CHAT, members(text), len(text.encode())).input == len(text.encode())
+
+
+OUTPUTS: dict[str, tuple[Generation, dict[str, Any], tuple[int | None, int]]] = {
+    "max_tokens": (CHAT, {"max_tokens": 10}, (10, 1)),
+    "the larger of two bounds": (CHAT, {"max_tokens": 10, "max_completion_tokens": 500}, (500, 1)),
+    "n answers": (CHAT, {"max_tokens": 10, "n": 3}, (10, 3)),
+    "no bound": (CHAT, {"max_tokens": None}, (None, 1)),
+    "best_of": (COMPLETION, {"max_tokens": 10, "best_of": 5, "n": 2}, (10, 5)),
+    "several prompts": (COMPLETION, {"max_tokens": 10, "prompt": ["a", "b", "c"], "n": 2}, (10, 6)),
+    "one prompt of tokens": (COMPLETION, {"max_tokens": 10, "prompt": [1, 2, 3]}, (10, 1)),
+    "a response": (RESPONSE, {"max_output_tokens": 99}, (99, 1)),
+    "a message": (MESSAGE, {"max_tokens": 99}, (99, 1)),
+    "thinking beyond the answer": (MESSAGE, {"max_tokens": 99, "thinking": {"budget_tokens": 500}}, (500, 1)),
+    "embeddings": (EMBEDDING, {"input": "x"}, (0, 1)),
+    "pictures": (IMAGE, {"prompt": "a cat", "n": 4}, (16_384, 4)),
+    "speech": (SPEECH, {"input": "Hello"}, (50, 1)),
+    "a whole number written with a point": (CHAT, {"max_tokens": 10.0}, (10, 1)),
+}
+
+
+@pytest.mark.parametrize(("kind", "body", "bound"), OUTPUTS.values(), ids=OUTPUTS)
+def test_output_is_bounded_by(kind: Generation, body: dict[str, Any], bound: tuple[int | None, int]) -> None:
+    found = claim(kind, **body)
+    assert (found.output, found.answers) == bound
+
+
+IMAGE_PART = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+UNBOUNDED: dict[str, tuple[Generation, dict[str, Any]]] = {
+    "an earlier response": (RESPONSE, {"previous_response_id": "resp_1"}),
+    "a conversation": (RESPONSE, {"conversation": "conv_1"}),
+    "a prompt that is kept upstream": (RESPONSE, {"prompt": {"id": "pmpt_1"}}),
+    "a file by its id": (RESPONSE, {"input": [{"content": [{"type": "input_file", "file_id": "file-1"}]}]}),
+    "a file in the body": (CHAT, {"messages": [{"content": [{"type": "file", "file": {"file_data": "x"}}]}]}),
+    "an item by its id": (RESPONSE, {"input": [{"type": "item_reference", "id": "msg_1"}]}),
+    "an image by its address": (CHAT, {"messages": [{"content": [{"image_url": {"url": "https://x.com/a.png"}}]}]}),
+    "an image of two by its address": (
+        CHAT,
+        {"messages": [{"content": [IMAGE_PART, {"image_url": {"url": "https://x.com/a.png"}}]}]},
+    ),
+    "Anthropic's image by its address": (
+        MESSAGE,
+        {"messages": [{"content": [{"type": "image", "source": {"type": "url", "url": "https://x.com"}}]}]},
+    ),
+    "a document": (MESSAGE, {"messages": [{"content": [{"type": "document", "source": {}}]}]}),
+    "a tool that upstream runs": (RESPONSE, {"tools": [{"type": "file_search"}]}),
+    "Anthropic's tool that it runs": (MESSAGE, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+    "other servers": (MESSAGE, {"mcp_servers": [{"url": "https://x.com"}]}),
+    "a search": (CHAT, {"web_search_options": {"user_location": None}}),
+}
+
+
+@pytest.mark.parametrize(("kind", "body"), UNBOUNDED.values(), ids=UNBOUNDED)
+def test_what_the_body_does_not_hold_is_unbounded(kind: Generation, body: dict[str, Any]) -> None:
+    assert claim(kind, **body).unbounded
+    text = json.dumps({"model": "m", **body}, indent=1)
+    assert claimed(kind, members(text), len(text)).unbounded, "however it is laid out"
+
+
+def test_names_with_hidden_letters_are_unbounded() -> None:
+    text = '{"model": "m", "input": [{"type": "input_file", "\\u0066ile_id": "file-1"}]}'.replace("input_file", "x")
+    assert claimed(RESPONSE, members(text), len(text)).unbounded
+
+
+BOUNDED: dict[str, tuple[Generation, dict[str, Any]]] = {
+    "plain messages": (CHAT, {"messages": HELLO}),
+    "an image in the body": (CHAT, {"messages": [{"content": [IMAGE_PART]}]}),
+    "tools of the client": (CHAT, {"tools": [{"type": "function", "function": {"name": "file_id"}}]}),
+    "Anthropic's tools of the client": (MESSAGE, {"tools": [{"name": "x"}, {"type": "bash_20250124", "name": "bash"}]}),
+    "words about files": (CHAT, {"messages": [{"role": "user", "content": 'what is "file_id": "x"?'}]}),
+    "nulls": (RESPONSE, {"previous_response_id": None, "conversation": None, "tools": None, "input": "x"}),
+    "escapes that hide nothing": (CHAT, {"messages": [{"role": "user", "content": "\u003cb\u003e你"}]}),
+}
+
+
+@pytest.mark.parametrize(("kind", "body"), BOUNDED.values(), ids=BOUNDED)
+def test_what_the_body_holds_is_bounded(kind: Generation, body: dict[str, Any]) -> None:
+    assert claim(kind, **body).unbounded == ()
+
+
+def test_images_add_what_the_largest_is_counted_as() -> None:
+    one = claim(CHAT, messages=[{"content": [IMAGE_PART]}])
+    two = claim(CHAT, messages=[{"content": [IMAGE_PART, IMAGE_PART]}])
+    assert one.images and one.input > 16_384 and two.input > 2 * 16_384
+    assert claim(CHAT, model="gpt-4o-mini", messages=[{"content": [IMAGE_PART]}]).input > 48_169
+    data = {"type": "image", "source": {"type": "base64", "data": "AAAA"}}
+    assert claim(MESSAGE, messages=[{"content": [data, data]}]).input > 2 * 16_384
+
+
+def test_other_things_that_cost_are_noticed() -> None:
+    assert claim(CHAT, modalities=["text", "audio"]).audio
+    assert claim(CHAT, messages=[{"content": [{"type": "input_audio", "input_audio": {"data": "x"}}]}]).audio
+    assert claim(CHAT, prediction={"content": "x" * 100}).extra_output > 100
+    assert claim(RESPONSE, tools=[{"type": "web_search"}]).searches == 20
+    assert claim(RESPONSE, tools=[{"type": "web_search"}], max_tool_calls=3).searches == 3
+    cached = {"role": "user", "content": [{"type": "text", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}
+    assert claim(MESSAGE, messages=[cached]).hour_long and claim(MESSAGE, messages=[cached]).cache_writes
+    assert not claim(MESSAGE, messages=HELLO).cache_writes
+    assert claim(CHAT, messages=HELLO).cache_writes, "OpenAI writes to its cache unasked"
+    assert claim(CHAT, service_tier="priority").asked == {"service_tier": "priority"}
+    assert claim(SPEECH, input="你好").characters == 2
+    assert claim(RESPONSE, background=True).background
+    assert claim(CHAT, stream=True, stream_options={"include_usage": True}).wants_usage
+    assert not claim(CHAT, stream=True, stream_options={"include_usage": False}).wants_usage
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_tokens", "10"), ("max_tokens", -1), ("max_tokens", True), ("max_tokens", 1.5), ("n", []), ("model", 4)],
+)
+def test_a_field_that_is_none_is_named(name: str, value: object) -> None:
+    with pytest.raises(Unreadable, match=name):
+        claim(CHAT, **{name: value})
+
+
+def test_signs_across_two_slices_are_found() -> None:
+    for at in range((1 << 18) - 40, (1 << 18) + 4, 3):
+        head = '{"model":"m","input":[{"type":"x","text":"'
+        text = head + "a" * (at - len(head)) + '"},{"type":"input_file","file_id":"f"}]}'
+        assert claimed(RESPONSE, members(text), len(text)).unbounded
+
+
+def test_forms() -> None:
+    picture = of_form(IMAGE, {"model": "gpt-image-1", "prompt": "x" * 30, "n": "2"}, 5_000_000, 2)
+    assert (picture.output, picture.answers) == (16_384, 2)
+    assert 2 * 16_384 < picture.input < 2 * 16_384 + 100
+    heard = of_form(Generation.TRANSCRIPTION, {"model": "whisper-1"}, 50_000, 1)
+    assert heard.audio and heard.milliseconds == 100_000
+    with pytest.raises(Unreadable):
+        of_form(IMAGE, {"n": "many"}, 1, 1)
+
+
+PATHS = {
+    ("POST", "/v1/chat/completions"): CHAT,
+    ("POST", "/v1/chat/completions?x=1"): CHAT,
+    ("POST", "/v1/chat%2Fcompletions"): CHAT,
+    ("POST", "/V1/Chat/Completions/"): CHAT,
+    ("POST", "/openai/deployments/gpt-4o/chat/completions"): CHAT,
+    ("POST", "/v1/completions"): COMPLETION,
+    ("POST", "/v1/responses"): RESPONSE,
+    ("POST", "/v1/messages"): MESSAGE,
+    ("POST", "/v1/embeddings"): EMBEDDING,
+    ("POST", "/v1/images/edits"): IMAGE,
+    ("POST", "/v1/audio/speech"): SPEECH,
+    ("POST", "/v1/audio/translations"): Generation.TRANSCRIPTION,
+    ("GET", "/v1/responses"): None,
+    ("POST", "/v1/responses/resp_1/cancel"): None,
+    ("POST", "/v1/threads/t/messages"): None,
+    ("POST", "/v1/messages/count_tokens"): None,
+    ("POST", "/v1/batches"): None,
+    ("POST", "/v1/moderations"): None,
+}
+
+
+@pytest.mark.parametrize(("asked", "kind"), PATHS.items())
+def test_generations_are_known_by_their_paths(asked: tuple[str, str], kind: Generation | None) -> None:
+    assert generation_of(*asked) == kind
+
+
+def test_what_is_free_is_known_and_nothing_else() -> None:
+    assert all(is_free("POST", f"/v1/{path}") for path in ("moderations", "files", "uploads/u/parts", "uploads"))
+    assert is_free("GET", "/v1/anything") and is_free("DELETE", "/v1/files/f")
+    paths = ("batches", "realtime/sessions", "fine_tuning/jobs", "videos", "uploads/%2e%2e/batches", "threads/runs")
+    assert not any(is_free("POST", f"/v1/{path}") for path in paths)
+
+
+def test_models_say_no_more_than_they_can() -> None:
+    assert longest_answer("gpt-4o-2024-08-06", 128_000) == 16_384
+    assert longest_answer("gpt-4o-2024-05-13", 128_000) == 4096
+    assert longest_answer("o3-mini", 200_000) == 100_000
+    assert longest_answer("somebody-else", 32_000) == 32_000
+    assert longest_answer("somebody-else", None) is None
+    assert estimated_tokens(9) == 3
