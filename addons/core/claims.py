@@ -122,7 +122,7 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         unbounded=unbounded,
         audio=bool(signs["audio"]) or "audio" in (_value(body, "modalities") or ()),
         images=bool(images),
-        cache_writes=kind is not Generation.MESSAGE or bool(signs["cache"]),
+        cache_writes=kind is not Generation.MESSAGE or bool(signs["cache"]) or "cache_control" in body,
         hour_long=bool(signs["hour"]),
         searches=_searches(body, unbounded),
         extra_output=len(body.raw("prediction").encode()),

@@ -78,6 +78,8 @@ class PriceList:
     def find(self, model: str, url: str) -> "ModelInfo | None":
         """What is known of a model, as the provider at `url` sells it. None for one that nobody knows."""
         key = (model, url)
+        if self._providers is None:
+            return None
         if key in self._found:
             self._found.move_to_end(key)
             return self._found[key]
@@ -148,7 +150,10 @@ class Prices:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        found = self._kept[key] = self._rates(upstream, model, asked, at)
+        found = self._rates(upstream, model, asked, at)
+        if not self.loaded:
+            return found
+        self._kept[key] = found
         if len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
         return found
@@ -172,7 +177,10 @@ class Prices:
         if key in self._choices:
             self._choices.move_to_end(key)
             return self._choices[key]
-        found = self._choices[key] = self._all(upstream, model, asked, at)
+        found = self._all(upstream, model, asked, at)
+        if not self.loaded:
+            return found
+        self._choices[key] = found
         if len(self._choices) > _MOST_KEPT:
             self._choices.popitem(last=False)
         return found

@@ -21,7 +21,7 @@ class MemoryLedger:
         self.path = Path("/nonexistent/ledger.db")
         self.accounts = Accounts()
         self.settled: list[Settlement] = []
-        self.now = 1_700_000_000.0
+        self.now = 1_796_040_000.0  # 2026-11-30 12:00 UTC
 
     async def reserve(self, claim: Claim) -> None:
         """As `Ledger.reserve`."""

@@ -1,0 +1,291 @@
+"""Admission: what is held for a request, what is changed in it, and how a refusal says what would fit."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from addons import errors
+from addons.config.settings import Settings, load_settings
+from addons.core.generations import Generation
+from addons.core.relay_keys import RelayKey
+from addons.exchange import Exchange, Kind
+from addons.meter.gate import Admission, Gate, shown
+from addons.store import StoreError
+from tests.support.metering import PRICES, MemoryLedger, a_gate
+
+CHAT = Generation.CHAT
+DOLLAR = 10**9
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    PRICES.load()
+
+
+def under(tmp_path: Path, url: str = "https://api.openai.com", **settings: Any) -> Settings:
+    path = tmp_path / "relay.yaml"
+    path.write_text(yaml.safe_dump({"upstreams": [{"name": "u", "url": url, "keys": ["k1", "k2"]}], **settings}))
+    return load_settings(path, {})
+
+
+def key(budget: int | None = DOLLAR, **more: Any) -> RelayKey:
+    return RelayKey("id", "alice", budget=budget, **more)
+
+
+def admit(
+    gate: Gate, holder: RelayKey, body: object, kind: Generation | None = CHAT, content_type: str = "application/json"
+) -> Admission:
+    exchange = Exchange(gate.settings, gate.settings.upstreams[0], Kind.PASS, "/v1/x")
+    text = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    return asyncio.run(gate.admit(exchange, holder, kind, text, content_type))
+
+
+def refused(gate: Gate, holder: RelayKey, body: object, **more: Any) -> errors.RelayError:
+    with pytest.raises(errors.RelayError) as caught:
+        admit(gate, holder, body, **more)
+    assert not gate.ledger.accounts.holds, "nothing is held"  # type: ignore[attr-defined]
+    return caught.value
+
+
+def hello(**more: Any) -> dict[str, Any]:
+    return {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], **more}
+
+
+def test_the_hold_is_the_most_that_it_may_cost(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    body = hello(max_tokens=100, n=2, service_tier="default")
+    size = len(json.dumps(body, ensure_ascii=False))
+    assert admit(gate, key(), body).hold == size * 2500 + 200 * 10_000
+    # Where no tier is named the dearest may be served: 4.25 and 17 dollars a million.
+    body = hello(max_tokens=100)
+    assert admit(gate, key(), body).hold == len(json.dumps(body)) * 4250 + 100 * 17_000
+    # Without a bound, what the model can say.
+    body = hello(service_tier="default")
+    assert admit(gate, key(), body).hold == len(json.dumps(body)) * 2500 + 16_384 * 10_000
+
+
+def test_without_a_budget_nothing_is_held_and_nothing_need_be_priced(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    found = admit(gate, key(None), {"model": "nobody-knows", "messages": []})
+    assert (found.hold, found.model) == (None, "nobody-knows")
+
+
+def test_a_refusal_says_what_would_fit(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    body = hello(max_tokens=5000, service_tier="default")
+    error = refused(gate, key(DOLLAR // 100), body)
+    assert (error.status, error.code, error.headers["x-should-retry"]) == (429, "insufficient_quota", "false")
+    hold = len(json.dumps(body)) * 2500 + 5000 * 10_000
+    assert f"${shown(hold)}" in error.en and "$0.01 is left" in error.en and "$0.01" in error.zh
+    found = re.search(r"max_tokens of (\d+) would fit", error.en)
+    assert found is not None and f"max_tokens 设为 {found[1]}" in error.zh
+    fits = int(found[1])
+    # Bodies of these bounds have as many bytes as the one that was refused.
+    assert admit(gate, key(DOLLAR // 100), hello(max_tokens=fits, service_tier="default")).hold
+    refused(a_gate(under(tmp_path)), key(DOLLAR // 100), hello(max_tokens=fits + 50, service_tier="default"))
+
+
+def test_a_refusal_of_a_response_names_its_own_bound(tmp_path: Path) -> None:
+    body = {"model": "gpt-4o", "input": "x", "max_output_tokens": 9000}
+    error = refused(a_gate(under(tmp_path)), key(DOLLAR // 100), body, kind=Generation.RESPONSE)
+    assert re.search(r"max_output_tokens of \d+ would fit", error.en)
+
+
+def test_a_refusal_names_no_bound_where_none_would_fit_and_says_when_more_comes(tmp_path: Path) -> None:
+    error = refused(a_gate(under(tmp_path)), key(1, per="day"), hello(max_tokens=5))
+    assert "would fit" not in error.en and "begins anew on 2026-12-01" in error.en and "2026-12-01" in error.zh
+
+
+def test_models(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    only = key(models=("gpt-4o*",))
+    assert admit(gate, only, hello(model="gpt-4o-mini", max_tokens=5))
+    gate = a_gate(under(tmp_path))
+    assert refused(gate, only, hello(model="o3")).code == "model_not_allowed"
+    assert refused(gate, only, {"messages": []}).status == 400
+    assert refused(gate, key(), hello(model="nobody-knows")).code == "model_not_priced"
+    assert refused(gate, key(), hello(model="gpt-4.1", service_tier="scale")).code == "model_not_priced"
+    assert refused(gate, key(), hello(model="gpt-4o-audio-preview", modalities=["audio"])).code == "model_not_priced"
+
+
+def test_bodies_that_can_t_be_read(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    assert refused(gate, key(), b'{"model": "gpt-4o", "model": "o3"}').code == "duplicate_field"
+    assert refused(gate, key(None), b'{"model": "gpt-4o", "stream": true, "stream": false}').code == "duplicate_field"
+    assert refused(gate, key(), b"[]").code == "invalid_json"
+    assert refused(gate, key(), b"model=gpt-4o").code == "invalid_json"
+    assert refused(gate, key(), b"\xff\xfe{").status == 400
+    assert refused(gate, key(), '{"model": "gpt-4o"}'.encode("utf-16")).status == 400
+    assert refused(gate, key(), hello(max_tokens="many")).param == "max_tokens"
+    form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ngpt-4o\r\n--b--\r\n'
+    assert refused(gate, key(), form, content_type="multipart/form-data; boundary=b").code == "invalid_json"
+
+
+def test_a_mark_before_the_body_is_no_part_of_it(tmp_path: Path) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(hello(max_tokens=5, stream=True)).encode()
+    found = admit(a_gate(under(tmp_path)), key(), body)
+    assert found.body is not None and json.loads(found.body)["stream_options"] == {"include_usage": True}
+
+
+STREAMS: dict[str, tuple[dict[str, Any], Any]] = {
+    "no options": ({}, {"include_usage": True}),
+    "null": ({"stream_options": None}, {"include_usage": True}),
+    "other options": ({"stream_options": {"x": 1}}, {"x": 1, "include_usage": True}),
+    "not wanted": ({"stream_options": {"include_usage": False}}, {"include_usage": True}),
+}
+
+
+@pytest.mark.parametrize(("more", "options"), STREAMS.values(), ids=STREAMS)
+def test_a_stream_is_asked_for_its_usage(tmp_path: Path, more: dict[str, Any], options: Any) -> None:
+    body = hello(stream=True, max_tokens=5, **more)
+    found = admit(a_gate(under(tmp_path)), key(), body)
+    assert found.strips_usage and found.body is not None
+    assert json.loads(found.body) == {**body, "stream_options": options}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (CHAT, {"stream": True, "stream_options": {"include_usage": True}}),
+        (CHAT, {"stream": False}),
+        (CHAT, {}),
+        (Generation.RESPONSE, {"stream": True, "input": "x"}),
+        (Generation.MESSAGE, {"stream": True}),
+    ],
+)
+def test_other_bodies_are_not_touched(tmp_path: Path, kind: Generation, more: dict[str, Any]) -> None:
+    found = admit(a_gate(under(tmp_path)), key(None), hello(max_tokens=5, **more), kind=kind)
+    assert (found.body, found.strips_usage) == (None, False)
+
+
+def test_a_bound_is_written_where_relay_yaml_says_so(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path, keys={"reserve_output": 500}))
+    body = hello(service_tier="default")
+    found = admit(gate, key(), body)
+    assert found.body is not None and json.loads(found.body) == {**body, "max_completion_tokens": 500}
+    assert found.hold == len(json.dumps(body)) * 2500 + 500 * 10_000
+    assert admit(gate, key(), hello(max_tokens=7)).body is None
+    asked = {"model": "gpt-4o", "input": "x"}
+    response = admit(gate, key(), asked, kind=Generation.RESPONSE)
+    assert response.body is not None and json.loads(response.body)["max_output_tokens"] == 500
+    other = a_gate(under(tmp_path, "https://api.deepseek.com", keys={"reserve_output": 500}))
+    found = admit(other, key(), hello(model="deepseek-chat"))
+    assert found.body is not None and json.loads(found.body)["max_tokens"] == 500
+
+
+def test_what_is_not_in_the_body_holds_the_window_or_is_refused(tmp_path: Path) -> None:
+    body = {
+        "model": "gpt-4o",
+        "input": "x",
+        "previous_response_id": "r",
+        "max_output_tokens": 1,
+        "service_tier": "default",
+    }
+    found = admit(a_gate(under(tmp_path)), key(), body, kind=Generation.RESPONSE)
+    assert found.hold == 128_000 * 2500 + 10_000
+    strict = a_gate(under(tmp_path, keys={"unbounded": "refuse"}))
+    error = refused(strict, key(), body, kind=Generation.RESPONSE)
+    assert error.code == "input_not_bounded" and "previous_response_id" in error.en
+    blind = a_gate(under(tmp_path, prices={"mine": {"input": 1, "output": 1}}))
+    assert refused(blind, key(), {**body, "model": "mine"}, kind=Generation.RESPONSE).code == "input_not_bounded"
+    assert refused(blind, key(), hello(model="mine")).code == "output_not_bounded"
+    assert refused(a_gate(under(tmp_path)), key(), {**body, "background": True}, kind=Generation.RESPONSE).param == (
+        "background"
+    )
+
+
+def test_forms(tmp_path: Path) -> None:
+    def form(*parts: bytes) -> bytes:
+        return b"".join(b"--b\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--b--\r\n"
+
+    gate = a_gate(under(tmp_path))
+    sound = form(b'name="model"\r\n\r\nwhisper-1', b'name="file"; filename="a.mp3"\r\n\r\n' + b"x" * 50_000)
+    found = admit(gate, key(), sound, Generation.TRANSCRIPTION, "multipart/form-data; boundary=b")
+    assert found.model == "whisper-1" and found.hold is not None
+    assert found.hold == -(-len(sound) * 1000 // 500) * 360_000_000 // 3_600_000
+    token = form(b'name="model"\r\n\r\ngpt-4o-transcribe', b'name="file"; filename="a.mp3"\r\n\r\n' + b"x" * 50_000)
+    found = admit(gate, key(), token, Generation.TRANSCRIPTION, "multipart/form-data; boundary=b")
+    assert found.hold == 16_000 * 6000 + 2000 * 10_000
+    twice = form(b'name="model"\r\n\r\nwhisper-1', b'name="model"\r\n\r\ngpt-4o')
+    error = refused(
+        a_gate(under(tmp_path)), key(), twice, kind=Generation.IMAGE, content_type="multipart/form-data; boundary=b"
+    )
+    assert error.code == "duplicate_field"
+
+
+def test_limits_a_minute_and_at_once(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    one = key(None, parallel=1)
+    first = admit(gate, one, hello())
+    with pytest.raises(errors.RateLimited, match="under way") as caught:
+        admit(gate, one, hello())
+    assert caught.value.code == "rate_limit_exceeded" and caught.value.headers["retry-after"] == "1"
+    gate.release(first)
+    assert admit(gate, one, hello())
+    gate = a_gate(under(tmp_path))
+    admit(gate, key(None, requests=1), hello())
+    with pytest.raises(errors.RateLimited, match="1 requests a minute") as caught:
+        admit(gate, key(None, requests=1), hello())
+    assert caught.value.headers["retry-after"] == "60"
+
+
+def test_where_a_key_leads(tmp_path: Path) -> None:
+    path = tmp_path / "relay.yaml"
+    upstreams = [
+        {"name": "one", "url": "https://one.example", "keys": ["a", "b"]},
+        {"name": "two", "url": "https://two.example"},
+    ]
+    path.write_text(yaml.safe_dump({"upstreams": upstreams}))
+    settings = load_settings(path, {})
+    gate = a_gate(settings)
+    one, two = settings.upstreams
+    plain = Exchange(settings, one, Kind.PASS, "/v1/x")
+    routed = Exchange(settings, two, Kind.PASS, "/v1/x", routed=True)
+    assert gate.upstream_for(key(), routed) is two and gate.upstream_for(key(upstream="two"), plain) is two
+    with pytest.raises(errors.Forbidden):
+        gate.upstream_for(key(upstream="one"), routed)
+    with pytest.raises(errors.Unavailable):
+        gate.upstream_for(key(upstream="gone"), plain)
+    assert [gate.real_key(one) for _ in range(4)] == ["a", "b", "a", "b"]
+    with pytest.raises(errors.Unavailable):
+        gate.real_key(two)
+
+
+def test_what_can_t_be_written_down_does_not_go_up(tmp_path: Path) -> None:
+    class Full(MemoryLedger):
+        async def reserve(self, claim: object) -> None:
+            raise StoreError("the disk is full")
+
+    error = refused(a_gate(under(tmp_path), Full()), key(), hello(max_tokens=5))
+    assert error.status == 503 and "disk" not in error.en
+
+
+def test_whoever_is_cancelled_meanwhile_leaves_nothing_held(tmp_path: Path) -> None:
+    class Slow(MemoryLedger):
+        async def reserve(self, claim: Any) -> None:
+            await super().reserve(claim)
+            await asyncio.sleep(10)
+
+    gate = a_gate(under(tmp_path), Slow())
+
+    async def life() -> None:
+        exchange = Exchange(gate.settings, gate.settings.upstreams[0], Kind.PASS, "/v1/x")
+        asking = asyncio.create_task(gate.admit(exchange, key(), CHAT, json.dumps(hello(max_tokens=5)).encode()))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(life())
+    assert not gate.ledger.accounts.holds  # type: ignore[attr-defined]
+
+
+def test_dollars_are_shown_without_needless_zeros() -> None:
+    assert [shown(nano) for nano in (0, 5, DOLLAR, 105_000, 1_500_000_000)] == [
+        "0.00", "0.000000005", "1.00", "0.000105", "1.50"
+    ]  # fmt: skip
