@@ -71,12 +71,17 @@ def _divide(parser: _Parser, arguments: Sequence[str]) -> tuple[list[str], list[
             own.append(each)
             if each in valued and (value := next(given, None)) is not None:
                 own.append(value)
-        elif words and not rest and not each.startswith("-") and each in (words[0].choices or (each,)):
+        elif words and not rest and not each.startswith("-") and (words[0].nargs is None or _fits(words[0], each)):
             words.pop(0)
             own.append(each)
         else:
             rest.append(each)
     return own, rest
+
+
+def _fits(action: argparse.Action, word: str) -> bool:
+    """Whether a word can be what an action that may be left out takes."""
+    return action.choices is None or word in action.choices
 
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:

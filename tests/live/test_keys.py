@@ -1,0 +1,512 @@
+"""Relay keys, as whoever holds one meets them: the SDK, curl, balance pages of apps, `/chat`, websockets, commands."""
+
+import base64
+import gzip
+import json
+import sqlite3
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from mitmproxy import io as mio
+from wsproto.events import CloseConnection, TextMessage
+
+from addons.cli.fake_openai.answer import Behaviour
+from addons.cli.fake_openai.server import Upstream
+from addons.store.ledger import NAME as LEDGER
+from tests.live.test_wire_websocket import Refused, Socket
+from tests.support import live
+from tests.support.live import ROOT, Live, environment, eventually
+
+REAL = "sk-real-MARKx-0123456789abcdef"
+ALICE = "rk-alice-MARKx-0123456789abcdef"
+BOB = "rk-bob-MARKx-0123456789abcdefgh"
+SMALL = "rk-small-MARKx-0123456789abcdef"
+SLOW = "rk-slow-MARKx-0123456789abcdefg"
+OLD = "rk-old-MARKx-0123456789abcdefghi"
+EVERYTHING = "rk-every-MARKx-0123456789abcdef"
+HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
+CHAT = "/v1/chat/completions"
+
+LISTED = [
+    {"name": "alice", "key": ALICE, "budget": {"amount": 5, "per": "month"}},
+    {"name": "bob", "key": BOB, "models": ["gpt-4o*"], "paths": ["/v1/chat/completions", "/v1/models"]},
+    {"name": "small", "key": SMALL, "budget": {"amount": 0.001}},
+    {"name": "slow", "key": SLOW, "rate": {"requests": 2}},
+    {"name": "old", "key": OLD, "expires": "2020-01-31"},
+    {"name": "every", "key": EVERYTHING},
+]
+
+
+def settings(upstream: Upstream) -> dict[str, Any]:
+    return {
+        "upstreams": [{"name": "test", "url": upstream.url, "keys": [REAL]}],
+        "keys": {"list": LISTED},
+        "store": {"path": "store"},
+        "limits": {"json": "200k"},
+    }
+
+
+def started(folder: Path, upstream: Upstream, arguments: tuple[str, ...] = (), **more: Any) -> Any:
+    written = settings(upstream) | more
+    return live.relay(folder, written.pop("upstreams"), arguments, **written)
+
+
+@pytest.fixture(scope="module")
+def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with started(tmp_path_factory.mktemp("relay"), upstream) as running:
+        yield running
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def client(relay: Live, key: str, retries: int = 0) -> openai.OpenAI:
+    return openai.OpenAI(api_key=key, base_url=f"{relay.url}/v1", max_retries=retries, timeout=10)
+
+
+def rows(relay: Live, name: str | None = None) -> list[Mapping[str, Any]]:
+    sql = sqlite3.connect(f"{(relay.folder / 'store' / LEDGER).as_uri()}?mode=ro", uri=True, timeout=5)
+    sql.row_factory = sqlite3.Row
+    try:
+        found = [dict(row) for row in sql.execute("SELECT * FROM Settlements ORDER BY at")]
+    finally:
+        sql.close()
+    return [row for row in found if name is None or row["name"] == name]
+
+
+def settled(relay: Live, request: str) -> Mapping[str, Any]:
+    assert eventually(lambda: any(row["request"] == request for row in rows(relay))), request
+    return next(row for row in rows(relay) if row["request"] == request)
+
+
+def run(relay: Live, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "addons.cli", *arguments],
+        cwd=relay.folder,
+        env=environment(RELAY_CONFIG=str(relay.folder / "relay.yaml")),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+# The official API
+
+
+def test_upstream_sees_relay_s_own_key_and_the_rest_as_it_was(relay: Live, upstream: Upstream) -> None:
+    body = b'{ "model":"gpt-4o-mini", "messages":[{"role":"user","content":"\xe4\xbd\xa0"}] , "max_tokens":20 }'
+    answer = relay.ask("POST", CHAT, body, bearer(ALICE))
+    assert answer.status == 200
+    seen = upstream.seen[-1]
+    assert seen.header("authorization") == f"Bearer {REAL}" and seen.body == body
+    row = settled(relay, answer.headers["x-relay-request-id"])
+    usage = answer.json()["usage"]
+    assert json.loads(row["usage"])["input"] == usage["prompt_tokens"]
+    assert row["amount"] == usage["prompt_tokens"] * 150 + usage["completion_tokens"] * 600
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "api-key"])
+def test_the_key_may_stand_in_other_headers(relay: Live, upstream: Upstream, name: str) -> None:
+    assert relay.ask("GET", "/v1/models", headers={name: BOB, **bearer(REAL)}).status == 200
+    assert upstream.seen[-1].header(name) == REAL
+
+
+def test_the_sdk_streams_and_sees_no_chunk_that_it_did_not_ask_for(relay: Live, upstream: Upstream) -> None:
+    with client(relay, ALICE) as sdk:
+        chunks = list(sdk.chat.completions.create(model="gpt-4o-mini", messages=HELLO, stream=True, max_tokens=50))
+    assert all(chunk.choices for chunk in chunks) and chunks[-1].choices[0].finish_reason == "stop"
+    assert json.loads(upstream.seen[-1].body)["stream_options"] == {"include_usage": True}
+    assert upstream.seen[-1].header("accept-encoding") == "identity"
+    with client(relay, ALICE) as sdk:
+        options: Any = {"include_usage": True}
+        chunks = list(
+            sdk.chat.completions.create(
+                model="gpt-4o-mini", messages=HELLO, stream=True, max_tokens=50, stream_options=options
+            )
+        )
+    assert chunks[-1].usage is not None and not chunks[-1].choices
+    assert eventually(lambda: len({row["amount"] for row in rows(relay, "alice")[-2:]}) == 1), "both cost the same"
+
+
+def test_a_stream_of_known_length_is_edited_too(relay: Live, upstream: Upstream) -> None:
+    events = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
+    whole = events + usage + b"data: [DONE]\n\n"
+    upstream.script(CHAT, Behaviour(headers=[("Content-Type", "text/event-stream")], body=whole))
+    answer = relay.ask(
+        "POST", CHAT, {"model": "gpt-4o", "messages": HELLO, "stream": True, "max_tokens": 9}, bearer(ALICE)
+    )
+    assert answer.body == events + b"data: [DONE]\n\n"
+    assert settled(relay, answer.headers["x-relay-request-id"])["amount"] == 3 * 2500 + 4 * 10_000
+
+
+def test_errors_are_those_of_the_sdk(relay: Live, upstream: Upstream) -> None:
+    asked = len(upstream.seen)
+    with client(relay, SMALL, retries=2) as sdk, pytest.raises(openai.RateLimitError) as over:
+        sdk.chat.completions.create(model="gpt-4o", messages=HELLO, max_tokens=5000)
+    assert over.value.code == "insufficient_quota" and over.value.response.headers["x-should-retry"] == "false"
+    with client(relay, BOB) as sdk, pytest.raises(openai.PermissionDeniedError, match="o3"):
+        sdk.chat.completions.create(model="o3", messages=HELLO)
+    with client(relay, BOB) as sdk, pytest.raises(openai.PermissionDeniedError):
+        sdk.embeddings.create(model="gpt-4o", input="x")
+    with client(relay, OLD) as sdk, pytest.raises(openai.AuthenticationError, match="2020-01-31"):
+        sdk.models.list()
+    with client(relay, "sk-somebody-else-0123456789") as sdk, pytest.raises(openai.AuthenticationError):
+        sdk.models.list()
+    assert len(upstream.seen) == asked, "none of them went up, and none twice"
+
+
+def test_too_many_a_minute(relay: Live) -> None:
+    with client(relay, SLOW) as sdk:
+        sdk.models.list()
+        sdk.models.list()
+        with pytest.raises(openai.RateLimitError) as caught:
+            sdk.models.list()
+    assert caught.value.code == "rate_limit_exceeded" and 1 <= int(caught.value.response.headers["retry-after"]) <= 60
+
+
+def test_models_are_those_that_the_key_may_use(relay: Live) -> None:
+    every = [each["id"] for each in relay.ask("GET", "/v1/models", headers=bearer(EVERYTHING)).json()["data"]]
+    mine = [each["id"] for each in relay.ask("GET", "/v1/models", headers=bearer(BOB)).json()["data"]]
+    assert mine == [name for name in every if name.startswith("gpt-4o")] and 0 < len(mine) < len(every)
+    assert relay.ask("GET", f"/v1/models/{mine[0]}", headers=bearer(BOB)).status == 200
+    assert relay.ask("GET", "/v1/models/o3", headers=bearer(BOB)).status == 403
+
+
+def test_an_upstream_that_refuses_relay_s_key_is_relay_s_failure(relay: Live, upstream: Upstream) -> None:
+    for path, body in ((CHAT, {"model": "gpt-4o", "messages": HELLO, "max_tokens": 5}), ("/v1/moderations", {})):
+        refusal = {"error": {"message": f"Incorrect API key provided: {REAL}", "code": "invalid_api_key"}}
+        upstream.script(path, Behaviour(status=401, body=json.dumps(refusal).encode()))
+        answer = relay.ask("POST", path, body, bearer(ALICE))
+        assert (answer.status, answer.json()["error"]["code"]) == (502, "upstream_key_refused")
+        assert REAL not in answer.body.decode()
+
+
+def test_paths_whose_cost_nobody_knows_are_closed_to_a_budget(relay: Live) -> None:
+    for path in (
+        "/v1/batches",
+        "/v1/fine_tuning/jobs",
+        "/v1/realtime/sessions",
+        "/v1/chat/completions/x",
+        "/v1/videos",
+    ):
+        assert relay.ask("POST", path, {"model": "gpt-4o"}, bearer(ALICE)).status == 403, path
+        assert relay.ask("POST", path, {"model": "gpt-4o"}, bearer(EVERYTHING)).status != 403, path
+    assert relay.ask("POST", "/v1/moderations", {"input": "x"}, bearer(ALICE)).status == 200
+
+
+def test_a_budget_can_t_be_gone_round(relay: Live, upstream: Upstream) -> None:
+    """Ways of asking for more than was read."""
+    asked = len(upstream.seen)
+    dear = json.dumps({"model": "gpt-4o", "messages": HELLO, "max_tokens": 100_000}).encode()
+    for path in (CHAT, "//v1/chat/completions", "/chat/completions", "/v1/chat%2Fcompletions", "/v1/Chat/Completions"):
+        assert relay.ask("POST", path, dear, bearer(SMALL)).status in (403, 404, 429), path
+    assert relay.ask("PUT", CHAT, dear, bearer(SMALL)).status in (403, 429)
+    twice = dear[:-1] + b', "max_tokens": 1}'
+    assert relay.ask("POST", CHAT, twice, bearer(SMALL)).json()["error"]["code"] == "duplicate_field"
+    assert relay.ask("POST", CHAT, dear.decode().encode("utf-16"), bearer(SMALL)).status == 400
+    packed = {**bearer(SMALL), "Content-Encoding": "gzip"}
+    assert relay.ask("POST", CHAT, gzip.compress(dear), packed).status == 429
+    assert relay.ask("POST", CHAT, dear, {**bearer(SMALL), "Content-Type": "text/plain"}).status == 429
+    assert len(upstream.seen) == asked
+
+
+def test_compressed_requests_and_answers_are_read(relay: Live, upstream: Upstream) -> None:
+    body = gzip.compress(json.dumps({"model": "gpt-4o", "messages": HELLO, "max_tokens": 9}).encode())
+    said = json.dumps({"model": "gpt-4o", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1}})
+    coded = {"gzip": gzip.compress(said.encode()), "deflate": zlib.compress(said.encode())}
+    for encoding, answer in coded.items():
+        headers = [("Content-Type", "application/json"), ("Content-Encoding", encoding)]
+        upstream.script(CHAT, Behaviour(headers=headers, body=answer))
+        got = relay.ask("POST", CHAT, body, {**bearer(ALICE), "Content-Encoding": "gzip"})
+        assert got.body == answer and upstream.seen[-1].body == body, "both pass as they are"
+        assert settled(relay, got.headers["x-relay-request-id"])["amount"] == 7 * 2500 + 10_000
+
+
+def test_a_body_that_is_too_large_to_be_read(relay: Live) -> None:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "x" * 300_000}]}
+    assert relay.ask("POST", CHAT, body, bearer(ALICE)).status == 413
+    bomb = gzip.compress(json.dumps(body).encode())
+    assert relay.ask("POST", CHAT, bomb, {**bearer(ALICE), "Content-Encoding": "gzip"}).status == 413
+
+
+def test_files_are_counted_by_their_forms(relay: Live) -> None:
+    with client(relay, ALICE) as sdk:
+        sdk.audio.transcriptions.create(model="gpt-4o-transcribe", file=("a.mp3", b"ID3" + b"x" * 3000))
+        sdk.audio.speech.create(model="tts-1", voice="alloy", input="Hello there")
+    assert eventually(lambda: rows(relay, "alice")[-1]["path"] == "/v1/audio/speech")
+    heard, spoken = rows(relay, "alice")[-2:]
+    assert heard["path"] == "/v1/audio/transcriptions" and heard["model"] == "gpt-4o-transcribe"
+    assert (spoken["amount"], spoken["estimated"]) == (11 * 15_000, 0), "so much a character"
+
+
+# Balances
+
+
+def test_apps_find_the_same_amounts_everywhere(relay: Live) -> None:
+    relay.ask("POST", CHAT, {"model": "gpt-4o", "messages": HELLO, "max_tokens": 20}, bearer(ALICE))
+    spent = round(sum(row["amount"] or 0 for row in rows(relay, "alice")) / 10**9, 2)
+    balance = relay.ask("GET", f"/pro/balance?apiKey={ALICE}").json()
+    assert balance["data"] == {"total": 5.0, "balance": round(5 - spent, 2), "used": spent}
+    assert balance["detail"]["source"] == "relay" and balance["detail"]["per"] == "month"
+    for folder in ("/v1/dashboard/billing", "/dashboard/billing", "/v1/v1/dashboard/billing", "//v1/dashboard/billing"):
+        page = {
+            name: relay.ask(
+                "GET", f"{folder}/{name}?start_date=2026-11-01&end_date=2026-12-01", headers=bearer(ALICE)
+            ).json()
+            for name in ("subscription", "usage", "credit_grants")
+        }
+        assert page["subscription"]["hard_limit_usd"] == 5 and page["subscription"]["access_until"] > 2_000_000_000
+        assert page["usage"]["total_usage"] == spent * 100
+        assert (page["credit_grants"]["total_used"], page["credit_grants"]["total_available"]) == (spent, 5 - spent)
+    token = relay.ask("GET", "/api/usage/token", headers=bearer(ALICE)).json()
+    unit = relay.ask("GET", "/api/status").json()["data"]["quota_per_unit"]
+    assert token["code"] is True and token["data"]["total_used"] == spent * unit
+    every = relay.ask("GET", f"/pro/balance?apiKey={EVERYTHING}").json()
+    assert every["detail"]["unlimited"] is True and every["data"]["total"] == 100_000_000
+
+
+def test_the_costs_of_each_day_are_by_model(relay: Live) -> None:
+    usage = relay.ask("GET", "/v1/dashboard/billing/usage", headers=bearer(ALICE)).json()
+    [today] = usage["daily_costs"]
+    by_model: dict[str, int] = {}
+    for row in rows(relay, "alice"):
+        if row["amount"]:
+            by_model[row["model"]] = by_model.get(row["model"], 0) + row["amount"]
+    assert {each["name"]: each["cost"] for each in today["line_items"]} == {
+        name: pytest.approx(amount / 10**7) for name, amount in by_model.items()
+    }
+
+
+def test_balances_of_keys_that_do_not_work(relay: Live) -> None:
+    for key in (OLD, "sk-somebody-0123456789"):
+        answer = relay.ask("GET", f"/pro/balance?apiKey={key}").json()
+        assert answer["code"] == 401 and "data" not in answer
+        assert relay.ask("GET", "/v1/dashboard/billing/usage", headers=bearer(key)).status == 401
+    assert relay.ask("GET", "/api/usage/token", headers=bearer("sk-x")).status == 401
+    assert relay.ask("POST", "/api/usage/token", headers=bearer(ALICE)).status == 405
+
+
+# Conversations
+
+
+def test_a_conversation_with_a_relay_key(relay: Live, upstream: Upstream) -> None:
+    assert relay.chat("我叫小明", key=EVERYTHING, session="talk")["code"] == 200
+    assert upstream.seen[-1].header("authorization") == f"Bearer {REAL}"
+    answer = relay.chat("我叫什么名字?", key=EVERYTHING, session="talk")
+    assert answer["code"] == 200 and "小明" in answer["data"]
+    kept = relay.ask("GET", "/chat/talk", headers=bearer(EVERYTHING)).json()
+    assert len(kept["data"]) == 4
+    assert [row["path"] for row in rows(relay, "every")[-2:]] == ["/chat", "/chat"]
+    assert rows(relay, "every")[-1]["amount"] > 0
+    assert relay.ask("GET", "/chat/talk", headers=bearer(ALICE)).json()["data"] == []
+
+
+def test_refusals_in_a_conversation_are_envelopes(relay: Live, upstream: Upstream) -> None:
+    assert relay.chat("hi", key=SMALL, max_tokens=5000)["code"] == 429
+    assert relay.chat("hi", key=BOB)["code"] == 403
+    assert relay.chat("hi", key=OLD)["code"] == 401
+    assert relay.chat("hi", key="sk-somebody-0123456789")["code"] == 401
+    refusal = {"error": {"message": f"Incorrect API key provided: {REAL}", "code": "invalid_api_key"}}
+    upstream.script(CHAT, Behaviour(status=401, body=json.dumps(refusal).encode()))
+    answer = relay.chat("hi", key=EVERYTHING, session="refused")
+    assert answer["code"] == 502 and REAL not in answer["message"]
+
+
+# Websockets
+
+
+def test_a_websocket_of_a_browser_carries_relay_s_own_key(relay: Live, upstream: Upstream) -> None:
+    offered = ["realtime", f"openai-insecure-api-key.{EVERYTHING}"]
+    with Socket(relay, headers=[], subprotocols=offered) as socket:
+        assert REAL in (upstream.seen[-1].header("sec-websocket-protocol") or "")
+        done = {
+            "type": "response.done",
+            "response": {"id": "resp_1", "usage": {"input_tokens": 10, "output_tokens": 5}},
+        }
+        for _ in range(2):  # the same turn twice
+            socket.send(TextMessage(json.dumps(done)))
+            assert isinstance(socket.receive(), TextMessage)
+        socket.send(CloseConnection(1000))
+    assert eventually(lambda: any(row["path"] == "/v1/realtime" for row in rows(relay, "every")))
+    [turn] = [row for row in rows(relay, "every") if row["path"] == "/v1/realtime"]
+    assert (turn["model"], turn["amount"]) == ("gpt-realtime", 10 * 4000 + 5 * 16_000)
+
+
+def test_a_budget_opens_no_websocket(relay: Live) -> None:
+    with pytest.raises(Refused) as caught:
+        Socket(relay, headers=[(b"Authorization", f"Bearer {ALICE}".encode())])
+    assert caught.value.status == 403
+
+
+# Work that is told of later
+
+
+def test_a_batch_is_counted_once_it_is_over(relay: Live, upstream: Upstream) -> None:
+    batch = {"id": "batch_1", "object": "batch", "model": "gpt-4o-mini", "status": "in_progress"}
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    for said in (
+        batch,
+        {**batch, "status": "completed", "usage": usage},
+        {**batch, "status": "completed", "usage": usage},
+    ):
+        headers = [("Content-Type", "application/json")]
+        upstream.script("/v1/batches/batch_1", Behaviour(headers=headers, body=json.dumps(said).encode()))
+        assert relay.ask("GET", "/v1/batches/batch_1", headers=bearer(EVERYTHING)).json() == said
+    assert eventually(lambda: any(row["path"] == "/v1/batches" for row in rows(relay)))
+    [row] = [row for row in rows(relay) if row["path"] == "/v1/batches"]
+    assert row["amount"] == 1000 * 75 + 100 * 300
+
+
+# The commands
+
+
+def test_keys_are_handed_out_while_relay_runs(upstream: Upstream, tmp_path: Path) -> None:
+    with started(tmp_path, upstream, keys={}) as relay:
+        assert relay.ask("GET", "/v1/models", headers=bearer("sk-test-0123456789")).status == 200, "everybody is served"
+        made = run(relay, "keys", "new", "carol", "--budget", "1", "--per", "day", "--models", "gpt-4o*")
+        assert made.returncode == 0 and "callers with keys of their own are refused" in made.stdout
+        key = made.stdout.split()[0]
+        assert key.startswith("rk-") and len(key) == 43
+        assert relay.ask("GET", "/v1/models", headers=bearer(key)).status == 200
+        assert relay.ask("GET", "/v1/models", headers=bearer("sk-test-0123456789")).status == 401
+        assert relay.chat("我叫小明", key=key, session="1", model="gpt-4o-mini")["code"] == 200
+        again = run(relay, "keys", "new", "carol")
+        assert again.returncode == 1 and "there is a key carol already" in again.stderr
+
+        fresh = run(relay, "keys", "rotate", "carol").stdout.split()[0]
+        assert eventually(lambda: relay.ask("GET", "/v1/models", headers=bearer(key)).status == 401, 3)
+        answer = relay.chat("我叫什么名字?", key=fresh, session="1", model="gpt-4o-mini")
+        assert "小明" in answer["data"], "its conversations stay"
+        assert relay.ask("GET", f"/pro/balance?apiKey={fresh}").json()["data"]["total"] == 1
+
+        shown = run(relay, "keys", "list").stdout
+        assert [line.split()[0] for line in shown.splitlines()] == ["name", "carol"]
+        assert "$1 a day" in shown and key not in shown and fresh not in shown
+        assert run(relay, "keys", "revoke", "carol").stdout == "carol is revoked\n"
+        assert eventually(lambda: relay.ask("GET", "/v1/models", headers=bearer(fresh)).status == 401, 3)
+        assert "revoked" in run(relay, "keys", "list").stdout
+
+        kept = b"".join(path.read_bytes() for path in (tmp_path / "store").iterdir() if path.is_file())
+        assert key.encode() not in kept and fresh.encode() not in kept
+
+
+def test_the_command_says_what_is_wrong(relay: Live) -> None:
+    wrong = {
+        ("new",): "keys new takes a NAME",
+        ("new", "a b"): "is no name",
+        ("new", "alice"): "relay.yaml has a key alice",
+        ("new", "dan", "--budget", "much"): "--budget is much",
+        ("new", "dan", "--expires", "soon"): "--expires is soon",
+        ("new", "dan", "--upstream", "nowhere"): "no upstream nowhere",
+        ("new", "dan", "--parallel", "0"): "--parallel is 0",
+        ("revoke", "alice"): "stands in relay.yaml",
+        ("rotate", "nobody"): "there is no key nobody",
+        ("list", "alice"): "keys list takes no name",
+        ("sell", "alice"): "invalid choice",
+    }
+    for arguments, said in wrong.items():
+        made = run(relay, "keys", *arguments)
+        assert made.returncode == 1 and said in made.stderr, (arguments, made.stderr)
+        assert "Traceback" not in made.stderr
+
+
+def test_reports(relay: Live) -> None:
+    text = run(relay, "usage").stdout
+    assert text.startswith("since ") and "alice" in text and "MARK" not in text
+    by_model = json.loads(run(relay, "usage", "--by", "model", "--json").stdout)
+    assert {row["model"] for row in by_model["rows"]} >= {"gpt-4o", "gpt-4o-mini"}
+    total = sum(int(row["amount"] or 0) for row in rows(relay))
+    reported = sum(float(row["cost_usd"]) for row in by_model["rows"])
+    assert reported == pytest.approx(total / 10**9)
+    by_day = run(relay, "usage", "--by", "day", "--since", "1d", "--csv").stdout.splitlines()
+    assert by_day[0].startswith("day,requests,failures,input_tokens") and len(by_day) == 2
+    assert run(relay, "usage", "--since", "2099-01-01").stdout == "nothing was used since 2099-01-01\n"
+    assert "--since is x" in run(relay, "usage", "--since", "x").stderr
+
+
+# Callers with keys of their own
+
+
+def test_what_a_caller_s_own_key_uses_is_counted_and_not_touched(upstream: Upstream, tmp_path: Path) -> None:
+    with started(
+        tmp_path, upstream, keys={}, upstreams=[{"name": "test", "url": upstream.url, "balance": "ledger"}]
+    ) as relay:
+        body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"x"}],"stream":true}'
+        own = bearer("sk-test-own-0123456789")
+        relay.ask("POST", CHAT, body, own)
+        assert upstream.seen[-1].body == body
+        answer = relay.ask("POST", CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, own)
+        relay.ask("POST", CHAT, {"model": "nobody-knows", "messages": HELLO}, own)
+        assert relay.chat("hi", key="sk-test-own-0123456789")["code"] == 200
+        assert eventually(lambda: len(rows(relay)) == 4)
+        assert all(row["amount"] is None and row["name"] is None for row in rows(relay))
+        assert "sk-test" not in str([dict(row) for row in rows(relay)])
+        assert json.loads(settled(relay, answer.headers["x-relay-request-id"])["usage"])["input"] > 0
+
+        balance = relay.ask("GET", "/pro/balance?apiKey=sk-test-own-0123456789").json()
+        assert balance["detail"]["source"] == "ledger" and balance["detail"]["estimated"] is True
+        assert (balance["detail"]["requests"], balance["detail"]["unpriced_requests"]) == (4, 2)
+        assert balance["data"]["total"] is None and balance["data"]["used"] is not None
+        nobody = relay.ask("GET", "/pro/balance?apiKey=sk-test-new-0123456789").json()
+        assert nobody["detail"]["requests"] == 0 and nobody["data"]["used"] == 0
+        text = run(relay, "usage", "--by", "key").stdout
+        assert "own key " in text and "2 request(s) have no price" in text
+
+
+# Secrets
+
+
+def test_no_key_is_left_behind(upstream: Upstream, tmp_path: Path) -> None:
+    with started(tmp_path, upstream, ("-w", str(tmp_path / "out.flow"), "--flow-detail", "4")) as relay:
+        echo = Behaviour(
+            headers=[("Content-Type", "application/json")], body=json.dumps({"said": [REAL, ALICE]}).encode()
+        )
+        upstream.script("/v1/moderations", echo)
+        relay.ask("POST", "/v1/moderations", {"input": "x"}, bearer(ALICE))
+        relay.ask(
+            "POST", CHAT, {"model": "gpt-4o-mini", "messages": HELLO, "stream": True, "max_tokens": 5}, bearer(ALICE)
+        )
+        relay.ask("POST", CHAT, {"model": "gpt-4o-mini", "messages": HELLO, "max_tokens": 10**7}, bearer(SMALL))
+        relay.chat("hi", key=EVERYTHING)
+        relay.ask("GET", f"/pro/balance?apiKey={ALICE}")
+        relay.ask("GET", "/v1/models", headers={"x-api-key": BOB})
+    said = relay.log_file.read_bytes() + (tmp_path / "out.flow").read_bytes()
+    with (tmp_path / "out.flow").open("rb") as file:
+        flows = list(mio.FlowReader(file).stream())
+    assert len(flows) == 6
+    for key in (REAL, ALICE, SMALL, EVERYTHING, BOB):
+        assert key.encode() not in said and base64.b64encode(key.encode()).rstrip(b"=") not in said
+    assert b"MARKx" not in said
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "store").iterdir())
+    assert b"MARKx" not in kept
+
+
+# What goes on while relay is loaded anew
+
+
+def test_a_request_under_way_is_settled_by_the_code_that_comes_after(upstream: Upstream, tmp_path: Path) -> None:
+    touched = ROOT / "addons" / "relay.py"
+    with started(tmp_path, upstream) as relay:
+        pieces = [(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', 0.4)] * 8
+        last = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\ndata: [DONE]\n\n'
+        headers = [("Content-Type", "text/event-stream")]
+        upstream.script(CHAT, Behaviour(headers=headers, chunks=[*pieces, (last, 0)]))
+        loads = relay.log.count("Loading script")
+        with subprocess.Popen([sys.executable, "-c", _TOUCH, str(touched)], stdout=subprocess.DEVNULL):
+            body = {"model": "gpt-4o", "messages": HELLO, "stream": True, "max_tokens": 9}
+            answer = relay.ask("POST", CHAT, body, bearer(ALICE))
+        assert answer.status == 200
+        row = settled(relay, answer.headers["x-relay-request-id"])
+        assert (row["reason"], row["amount"]) == ("finished", 3 * 2500 + 4 * 10_000), loads
+        assert "held" not in relay.ask("GET", f"/pro/balance?apiKey={ALICE}").json()["detail"]
+
+
+_TOUCH = "import os, sys, time; time.sleep(0.8); os.utime(sys.argv[1])"
