@@ -50,7 +50,7 @@ class KeyPages:
                 return None
             if key is not None:
                 return self._answer(flow, exchange, key, page)
-        if exchange.kind is Kind.OWN:
+        if exchange.kind == Kind.OWN:
             refuse(flow, exchange, self._refusal(flow.request.method))
         return None
 
@@ -157,7 +157,7 @@ _OWN: Mapping[str, _Page] = dict(zip(KEY_PAGES, (_token, _status), strict=True))
 
 def _page(exchange: Exchange) -> _Page | None:
     path = exchange.path.partition("?")[0].rstrip("/")
-    if exchange.kind is Kind.OWN:
+    if exchange.kind == Kind.OWN:
         return _OWN.get(path)
     folder = next((each for each in _FOLDERS if path.startswith(each)), None)
     return None if folder is None else _BILLING.get(path.removeprefix(folder))

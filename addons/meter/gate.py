@@ -190,13 +190,13 @@ class Gate:
         tokens = self.settings.keys.reserve_output
         if tokens is None or asked.output is not None:
             return None
-        if kind is Generation.CHAT:
+        if kind == Generation.CHAT:
             # OpenAI's reasoning models refuse the old name, and most others don't know the new one.
             own = upstream.host.endswith(("openai.com", "openai.azure.com"))
             return ("max_completion_tokens" if own else "max_tokens"), tokens
-        if kind is Generation.RESPONSE:
+        if kind == Generation.RESPONSE:
             return "max_output_tokens", tokens
-        return ("max_tokens", tokens) if kind is Generation.COMPLETION else None
+        return ("max_tokens", tokens) if kind == Generation.COMPLETION else None
 
     def _bound(
         self, upstream: Upstream, kind: Generation | None, asked: Claimed, now: float
@@ -211,13 +211,13 @@ class Gate:
         by_characters = any(rates.characters is not None for rates in choices)
         used, output = asked.input, asked.output
         unbounded = asked.unbounded
-        if kind is Generation.TRANSCRIPTION:
+        if kind == Generation.TRANSCRIPTION:
             used, unbounded = (0, ()) if by_time else (asked.input, ("the length of the audio",))
             output = 0 if by_time else output
-        if kind is Generation.SPEECH and by_characters:
+        if kind == Generation.SPEECH and by_characters:
             used = output = 0
         if unbounded:
-            used = max(self._window(unbounded, model, window), used if kind is Generation.IMAGE else 0)
+            used = max(self._window(unbounded, model, window), used if kind == Generation.IMAGE else 0)
         if output is None:
             output = self.prices.longest_answer(model) or claims.longest_answer(model, window)
         if output is None:

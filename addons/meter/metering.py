@@ -79,7 +79,7 @@ class Metering:
     def begin_answer(self, response: http.Response) -> None:
         """Hear an answer from its beginning."""
         self.status = response.status_code
-        self.answer = AnswerUsage(images=self.kind is Generation.IMAGE)
+        self.answer = AnswerUsage(images=self.kind == Generation.IMAGE)
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         plain = encoding in ("", "identity")
         self._decode = None if plain else listener(encoding)
@@ -247,7 +247,7 @@ class Meter:
         exchange, response = of(flow), flow.response
         if exchange is None or response is None or exchange.refused:
             return
-        if exchange.kind is Kind.PASS:
+        if exchange.kind == Kind.PASS:
             self._forget_body(flow, exchange)
             if _CALLER.of(exchange) is not None and (why := _replacing(flow, exchange)) is not None:
                 _REPLACING.keep(exchange, why)
@@ -255,12 +255,12 @@ class Meter:
                 cap_answer(flow, _HELD_ANSWER)
         metering = METERING.of(exchange)
         if metering is None:
-            if exchange.kind is Kind.PASS and _tells_later(flow, exchange) and not exchange.read_whole:
+            if exchange.kind == Kind.PASS and _tells_later(flow, exchange) and not exchange.read_whole:
                 later = _LATER.keep(exchange, Later())
                 LISTENER.keep(exchange, Listener(later.hear, None))
             return
         metering.begin_answer(response)
-        if exchange.kind is not Kind.PASS:
+        if exchange.kind != Kind.PASS:
             return
         edit = None
         if metering.admission is not None and metering.admission.strips_usage and _is_plain_stream(response):
@@ -271,8 +271,8 @@ class Meter:
 
     def _forget_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Of a body that relay has read and sent, the record keeps as much as of others."""
-        if isinstance(exchange.holding, _Holding):
-            exchange.holding.release()
+        if exchange.holding is not None:
+            _release(exchange)
             body = flow.request.raw_content or b""
             most = exchange.settings.inspect.max_body if exchange.watched else UNWATCHED_BODY
             if len(body) > most and not exchange.recorded:
@@ -389,8 +389,7 @@ class Meter:
     # Settlement
 
     def _over(self, flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
-        if isinstance(exchange.holding, _Holding):
-            exchange.holding.release()
+        _release(exchange)
         uncounted = _UNCOUNTED.take(exchange)
         if uncounted is not None:
             self.gate.release(uncounted)
@@ -415,7 +414,7 @@ class Meter:
             reason = BROKE
         usage, estimated = told.usage, False
         admission = metering.admission
-        if metering.kind is Generation.SPEECH and admission is not None and usage is None:
+        if metering.kind == Generation.SPEECH and admission is not None and usage is None:
             if reason in (FINISHED, LEFT):
                 usage, estimated = self._spoken(metering, admission)
         elif reason == LEFT and not _whole(exchange, told):
@@ -543,6 +542,12 @@ class _Holding:
         """It is held no longer."""
         self._meter.held -= self._counted
         self._counted = 0
+
+
+def _release(exchange: Exchange) -> None:
+    # By its method: it may be of the code before a reload.
+    if (release := getattr(exchange.holding, "release", None)) is not None:
+        release()
 
 
 def _model_refused() -> errors.RelayError:
