@@ -4,6 +4,8 @@ Each change wraps one method of mitmproxy 12.2.3, the version it was written for
 start: without the corrections strangers would read HTML pages with the upstream's address, and no limit would hold.
 Wrapping twice is harmless, since a reload of the addons starts from the method that was wrapped first.
 
+This is the list. At each change stands what mitmproxy does, why that hurts, and when it can go ("Remove when").
+
 corrections/answers.py
   1. Errors. What mitmproxy answers as an HTML page with the upstream's address in it becomes relay's JSON.
   2. Early answers. An answer set in `requestheaders` together with `request.stream` goes out at once, while the body is

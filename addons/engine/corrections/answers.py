@@ -48,7 +48,11 @@ def install() -> None:
 
 
 def _answer_kills(stock: Any, stream: HttpStream, emit_error_hook: bool) -> Any:
-    """The same for `check_killed`, which is asked all the time and has nothing to say nearly always."""
+    """mitmproxy 12.2.3 takes a client that leaves during a hook for a kill, and cuts the connection over a kill without
+    an answer; so an exchange whose last event was told counts as broken, and the answer that the `error` hook left is
+    lost. This is asked all the time, and nearly always there is nothing to say. Remove when check_killed sends a
+    flow.response that the hook has set, and a flow can be marked as complete before its connection ends.
+    """
     if stream.flow.error is None:
         for event in stream._paused_event_queue:
             if isinstance(event, RequestProtocolError):
@@ -63,12 +67,19 @@ def _answer_kills(stock: Any, stream: HttpStream, emit_error_hook: bool) -> Any:
 
 
 def _answer_invalid(stock: Any, stream: HttpStream, request: bool) -> Commands:
-    """The same for a head that mitmproxy refuses: it runs the hook, and sends its own page all the same."""
+    """mitmproxy 12.2.3 runs the `error` hook for a head that it refuses, and sends an HTML page of its own all the
+    same; so the client of an API gets no JSON. Remove when check_invalid sends a flow.response that the hook has set.
+    """
     return (yield from _with_substitute(stock(stream, request), stream))
 
 
 def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
-    """Send the answer that the `error` hook left, where stock would send its own page."""
+    """mitmproxy 12.2.3 answers an exchange that fails with an HTML page that holds the error, the upstream's address in
+    it, and calls a client broken that left behind the last event of a stream; so strangers read the address, and
+    finished exchanges look failed. Here the answer that the `error` hook left is sent. Remove when
+    handle_protocol_error sends a flow.response that the hook has set, and a flow can be marked as complete before its
+    connection ends.
+    """
     exchange = of(stream.flow)
     parting = exchange is not None and isinstance(args[0], RequestProtocolError | ResponseProtocolError)
     if parting and (yield from _see_off(stream, exchange, args[0])):
@@ -185,15 +196,24 @@ def error_for(status: int) -> errors.RelayError:
 
 
 def _json_error_body(_stock: Any, status: int, message: str = "") -> bytes:
+    """mitmproxy 12.2.3 makes an HTML page for HTTP/2 of what it refuses before there is a flow, its own words in it; so
+    the client of an API gets no JSON. Remove when the text of error pages is an option or a hook.
+    """
     return error_for(status).openai_body()
 
 
 def _json_error_response(_stock: Any, status: int, message: str = "") -> bytes:
+    """mitmproxy 12.2.3 makes an HTML page for HTTP/1, too, with its name and version in `Server`; so the client gets no
+    JSON, and learns what it talks to. Remove when the text of error pages is an option or a hook.
+    """
     return errors.closing_answer(error_for(status))
 
 
 def _answer_bad_framing(stock: Any, server: Any, event: Any) -> Commands:
-    """Say what is wrong with a chunk before the connection is closed over it, where no answer has begun."""
+    """mitmproxy 12.2.3 closes the connection of a client whose chunk it can't read, without a word; so the client sees
+    a reset and can't tell why. Here it is told before, where no answer has begun. Remove when Http1Server.read_body
+    sends a 400 before it closes.
+    """
     for command in stock(server, event):
         closing = isinstance(command, commands.CloseConnection) and command.connection is server.conn
         if closing and not server.response and server.conn.connected:
@@ -206,6 +226,10 @@ def _answer_bad_framing(stock: Any, server: Any, event: Any) -> Commands:
 
 
 def _answer_early(stock: Any, stream: HttpStream) -> Commands:
+    """mitmproxy 12.2.3 raises NotImplementedError where `requestheaders` sets an answer and request.stream; so the
+    client waits without end, or has to send a body first that nobody wants. Remove when start_request_stream sends an
+    answer that is set and drops the body.
+    """
     if stream.flow.response is None:
         yield from stock(stream)
         return
@@ -219,7 +243,9 @@ def _answer_early(stock: Any, stream: HttpStream) -> Commands:
 
 
 def _spare_answered(stock: Any, addon: DisableH2C, flow: http.HTTPFlow) -> None:
-    """Let the preface of HTTP/2 have its 400. Stock closes the connection over it without a word."""
+    """mitmproxy 12.2.3 kills a flow that is HTTP/2's preface on a connection of HTTP/1, and closes; so the client gets
+    no 400 even where an addon has set one. Remove when DisableH2C leaves flows alone that have a response.
+    """
     if flow.response is None:
         stock(addon, flow)
 
@@ -228,6 +254,11 @@ def _spare_answered(stock: Any, addon: DisableH2C, flow: http.HTTPFlow) -> None:
 
 
 def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Any:
+    """mitmproxy 12.2.3 has one body_size_limit for requests and answers of all kinds, and its refusal is an HTML page;
+    so a route can't have a bound of its own, nor the bodies of all clients together one. Here each exchange's own bound
+    holds with each piece that comes. Remove when check_body_size reads its limit from the flow and calls a hook per
+    piece.
+    """
     exchange = of(stream.flow)
     held = stream.request_body_buf if request else stream.response_body_buf
     cap = (exchange.body_cap if exchange is not None else None) if request else answer_cap(stream.flow)
@@ -290,6 +321,10 @@ def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
 
 
 def _hear(stock: Any, stream: HttpStream, event: Any) -> Any:
+    """mitmproxy 12.2.3 calls no hook for a piece of an answer that it holds, and ends a message with its framing alone;
+    so an event stream that is over behind its last event stays open for as long as upstream likes. Remove when
+    HttpStream calls a hook per piece of a body and that hook may end the message.
+    """
     exchange = heard(stream.flow)
     if exchange is None or exchange.kind is not Kind.CHAT or not isinstance(event, ResponseData):
         return stock(stream, event)
@@ -326,6 +361,10 @@ def _let_go_of_upstream(stream: HttpStream) -> Commands:
 
 
 def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: Any) -> Commands:
+    """mitmproxy 12.2.3 sends what flow.response holds behind the `response` hook, and nothing after a streamed body; so
+    a record can't be cleaned of keys without changing the answer, nor a stream say last words. Remove when what is sent
+    and what is recorded are two objects, and the hook of a streamed answer may add to it.
+    """
     generator = stock(stream, *args, **kwargs)
     reply = record = None
     while True:

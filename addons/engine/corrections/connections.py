@@ -40,6 +40,10 @@ def install() -> None:
 
 
 def _forget_failed_connects(stock: Any, layer: HttpLayer, event: Any, **kwargs: Any) -> Any:
+    """mitmproxy 12.2.3 keeps the error of a failed connect with the server, and answers with it again; so a keep-alive
+    client hears of the first failure for as long as its own connection lives. Remove when get_connection tries anew
+    where connection.error is set.
+    """
     for known in layer.connections:
         if isinstance(known, Server) and known.error and known not in layer.waiting_for_establishment:
             known.error = None
@@ -47,6 +51,10 @@ def _forget_failed_connects(stock: Any, layer: HttpLayer, event: Any, **kwargs: 
 
 
 async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -> None:
+    """mitmproxy 12.2.3 enters a client's task in `transports` after it was started, and tasks start eagerly; so with
+    the end of the connection already read the task is over before it is known, which is logged as a crash. Here it
+    waits a turn, and the readers below take their places. Remove when handle_client registers before the task can run.
+    """
     if handler.transports[connection].handler is None:
         # Tasks start eagerly: with the end of the connection already read, this one would be over before it is known.
         await asyncio.sleep(0)
@@ -60,10 +68,12 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
 
 
 class Patient:
-    """A reader that lets others have a turn before it gives more, where what it gave last was much work, and gives
-    less then.
+    """A reader that lets others have a turn before it gives more, where what it gave last was much work, and gives less
+    then.
 
-    mitmproxy 12.2.3 takes all that a reader holds, 64 KiB at a time, without a pause in between.
+    mitmproxy 12.2.3 takes all that a reader holds, 64 KiB at a time, without a pause in between; so whoever sends much
+    in small pieces holds the loop. Remove when handle_connection yields to others between two reads and bounds their
+    work.
     """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
@@ -110,8 +120,9 @@ def _is_dense(data: bytes) -> bool:
 
 
 def _in_pieces(stock: Any, tunnel: TunnelLayer, event: events.Event) -> Commands:
-    """Give what came through TLS a few bytes at a time where it looks like much work: a `Patient` saw no more than what
-    it is in cipher.
+    """mitmproxy 12.2.3 gives a layer all at once what one read brought through TLS; so many small parts hold the loop,
+    and a `Patient` saw no more than what it is in cipher. Here a few bytes at a time are given where it looks like much
+    work. Remove when server_event pauses a turn that is long.
     """
     if not isinstance(event, events.DataReceived) or len(event.data) <= _FEW or not _is_dense(event.data):
         return (yield from stock(tunnel, event))
@@ -121,9 +132,10 @@ def _in_pieces(stock: Any, tunnel: TunnelLayer, event: events.Event) -> Commands
 
 
 async def _drain_writers(handler: Any) -> None:
-    """As stock, but an upstream that takes no more is not given up: its answer may be there already.
-
-    What has nothing to drain is left alone, which is nearly always all there is.
+    """mitmproxy 12.2.3 cancels an upstream's connection over a write that fails, and asks each writer behind a lock
+    after every read; so the answer of one that refuses an upload early and closes is lost. As stock, but an upstream
+    that takes no more is not given up, and what has nothing to drain is left alone, which is nearly always all there
+    is. Remove when drain_writers reads on from a server whose write side broke.
     """
     full = [(peer, io) for peer, io in handler.transports.items() if io.writer is not None and _holds_data(io.writer)]
     if not full:
@@ -142,9 +154,11 @@ def _holds_data(writer: Any) -> bool:
 
 
 class _WholeReading(asyncio.StreamReaderProtocol):
-    """Hands on what a peer has said before the connection broke under a write; asyncio throws it away.
+    """Hands on what a peer has said before the connection broke under a write.
 
-    The protocol of a connection that is there already becomes one of these, so that nobody else's is touched.
+    mitmproxy 12.2.3 reads by asyncio's StreamReaderProtocol, which throws that away; so the answer of an upstream that
+    refuses an upload and closes is lost. The protocol of a connection that is there already becomes one of these, so
+    that nobody else's is touched. Remove when asyncio reads what is left before it reports a failed write.
     """
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -163,6 +177,7 @@ class _WholeReading(asyncio.StreamReaderProtocol):
 def allow_upstreams(handler: ConnectionHandler, count: int) -> None:
     """Let one client have so many connections to each upstream at a time.
 
-    mitmproxy 12.2.3 allows five, which an HTTP/2 client meets with its sixth stream.
+    mitmproxy 12.2.3 allows five to an address, which an HTTP/2 client meets with its sixth stream; so that one waits
+    until another has ended. Remove when the number is an option (issue #8322).
     """
     handler.max_conns = defaultdict(lambda: asyncio.Semaphore(count))

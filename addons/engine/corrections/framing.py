@@ -51,6 +51,9 @@ class _ChunkedReader(ChunkedReader):
 
 
 def _without_trailers(stock: Any, expected_size: int | None) -> Any:
+    """mitmproxy 12.2.3 raises NotImplementedError over trailers in HTTP/1; so the exchange hangs until a timeout. Here
+    they are dropped. Remove when mitmproxy reads trailers of HTTP/1 (issue #2474).
+    """
     return _ChunkedReader() if expected_size is None else stock(expected_size)
 
 
@@ -58,6 +61,10 @@ def _without_trailers(stock: Any, expected_size: int | None) -> Any:
 
 
 def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Any:
+    """mitmproxy 12.2.3 sends the body of an HTTP/2 request without a length over HTTP/1 without any framing, and raises
+    over its trailers; so upstream takes the body for the next request. Here it gets chunks, and trailers are dropped.
+    Remove when Http1Client.send adds Transfer-Encoding itself and takes RequestTrailers.
+    """
     if isinstance(event, RequestHeaders) and not event.end_stream and event.request.http_version.startswith(_BINARY):
         fields = event.request.headers
         if "content-length" not in fields:
@@ -66,6 +73,9 @@ def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Any:
 
 
 def _drop_trailers_down(stock: Any, server: Any, event: Any) -> Any:
+    """mitmproxy 12.2.3 raises where an HTTP/2 upstream sends trailers to a client of HTTP/1; so the answer has no end.
+    Remove when Http1Server.send takes ResponseTrailers (issue #2474).
+    """
     return _NOTHING if isinstance(event, ResponseTrailers) else stock(server, event)
 
 
@@ -73,6 +83,9 @@ def _drop_trailers_down(stock: Any, server: Any, event: Any) -> Any:
 
 
 def _skip_interim_answers(stock: Any, client: Any, event: Any) -> Any:
+    """mitmproxy 12.2.3 takes a 103 or an unasked 100 for the answer; so the client gets that, and the real answer is
+    taken for unasked data. Remove when Http1Client.read_headers reads on behind a 1xx (issue #2229).
+    """
     if isinstance(event, events.DataReceived) and client.request is not None:
         while _INTERIM.match(head := _beginning(client.buf)) and head[9:12] != b"101":
             if client.buf.maybe_extract_lines() is None or not client.buf:
@@ -88,8 +101,9 @@ def _beginning(buf: Any) -> bytes:
 
 
 def _bound_buffers(size: int, _stock: Any, peer: Any, event: Any) -> Any:
-    """Close on who fills a buffer that is never delivered: a head, a chunk's length, trailers or a next request without
-    end.
+    """mitmproxy 12.2.3 keeps what comes of a head, of a chunk's length, of trailers or of a next request without a
+    bound ("FIXME: protect against header size DoS"); so one client takes all memory. Here who fills such a buffer is
+    closed. Remove when Http1Connection bounds its `buf` by an option.
 
     Between two events a sound peer leaves at most an unfinished line there, or a head.
     """
@@ -155,6 +169,10 @@ def _too_much_from_client(error: errors.RelayError, server: Any) -> Commands:
 
 
 def _watch_heads(on_head: Callable[[Client], None], stock: Any, server: Any, event: Any) -> Commands:
+    """mitmproxy 12.2.3 calls no hook before a request's head is complete; so whoever sends one byte of it a minute
+    holds a connection for good, and nobody could time that. Remove when there is a hook or a timeout for heads that are
+    begun.
+    """
     yield from stock(server, event)
     if isinstance(event, events.DataReceived) and server.state == server.read_headers and server.buf:
         on_head(server.conn)

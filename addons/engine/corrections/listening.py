@@ -56,9 +56,13 @@ class _Listening(socket.socket):
 
 
 def install(listeners: Sequence[socket.socket]) -> None:
-    """Have reverse mode listen on `listeners`; with none of them it binds as it stands. They stay open."""
+    """Have reverse mode listen on `listeners`; with none of them it binds addresses of its own. They stay open."""
 
     async def listen(stock: Any, instance: Any, host: str, port: int) -> Any:
+        """mitmproxy 12.2.3 binds sockets of its own, with asyncio's queue of a hundred; so a second process can't have
+        the same address, and of two hundred clients at once the kernel turns many away. Remove when a mode can be given
+        a socket that listens, and its backlog is an option.
+        """
         if not isinstance(instance.mode, mode_specs.ReverseMode) or instance.mode.transport_protocol != "tcp":
             return await stock(instance, host, port)
         if not listeners:
@@ -70,7 +74,11 @@ def install(listeners: Sequence[socket.socket]) -> None:
 
 
 async def take_over(master: Any) -> None:
-    """Serve so at the sockets there are, since mitmproxy listens before it loads its scripts; count its failures."""
+    """Serve so at the sockets there are, and count failures of accepting them.
+
+    mitmproxy 12.2.3 listens before it loads its scripts, so these sockets have not come by `install`. Remove when
+    scripts are loaded before proxyserver listens.
+    """
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
     loop.set_exception_handler(OneLine(getattr(before, "before", before)))
@@ -107,7 +115,11 @@ async def _serve(instance: Any, descriptor: int) -> asyncio.Server:
 
 
 class OneLine:
-    """A loop's handler that says once a second, in one line, that descriptors are used up; all else is for `before`."""
+    """A loop's handler that says once a second, in one line, that descriptors are used up; all else is for `before`.
+
+    mitmproxy 12.2.3 logs what asyncio reports, which is a traceback for each of a hundred tries in a turn; so the log
+    fills the disk. Remove when asyncio tries once and mitmproxy says so in a line.
+    """
 
     def __init__(self, before: Handler | None) -> None:
         self.before = before

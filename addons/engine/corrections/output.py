@@ -56,7 +56,11 @@ class Blocks:
 
 
 def install(master: object) -> None:
-    """Have the log and the list of exchanges of a mitmdump printed in blocks."""
+    """Have the log and the list of exchanges of a mitmdump printed in blocks.
+
+    mitmproxy 12.2.3 prints line by line, so the lines of several processes get mixed. Remove when TermLog and Dumper
+    write an event in one piece.
+    """
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         blocks = Blocks(sys.stdout.fileno())

@@ -28,7 +28,11 @@ class _Parting:
 
 
 def begin(flow: http.HTTPFlow) -> bool:
-    """The client of `flow` has left; False where nobody could see to it that upstream ends, too."""
+    """The client of `flow` has left; False where nobody could see to it that upstream ends, too.
+
+    mitmproxy 12.2.3 closes upstream as soon as the client has left, so a usage behind the last event is lost. Remove
+    when a flow can outlive its client.
+    """
     try:
         timer = asyncio.get_running_loop().call_later(MOMENT, cut_upstream, flow, WHY)
     except RuntimeError:

@@ -23,11 +23,18 @@ def install() -> None:
 
 
 def _escaped(stock: Any, text: str, keep_spacing: bool = True) -> str:
+    """mitmproxy 12.2.3 replaces the controls of C0 alone; so those of C1, which terminals obey, too, line separators
+    and the controls of bidirectional text steer the terminal of whoever reads. Remove when escape_control_characters
+    replaces all that str.isprintable refuses.
+    """
     shown: str = printable(stock(text, keep_spacing))
     return shown
 
 
 def _with_escapes(stock: Any, dumper: Dumper, flow: http.HTTPFlow) -> None:
+    """mitmproxy 12.2.3 prints the path and the close reason of a websocket as they came; so a stranger's bytes steer
+    the terminal. Remove when Dumper escapes them in websocket_message and websocket_end.
+    """
     socket, path = flow.websocket, flow.request.data.path
     reason = socket.close_reason if socket is not None else None
     try:

@@ -20,6 +20,9 @@ def install() -> None:
 
 
 def _open(stock: Any, save: Save) -> None:
+    """mitmproxy 12.2.3 writes a flow to the file on the loop, and flushes; so while the disk takes its time over many
+    megabytes nobody is served. Remove when Save writes in a thread.
+    """
     stock(save)
     if save.stream is not None and not isinstance(save.stream.fo, BackgroundFile):
         file: Any = BackgroundFile(save.stream.fo)

@@ -15,7 +15,11 @@ def install() -> None:
 
 
 class Digest:
-    """Tells one content from another, which is all that the page does with it. Python remembers the hash of a text."""
+    """Tells one content from another, which is all that the page does with it.
+
+    mitmproxy 12.2.3 works out the SHA-256 of every body each time the page is opened; so many records hold the loop for
+    seconds. Python remembers the hash of a text. Remove when mitmweb keeps a body's hash with the flow.
+    """
 
     def __init__(self, content: Any) -> None:
         self._content = content

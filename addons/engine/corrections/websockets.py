@@ -32,6 +32,10 @@ def install() -> None:
 
 
 def _break(stock: Any, peer: Any, event: Any) -> Any:
+    """mitmproxy 12.2.3 passes a connection that broke (1006) on as a close frame, which wsproto writes with code 1000;
+    so the other side takes the break for a clean end. 1006 says that no close frame came, and none is sent here. Remove
+    when WebsocketLayer closes without a frame on ABNORMAL_CLOSURE.
+    """
     if isinstance(event, wsproto.events.CloseConnection) and event.code == CloseReason.ABNORMAL_CLOSURE:
         return commands.SendData(peer.conn, b"")  # 1006 says that no close frame came: so none is sent
     return stock(peer, event)
@@ -63,8 +67,9 @@ def _send_what_came(stock: Any, layer: websocket.WebsocketLayer, event: Any) -> 
 
 
 def _in_pieces(stock: Any, fragmentizer: Any, content: bytes) -> Any:
-    """The frames of a message. A long one gets more of them, which no receiver may mind (RFC 6455, 5.4), so that others
-    have a turn between two.
+    """mitmproxy 12.2.3 sends a message in the frames in which it came; so packing and masking one of 28 MB holds the
+    loop for a second. Here a long one gets more frames, which no receiver may mind (RFC 6455, 5.4), so that others have
+    a turn between two. Remove when Fragmentizer bounds the length of a frame.
     """
     if len(content) <= _LONG:
         yield from stock(fragmentizer, content)
@@ -79,7 +84,11 @@ def _in_pieces(stock: Any, fragmentizer: Any, content: bytes) -> Any:
 
 
 def _relay(stock: Any, layer: websocket.WebsocketLayer, event: Any) -> Commands:
-    """A little at a time of what is packed."""
+    """mitmproxy 12.2.3 unpacks at once all that one read brought, and sends a message as the record has it; so 64 KiB
+    can become 64 MiB in one turn, and a record can't be cleaned of keys. Here what is packed is taken a little at a
+    time, and what came is sent (`_send_what_came`). Remove when WebsocketLayer bounds what it unpacks in a turn, and a
+    message's record is no longer what is sent.
+    """
     if not isinstance(event, events.DataReceived) or len(event.data) <= _FEW or not _is_packed(layer):
         return (yield from _send_what_came(stock, layer, event))
     for at in range(0, len(event.data), _FEW):
@@ -95,8 +104,9 @@ def _is_packed(layer: websocket.WebsocketLayer) -> bool:
 
 
 def _bounded(stock: Any, peer: Any) -> Any:
-    """Join the parts of a frame once, and end what has a message without end: mitmproxy adds each part to a copy of all
-    before it, for as long as there is memory.
+    """mitmproxy 12.2.3 adds each part of a frame to a copy of all before it, for as long as there is memory; so a
+    message without end takes that and the loop. Here the parts are joined once, and a message over MOST ends its
+    websocket. Remove when WebsocketLayer has a limit for messages and keeps their parts in a list.
     """
     parts = vars(peer).setdefault(_PARTS, _Parts())
     for event in stock(peer):
@@ -128,7 +138,10 @@ class _Parts:
 
 
 def _unpack(stock: Any, packer: Any, proto: Any, data: bytes) -> Any:
-    """As stock, but no more than a message may be long."""
+    """mitmproxy 12.2.3 has wsproto unpack a frame as far as it goes; so 1 MiB of zeros that were packed become 1 GiB
+    before anybody could look at their size. As stock, but no more than a message may be long. Remove when wsproto's
+    PerMessageDeflate takes a limit and mitmproxy gives it one.
+    """
     if not packer._inbound_compressed or not packer._inbound_is_compressible:
         return stock(packer, proto, data)
     try:

@@ -63,10 +63,16 @@ def values_by_name(headers: Any) -> Index:
 
 
 def _get_all(headers: Any, name: Any) -> list[str]:
+    """mitmproxy 12.2.3 converts each name of the fields by a call of its own whenever a header is asked for; so twenty
+    headers cost twenty calls a time. Here an index of the names is asked. Remove when MultiDict keeps an index.
+    """
     return [value.decode("utf-8", "surrogateescape") for value in values_by_name(headers).get(_low(name), ())]
 
 
 def _get(headers: Any, key: Any, default: Any = None) -> Any:
+    """mitmproxy 12.2.3 inherits `get` from Mapping, which calls `__getitem__` and catches a KeyError; so a header that
+    is not there costs an exception, too. Here the index is asked. Remove when MultiDict keeps an index.
+    """
     values = values_by_name(headers).get(_low(key))
     if values is None:
         return default
@@ -76,6 +82,9 @@ def _get(headers: Any, key: Any, default: Any = None) -> Any:
 
 
 def _getitem(headers: Any, key: Any) -> str:
+    """mitmproxy 12.2.3 converts all names here, too, as for `_get_all`; so the index is asked. Remove when MultiDict
+    keeps an index.
+    """
     values = _get_all(headers, key)
     if not values:
         raise KeyError(key)
@@ -83,6 +92,9 @@ def _getitem(headers: Any, key: Any) -> str:
 
 
 def _contains(headers: Any, key: Any) -> bool:
+    """mitmproxy 12.2.3 inherits `in` from Mapping, which builds the value and catches a KeyError; so the index is
+    asked. Remove when MultiDict keeps an index.
+    """
     return _low(key) in values_by_name(headers)
 
 

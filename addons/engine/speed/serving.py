@@ -101,6 +101,11 @@ class _Share:
 
 
 async def _server_event(handler: Any, event: events.Event) -> None:
+    """mitmproxy 12.2.3 makes a task for each hook, which waits for this lock and brings its end as an event of its own,
+    and writes each piece of what is said by a system call; so a short request takes many tasks and writes, and a turn
+    of a thousand requests never pauses. What is done instead stands at the head of this file. Remove when server_event
+    runs a hook that does not wait in its own turn, writes once a turn, and pauses one that is long.
+    """
     turn: deque[events.Event] | None = getattr(handler, _TURN, None)
     if turn is not None:
         turn.append(event)  # from a task that this turn has started
@@ -267,12 +272,19 @@ async def _raise(error: BaseException) -> None:
 
 
 async def _handle_hook(handler: Any, hook: commands.StartHook) -> None:
+    """mitmproxy 12.2.3 awaits the hooks of an event, and a flow that nobody holds, in a task each time; so what does
+    not wait costs as much as what does. As stock, without that. Remove when `_server_event` is removed.
+    """
     if (rest := _run_hook(handler, hook)) is not None:
         with handler.timeout_watchdog.disarm():
             await rest
 
 
 def _log(handler: Any, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
+    """mitmproxy 12.2.3 sets the root logger to DEBUG and makes a record of each connect and each command that logs; so
+    with a quiet log most are made for nobody. Here the handlers are asked first. Remove when the root logger's level is
+    the lowest that a handler wants.
+    """
     if level >= logging.WARNING or _is_heard(server.logger, level):
         stock_of(server.ConnectionHandler.log)(handler, message, level, exc_info)
 

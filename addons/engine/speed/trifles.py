@@ -13,7 +13,6 @@ import os
 import shutil
 import time
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 import mitmproxy.flow
@@ -44,6 +43,10 @@ def uninstall() -> None:
 
 
 def _option(options: Any, name: str) -> Any:
+    """mitmproxy 12.2.3 copies an option's value deeply each time it is asked for, twice where it is the default; so
+    layers, which ask all the time, pay for copies of what can't be changed. Here that is not copied. Remove when
+    _Option.current copies lists and the like only.
+    """
     option = options._options.get(name)
     if option is None:
         raise AttributeError(f"No such option: {name}")
@@ -52,6 +55,9 @@ def _option(options: Any, name: str) -> Any:
 
 
 def _fork(context: Context) -> Context:
+    """mitmproxy 12.2.3 makes a Server for each fork of a context, with an id from the system's random numbers, and
+    throws it away; so each layer costs one. Remove when Context.fork makes none.
+    """
     fork = Context.__new__(Context)
     fork.client, fork.options, fork.server = context.client, context.options, context.server
     fork.layers = context.layers.copy()
@@ -65,8 +71,22 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
+class _Ids:
+    """`uuid`, as far as ids of flows and connections need it.
+
+    mitmproxy 12.2.3 makes a UUID object for each id, and text of it by way of a number; so each flow and each
+    connection pays for that. Remove when ids are made without UUID objects.
+    """
+
+    uuid4 = staticmethod(new_id)
+
+
 class _Terminal:
-    """`shutil`, as far as mitmdump's lines need it."""
+    """`shutil`, as far as mitmdump's lines need it.
+
+    mitmproxy 12.2.3 asks the system for the terminal's width before each line; so each exchange costs a system call.
+    Here it is asked once a second. Remove when Dumper keeps the width.
+    """
 
     def __init__(self) -> None:
         self._until = 0.0
@@ -81,7 +101,10 @@ class _Terminal:
 
 
 def _body_size(request: http.Request, response: http.Response | None = None) -> int | None:
-    """As stock for the usual: one length in digits, or none. All else is stock's."""
+    """mitmproxy 12.2.3 finds out some ten times in an exchange how long its bodies are, and parses the fields each
+    time; so here the usual, one length in digits or none, is read from the index of the headers. All else is stock's.
+    Remove when expected_http_body_size is asked once for a message.
+    """
     if response is None:
         index = values_by_name(request.data.headers)
     else:
@@ -106,12 +129,18 @@ def _stock_body_size(request: http.Request, response: http.Response | None) -> i
 
 
 def _connection_close(http_version: Any, headers: http.Headers) -> Any:
+    """mitmproxy 12.2.3 splits the tokens of `connection` for each message, of what mostly is not there; so here the
+    index of the headers is asked first. Remove when Headers answers `in` from an index.
+    """
     if b"connection" in values_by_name(headers):
         return stock_of(http1.connection_close)(http_version, headers)
     return http_version not in ("HTTP/1.1", b"HTTP/1.1", "HTTP/2.0", b"HTTP/2.0")
 
 
 def _begin_headers(self: Any, fields: Any = (), **headers: Any) -> None:
+    """mitmproxy 12.2.3 calls `update` with an empty mapping for headers without keywords, as all that are read have; so
+    each message pays for it. As stock, without that. Remove when Headers.__init__ calls it for keywords only.
+    """
     if headers:
         stock_of(http.Headers.__init__)(self, fields, **headers)
         return
@@ -122,6 +151,9 @@ def _begin_headers(self: Any, fields: Any = (), **headers: Any) -> None:
 
 
 def _header_block(headers: http.Headers) -> bytes:
+    """mitmproxy 12.2.3 joins the fields by a generator of joins; so each head costs a call per field. The same bytes by
+    one list. Remove when Headers.__bytes__ has no generator in a join.
+    """
     try:
         return b"".join([b"%b: %b\r\n" % field for field in headers.fields])
     except TypeError:  # no tuples of two
@@ -130,6 +162,9 @@ def _header_block(headers: http.Headers) -> bytes:
 
 
 def _address(address: Any) -> str:
+    """mitmproxy 12.2.3 keeps 128 addresses as text, and asks `ipaddress` for the rest; so with more clients than that
+    each line of mitmdump costs two of its objects. Here 1024 are kept. Remove when format_address keeps more.
+    """
     try:
         text: str = _known_address(address)
     except TypeError:  # a list, as flow files have it
@@ -139,7 +174,7 @@ def _address(address: Any) -> str:
 
 _known_address = lru_cache(1024)(stock_of(human.format_address))
 _terminal = _Terminal()
-_ids = SimpleNamespace(uuid4=new_id)
+_ids = _Ids()
 CHANGES: tuple[tuple[Any, str, Any], ...] = (
     (OptManager, "__getattr__", _option),
     (Context, "fork", _fork),
