@@ -23,6 +23,11 @@ if str(ROOT) not in sys.path:
 for _name in [name for name in sys.modules if name == "addons" or name.startswith("addons.")]:
     del sys.modules[_name]
 
+from addons.mitmproxy_version import WrongVersion, check_version, end_with_another
+
+# Before all that follows: it imports names of mitmproxy's that another version may not have.
+end_with_another()
+
 from mitmproxy import connection, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 
@@ -181,13 +186,13 @@ class Relay:
             path = settings_path(ctx.options.relay_config, os.environ, ROOT)
             text = self.worker.settings if self.worker is not None else None
             self._serve(load_settings(path, os.environ, text))
-        except (ConfigError, StoreError, engine.WrongVersion) as error:
+        except (ConfigError, StoreError, WrongVersion) as error:
             logger.error(str(error))
             if self.settings is not None:
                 raise exceptions.OptionsError("relay.yaml was not read anew; the settings in force stay.") from None
 
     def _serve(self, settings: Settings) -> None:
-        engine.check_version()
+        check_version()
         store = self._store(settings)
         if self.lasting is None:
             self.lasting = LongLived(settings)

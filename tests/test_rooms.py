@@ -12,7 +12,7 @@ import pytest
 ADDONS = Path(__file__).resolve().parent.parent / "addons"
 ORDER = (
     {"core"},
-    {"errors", "logs", "config", "signals"},
+    {"errors", "logs", "config", "signals", "mitmproxy_version"},
     {"addresses", "exchange", "store"},
     {"engine", "workers"},
     {"flow"},

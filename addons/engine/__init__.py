@@ -1,8 +1,9 @@
 """The room that changes mitmproxy itself: corrections/ of what goes over the wire, and speed/.
 
-Each change wraps one method of mitmproxy 12.2.3, the version it was written for. With another one relay does not
-start: without the corrections strangers would read HTML pages with the upstream's address, and no limit would hold.
-Wrapping twice is harmless, since a reload of the addons starts from the method that was wrapped first.
+Each change wraps one method of mitmproxy 12.2.3, the version it was written for. With another one relay does not start
+(addons/mitmproxy_version.py): without the corrections strangers would read HTML pages with the upstream's address, and
+no limit would hold. Wrapping twice is harmless, since a reload of the addons starts from the method that was wrapped
+first.
 
 This is the list. At each change stands what mitmproxy does, why that hurts, and when it can go ("Remove when").
 
@@ -95,7 +96,6 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import mitmproxy.version
 from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
@@ -116,21 +116,7 @@ from addons.engine.corrections import (
 from addons.engine.speed import dispatch, layers, lines, lookups, serving, trifles
 from addons.engine.wrapping import is_wrapped
 from addons.errors import RelayError
-
-WRITTEN_FOR = "12.2.3"
-
-
-class WrongVersion(Exception):
-    """This is not the mitmproxy that the changes are written for; the text says which one is."""
-
-
-def check_version() -> None:
-    """Raise WrongVersion where relay must not start."""
-    if mitmproxy.version.VERSION != WRITTEN_FOR:
-        raise WrongVersion(
-            f"relay is written for mitmproxy {WRITTEN_FOR}, and this is {mitmproxy.version.VERSION}: start it with "
-            f"./run.sh, which has that one, or install it (pip install mitmproxy=={WRITTEN_FOR})"
-        )
+from addons.mitmproxy_version import check_version
 
 
 def install(

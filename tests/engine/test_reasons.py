@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from addons.engine import WRITTEN_FOR, corrections, speed
+from addons.engine import corrections, speed
 from addons.engine.corrections import bodies, connections, listening, output, partings, web
 from addons.engine.speed import dispatch
+from addons.mitmproxy_version import WRITTEN_FOR
 
 REASON = re.compile(rf"mitmproxy {re.escape(WRITTEN_FOR)} .*\bso\b.*Remove when \S+ .*\.")
 ROOMS = [

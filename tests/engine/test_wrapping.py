@@ -11,6 +11,7 @@ import pytest
 from addons import engine
 from addons.cli.fake_openai.server import Upstream
 from addons.engine import wrapping
+from addons.mitmproxy_version import WRITTEN_FOR, WrongVersion
 from tests.engine.side_by_side import CHANGED
 from tests.engine.side_by_side import engine as in_force
 from tests.support import live
@@ -124,10 +125,10 @@ def test_another_mitmproxy_is_refused_and_stays_as_it_is(
     version: str, stock: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mitmproxy.version, "VERSION", version)
-    with pytest.raises(engine.WrongVersion) as refused:
+    with pytest.raises(WrongVersion) as refused:
         _install(fast=True)
     assert _now() == stock
-    assert version in str(refused.value) and engine.WRITTEN_FOR in str(refused.value)
+    assert version in str(refused.value) and WRITTEN_FOR in str(refused.value)
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -131,7 +131,7 @@ BARE = [*MITMDUMP, "-s", str(ROOT / "addons" / "relay.py")]
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("bare", [False, True], ids=["run.sh", "bare mitmdump"])
 def test_another_mitmproxy_is_refused(house: Path, bare: bool, fast: bool) -> None:
-    entrance = house / "addons" / "engine" / "__init__.py"
+    entrance = house / "addons" / "mitmproxy_version.py"
     written = entrance.read_text(encoding="utf-8")
     entrance.write_text(re.sub(r'WRITTEN_FOR = "[\d.]+"', 'WRITTEN_FOR = "0.0"', written), encoding="utf-8")
     command = [*MITMDUMP, "-s", str(house / "addons" / "relay.py"), "-p", str(free_port())] if bare else START
@@ -139,6 +139,38 @@ def test_another_mitmproxy_is_refused(house: Path, bare: bool, fast: bool) -> No
     code, said = ends(command, house, at_home(house, path))
     assert code == 1
     assert "relay is written for mitmproxy 0.0, and this is " in said and "relay listens at" not in said
+
+
+OLDER = """\
+import mitmproxy.contentviews
+import mitmproxy.proxy.layers.http
+import mitmproxy.version
+
+mitmproxy.version.VERSION = "11.1.3"
+del mitmproxy.contentviews.InteractiveContentview
+del mitmproxy.proxy.layers.http.DropStream
+"""
+"""Makes a mitmproxy an older one: of another version, and without names that relay imports."""
+
+
+def test_a_mitmproxy_without_the_names_that_relay_imports_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(OLDER, encoding="utf-8")
+    port = free_port()
+    code, said = ends([*BARE, "-p", str(port)], tmp_path, environment(PYTHONPATH=str(tmp_path)))
+    assert code == 1
+    assert said.count("relay is written for mitmproxy 12.2.3, and this is 11.1.3: ") == 1, said
+    assert "ImportError" not in said and "AttributeError" not in said
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_so_it_is_under_run_sh(house: Path) -> None:
+    entry = house / "addons" / "relay.py"
+    entry.write_text(OLDER + entry.read_text(encoding="utf-8"), encoding="utf-8")
+    code, said = ends(START, house, at_home(house, config(house, "https://a.test", free_port())))
+    assert code == 1
+    assert said.count("relay is written for mitmproxy 12.2.3, and this is 11.1.3: ") == 1, said
+    assert "ImportError" not in said and "relay listens at" not in said
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["run.sh", "bare mitmdump"])
