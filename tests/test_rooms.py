@@ -76,6 +76,52 @@ def test_core_knows_nothing_of_the_world() -> None:
             assert not tops & {"mitmproxy", "asyncio", "logging", "os", "time", "pathlib", "socket", "random"}, file
 
 
+def root_of(node: ast.expr) -> str | None:
+    """The name that a chain of attributes and items begins with."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def reaches_into_mitmproxy(file: Path) -> Iterator[str]:
+    """Private names of mitmproxy's that a file uses, and what it replaces there."""
+    tree = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    theirs = set()
+    for node in tree:
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            for each in node.names:
+                path = f"{module}.{each.name}".strip(".")
+                if path.split(".")[0] == "mitmproxy":
+                    theirs.add(each.asname or each.name.split(".")[0])
+                    yield from (f"{node.lineno}: {path}" for part in path.split(".") if part.startswith("_"))
+    theirs -= {node.arg for node in tree if isinstance(node, ast.arg)}  # a flow that a hook gets is its own to change
+    for node in tree:
+        private = isinstance(node, ast.Attribute) and node.attr.startswith("_")
+        stored = isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del)
+        if isinstance(node, ast.expr) and (private or stored) and root_of(node) in theirs:
+            yield f"{node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.Constant) and node.value in PRIVATE:
+            yield f"{node.lineno}: {node.value}"
+
+
+PRIVATE = ("_termlog_addon", "_by_name", "transforms")
+"""Of mitmproxy's master, registry and application; what asks for them by getattr names them as text."""
+
+
+@pytest.mark.parametrize(
+    "file", [each for each in FILES if room_of(each) != "engine"], ids=lambda file: str(file.relative_to(ADDONS))
+)
+def test_the_engine_alone_changes_mitmproxy(file: Path) -> None:
+    assert list(reaches_into_mitmproxy(file)) == []
+
+
+def test_what_the_engine_does_would_be_seen() -> None:
+    corrections = ADDONS / "engine" / "corrections"
+    for name in ("views", "output", "web", "answers"):
+        assert list(reaches_into_mitmproxy(corrections / f"{name}.py")), name
+
+
 @pytest.mark.parametrize("folder", sorted({file.parent for file in FILES} - {ADDONS}), ids=lambda each: each.name)
 def test_every_folder_says_at_its_door_who_lives_there(folder: Path) -> None:
     said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))

@@ -59,35 +59,44 @@ corrections/listening.py
 
 corrections/output.py
   24. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+  25. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
 
 corrections/saving.py
-  25. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
+  26. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
 
 corrections/web.py
-  26. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
+  27. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
       time the page is opened.
+  28. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
+
+corrections/views.py
+  29. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
+      the loop.
+  30. A view of relay's can be taken out again. mitmproxy lets views in only.
 
 speed/dispatch.py
-  27. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+  31. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
       switched off among them.
 
 speed/serving.py
-  28. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+  32. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  29. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
+  33. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
 speed/layers.py
-  30. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
+  34. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 speed/lookups.py
-  31. A header is found by its name without a call for every other name.
+  35. A header is found by its name without a call for every other name.
 
 speed/trifles.py
-  32. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+  36. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 speed/lines.py
-  33. mitmdump's two lines for an exchange are put together and written at once.
+  37. mitmdump's two lines for an exchange are put together and written at once.
+
+Views and pages are brought by inspection/, which calls views.py and web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
 """

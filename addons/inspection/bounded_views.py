@@ -4,14 +4,14 @@ They read all of it at once, on the loop that serves the clients: a form of 1 MB
 each gets the beginning alone where there is more, and says so; `Raw` has it all.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mitmproxy import contentviews, http
+from mitmproxy import http
 from mitmproxy.contentviews import Contentview, InteractiveContentview, Metadata, SyntaxHighlight
 
 from addons.core.reading.page import size
+from addons.engine.corrections import views
 
 FEW = 8 << 10
 """Bytes that a view gets: the slowest takes 60 ms for them."""
@@ -67,26 +67,16 @@ class BoundedInteractive(Bounded, InteractiveContentview):
 
 def register() -> None:
     """Take the places of mitmproxy's views, and of those that an earlier load of this file has put there."""
-    for name, view in _registered().items():
-        plain = view.view if type(view).__module__ == __name__ else view
-        kind = BoundedInteractive if isinstance(plain, InteractiveContentview) else Bounded
-        contentviews.registry._by_name[name] = kind(plain)
+    views.wrap_all(__name__, _bounded)
 
 
 def unregister() -> None:
     """Give the places back."""
-    for name, view in _registered().items():
-        if isinstance(view, Bounded):
-            contentviews.registry._by_name[name] = view.view
+    views.unwrap_all(__name__)
 
 
-def _registered() -> Mapping[str, Any]:
-    """mitmproxy's views by name, as they are or in one of these; those that other addons brought are left alone.
-
-    The registry has no public way to replace one without a line in the log.
-    """
-    found = contentviews.registry._by_name
-    return {name: view for name, view in found.items() if type(view).__module__.startswith(("mitmproxy", __name__))}
+def _bounded(view: Contentview) -> Contentview:
+    return BoundedInteractive(view) if isinstance(view, InteractiveContentview) else Bounded(view)
 
 
 def _cut(metadata: Metadata, beginning: bytes) -> Metadata:

@@ -22,6 +22,7 @@ from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 from addons.core.reading import events, reader
 from addons.core.reading.body import MAX_READ, About, Chat, Timing, Unreadable
 from addons.core.reading.page import one_line, size
+from addons.engine.corrections import views
 from addons.flow.decoding import decode
 
 SECONDS = 0.05
@@ -77,10 +78,7 @@ def register() -> None:
 
 def unregister() -> None:
     """Take the views back; nothing happens where there are none."""
-    registered = contentviews.registry._by_name  # the registry has no public way out
-    for name, view in list(registered.items()):
-        if type(view).__module__ == __name__:
-            del registered[name]
+    views.remove(__name__)
 
 
 def _read(data: bytes, metadata: Metadata, writer: reader.Writer | None) -> str:

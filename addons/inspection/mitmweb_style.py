@@ -1,11 +1,13 @@
 """mitmweb's flow list gives comments 150 pixels; here they get the room they need, since relay says in them what an
-exchange was about. Two rules of style are added to the page, by tornado's own interface for such changes.
+exchange was about. Two rules of style are added to the page (engine/corrections/web.py).
 """
 
 from typing import Any
 
 from tornado.httputil import HTTPHeaders
 from tornado.web import OutputTransform
+
+from addons.engine.corrections import web
 
 STYLE = (
     b"<style>.flow-table .col-comment{width:52%}.flow-table td.col-comment{text-align:left;padding-right:8px}</style>"
@@ -29,7 +31,4 @@ class PageStyle(OutputTransform):
 
 def install(master: Any) -> None:
     """Change the page of a mitmweb; of other programs, nothing. Done again it takes the place of what was there."""
-    transforms = getattr(getattr(master, "app", None), "transforms", None)
-    if isinstance(transforms, list):
-        transforms[:] = [each for each in transforms if each.__name__ != PageStyle.__name__]
-        transforms.append(PageStyle)
+    web.transform_pages(master, PageStyle)

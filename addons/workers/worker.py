@@ -16,6 +16,7 @@ from mitmproxy import ctx
 
 from addons import engine
 from addons.config.mitmproxy_options import ONE_PROCESS
+from addons.engine.corrections.output import ErrorsOnly
 from addons.store import StoreError
 from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
 from addons.workers.remote_store import Channel
@@ -45,7 +46,7 @@ class Worker:
         self.draining = False
         self._clients: Draining | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._start_filter = _StartFilter()
+        self._start_filter = ErrorsOnly()
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> Self:
@@ -137,26 +138,3 @@ def _has_errored() -> bool:
     """Whether mitmproxy is about to end itself, as it does over any error while it starts."""
     check = ctx.master.addons.get("errorcheck")
     return bool(check is not None and check.logger.has_errored)
-
-
-class _StartFilter(logging.Filter):
-    """Keeps the log to errors while a worker starts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._handler: logging.Handler | None = None
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Errors only."""
-        return record.levelno >= logging.ERROR
-
-    def begin(self, master: object) -> None:
-        """From now on."""
-        self._handler = getattr(getattr(master, "_termlog_addon", None), "logger", None)
-        if self._handler is not None:
-            self._handler.addFilter(self)
-
-    def end(self) -> None:
-        """No longer."""
-        if self._handler is not None:
-            self._handler.removeFilter(self)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from addons.engine import corrections, speed
-from addons.engine.corrections import bodies, connections, listening, output, partings, web
+from addons.engine.corrections import bodies, connections, listening, output, partings, views, web
 from addons.engine.speed import dispatch
 from addons.mitmproxy_version import WRITTEN_FOR
 
@@ -33,8 +33,12 @@ REACHING_IN: tuple[Callable[..., Any], ...] = (
     listening.take_over,
     listening.OneLine,
     output.install,
+    output.ErrorsOnly,
     partings.begin,
+    views.wrap_all,
+    views.remove,
     web.Digest,
+    web.transform_pages,
 )
 """What changes mitmproxy, or looks into it, without one of the functions in wrapping.py."""
 

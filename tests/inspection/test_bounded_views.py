@@ -8,6 +8,7 @@ from mitmproxy import contentviews, http
 from mitmproxy.contentviews import InteractiveContentview, Metadata
 from mitmproxy.test import taddons, tflow
 
+from addons.engine.corrections import views
 from addons.inspection import bounded_views
 from addons.inspection import contentviews as relay_s
 
@@ -78,7 +79,8 @@ def test_what_was_cut_is_not_edited_by_mistake() -> None:
 def test_registering_again_wraps_nothing_twice() -> None:
     before = dict(contentviews.registry)
     bounded_views.register()
-    assert all(not isinstance(view.view, bounded_views.Bounded) for view in bounded_views._registered().values())
+    wrapped = views.mitmproxys(bounded_views.__name__).values()
+    assert wrapped and all(not isinstance(view.view, bounded_views.Bounded) for view in wrapped)
     assert before.keys() == contentviews.registry.keys()
     bounded_views.unregister()
     assert not any(isinstance(view, bounded_views.Bounded) for view in contentviews.registry.values())

@@ -3,9 +3,12 @@
 import base64
 import gzip
 import json
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import openai
 import pytest
+import yaml
 from mitmproxy import io as mio
 from wsproto.events import CloseConnection, TextMessage
 
@@ -492,21 +496,29 @@ def test_no_key_is_left_behind(upstream: Upstream, tmp_path: Path) -> None:
 # What goes on while relay is loaded anew
 
 
-def test_a_request_under_way_is_settled_by_the_code_that_comes_after(upstream: Upstream, tmp_path: Path) -> None:
-    touched = ROOT / "addons" / "relay.py"
-    with started(tmp_path, upstream) as relay:
-        pieces = [(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', 0.4)] * 8
+@pytest.mark.parametrize("after", [0.1, 2.5], ids=["while it is admitted", "while it is answered"])
+def test_a_request_under_way_is_settled_by_the_code_that_comes_after(
+    upstream: Upstream, tmp_path: Path, after: float
+) -> None:
+    house = tmp_path / "house"
+    shutil.copytree(ROOT / "addons", house / "addons", ignore=shutil.ignore_patterns("__pycache__"))
+    port = live.free_port()
+    config = tmp_path / "relay.yaml"
+    config.write_text(yaml.safe_dump({"listen": {"port": port}, **settings(upstream)}))
+    environ = environment(RELAY_CONFIG=str(config), PYTHONPATH=str(house))
+    command = [sys.executable, "-m", "addons.cli", "start"]
+    with live.started(command, tmp_path, port, environ) as relay:
+        pieces = [(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', 0.4)] * 12
         last = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\ndata: [DONE]\n\n'
         headers = [("Content-Type", "text/event-stream")]
         upstream.script(CHAT, Behaviour(headers=headers, chunks=[*pieces, (last, 0)]))
-        loads = relay.log.count("Loading script")
-        with subprocess.Popen([sys.executable, "-c", _TOUCH, str(touched)], stdout=subprocess.DEVNULL):
-            body = {"model": "gpt-4o", "messages": HELLO, "stream": True, "max_tokens": 9}
-            answer = relay.ask("POST", CHAT, body, bearer(ALICE))
-        assert answer.status == 200
+        touching = threading.Timer(after, lambda: os.utime(house / "addons" / "relay.py"))
+        touching.start()
+        body = {"model": "gpt-4o", "messages": HELLO, "stream": True, "max_tokens": 9}
+        answer = relay.ask("POST", CHAT, body, bearer(ALICE))
+        touching.join()
+        assert answer.status == 200 and b'"usage"' not in answer.body
         row = settled(relay, answer.headers["x-relay-request-id"])
-        assert (row["reason"], row["amount"]) == ("finished", 3 * 2500 + 4 * 10_000), loads
+        assert (row["reason"], row["amount"]) == ("finished", 3 * 2500 + 4 * 10_000)
         assert "held" not in relay.ask("GET", f"/pro/balance?apiKey={ALICE}").json()["detail"]
-
-
-_TOUCH = "import os, sys, time; time.sleep(0.8); os.utime(sys.argv[1])"
+    assert "Traceback" not in relay.log

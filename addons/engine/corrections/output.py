@@ -2,11 +2,14 @@
 
 mitmdump prints an exchange line by line. Here the lines of one turn of the loop go out in one write, which the system
 does not mix with another process's, up to 4 KiB where the output is a pipe.
+
+And what all workers would say while they start is left to one of them.
 """
 
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import select
 import sys
@@ -69,9 +72,42 @@ def install(master: object) -> None:
         atexit.register(blocks.flush)
 
 
+class ErrorsOnly(logging.Filter):
+    """Keeps the log that mitmproxy prints to errors, from `begin` to `end`.
+
+    mitmproxy 12.2.3 says of each start what it loads and where it listens; so several workers would say it as many
+    times. Remove when TermLog is an addon that can be found by its name, or has a filter of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handler: logging.Handler | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is an error."""
+        return record.levelno >= logging.ERROR
+
+    def begin(self, master: object) -> None:
+        """Print errors alone from now on. Does nothing where this master prints no log."""
+        self._handler = _termlog(master)
+        if self._handler is not None:
+            self._handler.addFilter(self)
+
+    def end(self) -> None:
+        """Print again what the log is set to."""
+        if self._handler is not None:
+            self._handler.removeFilter(self)
+
+
 def _printers(master: object) -> list[tuple[object, str]]:
     """Which objects of mitmproxy's print, and what they call the file."""
     addons = getattr(master, "addons", None)
     dumper = addons.get("dumper") if addons is not None else None
-    termlog = getattr(getattr(master, "_termlog_addon", None), "logger", None)
-    return [(owner, name) for owner, name in ((dumper, "outfp"), (termlog, "file")) if hasattr(owner, name)]
+    printers = ((dumper, "outfp"), (_termlog(master), "file"))
+    return [(owner, name) for owner, name in printers if hasattr(owner, name)]
+
+
+def _termlog(master: object) -> logging.Handler | None:
+    """What prints the log; the addon that has it is in no list of addons."""
+    handler: logging.Handler | None = getattr(getattr(master, "_termlog_addon", None), "logger", None)
+    return handler

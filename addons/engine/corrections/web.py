@@ -1,8 +1,10 @@
-"""mitmweb: what it does with every record whenever somebody opens the page."""
+"""mitmweb: what it does with every record whenever somebody opens the page, and how that page looks."""
 
 import sys
 from types import SimpleNamespace
 from typing import Any
+
+from tornado.web import OutputTransform
 
 _PAGE = "mitmproxy.tools.web.app"
 _MASK = (1 << 64) - 1
@@ -27,3 +29,16 @@ class Digest:
     def hexdigest(self) -> str:
         """As hashlib's, but shorter."""
         return f"{hash(self._content) & _MASK:016x}{len(self._content):08x}"
+
+
+def transform_pages(master: Any, transform: type[OutputTransform]) -> None:
+    """Have each page of a mitmweb pass `transform`, in place of an earlier one of that name; without mitmweb, nothing.
+
+    mitmproxy 12.2.3 offers no way to change how mitmweb's page looks; so its list of flows has 150 pixels for a
+    comment. This is tornado's own interface for such changes, reached through mitmweb's application. Remove when
+    mitmweb has an option for the width of a column, or for a style sheet.
+    """
+    transforms = getattr(getattr(master, "app", None), "transforms", None)
+    if isinstance(transforms, list):
+        transforms[:] = [each for each in transforms if each.__name__ != transform.__name__]
+        transforms.append(transform)
