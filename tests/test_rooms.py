@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,29 @@ def test_what_the_engine_does_would_be_seen() -> None:
 def test_every_folder_says_at_its_door_who_lives_there(folder: Path) -> None:
     said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
     assert said is not None and len(said) > 80
+
+
+NAMED = re.compile(r"(?<![\w/.*-])((?:[\w.-]+/)*[\w-]+\.py|(?:addons|tests|docs)/[\w/]+)\b")
+
+
+def texts(file: Path) -> Iterator[tuple[int, str]]:
+    """The comments and docstrings of a file, those of attributes too, with their lines."""
+    with file.open("rb") as source:
+        for token in tokenize.tokenize(source.readline):
+            if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.string.startswith('"""')):
+                yield token.start[0], token.string
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ADDONS)))
+def test_the_files_named_in_docstrings_and_comments_exist(file: Path) -> None:
+    """From relay's folder, from addons/, or from where they are named."""
+    gone = [
+        f"{line + text[: match.start()].count(chr(10))}: {match[1]}"
+        for line, text in texts(file)
+        for match in NAMED.finditer(text)
+        if not any((folder / match[1]).exists() for folder in (ADDONS.parent, ADDONS, file.parent))
+    ]
+    assert gone == []
 
 
 DISTRIBUTIONS = {"genai_prices": "genai-prices", "OpenSSL": "pyopenssl", "yaml": "pyyaml"}

@@ -15,8 +15,9 @@ corrections/answers.py
   3. Bodies. A body that relay holds is bounded while it is read. mitmproxy looks at its size when it has been.
   4. Records and tails. What `flow.response` says once the `response` hook is over may differ from what is sent, so that
      a record can be clean of keys and the answer whole. A streamed answer may say its last words after that hook.
-  5. Partings (with partings.py). A client that leaves with the last event of a stream has finished: `response` runs in
-     place of `error`, and upstream has a moment to come to its end. mitmproxy calls most clients' streams broken.
+  5. Partings (with corrections/partings.py). A client that leaves with the last event of a stream has finished:
+     `response` runs in place of `error`, and upstream has a moment to come to its end. mitmproxy calls most clients'
+     streams broken.
 
 corrections/bodies.py
   6. A client that takes too long over a body that relay holds is answered. No method is wrapped for it.
@@ -96,7 +97,7 @@ speed/trifles.py
 speed/lines.py
   37. mitmdump's two lines for an exchange are put together and written at once.
 
-Views and pages are brought by inspection/, which calls views.py and web.py itself.
+Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
 """

@@ -2,7 +2,8 @@
 
 A tap stands beside each body: it counts, and keeps a copy up to `inspect.max_body` for the record that mitmweb shows.
 The copy enters the flow when nothing of it reaches the wire any more. A tap that fails gives up its copy and never a
-byte. Beside an event stream another one waits for its last event: a client may leave with it (engine/partings.py).
+byte. Beside an event stream another one waits for its last event: a client may leave with it
+(engine/corrections/partings.py).
 """
 
 import logging

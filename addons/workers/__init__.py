@@ -9,7 +9,8 @@ One mitmdump uses one core. With `workers: 4` in relay.yaml `./run.sh` stays as 
         +---- connected sockets for each worker  -------------
 
 1. The parent binds and listens, and never accepts. Its workers accept from one queue, which is the kernel's, so a
-   worker that is busy, stopped or killed loses no connection that nobody has accepted yet (engine/listening.py).
+   worker that is busy, stopped or killed loses no connection that nobody has accepted yet
+   (engine/corrections/listening.py).
 2. The parent has the session store with its leases, which keep the messages of a session in order, and lends both
    (store_server.py, remote_store.py, channel.py). So a session goes on at whichever worker its next message comes to.
    Nothing else is shared.

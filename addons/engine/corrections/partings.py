@@ -1,7 +1,7 @@
 """Partings: a client that has read a stream to its last event may leave, and upstream still has a moment.
 
 What it says in it counts: the last chunk, a usage behind the last event. mitmproxy would close upstream at once, and
-call the exchange broken (engine/answers.py, "Partings", takes it for finished).
+call the exchange broken (engine/corrections/answers.py, "Partings", takes it for finished).
 """
 
 import asyncio

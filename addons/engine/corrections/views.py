@@ -5,16 +5,10 @@ module's name, since a reload makes its classes anew and leaves those of the ear
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from mitmproxy import contentviews
 from mitmproxy.contentviews import Contentview
-
-
-class Wrapper(Protocol):
-    """A view around another one."""
-
-    view: Contentview
 
 
 def wrap_all(room: str, wrapped: Callable[[Contentview], Contentview]) -> None:
