@@ -44,8 +44,8 @@ Hooks = Sequence[Callable[..., Any]]
 class Chain:
     """The addons that serve under one state of the settings.
 
-    An addon may say which exchanges it `serves`; its flow hooks are not called for others. Which kind an exchange is of
-    is known from the addon on that `opens` it.
+    An addon may say which exchanges it `serves`; its flow hooks are not called for others. The kind of an exchange is
+    known once the addon that `opens` exchanges has run.
     """
 
     def __init__(self, addons: Sequence[object]) -> None:

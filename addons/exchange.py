@@ -223,6 +223,6 @@ def original_message(message: websocket.WebSocketMessage) -> bytes | None:
 
 
 def forget_message(message: websocket.WebSocketMessage) -> None:
-    """It has been sent."""
+    """Let go of what a message said as it came, once that has been sent."""
     if hasattr(message, _ORIGINAL):
         delattr(message, _ORIGINAL)

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,6 +250,12 @@ def test_the_environment_variables_of_relay_are_in_the_table_and_none_else() -> 
     between_processes = {names.NUMBER, names.CHANNEL, names.LISTENERS, names.SETTINGS, mitmproxy_options.SAYS}
     assert ours == used - {"RELAY_SETS"} - between_processes  # a constant, and what nobody sets by hand
     assert documented - ours == {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
+
+
+def test_the_newest_version_of_the_changelog_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = re.findall(r"^## (\d+\.\d+\.\d+)$", TEXTS[ROOT / "CHANGELOG.md"], re.MULTILINE)
+    assert versions[0] == project["version"]
 
 
 def test_the_files_named_in_the_text_exist() -> None:

@@ -16,7 +16,7 @@ MOST_CHUNKS = 50_000
 RECORDED_BODY = 64 << 20
 """Bytes of a body that a recording keeps at least: replaying what was cut would be another answer."""
 UNWATCHED_BODY = 64 << 10
-"""Bytes of a body that are kept where nobody looks but for its length in mitmdump's line."""
+"""Bytes of a body that are kept where nobody looks at bodies: mitmdump's line says no more than how long one is."""
 _LOOKS: dict[str, Callable[[Any], bool]] = {
     "hardump": bool,
     "flow_detail": lambda detail: detail > 1,

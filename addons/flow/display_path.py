@@ -35,7 +35,7 @@ class DisplayPath:
         self._show(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        """None has come."""
+        """No answer comes any more: nobody sends the request's head again, either."""
         self._show(flow)
 
     def _show(self, flow: http.HTTPFlow) -> None:

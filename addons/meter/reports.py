@@ -1,7 +1,7 @@
 """Reports: what was used and what is left, summed up from the ledger.
 
 What a caller's own key has used is priced when somebody asks: the rates are those of the time when it was used, the
-overrides those of relay.yaml as it stands.
+overrides those that relay.yaml has now.
 """
 
 import asyncio

@@ -44,6 +44,6 @@ class Sweeper:
             self._task = asyncio.get_running_loop().create_task(sweep(self.store, self.ttl))
 
     def done(self) -> None:
-        """Stop."""
+        """Stop sweeping."""
         if self._task is not None:
             self._task.cancel()

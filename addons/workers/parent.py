@@ -4,8 +4,9 @@
    stand there once.
 2. Who ends unasked is started again, at once; who keeps ending early waits longer each time. From the moment the first
    one serves that holds for whoever is still starting, too, and for who is not ready in time.
-3. SIGHUP: for each worker in turn a new one is started under relay.yaml as it stands now, and takes over when it is
-   ready; the old one drains. Where relay.yaml is wrong, or a new worker does not come up, the rest stays as it is.
+3. SIGHUP: relay.yaml is read anew. For each worker in turn a new one is started with what it says now, and takes over
+   when it is ready; the old one drains. Where relay.yaml is wrong, or a new worker does not come up, the workers that
+   are left go on.
 4. SIGINT and SIGTERM: the workers end as a single relay does, and the parent after them. They may have had the same
    signal, so those that serve are told by the channel: a second signal would end them at once. A second one to the
    parent does that, to all of them.
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class Parent:
-    """The parent of `count` workers. `reread` gives the orders under relay.yaml as it stands then.
+    """The parent of `count` workers. `reread` reads relay.yaml again and gives the orders under it.
 
     `reread` may raise ConfigError and Refusal.
     """

@@ -7,10 +7,10 @@ what is meant for another HTTP layer to that one before it goes on, and all else
 order in which layers run and commands are carried out is the same: both are depth first, and nothing is collected.
 
 1. `straight` finds the HttpLayer of a connection if all layers above it only hand on, as they do in reverse mode where
-   the client speaks no TLS. Where it finds none, all is as it stands.
+   the client speaks no TLS. Where it finds none, mitmproxy's own layers do all of it.
 2. `enter` takes an event to the layer it is meant for. What it does not know goes through `HttpLayer` itself, whose
    calls of `event_to_child` come back to `feed`.
-3. Layers that have a `handle_event` of their own, such as TLS with an upstream, are run as they stand.
+3. Layers that have a `handle_event` of their own, such as TLS with an upstream, are run by that.
 4. `enter` yields where the turn of a connection may pause: between the commands of HTTP/2, whose frames come by the
    thousand, and of a websocket, whose messages do.
 """
