@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import ablation, flame, idle, leases, load, others, sessions, soak, sse, throughput, workers
+from tests.bench import ablation, flame, idle, leases, load, meter, others, sessions, soak, sse, throughput, workers
 from tests.bench.load import Load
 from tests.bench.processes import more_files
 from tests.bench.report import PLACE, Report
@@ -34,8 +34,9 @@ from tests.bench.targets import (
     running,
     stock,
 )
+from tests.support import histories
 
-SECTIONS = ("requests", "connections", "workers", "chat", "balance", "memory", "sse", "sessions", "leases")
+SECTIONS = ("requests", "connections", "workers", "chat", "balance", "memory", "sse", "sessions", "leases", "meter")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def main() -> int:
             return flame.profile(given.profile, given.seconds or 15, given.clients)
         if given.soak:
             return soak.main(given.soak)
+        if given.histories:
+            return histories.main(given.histories, given.seed)
         if given.idle:
             return idle.main(given.idle, given.seconds or idle.SECONDS)
         return _ablate(given) if given.ablate else _bench(given)
@@ -83,7 +86,7 @@ def _bench(given: argparse.Namespace) -> int:
     size, wanted = Size.of(given), set(given.only or SECTIONS)
     starters = _starters(given, missing)
     headline = ""
-    if wanted - {"workers", "sse", "sessions", "leases"}:
+    if wanted - {"workers", "sse", "sessions", "leases", "meter"}:
         with running(starters, streams=False, missing=missing) as there:
             headline = _requests(report, there, size, wanted)
     if "workers" in wanted:
@@ -106,6 +109,8 @@ def _bench(given: argparse.Namespace) -> int:
         report.add("The session store by itself", sessions.section(list(size.stores)))
     if "leases" in wanted:
         report.add("Two processes and one store", leases.section(size.seconds, _few(size)), leases.NOTE)
+    if "meter" in wanted:
+        report.add("What metering costs", meter.section(size.seconds, size.rounds), meter.NOTE)
     if missing:
         report.add("Not measured", "\n".join(f"- {name}: {why}" for name, why in missing.items()))
     if headline:
@@ -233,6 +238,15 @@ def _arguments() -> argparse.Namespace:
         metavar="N",
         help="N streams instead (%(const)s) that are silent for --seconds (600): is one lost?",
     )
+    parser.add_argument(
+        "--histories",
+        nargs="?",
+        type=int,
+        const=10_000,
+        metavar="N",
+        help="N random histories of money instead (%(const)s): does every budget hold?",
+    )
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the histories (the time)")
     return parser.parse_args()
 
 

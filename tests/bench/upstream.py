@@ -2,8 +2,8 @@
 
     python -m tests.bench.upstream --port 9000 --rate 20
 
-1. A body that asks for a stream gets an event at once, then `--rate` a second, as many as its max_tokens says. Where
-   its "user" is "idle", nothing more comes until SIGUSR1; then the last event does.
+1. A body that asks for a stream gets an event at once, then `--rate` a second, as many as its max_tokens says, and
+   their usage if it wants that. Where its "user" is "idle", nothing more comes until SIGUSR1; then the last event does.
 2. A path with "billing" in it gets what /pro/balance asks for.
 3. A path with "broken" in it gets half an answer, one with "silent" none: for the soak.
 4. Everything else gets a small chat completion.
@@ -39,6 +39,10 @@ _LAST = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4o-mini",'
     b'"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 )
+_USED = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4o-mini",'
+    b'"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":100,"total_tokens":112}}\n\n'
+)
 _BUCKETS = 20
 """Parts of the time between two events of a stream; the streams are spread over them."""
 
@@ -46,6 +50,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream" ?: ?true')
 _IDLE = re.compile(rb'"user" ?: ?"idle"')
+_WANTS_USAGE = re.compile(rb'"include_usage" ?: ?true')
 _EVENTS = re.compile(rb'"max_(?:completion_)?tokens" ?: ?(\d+)')
 
 
@@ -61,6 +66,7 @@ def _chunk(data: bytes) -> bytes:
 _COMPLETION, _SUBSCRIPTION, _USAGE = _whole(COMPLETION), _whole(SUBSCRIPTION), _whole(USAGE)
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _EVENT_CHUNK, _LAST_CHUNK = _chunk(_EVENT), _chunk(_LAST) + b"0\r\n\r\n"
+_USED_CHUNK = _chunk(_USED)
 
 
 class Clock:
@@ -107,6 +113,7 @@ class Fast(asyncio.Protocol):
         self.buffer = bytearray()
         self.bucket = -1
         self.left = 0
+        self.tells_usage = False
         self.full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -155,6 +162,7 @@ class Fast(asyncio.Protocol):
         elif _STREAM.search(body):
             asked = _EVENTS.search(body)
             self.left = int(asked[1]) if asked else 100
+            self.tells_usage = _WANTS_USAGE.search(body) is not None
             self.transport.write(_STREAM_HEAD + _EVENT_CHUNK)
             if _IDLE.search(body):
                 self.clock.idle.add(self)
@@ -176,7 +184,7 @@ class Fast(asyncio.Protocol):
     def finish(self) -> None:
         """Send the last event."""
         self._quiet()
-        self.transport.write(_LAST_CHUNK)
+        self.transport.write((_USED_CHUNK if self.tells_usage else b"") + _LAST_CHUNK)
 
     def _quiet(self) -> None:
         self.clock.idle.discard(self)
