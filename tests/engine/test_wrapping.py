@@ -11,9 +11,9 @@ import pytest
 from addons import engine
 from addons.cli.fake_openai.server import Upstream
 from addons.engine import wrapping
-from tests.engine.side_by_side import CHANGED
-from tests.engine.side_by_side import engine as in_force
 from tests.support import live
+from tests.support.side_by_side import CHANGED
+from tests.support.side_by_side import engine as in_force
 
 
 class Parent:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from addons.workers import channel
 from addons.workers.channel import HIGH, Frame, TooLarge, Unpacker, Wire, pack, receive
-from tests.workers.pairs import settle, socketpair
+from tests.support.pairs import settle, socketpair
 
 heads = st.lists(st.one_of(st.none(), st.integers(), st.text(), st.lists(st.text())), min_size=1)
 
