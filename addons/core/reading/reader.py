@@ -13,11 +13,11 @@ from addons.core.reading import (
     billing,
     conversation,
     embeddings,
-    envelope,
-    errors,
     events,
     form,
     images,
+    openai_errors,
+    relay_answers,
     responses,
 )
 from addons.core.reading.body import MAX_READ, About, Body, Unreadable, note_bounds
@@ -116,12 +116,12 @@ def _is_error(head: bytes, about: About, path: str) -> bool:
 
 def _for_answer(head: bytes, about: About, path: str) -> Writer | None:
     if _is_error(head, about, path):
-        return errors.error
+        return openai_errors.error
     if _SHAPED_ENVELOPE.match(head):
         if about.chat is not None:
-            return envelope.chat
+            return relay_answers.chat
         if about.own and "/v1/" not in path:
-            return envelope.balance if _tells_balance(head, path) else envelope.chat
+            return relay_answers.balance if _tells_balance(head, path) else relay_answers.chat
     if _SHAPED_CHAT.search(head):
         return answer.whole
     if _SHAPED_RESPONSE.search(head):
@@ -147,7 +147,7 @@ def _tells_balance(head: bytes, path: str) -> bool:
 
 def _for_stream(head: bytes, about: About, path: str) -> Writer:
     if about.chat is not None and _SHAPED_TOLD.match(head):
-        return envelope.stream
+        return relay_answers.stream
     if _SHAPED_CHAT.search(head):
         return answer.stream
     if not _is_known(head, about, path):
