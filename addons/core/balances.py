@@ -34,7 +34,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Kind:
+class BalanceQuery:
     """One way to ask. All questions are asked at once; `more` gives the next page of an answer, if there is one."""
 
     name: str
@@ -68,7 +68,7 @@ def is_closed(host: str, status: int, reason: str) -> bool:
     return status in (401, 403) and host.endswith("openai.com") and "session key" in reason.lower()
 
 
-def kinds_for(named: str, host: str, key: str = "") -> tuple[Kind, ...]:
+def kinds_for(named: str, host: str, key: str = "") -> tuple[BalanceQuery, ...]:
     """The kinds to try, in this order: one that is named, or for `auto` those that fit the host, and the key."""
     if named == LEDGER:
         return ()
@@ -205,17 +205,17 @@ def _by_domain(about: About) -> str:
     return "CNY" if about.host.endswith(".cn") else "USD"
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, BalanceQuery] = {
     kind.name: kind
     for kind in (
-        Kind("billing", _billing, _read_billing),
-        Kind("credit_grants", _one("/v1/dashboard/billing/credit_grants"), _read_grants),
-        Kind("newapi", lambda _about: ("/api/usage/token", "/api/status"), _read_newapi),
-        Kind("openrouter-key", _one("/v1/key"), _read_openrouter_key),
-        Kind("openrouter", _one("/v1/credits"), _read_openrouter),
-        Kind("deepseek", _one("/user/balance"), _read_deepseek),
-        Kind("siliconflow", _one("/v1/user/info"), _read_siliconflow),
-        Kind("moonshot", _one("/v1/users/me/balance"), _read_moonshot),
-        Kind("costs", _costs, _read_costs, _next_page),
+        BalanceQuery("billing", _billing, _read_billing),
+        BalanceQuery("credit_grants", _one("/v1/dashboard/billing/credit_grants"), _read_grants),
+        BalanceQuery("newapi", lambda _about: ("/api/usage/token", "/api/status"), _read_newapi),
+        BalanceQuery("openrouter-key", _one("/v1/key"), _read_openrouter_key),
+        BalanceQuery("openrouter", _one("/v1/credits"), _read_openrouter),
+        BalanceQuery("deepseek", _one("/user/balance"), _read_deepseek),
+        BalanceQuery("siliconflow", _one("/v1/user/info"), _read_siliconflow),
+        BalanceQuery("moonshot", _one("/v1/users/me/balance"), _read_moonshot),
+        BalanceQuery("costs", _costs, _read_costs, _next_page),
     )
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from addons import errors
 from addons.core.failures import Failure
 from addons.core.secrets import masked, scrub
-from addons.core.upstream_error import Kind, UpstreamError
+from addons.core.upstream_error import ErrorKind, UpstreamError
 
 SHOWN = 300
 """Code points of what an upstream says."""
@@ -147,21 +147,21 @@ def _http_en(error: UpstreamError) -> str:
     return f" (HTTP {error.status})" if error.status is not None else ""
 
 
-_REFUSALS: dict[Kind, Callable[[UpstreamError, str, str | None], errors.RelayError]] = {
-    Kind.KEY: _key,
-    Kind.QUOTA: _quota,
-    Kind.RATE: _rate,
-    Kind.FORBIDDEN: _forbidden,
-    Kind.MODEL: _model,
-    Kind.ADDRESS: _address,
-    Kind.REDIRECT: _redirect,
-    Kind.NEEDS_TLS: _needs_tls,
-    Kind.TOO_LONG: _too_long,
-    Kind.TOO_LARGE: _too_large,
-    Kind.SLOW: _slow,
-    Kind.REQUEST: _request,
-    Kind.EDGE: _edge,
-    Kind.FAILED: _failed,
+_REFUSALS: dict[ErrorKind, Callable[[UpstreamError, str, str | None], errors.RelayError]] = {
+    ErrorKind.KEY: _key,
+    ErrorKind.QUOTA: _quota,
+    ErrorKind.RATE: _rate,
+    ErrorKind.FORBIDDEN: _forbidden,
+    ErrorKind.MODEL: _model,
+    ErrorKind.ADDRESS: _address,
+    ErrorKind.REDIRECT: _redirect,
+    ErrorKind.NEEDS_TLS: _needs_tls,
+    ErrorKind.TOO_LONG: _too_long,
+    ErrorKind.TOO_LARGE: _too_large,
+    ErrorKind.SLOW: _slow,
+    ErrorKind.REQUEST: _request,
+    ErrorKind.EDGE: _edge,
+    ErrorKind.FAILED: _failed,
 }
 
 

@@ -21,7 +21,7 @@ import h11
 
 from addons.config.settings import Settings
 from addons.core import matching
-from addons.core.matching import Ask, Shelf
+from addons.core.matching import Ask, RecordedAnswers
 from addons.errors import NotFound
 from addons.flow.decoding import decode
 from addons.flow.upstream_errors import NOT_RECORDED
@@ -45,16 +45,16 @@ class Library:
         self.path = path
         self.settings = settings
         self.tape: FlowFile = flow_file.read(path, settings)
-        self.shelf: Shelf[Record] = Shelf()
+        self.answers: RecordedAnswers[Record] = RecordedAnswers()
         self._put(self.tape.records)
 
     def _put(self, records: list[Record]) -> None:
         for record in records:
-            self.shelf.add(record.upstream, record.asked, record)
+            self.answers.add(record.upstream, record.asked, record)
 
     def find(self, upstream: str, asked: Ask) -> Record | None:
         """The record whose turn it is."""
-        return self.shelf.find(upstream, asked)
+        return self.answers.find(upstream, asked)
 
     def reread(self) -> None:
         """Take in what was added to the file."""
@@ -64,7 +64,7 @@ class Library:
 
     def refusal(self, upstream: str, asked: Ask) -> NotFound:
         """The error for a request that is not recorded: the nearest one, and what differs."""
-        nearest = self.shelf.nearest(upstream, asked)
+        nearest = self.answers.nearest(upstream, asked)
         en = f"This request is not in the recording: {asked.method} {asked.path}."
         if nearest is not None:
             record, found = nearest

@@ -44,7 +44,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
+class ChatFacts:
     """What relay did with a message to `/chat`."""
 
     session: str = ""
@@ -74,7 +74,7 @@ class About:
     failure: str | None = None
     """What broke the exchange, in mitmproxy's words."""
     timing: Timing = field(default_factory=Timing)
-    chat: Chat | None = None
+    chat: ChatFacts | None = None
     usage: object = None
     """The upstream's usage object, where the answer no longer holds it."""
 
