@@ -338,7 +338,7 @@ def _commands(start: str) -> list[Shown]:
 def test_what_a_start_says(command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     for name in [name for name in os.environ if name.startswith("RELAY_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(addresses, "check", lambda words, program: None)  # 8080 may be in use here
+    monkeypatch.setattr(addresses, "check", lambda options, program: None)  # 8080 may be in use here
     monkeypatch.setattr(launch, "check_store", lambda folder: None)
 
     def execute(command: list[str], environ: dict[str, str]) -> None:

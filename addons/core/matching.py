@@ -331,9 +331,9 @@ def _form(content_type: str, body: bytes) -> dict[str, str] | None:
         heading, blank, content = piece.partition(b"\r\n\r\n")
         if not blank or len(heading) > _LONGEST_HEADING or len(parts) >= _MOST_PARTS:
             return None
-        name, told = _part(heading.decode("utf-8", "replace"), content)
+        name, value = _part(heading.decode("utf-8", "replace"), content)
         seen[name] += 1
-        parts[f"{name}#{seen[name]}" if seen[name] > 1 else name] = told
+        parts[f"{name}#{seen[name]}" if seen[name] > 1 else name] = value
     return None
 
 
