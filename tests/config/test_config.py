@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_the_shipped_file_works_with_its_comments_taken_away(file: Path) -> None
     text = text.replace("upstream: openai", "upstream: deepseek")
     settings = read(file, text.replace("name: openai", "name: deepseek"), ALICE_KEY="rk-alice-0123456789abcdef")
     [alice] = settings.keys.list
-    assert alice.budget is not None and (alice.budget.amount, alice.budget.per) == (20, "month")
+    assert alice.budget is not None and (alice.budget.amount, alice.budget.per) == (Decimal(20), "month")
     assert (alice.rate.requests, alice.expires) == (60, date(2027, 1, 31))
     assert settings.prices["my-model"].rates().keys() == set(RATE_NAMES)
     assert settings.listen.tls is not None
