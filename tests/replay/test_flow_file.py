@@ -1,10 +1,12 @@
 """Files of recorded traffic: what is read from them, what is left out, what is refused."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mitmproxy.addons.savehar import SaveHar
 from mitmproxy.test import tflow
 
 from addons.addresses import Refusal
@@ -121,3 +123,47 @@ def test_a_file_that_breaks_off_is_read_so_far(tmp_path: Path) -> None:
     held = flow_file.read(path, settings())
     assert len(held.records) == 1
     assert "broken" in flow_file.reasons(held)[0]
+
+
+def test_a_har_is_read_but_for_the_entries_that_are_none(tmp_path: Path) -> None:
+    har = SaveHar().make_har([made("/proxy/v1/models", b'{"a": 1}', {"content-type": "application/json"})])
+    har["log"]["entries"].insert(0, {"nonsense": True})
+    path = tmp_path / "a.har"
+    path.write_text(json.dumps(har), encoding="utf-8-sig")  # with a byte order mark, as some browsers write it
+    found = flow_file.read(path, settings())
+    [record] = found.records
+    assert (record.number, record.upstream, record.asked.path, record.body) == (2, "one", "/v1/models", b'{"a": 1}')
+    assert flow_file.reasons(found) == ["1 not readable"]
+    assert flow_file.is_har(path) and not flow_file.is_har(saved(tmp_path / "x", made()))
+
+
+def test_what_is_added_to_a_file_is_read_from_where_it_ended(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x", made())
+    found = flow_file.read(path, settings())
+    more = saved(tmp_path / "y", made("/v1/files"), made(meta={"relay.own": True})).read_bytes()
+    path.write_bytes(path.read_bytes() + more)
+    [new] = flow_file.extend(found, path, settings())
+    assert (new.number, new.asked.path, found.seen, found.end) == (2, "/v1/files", 3, path.stat().st_size)
+    assert flow_file.reasons(found) == [f"1 {flow_file.OWN}"] and not flow_file.reasons(found, flow_file.OWN)
+    assert not flow_file.extend(found, path, settings())
+
+
+def test_a_file_of_too_many_exchanges_is_read_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_file, "MOST_RECORDS", 2)
+    found = flow_file.read(saved(tmp_path / "x", made(), made(), made()), settings())
+    assert len(found.records) == 2
+    assert flow_file.reasons(found) == ["the rest of the file is broken: it has more than 2 exchanges"]
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_file, "MOST_BYTES", 1)
+    with pytest.raises(Refusal, match="record less into one file"):
+        flow_file.read(saved(tmp_path / "x", made()), settings())
+
+
+def test_the_table_has_a_line_an_exchange(tmp_path: Path) -> None:
+    events = made("/v1/x?b=1", b"data: 1\n\ndata: [DONE]\n\n", {"content-type": "text/event-stream"})
+    head, one, two = flow_file.table(flow_file.read(saved(tmp_path / "x", made(), events), settings()).records)
+    assert head.split() == ["method", "path", "model", "status", "bytes", "chunks", "took"]
+    assert one.split()[:7] == ["1", "GET", "/v1/models", "-", "200", "2", "1"]
+    assert two.split()[:7] == ["2", "GET", "/v1/x?b=1", "-", "200", "23", "2"]
