@@ -156,7 +156,7 @@ async def ask_balance(upstream: Upstream, key: str, settings: Settings, now: flo
     """
     if upstream.balance is None:
         raise errors.BalanceUnknown("此上游不提供余额查询。", "This upstream tells no balance.")
-    about = balances.About(now, settings.balance.window_days, upstream.host, upstream.granted)
+    about = balances.BalanceContext(now, settings.balance.window_days, upstream.host, upstream.granted)
     first: errors.RelayError | None = None
     for kind in balances.kinds_for(upstream.balance, upstream.host, key):
         try:
@@ -172,7 +172,7 @@ class _Unreadable(errors.UpstreamFailed):
 
 
 async def _by(
-    kind: balances.BalanceQuery, upstream: Upstream, key: str, about: balances.About, timeout: float
+    kind: balances.BalanceQuery, upstream: Upstream, key: str, about: balances.BalanceContext, timeout: float
 ) -> money.Balance:
     """Ask all questions of a kind at once, and further pages after them."""
     paths = [_at(upstream, question) for question in kind.questions(about)]

@@ -20,7 +20,7 @@ from mitmproxy import contentviews, http
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 
 from addons.core.reading import events, reader
-from addons.core.reading.body import MAX_READ, About, ChatFacts, Timing, Unreadable
+from addons.core.reading.body import MAX_READ, About, ChatFacts, Timing, UnreadableBody
 from addons.core.reading.page import one_line, size
 from addons.flow.decoding import decode
 
@@ -88,7 +88,7 @@ def _read(data: bytes, metadata: Metadata, writer: reader.Writer | None) -> str:
     try:
         body = decoded(data, metadata)
         return reader.read(body, about_of(metadata), lambda: time.monotonic() > until, writer)
-    except Unreadable as error:
+    except UnreadableBody as error:
         return _plain(data, f"shown as it is: {error}")
     except Exception as error:
         return _plain(data, f"shown as it is, since reading it failed: {error!r}")

@@ -26,7 +26,7 @@ from addons.core import secret_fields, secret_heads, secret_pieces, secret_text
 from addons.core.known_secrets import MOST, KnownSecrets
 from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
-from addons.core.secrets import Span, TooMany, is_fingerprint, may_hold_key, replaced
+from addons.core.secrets import Span, TooManySecrets, is_fingerprint, may_hold_key, replaced
 from addons.core.slices import Sliced, at_once
 from addons.exchange import keep_message, keep_original, of, secrets_of
 from addons.flow.decoding import decoding, decoding_partly
@@ -428,7 +428,7 @@ def _note_query(path: str, known: KnownSecrets) -> None:
                 known.add(spelt.encode("utf-8", "surrogatepass"), shortest=_SHORTEST_KEY, encoded=True)
             if known.overfull:
                 return
-    except TooMany:
+    except TooManySecrets:
         known.overfull = True
 
 
@@ -441,11 +441,11 @@ def _clean_path(path: str, known: KnownSecrets) -> str:
     try:
         for number, (start, end, depth) in enumerate(secret_heads.secret_parts(path)):
             if number >= MOST:
-                raise TooMany
+                raise TooManySecrets
             value = secret_heads.meant(path[start:end], depth).encode("utf-8", "replace")
             pieces += (path[last:start], _shown(value, known).decode("utf-8", "replace"))
             last = end
-    except TooMany:
+    except TooManySecrets:
         return f"{known.mask(_MARKS.split(path, maxsplit=1)[0])}?({NOT_KEPT.decode()})"
     path = "".join((*pieces, path[last:])) if pieces else path
     return known.mask(_clean_line(path, known) if "@" in path else path)
@@ -604,7 +604,7 @@ def _most(body: bytes) -> int:
 def _noted(plain: bytes, content_type: str, known: KnownSecrets) -> Sliced[list[Field] | None]:
     try:
         fields = yield from secret_fields.finding(plain, content_type)
-    except TooMany:
+    except TooManySecrets:
         return None
     for number, (start, end, echoed) in enumerate(fields):
         value = _credentials(plain[start:end])[1]
@@ -643,7 +643,7 @@ def _is_clean(compressed: bytes, known: KnownSecrets) -> Sliced[bool]:
         return not may_hold_key(compressed) and not any(value in compressed for value in known)
     try:
         return (yield from known.masking(compressed)) == compressed
-    except TooMany:
+    except TooManySecrets:
         return False
 
 
@@ -663,7 +663,7 @@ def _hidden(body: bytes, fields: list[Field], known: KnownSecrets) -> Sliced[byt
         clean = yield from known.masking(replaced(body, spans))
         if secret_pieces.is_in_pieces(body):
             clean = yield from secret_pieces.masking(clean, known)
-    except TooMany:
+    except TooManySecrets:
         return NOT_KEPT
     if len(body) > _SMALL:
         clean = known.without_cut(clean)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from addons.cli.fake_openai import chat as talk
 from addons.cli.fake_openai.api import PNG
 from addons.core.reading import answer, events, form, responses
-from addons.core.reading.body import MAX_READ, About, ChatFacts, Timing, Unreadable
+from addons.core.reading.body import MAX_READ, About, ChatFacts, Timing, UnreadableBody
 from addons.core.reading.page import MAX_SHOWN, Page, seconds, size
 from addons.core.reading.reader import Writer, read, writer_for
 
@@ -224,7 +224,7 @@ def test_envelopes() -> None:
     data = {"total": 18.00, "balance": 17.92, "used": 0.08}
     balance = got({"code": 200, "message": "执行成功", "data": data}, "/pro/balance", own=True)
     assert balance.endswith("total: $18.00\nused: $0.08\nbalance: $17.92")
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableBody):
         got(chat, "/somebody/else")
 
 
@@ -453,7 +453,7 @@ abouts = st.builds(
 def reads(data: bytes, about: About, writer: Writer | None = None) -> None:
     try:
         text = read(data, about, writer=writer)
-    except Unreadable:
+    except UnreadableBody:
         return
     text.encode()
     assert len(text) <= MAX_SHOWN * 1.1
@@ -522,7 +522,7 @@ def test_nothing_takes_long(name: str) -> None:
 
         try:
             text = read(data, about, expired)
-        except Unreadable:
+        except UnreadableBody:
             text = ""
         took = time.monotonic() - began
         assert took < 1, f"{took:.3f} s"

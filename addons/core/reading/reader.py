@@ -20,7 +20,7 @@ from addons.core.reading import (
     relay_answers,
     responses,
 )
-from addons.core.reading.body import MAX_READ, About, Body, Unreadable, note_bounds
+from addons.core.reading.body import MAX_READ, About, Body, UnreadableBody, note_bounds
 from addons.core.reading.page import Page
 
 type Writer = Callable[[Body, Page], None]
@@ -165,17 +165,17 @@ def _for_stream(head: bytes, about: About, path: str) -> Writer:
 
 
 def read(data: bytes, about: About, expired: Callable[[], bool] = bool, writer: Writer | None = None) -> str:
-    """The text of a body. `expired` tells when the time for reading is up. Raises Unreadable and nothing else."""
+    """The text of a body. `expired` tells when the time for reading is up. Raises UnreadableBody and nothing else."""
     writer = writer or writer_for(data, about)
     if writer is None:
-        raise Unreadable("not a body of OpenAI's API that relay knows")
+        raise UnreadableBody("not a body of OpenAI's API that relay knows")
     body = Body(data[:MAX_READ], about, max(0, len(data) - MAX_READ), expired)
     page = Page()
     note_bounds(body, page)
     try:
         writer(body, page)
-    except Unreadable:
+    except UnreadableBody:
         raise
     except Exception as error:  # a shape nobody has thought of
-        raise Unreadable(f"unexpected shape: {error!r}") from error
+        raise UnreadableBody(f"unexpected shape: {error!r}") from error
     return page.text()
