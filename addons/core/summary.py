@@ -24,8 +24,8 @@ def summary(
 ) -> str:
     """`gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s`: what is known, in this order; None is not known.
 
-    `session` is its short hash. `cost` is in dollars, with a ~ before an estimate. `status` is shown from 400 on, or
-    with an `error`: the error's code. `reason` says why relay refused, or what broke.
+    `session` is its short hash. `cost` is in dollars, a ~ before it means an estimate. `status` is shown from 400 on,
+    or with an `error`: the error's code. `reason` says why relay refused, or what broke.
 
     >>> summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=12, tokens_out=48, cached=8)
     'gpt-3.5-turbo · session 4f1c2a9e · 12 (8 cached)→48 tok'
