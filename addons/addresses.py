@@ -1,6 +1,6 @@
 """Addresses on this machine: how they are written, and whether they can be had, said in words that help if not.
 
-`words` are mitmproxy's options by name, as relay sets them or as the command line gives them (so a port may be text).
+`options` are those of mitmproxy by name, as relay sets them or as the command line gives them (so a port may be text).
 """
 
 import errno
@@ -21,12 +21,12 @@ class Refusal(Exception):
     """A reason not to start; its text is for the person at the terminal."""
 
 
-def check(words: Mapping[str, object], program: str) -> None:
+def check(options: Mapping[str, object], program: str) -> None:
     """Raise Refusal unless relay, and mitmweb if that is the program, can listen where they shall."""
-    host, port = listen_address(words)
+    host, port = listen_address(options)
     claim(host, port, _LISTEN_HINT)
     if program == "mitmweb":
-        web_host, web_port = web_address(words)
+        web_host, web_port = web_address(options)
         if web_port == port:
             raise Refusal(f"relay and mitmweb can't both have port {port}: choose another by -p or --web-port")
         claim(web_host, web_port, _WEB_HINT)
@@ -45,12 +45,12 @@ def check_listening(host: str, port: int, taken: int) -> None:
         sock.close()
 
 
-def listen(words: Mapping[str, object]) -> list[socket.socket]:
+def listen(options: Mapping[str, object]) -> list[socket.socket]:
     """Sockets that listen where relay shall, one for each address of the host. Raises Refusal.
 
     Port 0 is any free one, the same for all of them.
     """
-    host, port = listen_address(words)
+    host, port = listen_address(options)
     sockets = _bound(host, port, _LISTEN_HINT)
     try:
         for sock in sockets:
@@ -118,25 +118,25 @@ def _is_relay(host: str, port: int) -> bool:
         connection.close()
 
 
-def listen_address(words: Mapping[str, object]) -> tuple[str, int]:
+def listen_address(options: Mapping[str, object]) -> tuple[str, int]:
     """Where relay listens."""
-    return str(words["listen_host"]), _number(words["listen_port"], "--listen-port")
+    return str(options["listen_host"]), _number(options["listen_port"], "--listen-port")
 
 
-def web_address(words: Mapping[str, object]) -> tuple[str, int]:
+def web_address(options: Mapping[str, object]) -> tuple[str, int]:
     """Where mitmweb listens."""
-    return str(words["web_host"]), _number(words["web_port"], "--web-port")
+    return str(options["web_host"]), _number(options["web_port"], "--web-port")
 
 
-def listening(words: Mapping[str, object]) -> tuple[str, int]:
+def listening(options: Mapping[str, object]) -> tuple[str, int]:
     """Where relay is reached from this machine."""
-    host, port = listen_address(words)
+    host, port = listen_address(options)
     return _reachable(host), port
 
 
-def origin(words: Mapping[str, object], *, tls: bool) -> str:
+def origin(options: Mapping[str, object], *, tls: bool) -> str:
     """The URL by which relay is reached from this machine."""
-    return url("https" if tls else "http", *listening(words))
+    return url("https" if tls else "http", *listening(options))
 
 
 def is_loopback(host: str) -> bool:

@@ -184,8 +184,8 @@ class SafeRecord(logging.LogRecord):
         text = _safe(text if self.name.startswith("addons") else _unquoted(text), serious)
         if self.exc_info:
             # In the message, since mitmproxy's formatter writes `exc_info` anew, whatever `exc_text` says.
-            told = "".join(traceback.format_exception(*self.exc_info)).rstrip()
-            text = "\n".join([text, _safe(_unquoted(told), serious)])
+            trace = "".join(traceback.format_exception(*self.exc_info)).rstrip()
+            text = "\n".join([text, _safe(_unquoted(trace), serious)])
         self.msg, self.args = text, None
         self.exc_info = self.exc_text = None
         if self.stack_info:

@@ -1,20 +1,16 @@
-"""The pages are true: their commands print what they show, their tables say what the settings are.
+"""The pages are true: their tables say what the settings are, and their files, links and commands exist.
 
-1. Blocks, tables and headings are read from README.md, docs/ and the rest by the few lines below, as if from one page.
-2. Tables of relay.yaml, codes, variables and rooms are compared with the code.
-3. What stands behind a `$` in a console block is run against one `./run.sh demo`, in the order of the page. Ids, times
-   and the demo's own port differ from run to run and are evened out; a line `...` stands for any number of lines.
+Tables of relay.yaml, codes, variables and rooms are compared with the code. What stands behind a `$` in a console block
+is run by live/test_docs_examples.py.
 """
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,73 +26,10 @@ from addons.config import mitmproxy_options
 from addons.config.fields import inner_types
 from addons.config.settings import ChatSettings, Settings, load_settings
 from addons.workers import names
-from tests.support.live import ROOT, Live, environment, eventually, free_port, started
+from tests.support.live import ROOT, environment
+from tests.support.pages import BLOCKS, PAGES, PROSE, README, SHOWN, TEXTS, Block, commands, prose
 
-PAGES = [
-    *(ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-]
-TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
-README = "\n".join(TEXTS.values())
-PAGE = "http://127.0.0.1:8080"
 REQUIRED = "required"
-LAST_OF_DEMO = "Ctrl-C ends it"
-
-
-# -- reading the page
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language, its text without the indentation of a list it may stand in, its line."""
-
-    language: str
-    text: str
-    line: int
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A command of a console block and the output under it; `before` is the block of code before that, if any."""
-
-    command: str
-    output: str
-    before: Block | None
-    line: int
-
-
-def _blocks() -> list[Block]:
-    pattern = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-    found = []
-    for match in pattern.finditer(README):
-        indent, language, text = match.groups()
-        line = README.count("\n", 0, match.start()) + 1
-        found.append(Block(language, re.sub(f"^{indent}", "", text, flags=re.MULTILINE), line))
-    return found
-
-
-BLOCKS = _blocks()
-
-
-def _prose(text: str) -> str:
-    return re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
-
-
-PROSE = _prose(README)
-
-
-def _shown() -> Iterator[Shown]:
-    code = None
-    for block in BLOCKS:
-        if block.language != "console":
-            code = block
-            continue
-        for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            yield Shown(command, output.rstrip("\n"), code, block.line)
-
-
-SHOWN = list(_shown())
 
 
 def _section(title: str) -> str:
@@ -266,7 +199,7 @@ def test_the_files_named_in_the_text_exist() -> None:
 
 def _anchors(text: str) -> list[str]:
     """The anchors of a page, by GitHub's rule: lower case, punctuation dropped, blanks to hyphens."""
-    headings = re.findall(r"^#+ (.+)$", _prose(text), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
@@ -274,7 +207,7 @@ def _anchors(text: str) -> list[str]:
 def test_links_lead_somewhere(page: Path) -> None:
     anchors = _anchors(TEXTS[page])
     assert len(set(anchors)) == len(anchors), "two headings share an anchor"
-    for target in re.findall(r"\]\(([^)]+)\)", _prose(TEXTS[page])):
+    for target in re.findall(r"\]\(([^)]+)\)", prose(TEXTS[page])):
         if "://" in target:
             continue
         name, _, anchor = target.partition("#")
@@ -311,41 +244,11 @@ def test_json_within_the_text_can_be_parsed() -> None:
 # -- what is shown is what is printed
 
 
-def _even(output: str) -> str:
-    """The output without what differs from run to run."""
-    output = re.sub(r"chatcmpl-\w+", "chatcmpl-", output)
-    output = re.sub(r'"created":\d+', '"created":0', output)
-    output = re.sub(r'"as_of": "[0-9TZ:-]+"', '"as_of": ""', output)
-    return re.sub(r"(forwards to +http://127\.0\.0\.1):\d+", r"\1", output).rstrip("\n")
-
-
-def _matches(shown: str, printed: str) -> None:
-    parts = [re.escape(part) for part in re.split(r"^\.\.\.\n", _even(shown), flags=re.MULTILINE)]
-    if re.fullmatch("(?s:.*)".join(parts), _even(printed)) is None:
-        assert _even(printed) == _even(shown)  # for pytest to show the difference
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """`./run.sh demo`, once it has said all it says."""
-    port = free_port()
-    command = [sys.executable, "-m", "addons.cli", "demo", "-p", str(port)]
-    with started(command, tmp_path_factory.mktemp("demo"), port, environment()) as live:
-        assert eventually(lambda: LAST_OF_DEMO in live.log, 20), live.log
-        yield live
-
-
-def _commands(start: str) -> list[Shown]:
-    found = [shown for shown in SHOWN if shown.command.startswith(start)]
-    assert found, f"no page shows the output of {start}"
-    return found
-
-
 @pytest.mark.parametrize("command", ["./run.sh", "./run.sh web"])
 def test_what_a_start_says(command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     for name in [name for name in os.environ if name.startswith("RELAY_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(addresses, "check", lambda words, program: None)  # 8080 may be in use here
+    monkeypatch.setattr(addresses, "check", lambda options, program: None)  # 8080 may be in use here
     monkeypatch.setattr(launch, "check_store", lambda folder: None)
 
     def execute(command: list[str], environ: dict[str, str]) -> None:
@@ -359,30 +262,7 @@ def test_what_a_start_says(command: str, monkeypatch: pytest.MonkeyPatch, capfd:
     assert capfd.readouterr().out.rstrip("\n") == shown.output
 
 
-def test_what_the_demo_says(demo: Live) -> None:
-    said = demo.log[: demo.log.index(LAST_OF_DEMO) + len(LAST_OF_DEMO)]
-    [shown] = _commands("./run.sh demo")
-    _matches(shown.output, said.replace(demo.url, PAGE))
-
-
 def test_what_the_demo_proposes_is_shown_with_its_output() -> None:
-    [demo] = _commands("./run.sh demo")
+    [demo] = commands("./run.sh demo")
     proposed = re.findall(r"^try +(.*)$", demo.output, re.MULTILINE)
     assert [shown.command for shown in SHOWN if shown.command in proposed] == proposed
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not there")
-def test_what_curl_prints(demo: Live) -> None:
-    for shown in _commands("curl"):
-        command = shown.command.replace(PAGE, demo.url).replace("curl ", "curl -sS ", 1)
-        run = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", timeout=20, check=True)
-        _matches(shown.output, run.stdout)
-
-
-def test_what_python_prints(demo: Live) -> None:
-    for shown in _commands("python"):
-        assert shown.before is not None
-        assert shown.before.language == "python"
-        command = [sys.executable, "-c", shown.before.text.replace(PAGE, demo.url)]
-        run = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, env=environment(), check=True)
-        _matches(shown.output, run.stdout)

@@ -385,32 +385,32 @@ def asked(kind: str) -> Callable[[str], object]:
 
 def not_recorded(text: str) -> Iterator[None]:
     """A request that is in no record, beside one much like it."""
-    shelf: matching.Shelf[int] = matching.Shelf()
+    answers: matching.RecordedAnswers[int] = matching.RecordedAnswers()
     for number in range(4):
-        shelf.add(None, matching.ask("POST", "/v1/x", "", raw(text + str(number))), number)
+        answers.add(None, matching.ask("POST", "/v1/x", "", raw(text + str(number))), number)
         yield
     new = matching.ask("POST", "/v1/x", "", raw(text + "x"))
     yield
-    shelf.find("test", new)
+    answers.find("test", new)
     yield
-    shelf.nearest("test", new)
+    answers.nearest("test", new)
 
 
 def recorded_keys(text: str) -> Iterator[None]:
     """A record that is full of hidden keys."""
-    shelf: matching.Shelf[int] = matching.Shelf()
+    answers: matching.RecordedAnswers[int] = matching.RecordedAnswers()
     recorded = matching.ask("POST", "/v1/x", "", raw(text))
     yield
-    shelf.add(None, recorded, 1)
+    answers.add(None, recorded, 1)
     new = matching.ask("POST", "/v1/x", "", raw(text.replace("*", "k") + "x"))
     yield
-    shelf.find(None, new)
+    answers.find(None, new)
 
 
 def elsewhere(text: str) -> object:
-    shelf: matching.Shelf[int] = matching.Shelf()
-    shelf.add(None, matching.ask("GET", "/" + text[:HEAD], "", b""), 1)
-    return shelf.nearest(None, matching.ask("GET", "/a" + text[:HEAD], "", b""))
+    answers: matching.RecordedAnswers[int] = matching.RecordedAnswers()
+    answers.add(None, matching.ask("GET", "/" + text[:HEAD], "", b""), 1)
+    return answers.nearest(None, matching.ask("GET", "/a" + text[:HEAD], "", b""))
 
 
 def frames(text: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ import sys
 import tokenize
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def imported(file: Path) -> Iterator[str]:
 
 def room_of(file: Path) -> str:
     return file.relative_to(ADDONS).parts[0].removesuffix(".py")
+
+
+def test_the_drawing_shows_this_order() -> None:
+    text = (ADDONS.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawing = text.partition("never from one above:\n\n```text\n")[2].partition("```")[0]
+    assert [set(line.split()) for line in reversed(drawing.splitlines())] == list(ORDER)
 
 
 def test_every_room_has_its_place() -> None:
@@ -150,6 +157,14 @@ def test_the_files_named_in_docstrings_and_comments_exist(file: Path) -> None:
         if not any((folder / match[1]).exists() for folder in (ADDONS.parent, ADDONS, file.parent))
     ]
     assert gone == []
+
+
+@pytest.mark.parametrize("room", ["core", "flow", "inspection", "replay", "cli"])
+def test_every_file_is_named_at_its_door(room: str) -> None:
+    said = ast.get_docstring(ast.parse((ADDONS / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    named = re.findall(r"\b[\w*]+\.py\b", said)
+    files = [file.name for file in (ADDONS / room).glob("*.py") if file.name != "__init__.py"]
+    assert [file for file in files if not any(fnmatch(file, each) for each in named)] == []
 
 
 DISTRIBUTIONS = {"genai_prices": "genai-prices", "OpenSSL": "pyopenssl", "yaml": "pyyaml"}

@@ -63,8 +63,8 @@ def replay(own: Namespace, rest: list[str]) -> int:
             check_start(in_force, "mitmdump")
             family.relay([*mitmproxy("mitmdump"), *as_arguments(options, given), *rest], addresses.listening(in_force))
             tls = settings.listen.tls is not None
-            say([introduction(settings, in_force)[0], ("answers from", _contents(path, library.tape))])
-            say([("left out", each) for each in flow_file.reasons(library.tape, flow_file.OWN)])
+            say([introduction(settings, in_force)[0], ("answers from", _contents(path, library.recording))])
+            say([("left out", each) for each in flow_file.reasons(library.recording, flow_file.OWN)])
             if forward is not None:
                 say([("else asks", place(settings.upstreams[0]) + ", and records that")])
             say([("try", f"OPENAI_BASE_URL={addresses.origin(in_force, tls=tls)}/v1 OPENAI_API_KEY=any your-app")])

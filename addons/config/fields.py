@@ -340,7 +340,11 @@ Host = Annotated[str, BeforeValidator(_host)]
 Name = Annotated[str, BeforeValidator(_upstream_name)]
 Url = Annotated[str, BeforeValidator(_url)]
 ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
-BalanceKind = Annotated[str | None, BeforeValidator(_balance)]
+BalanceKind = Annotated[
+    str | None,
+    BeforeValidator(_balance),
+    WithJsonSchema({"anyOf": [{"type": "string", "enum": [*BALANCE_KINDS]}, {"type": "null"}]}),
+]
 Dollars = Annotated[
     Decimal | None,
     PlainValidator(_granted),

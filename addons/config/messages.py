@@ -31,8 +31,8 @@ def _findings(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[
         context = each.get("ctx", {})
         if kind == "missing":
             given = None
-        told = _stray(model, where, given) if kind == "extra_forbidden" else show(given, where)
-        yield where, kind, told, str(context.get("error", context.get("expected", "")))
+        value = _stray(model, where, given) if kind == "extra_forbidden" else show(given, where)
+        yield where, kind, value, str(context.get("error", context.get("expected", "")))
 
 
 def _stray(model: type[BaseModel], where: Location, given: Any) -> str:

@@ -108,9 +108,9 @@ class Problem:
         return cls(dotted(where), "" if value is None else shown(where, value), expected)
 
     def __str__(self) -> str:
-        return self.told(None)
+        return self.described(None)
 
-    def told(self, place: Place | None) -> str:
+    def described(self, place: Place | None) -> str:
         """In a line, with the place in the file where that is known."""
         given = f"{self.value} -- " if self.value else ""
         if not self.path:
@@ -143,5 +143,5 @@ class ConfigError(Exception):
             return f"{self.source}: {self.problems[0]}"
         count = "1 mistake" if len(self.problems) == 1 else f"{len(self.problems)} mistakes"
         return "\n  ".join(
-            [f"{self.source} has {count}:", *(each.told(self._place(each.path)) for each in self.problems)]
+            [f"{self.source} has {count}:", *(each.described(self._place(each.path)) for each in self.problems)]
         )

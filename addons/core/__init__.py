@@ -1,5 +1,16 @@
 """What relay knows, without the world: values in, values out. No mitmproxy, no files, no clock, no logging, no loop.
 
-So all of it is tested without a proxy. reading/ reads bodies as a person does; secret*.py find what must not be shown;
-sse.py, stream_end.py, ending.py and retelling.py read event streams; upstream_error.py tells what a refusal means.
+So all of it is tested without a proxy. What needs a flow belongs into addons/flow or the addon's own room, what is kept
+into addons/store. Its groups:
+
+- chat and sessions: chat.py, lenient.py, sessions.py, completion.py, retelling.py, envelope.py
+- event streams: sse.py, stream_end.py, ending.py, usage_chunk.py
+- what usage costs: answer_usage.py, metered.py, generations.py, rates.py, claims.py, accounts.py, relay_keys.py
+- balances and money: balances.py, money.py
+- what went wrong: upstream_error.py, failures.py
+- paths, urls and headers: paths.py, urls.py, headers.py
+- secrets: secrets.py finds keys by their looks, secret_*.py by their places, known_secrets.py wherever else they stand
+- reading for people: reading/, summary.py, printable.py
+- matching of recordings: matching.py
+- JSON and other tools: bounded_json.py, top_level.py, slices.py, frozen.py, units.py
 """

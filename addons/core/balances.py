@@ -22,7 +22,7 @@ from addons.core.money import UNLIMITED, Balance, amount, from_billing, window
 
 
 @dataclass(frozen=True)
-class About:
+class BalanceContext:
     """What an answer is read with."""
 
     now: float
@@ -34,12 +34,12 @@ class About:
 
 
 @dataclass(frozen=True)
-class Kind:
+class BalanceQuery:
     """One way to ask. All questions are asked at once; `more` gives the next page of an answer, if there is one."""
 
     name: str
-    questions: Callable[[About], Sequence[str]]
-    read: Callable[[Sequence[object], About], Balance]
+    questions: Callable[[BalanceContext], Sequence[str]]
+    read: Callable[[Sequence[object], BalanceContext], Balance]
     more: Callable[[str, object], str | None] = lambda _question, _answer: None
 
 
@@ -68,7 +68,7 @@ def is_closed(host: str, status: int, reason: str) -> bool:
     return status in (401, 403) and host.endswith("openai.com") and "session key" in reason.lower()
 
 
-def kinds_for(named: str, host: str, key: str = "") -> tuple[Kind, ...]:
+def kinds_for(named: str, host: str, key: str = "") -> tuple[BalanceQuery, ...]:
     """The kinds to try, in this order: one that is named, or for `auto` those that fit the host, and the key."""
     if named == LEDGER:
         return ()
@@ -85,19 +85,19 @@ def kinds_for(named: str, host: str, key: str = "") -> tuple[Kind, ...]:
 # What is asked
 
 
-def _billing(about: About) -> tuple[str, ...]:
+def _billing(about: BalanceContext) -> tuple[str, ...]:
     start, end = window(datetime.fromtimestamp(about.now, UTC).date(), about.window_days)
     folder = "/v1/dashboard/billing"
     return f"{folder}/subscription", f"{folder}/usage?start_date={start}&end_date={end}"
 
 
-def _costs(about: About) -> tuple[str, ...]:
+def _costs(about: BalanceContext) -> tuple[str, ...]:
     today = datetime.fromtimestamp(about.now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     start = int((today - timedelta(days=about.window_days)).timestamp())
     return (f"/v1/organization/costs?start_time={start}&bucket_width=1d&limit=180",)
 
 
-def _one(path: str) -> Callable[[About], tuple[str, ...]]:
+def _one(path: str) -> Callable[[BalanceContext], tuple[str, ...]]:
     return lambda _about: (path,)
 
 
@@ -119,23 +119,23 @@ def _object(where: str, value: object, field: str = "") -> Mapping[str, object]:
     return found
 
 
-def _read_billing(answers: Sequence[object], _about: About) -> Balance:
+def _read_billing(answers: Sequence[object], _about: BalanceContext) -> Balance:
     return from_billing(answers[0], answers[1])
 
 
-def _read_grants(answers: Sequence[object], _about: About) -> Balance:
+def _read_grants(answers: Sequence[object], _about: BalanceContext) -> Balance:
     grants = _object("credit_grants", answers[0])
     used = amount("credit_grants", grants, "total_used")
     left = amount("credit_grants", grants, "total_available", negative=True)
     return Balance(left + used, used)  # grants that have expired are still in `total_granted`
 
 
-def _read_openrouter(answers: Sequence[object], _about: About) -> Balance:
+def _read_openrouter(answers: Sequence[object], _about: BalanceContext) -> Balance:
     credit = _object("credits", answers[0], "data")
     return Balance(amount("credits.data", credit, "total_credits"), amount("credits.data", credit, "total_usage"))
 
 
-def _read_openrouter_key(answers: Sequence[object], _about: About) -> Balance:
+def _read_openrouter_key(answers: Sequence[object], _about: BalanceContext) -> Balance:
     key = _object("key", answers[0], "data")
     if "limit" in key and key["limit"] is None:
         return Balance(UNLIMITED, amount("key.data", key, "usage"))
@@ -143,7 +143,7 @@ def _read_openrouter_key(answers: Sequence[object], _about: About) -> Balance:
     return Balance(limit, limit - amount("key.data", key, "limit_remaining", negative=True))
 
 
-def _read_newapi(answers: Sequence[object], _about: About) -> Balance:
+def _read_newapi(answers: Sequence[object], _about: BalanceContext) -> Balance:
     token, site = _object("token", answers[0], "data"), _object("status", answers[1], "data")
     unit = amount("status.data", site, "quota_per_unit")
     if unit <= 0:
@@ -154,7 +154,7 @@ def _read_newapi(answers: Sequence[object], _about: About) -> Balance:
     return Balance(used + amount("token.data", token, "total_available", negative=True) / unit, used)
 
 
-def _read_deepseek(answers: Sequence[object], about: About) -> Balance:
+def _read_deepseek(answers: Sequence[object], about: BalanceContext) -> Balance:
     entries = _object("balance", answers[0]).get("balance_infos")
     found: list[tuple[Decimal, str]] = []
     for entry in entries[:10] if isinstance(entries, list) else []:
@@ -168,12 +168,12 @@ def _read_deepseek(answers: Sequence[object], about: About) -> Balance:
     return _left(left, currency, about)
 
 
-def _read_siliconflow(answers: Sequence[object], about: About) -> Balance:
+def _read_siliconflow(answers: Sequence[object], about: BalanceContext) -> Balance:
     info = _object("user", answers[0], "data")
     return _left(amount("user.data", info, "totalBalance", negative=True, text=True), _by_domain(about), about)
 
 
-def _read_moonshot(answers: Sequence[object], about: About) -> Balance:
+def _read_moonshot(answers: Sequence[object], about: BalanceContext) -> Balance:
     info = _object("balance", answers[0], "data")
     left = amount("balance.data", info, "available_balance", negative=True)
     if "cash_balance" in info and amount("balance.data", info, "cash_balance", negative=True) < 0:
@@ -181,7 +181,7 @@ def _read_moonshot(answers: Sequence[object], about: About) -> Balance:
     return _left(left, _by_domain(about), about)
 
 
-def _read_costs(answers: Sequence[object], about: About) -> Balance:
+def _read_costs(answers: Sequence[object], about: BalanceContext) -> Balance:
     used = Decimal(0)
     for page in answers:
         buckets = _object("costs", page).get("data")
@@ -193,29 +193,29 @@ def _read_costs(answers: Sequence[object], about: About) -> Balance:
     return Balance(about.granted, used)
 
 
-def _left(left: Decimal, currency: str, about: About) -> Balance:
+def _left(left: Decimal, currency: str, about: BalanceContext) -> Balance:
     """What was paid in is in dollars: of another currency nothing is known but what is left."""
     if about.granted is not None and currency == "USD":
         return Balance(about.granted, about.granted - left)
     return Balance(None, None, left, currency)
 
 
-def _by_domain(about: About) -> str:
+def _by_domain(about: BalanceContext) -> str:
     """The sites in China count in yuan, the others in dollars."""
     return "CNY" if about.host.endswith(".cn") else "USD"
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, BalanceQuery] = {
     kind.name: kind
     for kind in (
-        Kind("billing", _billing, _read_billing),
-        Kind("credit_grants", _one("/v1/dashboard/billing/credit_grants"), _read_grants),
-        Kind("newapi", lambda _about: ("/api/usage/token", "/api/status"), _read_newapi),
-        Kind("openrouter-key", _one("/v1/key"), _read_openrouter_key),
-        Kind("openrouter", _one("/v1/credits"), _read_openrouter),
-        Kind("deepseek", _one("/user/balance"), _read_deepseek),
-        Kind("siliconflow", _one("/v1/user/info"), _read_siliconflow),
-        Kind("moonshot", _one("/v1/users/me/balance"), _read_moonshot),
-        Kind("costs", _costs, _read_costs, _next_page),
+        BalanceQuery("billing", _billing, _read_billing),
+        BalanceQuery("credit_grants", _one("/v1/dashboard/billing/credit_grants"), _read_grants),
+        BalanceQuery("newapi", lambda _about: ("/api/usage/token", "/api/status"), _read_newapi),
+        BalanceQuery("openrouter-key", _one("/v1/key"), _read_openrouter_key),
+        BalanceQuery("openrouter", _one("/v1/credits"), _read_openrouter),
+        BalanceQuery("deepseek", _one("/user/balance"), _read_deepseek),
+        BalanceQuery("siliconflow", _one("/v1/user/info"), _read_siliconflow),
+        BalanceQuery("moonshot", _one("/v1/users/me/balance"), _read_moonshot),
+        BalanceQuery("costs", _costs, _read_costs, _next_page),
     )
 }

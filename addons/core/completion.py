@@ -42,8 +42,8 @@ class Completion:
         self.usage: Usage | None = None
         """The last usage seen in any chunk."""
         self.error: Mapping[str, object] | None = None
-        """The first error that the answer tells (`core.upstream_error.told`); one that is a plain string stands under
-        `message`."""
+        """The first error that the answer tells (`core.upstream_error.find_error`); one that is a plain string stands
+        under `message`."""
         self.done = False
         """Whether the answer came to its end: `[DONE]`, or one whole body."""
         self._text = _Text(max_text)
@@ -129,7 +129,7 @@ class _Text:
     def __init__(self, limit: int) -> None:
         self.truncated = False
         self._room = limit
-        self._told = 0
+        self._taken = 0
         self._buffer: StringIO | None = None  # a list of a million one-letter deltas would weigh twenty times the text
 
     @property
@@ -140,9 +140,9 @@ class _Text:
         """What was added since the last call."""
         if self._buffer is None:
             return ""
-        self._buffer.seek(self._told)
+        self._buffer.seek(self._taken)
         piece = self._buffer.read()
-        self._told += len(piece)
+        self._taken += len(piece)
         return piece
 
     def add(self, content: object) -> None:

@@ -110,7 +110,7 @@ class Ending:
             else:
                 continue
             self._read(event)
-            if self.finished or self._end.told:
+            if self.finished or self._end.nothing_follows:
                 self.finished = True
                 return
 

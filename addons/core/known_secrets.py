@@ -104,7 +104,7 @@ class KnownSecrets:
     def masking(self, data: bytes, most: int = MOST_SPANS) -> Sliced[bytes]:
         """Bytes of any length without them, and without what looks like a key, in slices.
 
-        Raises TooMany where it takes more than `most` replacements.
+        Raises TooManySecrets where it takes more than `most` replacements.
         """
         spans: list[Span] = []
         for value in sorted(self._shown, key=len, reverse=True):  # one may begin with another
@@ -122,7 +122,7 @@ class KnownSecrets:
         return data
 
     def finding_escaped(self, data: bytes, spans: list[Span], most: int = MOST_SPANS) -> Sliced[None]:
-        """Add to `spans` where they stand with escapes in them, and what is shown for each. Raises TooMany."""
+        """Add to `spans` where they stand with escapes in them, and what is shown for each. Raises TooManySecrets."""
         values = [value for value in self._shown if len(value) <= LONGEST_ESCAPED]
         if not values:
             return

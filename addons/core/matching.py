@@ -2,7 +2,7 @@
 
 1. `ask` makes an `Ask` of a request: what is compared of it. Headers and keys are not; of a JSON body neither are the
    order of its keys, its whitespace and the fields named volatile; of a form neither is its boundary.
-2. A `Shelf` holds records by their Ask and hands them out in the order in which they were recorded.
+2. `RecordedAnswers` holds records by their Ask and hands them out in the order in which they were recorded.
 3. `differences` says in which places two Asks differ.
 
 Records hold no keys: `sk-***1a2b3c4d` stands where one was (core/secrets.py). So keys are cut to `sk-***` on both sides
@@ -154,7 +154,7 @@ class _Masked:
         return True
 
 
-class Shelf[T]:
+class RecordedAnswers[T]:
     """Records by what was asked. The same request gets them in the order of their recording, then the last again."""
 
     def __init__(self) -> None:
@@ -331,9 +331,9 @@ def _form(content_type: str, body: bytes) -> dict[str, str] | None:
         heading, blank, content = piece.partition(b"\r\n\r\n")
         if not blank or len(heading) > _LONGEST_HEADING or len(parts) >= _MOST_PARTS:
             return None
-        name, told = _part(heading.decode("utf-8", "replace"), content)
+        name, value = _part(heading.decode("utf-8", "replace"), content)
         seen[name] += 1
-        parts[f"{name}#{seen[name]}" if seen[name] > 1 else name] = told
+        parts[f"{name}#{seen[name]}" if seen[name] > 1 else name] = value
     return None
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from addons.core import secret_text
 from addons.core.secret_heads import may_have_parts, secret_parts
 from addons.core.secret_names import STEM, Verdict, could_be_secret, is_about, is_secret_part, judge
-from addons.core.secrets import TooMany
+from addons.core.secrets import TooManySecrets
 from addons.core.slices import Sliced
 
 Field = tuple[int, int, bool]
@@ -73,7 +73,7 @@ def is_stream(body: bytes) -> bool:
 def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
     """The spans of all values of secret fields in a body, in order, with what their quotation marks enclose.
 
-    Spans may overlap. Raises TooMany.
+    Spans may overlap. Raises TooManySecrets.
     """
     spans: list[Field] = []
     kind = content_type.partition(";")[0].strip().lower()
@@ -99,7 +99,7 @@ def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
     text = yield from secret_text.finding(body, MOST, json=walked)
     spans += [(start, end, number < _MOST_ECHOED) for number, (start, end) in enumerate(text) if start not in seen]
     if len(spans) > MOST:
-        raise TooMany
+        raise TooManySecrets
     spans.sort()
     return spans
 
@@ -267,7 +267,7 @@ class _Walk:
         signature = (self.name or "").lower().endswith(("signature", "sig"))
         self.spans.append((start, end, echoed and not signature))
         if len(self.spans) > MOST:
-            raise TooMany
+            raise TooManySecrets
 
     def on_mark(self, mark: bytes) -> None:
         """Punctuation."""
@@ -373,7 +373,7 @@ def _in_json(
         seen += 1
         if seen % _TOKENS == 0:
             if seen > most:
-                raise TooMany
+                raise TooManySecrets
             yield
         token = tokens.search(body, at, at + _RUN)
         if token is None:
@@ -445,7 +445,7 @@ def _in_escaped(
         first, beyond = (start + each + longer[bisect_left(places, each)] for each in (first, beyond))
         spans.append((first, beyond, echoed))
     if len(spans) > MOST:
-        raise TooMany
+        raise TooManySecrets
 
 
 def _may_name(body: bytes, start: int, end: int) -> Sliced[bool]:
@@ -481,7 +481,7 @@ def _in_form(body: bytes, spans: list[Field]) -> Sliced[None]:
             _in_address(body, at, end, spans)
             seen += min(end - at, _LONGEST_ADDRESS) >> 2
         if len(spans) > MOST:
-            raise TooMany
+            raise TooManySecrets
         at = end + 1
         seen += 1
         if seen >= _TOKENS:
@@ -530,7 +530,7 @@ def _in_parts(body: bytes, content_type: str, spans: list[Field]) -> Sliced[None
             yield from _in_json(body[first:at], own, _TOKEN, _INSIDE)
             spans += [(first + begun, first + ended, echoed) for begun, ended, echoed in own]
         if len(spans) > MOST:
-            raise TooMany
+            raise TooManySecrets
         seen += 1
         if seen % 256 == 0:
             yield

@@ -6,7 +6,7 @@ from itertools import islice
 from urllib.parse import unquote, unquote_plus
 
 from addons.core.secret_names import is_secret_json, is_secret_part
-from addons.core.secrets import TooMany
+from addons.core.secrets import TooManySecrets
 
 _DEEPEST = 3
 """Encodings around an address that is looked into: `redirect=https%253A%252F%252F...`."""
@@ -31,12 +31,12 @@ def secret_parts(address: str) -> Iterator[Part]:
     """The values of secret parts in an address' queries and fragments, in order, none in another.
 
     A part may hold an address, encoded: what divides that is looked for as well. The value of a part ends before
-    whatever divides it from the next one, which is encoded as often as what stands before it, or less. Raises TooMany
-    for an address of more parts than are looked through.
+    whatever divides it from the next one, which is encoded as often as what stands before it, or less. Raises
+    TooManySecrets for an address of more parts than are looked through.
     """
     found = list(islice(_MARK.finditer(address), MOST_PARTS + 1))
     if len(found) > MOST_PARTS:
-        raise TooMany
+        raise TooManySecrets
     marks = [(mark.start(), mark.end(), _depth(mark[0])) for mark in found]
     ends = _ends(marks, len(address))
     done = 0

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from addons.core import bounded_json, secret_fields
 from addons.core.known_secrets import KnownSecrets
-from addons.core.secrets import KEY, Span, TooMany, is_fingerprint, may_hold_key, note, replaced
+from addons.core.secrets import KEY, Span, TooManySecrets, is_fingerprint, may_hold_key, note, replaced
 from addons.core.slices import Sliced
 
 _PIECE = re.compile(
@@ -46,7 +46,7 @@ def is_in_pieces(body: bytes) -> bool:
 def masking(body: bytes, known: KnownSecrets) -> Sliced[bytes]:
     """A stream in which each piece has lost its part of whatever secret is spread over several of them.
 
-    Raises TooMany for a stream of more pieces than are joined.
+    Raises TooManySecrets for a stream of more pieces than are joined.
     """
     texts = yield from _texts(body)
     pieces: list[_Piece] = []
@@ -89,7 +89,7 @@ def _texts(body: bytes) -> Sliced[dict[_Text, list[_Piece]]]:
                 pieces.append((found[3], (*found.span(4), _said(found[4]))))
         count += len(pieces)
         if count > _MOST:
-            raise TooMany
+            raise TooManySecrets
         if pieces:
             _assign(texts, pieces, indices, body[at:end] if len(pieces) > 1 and len(indices) > 1 else b"")
         read += end - at + 16 * len(pieces)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 
 from addons.core.secret_names import STEM, STEMS, Verdict, could_be_secret, judge
-from addons.core.secrets import TooMany
+from addons.core.secrets import TooManySecrets
 from addons.core.slices import Sliced, at_once
 
 Place = tuple[int, int]
@@ -76,7 +76,7 @@ _NO_VALUES = frozenset(
 
 def finding(body: bytes, most: int, *, json: bool) -> Sliced[list[Place]]:
     """The places of secrets in a body of any kind, in slices; with `json` those are left out that stand under a name in
-    quotation marks of JSON's, which has been read as such. Raises TooMany over `most`."""
+    quotation marks of JSON's, which has been read as such. Raises TooManySecrets over `most`."""
     places: list[Place] = []
     yield from _assignments(body, places, most, json=json)
     for pattern, signs, judged in _PATTERNS:
@@ -101,7 +101,7 @@ def _assignments(body: bytes, places: list[Place], most: int, *, json: bool) -> 
                 places.append(place)
                 at = max(at, place[1] - base)
             if len(places) > most:
-                raise TooMany
+                raise TooManySecrets
             seen += 1
             if seen % _FOUND == 0:
                 yield
@@ -133,7 +133,7 @@ def _by_pattern(
                 places.append(place)
                 at = max(at, place[1])
             if len(places) > most:
-                raise TooMany
+                raise TooManySecrets
             seen += 1
             if seen % _FOUND == 0:
                 yield

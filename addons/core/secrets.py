@@ -36,7 +36,7 @@ _FINGERPRINT = re.compile(rb"(?:Bearer\s{1,64}+)?.{0,3}\*{3}[0-9a-f]{8}", re.DOT
 MOST_SPANS = 20_000
 
 
-class TooMany(ValueError):
+class TooManySecrets(ValueError):
     """More secrets in one text than are hidden one by one."""
 
 
@@ -53,7 +53,8 @@ def scrub(text: str) -> str:
 
 
 def scrubbing(data: bytes, *, keep: bool = True, most: int = MOST_SPANS) -> Sliced[bytes]:
-    """The same for bytes of any length, in slices; with `keep` fingerprints stay. Raises TooMany over `most` keys."""
+    """The same for bytes of any length, in slices; with `keep` fingerprints stay. Raises TooManySecrets over `most`
+    keys."""
     spans: list[Span] = []
     at = 0
     for start in range(0, len(data), _SLICE):
@@ -73,9 +74,9 @@ def scrubbing(data: bytes, *, keep: bool = True, most: int = MOST_SPANS) -> Slic
 
 
 def note(spans: list[Span], span: Span, most: int = MOST_SPANS) -> None:
-    """Add a span. Raises TooMany."""
+    """Add a span. Raises TooManySecrets."""
     if len(spans) >= most:
-        raise TooMany
+        raise TooManySecrets
     spans.append(span)
 
 

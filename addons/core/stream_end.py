@@ -39,7 +39,7 @@ class StreamEnd:
         return self._finished.keys()
 
     @property
-    def told(self) -> bool:
+    def nothing_follows(self) -> bool:
         """Whoever has heard so much may leave: nothing more comes that belongs to the answer, or nothing but its end
         mark."""
         return self.over or (self.finished and self.counted)
@@ -67,9 +67,10 @@ class StreamEnd:
         else:
             choices = value.get("choices")
             self._choices(choices)
-            told = [value, *choices[:_MOST_CHOICES]] if isinstance(choices, list) else [value]
-            counted = any(isinstance(each, dict) and isinstance(each.get("usage"), dict) for each in told)  # Moonshot's
-            self.counted = self.counted or (self.finished and counted)  # stand in the choice
+            # Moonshot's usage stands in the choice.
+            holders = [value, *choices[:_MOST_CHOICES]] if isinstance(choices, list) else [value]
+            counted = any(isinstance(each, dict) and isinstance(each.get("usage"), dict) for each in holders)
+            self.counted = self.counted or (self.finished and counted)
 
     def _choices(self, choices: object) -> None:
         for position, choice in enumerate(choices[:_MOST_CHOICES] if isinstance(choices, list) else ()):

@@ -30,7 +30,7 @@ _LONGEST_REASON = 4096  # code points; what is shown is far less, but keys in it
 _LONGEST_CODE = 64
 
 
-class Kind(enum.Enum):
+class ErrorKind(enum.Enum):
     """What an upstream means by an error."""
 
     KEY = "the key is refused"
@@ -53,7 +53,7 @@ class Kind(enum.Enum):
 class UpstreamError:
     """An error as it was read. Texts are as upstream wrote them: keys are still in them."""
 
-    kind: Kind
+    kind: ErrorKind
     status: int | None = None
     """HTTP's status, or the one told inside a 2xx; None where nobody told one."""
     code: str = ""
@@ -64,7 +64,7 @@ class UpstreamError:
     @property
     def shorter_may_pass(self) -> bool:
         """Whether the same request with fewer earlier messages may be taken."""
-        return self.kind in (Kind.TOO_LONG, Kind.TOO_LARGE)
+        return self.kind in (ErrorKind.TOO_LONG, ErrorKind.TOO_LARGE)
 
 
 def read(status: int, body: bytes) -> UpstreamError:
@@ -425,61 +425,63 @@ def _judge(
     meant = next((_CODES[each] for each in plain if each in _CODES), None)
     if meant is None:
         meant = _by_status(status, words, structured=structured)
-        if status is None and meant is Kind.FAILED and any(each in _OF_REQUESTS for each in plain):
-            meant = Kind.REQUEST
-    elif meant is Kind.RATE and status == 413:
-        meant = Kind.TOO_LARGE  # more than a minute may have: waiting alone helps nobody
+        if status is None and meant is ErrorKind.FAILED and any(each in _OF_REQUESTS for each in plain):
+            meant = ErrorKind.REQUEST
+    elif meant is ErrorKind.RATE and status == 413:
+        meant = ErrorKind.TOO_LARGE  # more than a minute may have: waiting alone helps nobody
     return UpstreamError(meant, status, code[:_LONGEST_CODE], kind[:_LONGEST_CODE], reason)
 
 
-def _by_status(status: int | None, words: str, *, structured: bool) -> Kind:
+def _by_status(status: int | None, words: str, *, structured: bool) -> ErrorKind:
     if status in _REDIRECTS:
-        return Kind.REDIRECT
+        return ErrorKind.REDIRECT
     match status:
         case 401:
-            return Kind.QUOTA if _any(_NO_MONEY, words) else Kind.KEY
+            return ErrorKind.QUOTA if _any(_NO_MONEY, words) else ErrorKind.KEY
         case 402:
-            return Kind.QUOTA
+            return ErrorKind.QUOTA
         case 404 | 405 | 410:
             names_model = structured and not _any(_NO_ROUTE, words) and _names_model(words)
-            return Kind.MODEL if names_model else Kind.ADDRESS
+            return ErrorKind.MODEL if names_model else ErrorKind.ADDRESS
         case 408 | 504 | 522 | 524:
-            return Kind.SLOW
+            return ErrorKind.SLOW
         case 413:
-            return Kind.TOO_LONG if _any(_LONG, words) else Kind.TOO_LARGE
+            return ErrorKind.TOO_LONG if _any(_LONG, words) else ErrorKind.TOO_LARGE
         case 429:
-            return Kind.QUOTA if _any(_NO_MONEY, words) and not _any(_FAST, words) else Kind.RATE
+            return ErrorKind.QUOTA if _any(_NO_MONEY, words) and not _any(_FAST, words) else ErrorKind.RATE
         case 520 | 521 | 523 | 525 | 526 | 527 | 530:
-            return Kind.EDGE
+            return ErrorKind.EDGE
     meant = _by_words(words)
     if status is not None and status >= 500:
-        return meant if meant in (Kind.MODEL, Kind.TOO_LONG, Kind.QUOTA) else Kind.FAILED
+        return meant if meant in (ErrorKind.MODEL, ErrorKind.TOO_LONG, ErrorKind.QUOTA) else ErrorKind.FAILED
     if status is None:
-        return meant or (Kind.KEY if "unauthorized" in words else Kind.RATE if _any(_FAST, words) else Kind.FAILED)
+        return meant or (
+            ErrorKind.KEY if "unauthorized" in words else ErrorKind.RATE if _any(_FAST, words) else ErrorKind.FAILED
+        )
     if meant is not None:
         return meant
     if status == 403:
-        return Kind.RATE if _any(_TOO_MANY, words) else Kind.FORBIDDEN
-    return Kind.REQUEST if 400 <= status < 500 else Kind.FAILED
+        return ErrorKind.RATE if _any(_TOO_MANY, words) else ErrorKind.FORBIDDEN
+    return ErrorKind.REQUEST if 400 <= status < 500 else ErrorKind.FAILED
 
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
-def _by_words(words: str) -> Kind | None:
+def _by_words(words: str) -> ErrorKind | None:
     """What whole phrases say; None where they say nothing."""
     if _any(_WRONG_PORT, words):
-        return Kind.NEEDS_TLS
+        return ErrorKind.NEEDS_TLS
     if _any(_NO_MODEL, words) or _WRONG_MODEL.search(words):
-        return Kind.MODEL
+        return ErrorKind.MODEL
     if _any(_NO_MONEY, words):
-        return Kind.QUOTA
+        return ErrorKind.QUOTA
     if _is_too_long(words):
-        return Kind.TOO_LONG
+        return ErrorKind.TOO_LONG
     if _any(_NO_KEY, words):
-        return Kind.KEY
+        return ErrorKind.KEY
     if (_any(_NO_TOKEN, words) or _WRONG_TOKEN.search(words)) and not _any(_OF_TEXT_TOKENS, words):
-        return Kind.KEY
+        return ErrorKind.KEY
     return None
 
 
@@ -505,35 +507,35 @@ def _any(phrases: Iterable[str], words: str) -> bool:
     return any(phrase in words for phrase in phrases)
 
 
-_CODES: dict[str, Kind] = {
+_CODES: dict[str, ErrorKind] = {
     name: kind
     for kind, names in {
-        Kind.KEY: (
+        ErrorKind.KEY: (
             "invalidapikey invalidapikeyerror incorrectapikey incorrectapikeyerror apikeyinvalid invalidauthentication "
             "invalidauthenticationerror authenticationerror unauthorized unauthenticated invalidtoken tokenexpired "
             "accessdeniedinvalidkey accountdeactivated invalidissuer missingapikey"
         ),
-        Kind.QUOTA: (
+        ErrorKind.QUOTA: (
             "insufficientquota insufficientuserquota insufficientquotaerror preconsumetokenquotafailed "
             "billinghardlimitreached billingnotactive billingerror exceededcurrentquotaerror arrearage "
             "insufficientbalance insufficientcredits accountoverdueerror paymentrequired paymentrequirederror "
             "quotaexhausted creditsexhausted"
         ),
-        Kind.RATE: (
+        ErrorKind.RATE: (
             "ratelimitexceeded ratelimiterror ratelimitreachederror ratelimited ratelimit toomanyrequests "
             "throttling throttlingratequota throttlingallocationquota throttlingburstrate throttlingexception "
             "limitrequests limitburstrate engineoverloadederror requestlimitexceeded"
         ),
-        Kind.MODEL: (
+        ErrorKind.MODEL: (
             "modelnotfound modelnotfounderror modelnotexist modelnotsupported modelnotavailable invalidmodel "
             "modeldoesnotexist deploymentnotfound invalidendpointormodelnotfound modelpricenotconfigured"
         ),
-        Kind.TOO_LONG: (
+        ErrorKind.TOO_LONG: (
             "contextlengthexceeded exceedcontextsizeerror contextwindowexceeded modelcontextwindowexceeded "
             "contextlengthexceedederror stringabovemaxlength 1261"  # Zhipu's
         ),
-        Kind.SLOW: "timeout requesttimeout gatewaytimeout deadlineexceeded timeouterror",
-        Kind.FORBIDDEN: "permissiondenied permissionerror permissiondeniederror unsupportedcountryregionterritory",
+        ErrorKind.SLOW: "timeout requesttimeout gatewaytimeout deadlineexceeded timeouterror",
+        ErrorKind.FORBIDDEN: "permissiondenied permissionerror permissiondeniederror unsupportedcountryregionterritory",
     }.items()
     for name in names.split()
 }

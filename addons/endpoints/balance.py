@@ -18,7 +18,7 @@ from addons.core import balances, chat, envelope, money, upstream_error
 from addons.core.balances import LEDGER
 from addons.core.bounded_json import TooComplex
 from addons.core.slices import Sliced
-from addons.core.upstream_error import Kind as Meaning
+from addons.core.upstream_error import ErrorKind
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 from addons.flow.decoding import TooLong, content_of, decoding
@@ -31,7 +31,7 @@ from addons.meter.reports import Told
 from addons.store import StoreError
 
 _UNSUPPORTED = (404, 405, 501)
-_OF_KEYS = (Meaning.KEY, Meaning.QUOTA, Meaning.RATE, Meaning.FORBIDDEN)
+_OF_KEYS = (ErrorKind.KEY, ErrorKind.QUOTA, ErrorKind.RATE, ErrorKind.FORBIDDEN)
 """Refusals that say more than that there is nothing at an address."""
 _TOLD = {"hard_limit_usd", "total_usage"}
 
@@ -156,7 +156,7 @@ async def ask_balance(upstream: Upstream, key: str, settings: Settings, now: flo
     """
     if upstream.balance is None:
         raise errors.BalanceUnknown("此上游不提供余额查询。", "This upstream tells no balance.")
-    about = balances.About(now, settings.balance.window_days, upstream.host, upstream.granted)
+    about = balances.BalanceContext(now, settings.balance.window_days, upstream.host, upstream.granted)
     first: errors.RelayError | None = None
     for kind in balances.kinds_for(upstream.balance, upstream.host, key):
         try:
@@ -172,7 +172,7 @@ class _Unreadable(errors.UpstreamFailed):
 
 
 async def _by(
-    kind: balances.Kind, upstream: Upstream, key: str, about: balances.About, timeout: float
+    kind: balances.BalanceQuery, upstream: Upstream, key: str, about: balances.BalanceContext, timeout: float
 ) -> money.Balance:
     """Ask all questions of a kind at once, and further pages after them."""
     paths = [_at(upstream, question) for question in kind.questions(about)]

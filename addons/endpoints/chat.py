@@ -338,7 +338,7 @@ def _hear(exchange: Exchange, response: http.Response | None) -> None:
 
 
 def _refusal(error: UpstreamError, pending: Pending) -> errors.RelayError:
-    if pending.relay_key is not None and error.kind is upstream_error.Kind.KEY:
+    if pending.relay_key is not None and error.kind is upstream_error.ErrorKind.KEY:
         return own_key_refused()
     return refusal(error, key=pending.key, model=pending.model)
 

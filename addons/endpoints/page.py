@@ -29,7 +29,7 @@ def facts(settings: Settings) -> dict[str, object]:
     `chat` and `balance` are None where the default upstream, or nobody, answers them.
     """
     chat, balance, upstream = settings.chat, settings.balance, settings.upstreams[0]
-    told: dict[str, object] = {
+    shown: dict[str, object] = {
         "model": upstream.model or chat.model,
         "max_body": settings.limits.body,
         "idle": settings.limits.idle,
@@ -37,7 +37,7 @@ def facts(settings: Settings) -> dict[str, object]:
         "balance": None,
     }
     if chat.paths:
-        told["chat"] = {
+        shown["chat"] = {
             "path": chat.paths[0],
             "max_content": chat.max_content,
             "max_body": chat.max_body,
@@ -47,8 +47,8 @@ def facts(settings: Settings) -> dict[str, object]:
             "max_tokens": chat.context.max_tokens,
         }
     if balance.paths and (upstream.balance is not None or settings.keys.list):
-        told["balance"] = {"path": balance.paths[0], "window_days": balance.window_days}
-    return told
+        shown["balance"] = {"path": balance.paths[0], "window_days": balance.window_days}
+    return shown
 
 
 def inert(value: object) -> str:

@@ -1,6 +1,10 @@
-"""What every addon uses on a flow, and none owns.
+"""What the rooms above use on a flow, and none of them owns.
 
-answers.py makes answers of relay's own, subrequest.py asks an upstream by itself, upstream.py points a request at one,
-capture.py keeps a copy of a body, decoding.py reads what is compressed, upstream_errors.py tells what an upstream
-refused, turns.py does long work in slices, display_path.py keeps the path of the client in the record.
+answers.py makes answers of relay's own and adds the headers that every answer carries, upstream_errors.py says what an
+upstream refused or why it failed, upstream.py points a request at an upstream, subrequest.py asks one by itself,
+request_body.py and decoding.py read bodies, capture.py keeps a copy of one that passes, turns.py does long work in
+slices, display_path.py keeps the client's path in the record.
+
+Not here: what one room alone needs, which stands in that room; what needs no flow, which is core's; an addon with a
+rule of its own, but for DisplayPath: replays and commands read what it has kept.
 """

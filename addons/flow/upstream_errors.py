@@ -9,7 +9,7 @@ from collections.abc import Callable
 from addons import errors
 from addons.core.failures import Failure
 from addons.core.secrets import masked, scrub
-from addons.core.upstream_error import Kind, UpstreamError
+from addons.core.upstream_error import ErrorKind, UpstreamError
 
 SHOWN = 300
 """Code points of what an upstream says."""
@@ -24,8 +24,10 @@ def refusal(error: UpstreamError, *, key: str, model: str | None = None) -> erro
     `key` is the caller's, taken out of what upstream says, whatever it looks like. `model` is what was asked for.
     """
     if error.code == NOT_RECORDED:
-        told = quoted(error.reason, key, _SHOWN_OF_REPLAYS)
-        return errors.NotFound("录制文件中没有匹配的请求。", f"This request was not recorded.{told}", code=NOT_RECORDED)
+        quote = quoted(error.reason, key, _SHOWN_OF_REPLAYS)
+        return errors.NotFound(
+            "录制文件中没有匹配的请求。", f"This request was not recorded.{quote}", code=NOT_RECORDED
+        )
     return _REFUSALS[error.kind](error, quoted(error.reason, key, SHOWN), model)
 
 
@@ -35,8 +37,8 @@ def quoted(reason: str, key: str, most: int) -> str:
     return f"（上游 upstream：{said}）" if said else ""
 
 
-def _key(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
-    return errors.Unauthorized("apiKey 无效或已被拒绝，请检查 apiKey。", f"The key was refused: check apiKey.{told}")
+def _key(_error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
+    return errors.Unauthorized("apiKey 无效或已被拒绝，请检查 apiKey。", f"The key was refused: check apiKey.{quote}")
 
 
 def own_key_refused() -> errors.RelayError:
@@ -48,93 +50,93 @@ def own_key_refused() -> errors.RelayError:
     )
 
 
-def _quota(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _quota(_error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.RateLimited(
         "额度已用完，请充值或更换 apiKey。",
-        f"The key is out of quota: top it up or use another one.{told}",
+        f"The key is out of quota: top it up or use another one.{quote}",
         code="insufficient_quota",
     )
 
 
-def _rate(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
-    return errors.RateLimited("请求过于频繁，请稍后再试。", f"Rate limited: slow down and try again.{told}")
+def _rate(_error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
+    return errors.RateLimited("请求过于频繁，请稍后再试。", f"Rate limited: slow down and try again.{quote}")
 
 
-def _forbidden(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
-    return errors.Forbidden("上游不允许此操作。", f"The upstream does not allow this.{told}")
+def _forbidden(_error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
+    return errors.Forbidden("上游不允许此操作。", f"The upstream does not allow this.{quote}")
 
 
-def _model(_error: UpstreamError, told: str, model: str | None) -> errors.RelayError:
+def _model(_error: UpstreamError, quote: str, model: str | None) -> errors.RelayError:
     name_zh, name_en = (f" {model}", f" {model}") if model is not None else ("", " of this name")
     change = "chat.model or upstreams[].model in relay.yaml"
     return errors.NotFound(
         f"上游没有模型{name_zh}：请换用其他模型，或由服务管理员修改 relay.yaml 中的 chat.model 或 upstreams[].model。",
-        f"The upstream has no model{name_en}: ask for another one, or have {change} changed.{told}",
+        f"The upstream has no model{name_en}: ask for another one, or have {change} changed.{quote}",
         code="model_not_found",
     )
 
 
-def _address(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _address(error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.UpstreamFailed(
         f"上游没有这个地址{_http_zh(error)}：请服务管理员检查 upstreams[].url。",
         f"The upstream has nothing at this address{_http_en(error)}: "
-        f"whoever runs this relay should check upstreams[].url.{told}",
+        f"whoever runs this relay should check upstreams[].url.{quote}",
         code="wrong_address",
     )
 
 
-def _redirect(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _redirect(error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.UpstreamFailed(
         f"上游返回了重定向{_http_zh(error)}，relay 不会跟随：请服务管理员把 upstreams[].url 改为新地址。",
         f"The upstream redirects elsewhere{_http_en(error)}, and redirects are not followed: "
-        f"whoever runs this relay should change upstreams[].url to the new address.{told}",
+        f"whoever runs this relay should change upstreams[].url to the new address.{quote}",
         code="redirected",
     )
 
 
-def _needs_tls(_error: UpstreamError, _told: str, _model: str | None) -> errors.RelayError:
+def _needs_tls(_error: UpstreamError, _quote: str, _model: str | None) -> errors.RelayError:
     return failure_error(Failure.NEEDS_TLS)
 
 
-def _too_long(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _too_long(_error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.BadRequest(
         "内容超出模型的上下文长度：请缩短 content，或用 reset 重新开始对话。",
-        f"This is longer than the model's context: shorten content, or start the session anew with reset.{told}",
+        f"This is longer than the model's context: shorten content, or start the session anew with reset.{quote}",
         code="context_length_exceeded",
     )
 
 
-def _too_large(_error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _too_large(_error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.TooLarge(
-        "上游认为请求过大，请缩短内容。", f"The upstream finds the request too large: shorten it.{told}"
+        "上游认为请求过大，请缩短内容。", f"The upstream finds the request too large: shorten it.{quote}"
     )
 
 
-def _slow(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _slow(error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.UpstreamTimeout(
         f"上游响应超时{_http_zh(error)}，请稍后再试。",
-        f"The upstream took too long to answer{_http_en(error)}; try again later.{told}",
+        f"The upstream took too long to answer{_http_en(error)}; try again later.{quote}",
     )
 
 
-def _request(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _request(error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.BadRequest(
         "上游拒绝了请求，请检查请求内容。",
-        f"The upstream refused the request: check what was sent.{told}",
+        f"The upstream refused the request: check what was sent.{quote}",
         code=error.code if error.code.isascii() and error.code.isidentifier() else None,
     )
 
 
-def _edge(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _edge(error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.UpstreamFailed(
         f"上游前面的 CDN 无法访问上游{_http_zh(error)}，请稍后再试。",
-        f"The proxy before the upstream can't reach it{_http_en(error)}; try again later.{told}",
+        f"The proxy before the upstream can't reach it{_http_en(error)}; try again later.{quote}",
     )
 
 
-def _failed(error: UpstreamError, told: str, _model: str | None) -> errors.RelayError:
+def _failed(error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.UpstreamFailed(
-        f"上游出错{_http_zh(error)}，请稍后再试。", f"The upstream failed{_http_en(error)}; try again later.{told}"
+        f"上游出错{_http_zh(error)}，请稍后再试。", f"The upstream failed{_http_en(error)}; try again later.{quote}"
     )
 
 
@@ -147,21 +149,21 @@ def _http_en(error: UpstreamError) -> str:
     return f" (HTTP {error.status})" if error.status is not None else ""
 
 
-_REFUSALS: dict[Kind, Callable[[UpstreamError, str, str | None], errors.RelayError]] = {
-    Kind.KEY: _key,
-    Kind.QUOTA: _quota,
-    Kind.RATE: _rate,
-    Kind.FORBIDDEN: _forbidden,
-    Kind.MODEL: _model,
-    Kind.ADDRESS: _address,
-    Kind.REDIRECT: _redirect,
-    Kind.NEEDS_TLS: _needs_tls,
-    Kind.TOO_LONG: _too_long,
-    Kind.TOO_LARGE: _too_large,
-    Kind.SLOW: _slow,
-    Kind.REQUEST: _request,
-    Kind.EDGE: _edge,
-    Kind.FAILED: _failed,
+_REFUSALS: dict[ErrorKind, Callable[[UpstreamError, str, str | None], errors.RelayError]] = {
+    ErrorKind.KEY: _key,
+    ErrorKind.QUOTA: _quota,
+    ErrorKind.RATE: _rate,
+    ErrorKind.FORBIDDEN: _forbidden,
+    ErrorKind.MODEL: _model,
+    ErrorKind.ADDRESS: _address,
+    ErrorKind.REDIRECT: _redirect,
+    ErrorKind.NEEDS_TLS: _needs_tls,
+    ErrorKind.TOO_LONG: _too_long,
+    ErrorKind.TOO_LARGE: _too_large,
+    ErrorKind.SLOW: _slow,
+    ErrorKind.REQUEST: _request,
+    ErrorKind.EDGE: _edge,
+    ErrorKind.FAILED: _failed,
 }
 
 

@@ -199,11 +199,11 @@ def _upstream(settings: Settings, name: str) -> Upstream:
 
 async def _balance(upstream: Upstream, key: str, settings: Settings) -> None:
     try:
-        told = (await ask_balance(upstream, key, settings, time.time())).balance
+        balance = (await ask_balance(upstream, key, settings, time.time())).balance
     except errors.RelayError as error:
         logger.error(f"balance at {upstream.name}: {error.en}")
         return
-    text = "no limit" if told.unlimited else money.to_json(told)
+    text = "no limit" if balance.unlimited else money.to_json(balance)
     logger.log(ALERT, f"balance of {masked(key)} at {upstream.name}: {text}")
 
 

@@ -20,7 +20,7 @@ from mitmproxy import contentviews, http
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 
 from addons.core.reading import events, reader
-from addons.core.reading.body import MAX_READ, About, Chat, Timing, Unreadable
+from addons.core.reading.body import MAX_READ, About, ChatFacts, Timing, UnreadableBody
 from addons.core.reading.page import one_line, size
 from addons.engine.corrections import views
 from addons.flow.decoding import decode
@@ -86,7 +86,7 @@ def _read(data: bytes, metadata: Metadata, writer: reader.Writer | None) -> str:
     try:
         body = decoded(data, metadata)
         return reader.read(body, about_of(metadata), lambda: time.monotonic() > until, writer)
-    except Unreadable as error:
+    except UnreadableBody as error:
         return _plain(data, f"shown as it is: {error}")
     except Exception as error:
         return _plain(data, f"shown as it is, since reading it failed: {error!r}")
@@ -135,11 +135,11 @@ def about_of(metadata: Metadata) -> About:
     )
 
 
-def _chat(value: object, path: object) -> Chat | None:
+def _chat(value: object, path: object) -> ChatFacts | None:
     if not isinstance(value, Mapping):
         return None
     content = value.get("content")
-    return Chat(
+    return ChatFacts(
         session=str(value.get("session") or "")[:64],
         content=content if isinstance(content, str) else None,
         turns=_whole(value.get("turns")),

@@ -94,15 +94,15 @@ def _failure(answer: http.Response, exchange: Exchange) -> dict[str, object]:
     if answer.status_code >= 400:
         code = _ERROR.search(text)
         found = {"status": answer.status_code, "error": code[1].decode("utf-8", "replace") if code else None}
-    elif exchange.kind in (Kind.CHAT, Kind.BALANCE) and (told := _told(text)) is not None:
-        found = {"status": told[0], "reason": told[1]}
+    elif exchange.kind in (Kind.CHAT, Kind.BALANCE) and (failure := _envelope_failure(text)) is not None:
+        found = {"status": failure[0], "reason": failure[1]}
     refusal = REFUSAL.of(exchange)
     if found and refusal is not None:
         found |= {"error": refusal.code, "reason": refusal.en}
     return found
 
 
-def _told(text: bytes) -> tuple[int, str] | None:
+def _envelope_failure(text: bytes) -> tuple[int, str] | None:
     """Code and English words of an envelope that tells of a failure; it may end a stream."""
     envelope = _ENVELOPE.search(text)
     if envelope is None or envelope[1] == b"200":

@@ -26,7 +26,7 @@ from addons.core import secret_fields, secret_heads, secret_pieces, secret_text
 from addons.core.known_secrets import MOST, KnownSecrets
 from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
-from addons.core.secrets import Span, TooMany, is_fingerprint, may_hold_key, replaced
+from addons.core.secrets import Span, TooManySecrets, is_fingerprint, may_hold_key, replaced
 from addons.core.slices import Sliced, at_once
 from addons.exchange import keep_message, keep_original, of, secrets_of
 from addons.flow.decoding import decoding, decoding_partly
@@ -133,12 +133,12 @@ class Redaction:
         return _run(self._cleaning_message(flow, message), len(message.content))
 
     def _cleaning_message(self, flow: http.HTTPFlow, message: websocket.WebSocketMessage) -> Sliced[None]:
-        came, message.content = message.content, NOT_KEPT
+        original, message.content = message.content, NOT_KEPT
         if of(flow) is not None:
-            keep_message(message, came)
+            keep_message(message, original)
         known = self._known(flow)
         if not known.overfull:
-            message.content = yield from _cleaned(came, "", known)
+            message.content = yield from _cleaned(original, "", known)
 
     def websocket_end(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Clean what no message showed by itself: what was said before it was known, or in pieces."""
@@ -177,7 +177,7 @@ class Redaction:
                 self._clean_line(flow)
                 return None
             size = _work(flow.request) + (_work(flow.response) if flow.response is not None else 0)
-            size += sum(_size(value) for name, value in flow.metadata.items() if _is_told(name))
+            size += sum(_size(value) for name, value in flow.metadata.items() if _is_note(name))
             return _run(self._cleaning(flow), size, lambda: _empty(flow))
         except Exception:
             _empty(flow)
@@ -200,7 +200,7 @@ class Redaction:
         answer = self._detach(flow, flow.response) if flow.response is not None else None
         # From here on, and until it is clean, nothing is shown.
         asked, request.raw_content = request.raw_content, None
-        told = {name: flow.metadata.pop(name) for name in list(flow.metadata) if _is_told(name)}
+        notes = {name: flow.metadata.pop(name) for name in list(flow.metadata) if _is_note(name)}
         said = None
         if answer is not None:
             said, answer.raw_content = answer.raw_content, None
@@ -218,7 +218,7 @@ class Redaction:
             yield from _cleaning_trailers(answer, known)
             answer.reason = known.mask(_clean_line(answer.reason, known))
             yield from _put_back(answer, reply, known)
-        for name, value in told.items():
+        for name, value in notes.items():
             flow.metadata[name] = yield from _cleaned_value(value, known)
 
     def _cleaning_head(self, flow: http.HTTPFlow, known: KnownSecrets) -> Sliced[None]:
@@ -279,7 +279,7 @@ async def _in_turns(work: Sliced[None], on_failure: Callable[[], None] | None) -
         raise
 
 
-def _is_told(name: str) -> bool:
+def _is_note(name: str) -> bool:
     return name.startswith("relay.") and name != "relay.chunks"
 
 
@@ -428,7 +428,7 @@ def _note_query(path: str, known: KnownSecrets) -> None:
                 known.add(spelt.encode("utf-8", "surrogatepass"), shortest=_SHORTEST_KEY, encoded=True)
             if known.overfull:
                 return
-    except TooMany:
+    except TooManySecrets:
         known.overfull = True
 
 
@@ -441,11 +441,11 @@ def _clean_path(path: str, known: KnownSecrets) -> str:
     try:
         for number, (start, end, depth) in enumerate(secret_heads.secret_parts(path)):
             if number >= MOST:
-                raise TooMany
+                raise TooManySecrets
             value = secret_heads.meant(path[start:end], depth).encode("utf-8", "replace")
             pieces += (path[last:start], _shown(value, known).decode("utf-8", "replace"))
             last = end
-    except TooMany:
+    except TooManySecrets:
         return f"{known.mask(_MARKS.split(path, maxsplit=1)[0])}?({NOT_KEPT.decode()})"
     path = "".join((*pieces, path[last:])) if pieces else path
     return known.mask(_clean_line(path, known) if "@" in path else path)
@@ -453,11 +453,11 @@ def _clean_path(path: str, known: KnownSecrets) -> str:
 
 def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None]:
     answer = isinstance(message, http.Response)
-    came = message.headers.fields
+    original = message.headers.fields
     # Most heads hold nothing besides the values of secret headers.
-    echoes = known.may_stand_in(b"\n".join(value for name, value in came if not _header(name)[1]))
+    echoes = known.may_stand_in(b"\n".join(value for name, value in original if not _header(name)[1]))
     fields = []
-    for number, (raw_name, raw_value) in enumerate(came):
+    for number, (raw_name, raw_value) in enumerate(original):
         if number % _HEADERS == _HEADERS - 1:
             yield
         (name, secret), value = _header(raw_name), raw_value.decode("latin-1")
@@ -473,7 +473,7 @@ def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None
             value = _clean_line(value, known)
         shown = known.mask(value) if echoes else value
         fields.append((raw_name, shown.encode("latin-1", "replace")))
-    if tuple(fields) != came:
+    if tuple(fields) != original:
         message.headers.fields = tuple(fields)
 
 
@@ -528,11 +528,11 @@ def _read(message: http.Message, body: bytes | None, known: KnownSecrets) -> Sli
     """Read a body, and note its secrets: they may be echoed elsewhere."""
     if not body:
         return None if body is None else (body, body, [])
-    came, plain = yield from _shown_of(message, body)
+    original, plain = yield from _shown_of(message, body)
     fields = yield from _noted(plain, message.headers.get("content-type", ""), known)
     if fields is None and isinstance(message, http.Request):
         known.overfull = True
-    return came, plain, fields
+    return original, plain, fields
 
 
 def _noting(message: http.Message, body: bytes, limit: int, known: KnownSecrets) -> Sliced[None]:
@@ -604,7 +604,7 @@ def _most(body: bytes) -> int:
 def _noted(plain: bytes, content_type: str, known: KnownSecrets) -> Sliced[list[Field] | None]:
     try:
         fields = yield from secret_fields.finding(plain, content_type)
-    except TooMany:
+    except TooManySecrets:
         return None
     for number, (start, end, echoed) in enumerate(fields):
         value = _credentials(plain[start:end])[1]
@@ -643,7 +643,7 @@ def _is_clean(compressed: bytes, known: KnownSecrets) -> Sliced[bool]:
         return not may_hold_key(compressed) and not any(value in compressed for value in known)
     try:
         return (yield from known.masking(compressed)) == compressed
-    except TooMany:
+    except TooManySecrets:
         return False
 
 
@@ -663,7 +663,7 @@ def _hidden(body: bytes, fields: list[Field], known: KnownSecrets) -> Sliced[byt
         clean = yield from known.masking(replaced(body, spans))
         if secret_pieces.is_in_pieces(body):
             clean = yield from secret_pieces.masking(clean, known)
-    except TooMany:
+    except TooManySecrets:
         return NOT_KEPT
     if len(body) > _SMALL:
         clean = known.without_cut(clean)

@@ -2,6 +2,9 @@
 
 A preflight is answered by relay itself, since OpenAI's own answer allows its own origins only. Keys travel in headers
 that a script sets by itself, never in cookies, so `*` gives nothing away.
+
+On every other answer to a browser the headers are added by `add_common_headers` in addons/flow/answers.py, once
+`downward` in addons/core/headers.py has taken away upstream's own.
 """
 
 from mitmproxy import http
@@ -11,7 +14,7 @@ from addons.flow.answers import answer
 
 
 class Cors:
-    """Answers preflights. The headers on other answers are added where those are dressed."""
+    """Answers preflights."""
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer an OPTIONS that a browser sends before the real request."""

@@ -152,10 +152,10 @@ class Retold:
 
     def __call__(self, chunk: bytes) -> bytes | list[bytes]:
         """What is told in place of a chunk."""
-        told = self.tell(chunk)
-        if isinstance(told, bytes):
-            return self.copy(told)
-        return [self.copy(piece) for piece in told]
+        written = self.tell(chunk)
+        if isinstance(written, bytes):
+            return self.copy(written)
+        return [self.copy(piece) for piece in written]
 
 
 class Streaming:

@@ -146,20 +146,20 @@ def read(path: Path, settings: Settings) -> FlowFile:
         raise Refusal(f"{path}: {error.strerror}. Record it first: ./run.sh record {path}") from None
     if size > MOST_BYTES:
         raise Refusal(f"{path} has {size >> 20} MB; at most {MOST_BYTES >> 20} are read: record less into one file")
-    tape = FlowFile()
-    extend(tape, path, settings)
-    if tape.records:
-        return tape
-    if tape.broken:
-        raise Refusal(f"{path} is no flow file and no HAR: {tape.broken}")
-    left_out = "; ".join(reasons(tape)) or "it is empty"
+    recording = FlowFile()
+    extend(recording, path, settings)
+    if recording.records:
+        return recording
+    if recording.broken:
+        raise Refusal(f"{path} is no flow file and no HAR: {recording.broken}")
+    left_out = "; ".join(reasons(recording)) or "it is empty"
     raise Refusal(f"{path} holds nothing to replay: {left_out}. Record it first: ./run.sh record {path}")
 
 
-def reasons(tape: FlowFile, *but: str) -> list[str]:
+def reasons(recording: FlowFile, *but: str) -> list[str]:
     """What is left out, in words, but for some reasons."""
-    told = [f"{count} {reason}" for reason, count in tape.left_out.items() if reason not in but]
-    return [*told, f"the rest of the file is broken: {tape.broken}"] if tape.broken else told
+    texts = [f"{count} {reason}" for reason, count in recording.left_out.items() if reason not in but]
+    return [*texts, f"the rest of the file is broken: {recording.broken}"] if recording.broken else texts
 
 
 def is_har(path: Path) -> bool:
@@ -168,29 +168,29 @@ def is_har(path: Path) -> bool:
         return file.read(4).removeprefix(b"\xef\xbb\xbf")[:1] == b"{"
 
 
-def extend(tape: FlowFile, path: Path, settings: Settings) -> list[Record]:
-    """Read on where the tape ends; the records that are new. What can't be read is noted in the tape."""
+def extend(recording: FlowFile, path: Path, settings: Settings) -> list[Record]:
+    """Read on where the recording ends; the records that are new. What can't be read is noted in the recording."""
     new: list[Record] = []
-    tape.broken = None
+    recording.broken = None
     try:
         with path.open("rb") as file:
-            file.seek(tape.end)
+            file.seek(recording.end)
             for each in _flows(file):
-                tape.seen += 1
-                record = _record(each, tape.seen, settings)
+                recording.seen += 1
+                record = _record(each, recording.seen, settings)
                 if isinstance(record, Record):
                     new.append(record)
                 else:
-                    tape.left_out[record] += 1
-                tape.end = file.tell()
-                if tape.seen >= MOST_RECORDS:
-                    tape.broken = f"it has more than {MOST_RECORDS} exchanges"
+                    recording.left_out[record] += 1
+                recording.end = file.tell()
+                if recording.seen >= MOST_RECORDS:
+                    recording.broken = f"it has more than {MOST_RECORDS} exchanges"
                     break
     except (OSError, exceptions.FlowReadException) as error:
-        tape.broken = str(error)
+        recording.broken = str(error)
     except Exception as error:  # a file from elsewhere may hold anything, and mitmproxy's reader trusts what it finds
-        tape.broken = f"{type(error).__name__}: {error}"[:200]
-    tape.records += new
+        recording.broken = f"{type(error).__name__}: {error}"[:200]
+    recording.records += new
     return new
 
 

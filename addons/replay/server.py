@@ -21,7 +21,7 @@ import h11
 
 from addons.config.settings import Settings
 from addons.core import matching
-from addons.core.matching import Ask, Shelf
+from addons.core.matching import Ask, RecordedAnswers
 from addons.errors import NotFound
 from addons.flow.decoding import decode
 from addons.flow.upstream_errors import NOT_RECORDED
@@ -44,34 +44,34 @@ class Library:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
-        self.tape: FlowFile = flow_file.read(path, settings)
-        self.shelf: Shelf[Record] = Shelf()
-        self._put(self.tape.records)
+        self.recording: FlowFile = flow_file.read(path, settings)
+        self.answers: RecordedAnswers[Record] = RecordedAnswers()
+        self._put(self.recording.records)
 
     def _put(self, records: list[Record]) -> None:
         for record in records:
-            self.shelf.add(record.upstream, record.asked, record)
+            self.answers.add(record.upstream, record.asked, record)
 
     def find(self, upstream: str, asked: Ask) -> Record | None:
         """The record whose turn it is."""
-        return self.shelf.find(upstream, asked)
+        return self.answers.find(upstream, asked)
 
     def reread(self) -> None:
         """Take in what was added to the file."""
         with contextlib.suppress(OSError):
-            if self.path.stat().st_size > self.tape.end:
-                self._put(flow_file.extend(self.tape, self.path, self.settings))
+            if self.path.stat().st_size > self.recording.end:
+                self._put(flow_file.extend(self.recording, self.path, self.settings))
 
     def refusal(self, upstream: str, asked: Ask) -> NotFound:
         """The error for a request that is not recorded: the nearest one, and what differs."""
-        nearest = self.shelf.nearest(upstream, asked)
+        nearest = self.answers.nearest(upstream, asked)
         en = f"This request is not in the recording: {asked.method} {asked.path}."
         if nearest is not None:
             record, found = nearest
             known = f"{record.asked.method} {record.asked.path}"
-            told = "; ".join(map(str, found[:_SHOWN_DIFFERENCES]))
+            shown = "; ".join(map(str, found[:_SHOWN_DIFFERENCES]))
             more = f"; and {len(found) - _SHOWN_DIFFERENCES} more" if len(found) > _SHOWN_DIFFERENCES else ""
-            en += f" The nearest is number {record.number}, {known}; what differs: {told}{more}."
+            en += f" The nearest is number {record.number}, {known}; what differs: {shown}{more}."
         en += " Record it anew, or replay with --or-forward."
         return NotFound("录制文件中没有匹配的请求。", en, code=NOT_RECORDED)
 

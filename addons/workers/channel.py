@@ -34,7 +34,7 @@ _READ = 64 * 1024
 _json = json.JSONEncoder(separators=(",", ":"))
 
 
-class TooLarge(ValueError):
+class FrameTooLarge(ValueError):
     """A frame over `FRAME_CAP`."""
 
 
@@ -46,11 +46,11 @@ class Frame(NamedTuple):
 
 
 def pack(head: list[Any], body: bytes = b"") -> bytes:
-    """A frame as it is sent. Raises TooLarge."""
+    """A frame as it is sent. Raises FrameTooLarge."""
     line = _json.encode(head).encode()
     size = len(line) + 1 + len(body)
     if size > FRAME_CAP:
-        raise TooLarge(f"{size} bytes; at most {FRAME_CAP} can be sent to another process")
+        raise FrameTooLarge(f"{size} bytes; at most {FRAME_CAP} can be sent to another process")
     return b"".join((size.to_bytes(_LENGTH), line, b"\n", body))
 
 
@@ -79,7 +79,7 @@ class Unpacker:
 def _size(prefix: bytes | bytearray) -> int:
     size = int.from_bytes(prefix)
     if size > FRAME_CAP:
-        raise TooLarge(f"a frame of {size} bytes")
+        raise FrameTooLarge(f"a frame of {size} bytes")
     return size
 
 

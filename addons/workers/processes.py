@@ -138,9 +138,9 @@ class Process:
 
 def _environment(environ: Mapping[str, str], number: int, passed: Mapping[str, Sequence[int]]) -> dict[str, str]:
     # PYTHONPATH is run.sh's, so that relay is found; it is nobody else's business.
-    told = {name: value for name, value in environ.items() if name != "PYTHONPATH"}
-    told[NUMBER] = str(number)
-    return told | {name: ",".join(map(str, descriptors)) for name, descriptors in passed.items()}
+    variables = {name: value for name, value in environ.items() if name != "PYTHONPATH"}
+    variables[NUMBER] = str(number)
+    return variables | {name: ",".join(map(str, descriptors)) for name, descriptors in passed.items()}
 
 
 def exit_text(code: int) -> str:

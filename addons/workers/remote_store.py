@@ -20,7 +20,7 @@ from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, LeaseRequest, StoreError, TooManyWaiting, WaiterLeft
 from addons.store.embedded import names
 from addons.store.ledger import OverLimit, Settlement
-from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack, receive
+from addons.workers.channel import VERSION, Frame, FrameTooLarge, Wire, pack, receive
 
 HELLO_TIMEOUT = 10.0
 """Seconds in which the parent says hello."""
@@ -66,7 +66,7 @@ class Line:
             return number, reply
         try:
             self.wire.send(pack([kind, number, *values], body))
-        except TooLarge as error:
+        except FrameTooLarge as error:
             reply.set_result(Frame(["failed", number, f"the session has {error}"]))
         return number, reply
 

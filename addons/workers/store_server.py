@@ -41,7 +41,7 @@ from addons.core.relay_keys import PERIODS
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, Store, StoreError, TooManyWaiting
 from addons.store.ledger import Book, Settlement
-from addons.workers.channel import VERSION, Frame, TooLarge, Wire, pack
+from addons.workers.channel import VERSION, Frame, FrameTooLarge, Wire, pack
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class _Peer:
         try:
             value, body = await work
             reply = pack(["ok", number, value], body)
-        except TooLarge as error:
+        except FrameTooLarge as error:
             reply = _failed(number, StoreError(f"the session has {error}"))
         except Exception as error:  # whoever waits must hear of it
             reply = _failed(number, error)

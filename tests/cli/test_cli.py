@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import signal
 import socket
 import stat
 import subprocess
@@ -522,43 +521,6 @@ def test_listening_on_every_address_of_a_host_at_one_port(host: str) -> None:
     finally:
         for sock in sockets:
             sock.close()
-
-
-# -- the demo, for real
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_ends_whole(tmp_path: Path, file: Path, number: signal.Signals) -> None:
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "RELAY_CONFIG": str(file)}
-    command = [sys.executable, "-P", "-m", "addons.cli", "demo"]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as demo:
-        assert demo.stdout is not None
-        lines = [demo.stdout.readline() for _ in range(3)]
-        assert "relay listens at" in lines[0] and "curl" in lines[2], lines
-        [folder] = tmp_path.glob("relay-demo-*")
-        demo.send_signal(number)
-        assert demo.wait(20) == 0
-    assert not folder.exists()
-    with pytest.raises(OSError):
-        socket.create_connection(addresses.listening(_words(file)), timeout=1)
-    assert not _processes_naming(str(folder))
-
-
-def _words(file: Path) -> dict[str, object]:
-    settings = load_settings(file, {})
-    return mitmproxy_options.options_for(settings, certificate.certificate_of(settings))
-
-
-def _processes_naming(text: str) -> list[str]:
-    end = time.monotonic() + 2
-    while found := [
-        line
-        for line in subprocess.run(["ps", "-Ao", "args"], capture_output=True, text=True).stdout.splitlines()
-        if text in line
-    ]:
-        if time.monotonic() > end:
-            return found
-    return []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from addons.config.settings import Settings, Upstream, load_settings, settings_path, settings_schema
+from addons.core.balances import KINDS, LEDGER
 from addons.core.rates import RATE_NAMES
 from tests.support.config_text import models, read, read_everything
 
@@ -294,6 +295,14 @@ def test_the_schema_knows_every_section() -> None:
     assert set(described["properties"]) == set(Settings.model_fields)
     assert described["additionalProperties"] is False
     json.dumps(described)
+
+
+def test_the_schema_offers_the_ways_to_ask_for_a_balance(file: Path) -> None:
+    offered = settings_schema()["$defs"]["Upstream"]["properties"]["balance"]["anyOf"]
+    assert offered == [{"type": "string", "enum": ["auto", *KINDS, LEDGER]}, {"type": "null"}]
+    for kind in (*offered[0]["enum"], None):
+        upstream = {"name": "a", "url": "https://a.test", "balance": kind}
+        assert read(file, json.dumps({"upstreams": [upstream]})).upstreams[0].balance == kind
 
 
 def test_the_schema_for_editors_is_the_one_in_force() -> None:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from addons.core.balances import KINDS, About, kinds_for
+from addons.core.balances import KINDS, BalanceContext, kinds_for
 from addons.core.money import UNLIMITED, to_json
 
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
-ABOUT = About(NOW, 90)
-CN = About(NOW, 90, "api.moonshot.cn")
+ABOUT = BalanceContext(NOW, 90)
+CN = BalanceContext(NOW, 90, "api.moonshot.cn")
 
 GRANTS = {"object": "credit_summary", "total_granted": 20.0, "total_used": 1.5, "total_available": 17.0}
 TOKEN = {"code": True, "data": {"total_granted": 10_000_000, "total_used": 500_000, "total_available": 9_500_000}}
@@ -42,8 +42,8 @@ ROWS: list[Any] = [
     ("deepseek", [infos(("CNY", "110.00"))], ABOUT, None, "110.00", None, "CNY"),
     ("deepseek", [infos(("CNY", "0.00"), ("USD", "3.21"))], ABOUT, None, "3.21", None, "USD"),
     ("deepseek", [infos(("CNY", "-1.5"), ("USD", "0"))], ABOUT, None, "0.00", None, "USD"),
-    ("deepseek", [infos(("USD", "15"))], About(NOW, 90, "", Decimal(20)), "20.00", "15.00", "5.00", "USD"),
-    ("deepseek", [infos(("CNY", "15"))], About(NOW, 90, "", Decimal(20)), None, "15.00", None, "CNY"),
+    ("deepseek", [infos(("USD", "15"))], BalanceContext(NOW, 90, "", Decimal(20)), "20.00", "15.00", "5.00", "USD"),
+    ("deepseek", [infos(("CNY", "15"))], BalanceContext(NOW, 90, "", Decimal(20)), None, "15.00", None, "CNY"),
     (
         "siliconflow",
         [{"code": 20000, "data": {"balance": "0.88", "totalBalance": "88.88"}}],
@@ -73,13 +73,13 @@ ROWS: list[Any] = [
         "USD",
     ),
     ("costs", [costs(0.1, "0.2", 0.06)], ABOUT, None, None, "0.36", "USD"),
-    ("costs", [costs(1), costs(2.5)], About(NOW, 90, "", Decimal("20.00")), "20.00", "16.50", "3.50", "USD"),
+    ("costs", [costs(1), costs(2.5)], BalanceContext(NOW, 90, "", Decimal("20.00")), "20.00", "16.50", "3.50", "USD"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "answers", "about", "total", "left", "used", "currency"), ROWS)
 def test_what_is_answered_is_understood(
-    kind: str, answers: list[object], about: About, total: str, left: str, used: str, currency: str
+    kind: str, answers: list[object], about: BalanceContext, total: str, left: str, used: str, currency: str
 ) -> None:
     told = KINDS[kind].read(answers, about)
     assert told.currency == currency and not told.unlimited

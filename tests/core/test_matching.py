@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.matching import Ask, Difference, Shelf, ask, differences, service_path
+from addons.core.matching import Ask, Difference, RecordedAnswers, ask, differences, service_path
 
 JSON = "application/json"
 values: st.SearchStrategy[Any] = st.recursive(
@@ -152,22 +152,22 @@ def test_a_version_that_is_not_v1_counts_as_it(path: str, version: str, service:
 # -- whose turn
 
 
-def shelf(*bodies: Any) -> Shelf[int]:
-    made: Shelf[int] = Shelf()
+def recorded_answers(*bodies: Any) -> RecordedAnswers[int]:
+    made: RecordedAnswers[int] = RecordedAnswers()
     for number, body in enumerate(bodies):
         made.add(None, asked(body), number)
     return made
 
 
 def test_the_same_request_is_answered_in_order_and_then_by_the_last() -> None:
-    made = shelf({"a": 1}, {"a": 2}, {"a": 1}, {"a": 1})
+    made = recorded_answers({"a": 1}, {"a": 2}, {"a": 1}, {"a": 1})
     assert [made.find("any", asked({"a": 1})) for _ in range(5)] == [0, 2, 3, 3, 3]
     assert made.find("any", asked({"a": 2})) == 1
     assert made.find("any", asked({"a": 3})) is None
 
 
 def test_upstreams_are_told_apart_and_a_strangers_record_is_for_all() -> None:
-    made: Shelf[str] = Shelf()
+    made: RecordedAnswers[str] = RecordedAnswers()
     for name in ("one", "two", None):
         made.add(name, asked({"a": 1}), str(name))
     made.add(None, asked({"a": 2}), "anyone's")
@@ -177,10 +177,10 @@ def test_upstreams_are_told_apart_and_a_strangers_record_is_for_all() -> None:
 
 
 def test_a_masked_key_of_no_known_look_stands_for_any_text() -> None:
-    made = shelf({"key": "***1a2b3c4d", "a": 1})
+    made = recorded_answers({"key": "***1a2b3c4d", "a": 1})
     assert made.find(None, asked({"key": "hello", "a": 1})) == 0
     assert made.find(None, asked({"key": "hello", "a": 2})) is None
-    made = shelf({"token": "012***1a2b3c4d"})
+    made = recorded_answers({"token": "012***1a2b3c4d"})
     assert made.find(None, asked({"token": "0123456789abcdefgh"})) == 0
 
 
@@ -190,9 +190,9 @@ def test_all_that_is_hidden_by_its_place_stands_for_any_text() -> None:
         '{"api_keys": ["%s", {"prod": "%s"}], "a": 1}',
         '{"headers": [{"name": "Authorization", "value": "%s"}], "b": {"value": ["%s"], "key": "api_key"}}',
     ):
-        made = shelf(json.loads(body.replace("%s", shown)))
+        made = recorded_answers(json.loads(body.replace("%s", shown)))
         assert made.find(None, asked(json.loads(body.replace("%s", sent)))) == 0
-    made = shelf({"api_keys": {"type": "a"}, "b": {"name": "x", "value": "y"}})
+    made = recorded_answers({"api_keys": {"type": "a"}, "b": {"name": "x", "value": "y"}})
     assert made.find(None, asked({"api_keys": {"type": "b"}, "b": {"name": "x", "value": "y"}})) is None
     assert made.find(None, asked({"api_keys": {"type": "a"}, "b": {"name": "x", "value": "z"}})) is None
 
@@ -201,18 +201,18 @@ def test_all_that_is_hidden_by_its_place_stands_for_any_text() -> None:
 
 
 def test_the_nearest_is_of_the_same_path_and_differs_least() -> None:
-    made = shelf({"m": "x", "t": 1}, {"m": "x", "t": 2, "u": 1}, {"m": "y", "t": 1})
+    made = recorded_answers({"m": "x", "t": 1}, {"m": "x", "t": 2, "u": 1}, {"m": "y", "t": 1})
     made.add(None, asked({"m": "x", "t": 3}, "/v1/embeddings"), 9)
     nearest = made.nearest(None, asked({"m": "x", "t": 3}))
     assert nearest == (0, [Difference("t", "1", "3")])
 
 
 def test_without_that_path_the_nearest_path_is_named() -> None:
-    made = shelf({"a": 1})
+    made = recorded_answers({"a": 1})
     made.add(None, ask("GET", "/v1/models", "", b""), 1)
     nearest = made.nearest(None, ask("GET", "/v1/modles", "", b""))
     assert nearest == (1, [Difference("path", "/v1/models", "/v1/modles")])
-    assert Shelf[int]().nearest(None, asked({})) is None
+    assert RecordedAnswers[int]().nearest(None, asked({})) is None
 
 
 def test_differences_read_as_sentences() -> None:
@@ -240,15 +240,15 @@ def test_no_key_is_shown() -> None:
 
 def test_many_hidden_keys_in_one_record_are_matched_at_once() -> None:
     hidden, shown = "***0a1b2c3d" * 40 + "x" * 5, "k" * 40 + "x" * 5
-    shelf: Shelf[int] = Shelf()
-    shelf.add(None, ask("POST", "/v1/x", "text/plain", hidden.encode()), 1)
+    answers: RecordedAnswers[int] = RecordedAnswers()
+    answers.add(None, ask("POST", "/v1/x", "text/plain", hidden.encode()), 1)
     body = json.dumps({"a": " and ".join(["***0a1b2c3d"] * 200)}).encode()
-    shelf.add(None, ask("POST", "/v1/y", "application/json", body), 2)
+    answers.add(None, ask("POST", "/v1/y", "application/json", body), 2)
     fitting = json.dumps({"a": " and ".join(f"key {n}" for n in range(200))}).encode()
-    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting)) == 2
-    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting[:-3] + b'!"}')) is not None
-    assert shelf.find(None, ask("POST", "/v1/y", "application/json", fitting.replace(b" and ", b" or ", 1))) is None
-    assert shelf.find(None, ask("POST", "/v1/x", "text/plain", shown.encode())) is None
+    assert answers.find(None, ask("POST", "/v1/y", "application/json", fitting)) == 2
+    assert answers.find(None, ask("POST", "/v1/y", "application/json", fitting[:-3] + b'!"}')) is not None
+    assert answers.find(None, ask("POST", "/v1/y", "application/json", fitting.replace(b" and ", b" or ", 1))) is None
+    assert answers.find(None, ask("POST", "/v1/x", "text/plain", shown.encode())) is None
 
 
 def test_wide_and_deep_json_is_compared_as_bytes() -> None:

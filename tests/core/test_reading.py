@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from addons.cli.fake_openai import chat as talk
 from addons.cli.fake_openai.api import PNG
 from addons.core.reading import answer, events, form, responses
-from addons.core.reading.body import MAX_READ, About, Chat, Timing, Unreadable
+from addons.core.reading.body import MAX_READ, About, ChatFacts, Timing, UnreadableBody
 from addons.core.reading.page import MAX_SHOWN, Page, seconds, size
 from addons.core.reading.reader import Writer, read, writer_for
 
@@ -194,7 +194,7 @@ def test_a_message_to_chat_stands_apart_from_what_relay_added() -> None:
     ]
     text = sent(
         {"temperature": 0.2, "model": "gpt-3.5-turbo", "messages": messages},
-        chat=Chat("4f1c2a9e", "我叫什么?", 1),
+        chat=ChatFacts("4f1c2a9e", "我叫什么?", 1),
     )
     assert text == (
         "# a message to /chat, as the completion request that relay made of it\n"
@@ -209,14 +209,14 @@ def test_a_message_to_chat_stands_apart_from_what_relay_added() -> None:
         "\nuser: |\n  我叫小明\n"
         "\nassistant: |\n  你好,小明!"
     )
-    first = sent({"model": "m", "messages": messages[3:]}, chat=Chat("4f", None, 0))
+    first = sent({"model": "m", "messages": messages[3:]}, chat=ChatFacts("4f", None, 0))
     assert "sent by the app\n\nuser: |\n  我叫什么?" in first
     assert first.endswith("from the session: nothing, this is its first message")
 
 
 def test_envelopes() -> None:
     chat = {"code": 200, "message": "执行成功", "data": "我是一名人工智能助手。"}
-    text = got(chat, chat=Chat("4f1c2a9e"), usage={"prompt_tokens": 12, "completion_tokens": 8})
+    text = got(chat, chat=ChatFacts("4f1c2a9e"), usage={"prompt_tokens": 12, "completion_tokens": 8})
     assert "session: 4f1c2a9e\ncode: 200\nmessage: 执行成功\nusage: 12 in · 8 out · 20 tokens in all\n" in text
     assert text.endswith("assistant: |\n  我是一名人工智能助手。")
     refused = got({"code": 400, "message": "缺少 content，应为非空字符串。", "data": None}, "/chat", own=True)
@@ -224,7 +224,7 @@ def test_envelopes() -> None:
     data = {"total": 18.00, "balance": 17.92, "used": 0.08}
     balance = got({"code": 200, "message": "执行成功", "data": data}, "/pro/balance", own=True)
     assert balance.endswith("total: $18.00\nused: $0.08\nbalance: $17.92")
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableBody):
         got(chat, "/somebody/else")
 
 
@@ -445,7 +445,7 @@ abouts = st.builds(
     timing=st.builds(
         Timing, st.none() | st.floats(0, 1e9), st.none() | st.floats(0, 1e9), st.none() | st.integers(0, 9)
     ),
-    chat=st.none() | st.builds(Chat, st.text(), st.none() | st.text(), st.none() | st.integers(0, 9)),
+    chat=st.none() | st.builds(ChatFacts, st.text(), st.none() | st.text(), st.none() | st.integers(0, 9)),
     usage=values,
 )
 
@@ -453,7 +453,7 @@ abouts = st.builds(
 def reads(data: bytes, about: About, writer: Writer | None = None) -> None:
     try:
         text = read(data, about, writer=writer)
-    except Unreadable:
+    except UnreadableBody:
         return
     text.encode()
     assert len(text) <= MAX_SHOWN * 1.1
@@ -522,7 +522,7 @@ def test_nothing_takes_long(name: str) -> None:
 
         try:
             text = read(data, about, expired)
-        except Unreadable:
+        except UnreadableBody:
             text = ""
         took = time.monotonic() - began
         assert took < 1, f"{took:.3f} s"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from addons.core import secret_fields
 from addons.core.secret_fields import finding
-from addons.core.secrets import TooMany
+from addons.core.secrets import TooManySecrets
 from addons.core.slices import at_once
 
 MARK = "Zq01Opaque-Mark_WmLkJh"
@@ -191,7 +191,7 @@ def test_no_jumble_of_marks_hides_a_field_for_ever(jumble: str) -> None:
 
 
 def test_a_text_that_is_made_to_be_slow_is_not_read_to_its_end() -> None:
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManySecrets):
         values("[" + "{}," * 400_000)
     chunk = '{"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}'
     assert values(f"data: {chunk}\n\n" * 5000) == set()
@@ -200,7 +200,7 @@ def test_a_text_that_is_made_to_be_slow_is_not_read_to_its_end() -> None:
 def test_too_many_are_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secret_fields, "MOST", 10)
     for body in ('{"secret": "x"},' * 11, "secret=x&" * 11, "apiKey=x12345, " * 11):
-        with pytest.raises(TooMany):
+        with pytest.raises(TooManySecrets):
             values(body)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addons.core.secret_heads import cookies, is_session, may_have_parts, meant, secret_parts
-from addons.core.secrets import TooMany
+from addons.core.secrets import TooManySecrets
 
 MARK = "Zq01Opaque-Mark_WmLkJh"
 
@@ -62,7 +62,7 @@ def test_what_ends_early_hides_nothing_behind_it() -> None:
 
 def test_an_address_of_very_many_parts_is_not_looked_through() -> None:
     assert values("/?" + "a=1&" * 4000 + "api_key=abc") == ["abc"]
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManySecrets):
         values("/?" + "a=1%26" * 5000)
 
 

@@ -60,7 +60,7 @@ def test_usage_behind_the_finish_reason_is_noted() -> None:
 
 
 def test_what_was_told_is_all_there_is() -> None:
-    assert not heard(chunk("stop")).told
-    assert not heard(chunk("stop"), chunk(None, 1), chunk(None, usage=USAGE)).told
-    assert heard(chunk("stop", usage=USAGE)).told
-    assert heard("[DONE]").told
+    assert not heard(chunk("stop")).nothing_follows
+    assert not heard(chunk("stop"), chunk(None, 1), chunk(None, usage=USAGE)).nothing_follows
+    assert heard(chunk("stop", usage=USAGE)).nothing_follows
+    assert heard("[DONE]").nothing_follows

@@ -1,4 +1,5 @@
-"""The page at `/`: its head, its policy, what settings may do to it. What it does is live/test_page_browser.py's."""
+"""The page at `/`: its head, its policy, what settings may do to it. On the wire: live/test_page.py; in a browser:
+live/test_page_browser.py."""
 
 import base64
 import hashlib
@@ -16,7 +17,7 @@ from addons.endpoints.page import Page, facts, inert, render
 from addons.exchange import Kind
 from tests.support import flows
 from tests.support.config_text import mistakes, read
-from tests.support.live import ROOT, Live, answer_in
+from tests.support.live import ROOT
 
 STATIC = ROOT / "addons" / "endpoints" / "static"
 EVIL = "</script><script>alert(1)</script><!--\u2028'\"&"
@@ -195,21 +196,3 @@ def test_json_in_a_script_is_inert() -> None:
     assert said.isascii()
     assert not set(said) & set("<>&")
     assert json.loads(said) == {"a": EVIL, "b": "\ud800"}
-
-
-def test_the_page_on_the_wire(relay: Live) -> None:
-    page = relay.ask("GET", "/", headers={"Accept": "application/json"})
-    assert page.status == 200
-    assert page.body == render(Settings())[0]
-    assert int(page.headers["content-length"]) == len(page.body) < 64 * 1024
-    unchanged = relay.ask("GET", "/", headers={"If-None-Match": page.headers["etag"]})
-    assert (unchanged.status, unchanged.body) == (304, b"")
-    assert relay.ask("POST", "/", b"x" * 1000).status == 405
-
-
-@pytest.mark.parametrize("path", ["/", "/healthz", "/chat"])
-def test_a_head_has_no_body(relay: Live, path: str) -> None:
-    request = f"HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    raw = relay.raw(request.encode())
-    assert raw.endswith(b"\r\n\r\n")
-    assert int(answer_in(raw, "HEAD").headers["content-length"]) > 0

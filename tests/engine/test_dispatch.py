@@ -27,7 +27,7 @@ from mitmproxy.test import tflow
 
 from addons.engine.speed import dispatch
 from addons.engine.wrapping import is_wrapped
-from tests.engine.side_by_side import engine, play, same
+from tests.support.side_by_side import engine, play, same
 
 EVENTS = (HttpRequestHeadersHook, HttpRequestHook, HttpResponseHook)
 

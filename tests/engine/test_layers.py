@@ -28,9 +28,9 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
 from addons.engine.speed import layers
-from tests.engine.proxied import Case, Deed, Scene, Step, equal, perform, wire
-from tests.engine.side_by_side import play, same
 from tests.support import certificates
+from tests.support.proxied import Case, Deed, Scene, Step, equal, perform, wire
+from tests.support.side_by_side import play, same
 
 GET = b"GET /models?a=b HTTP/1.1\r\nHost: relay\r\n\r\n"
 POST = b"POST /chat HTTP/1.1\r\nHost: relay\r\nContent-Length: 11\r\n\r\nhello world"

@@ -11,7 +11,7 @@ from mitmproxy import http
 from mitmproxy.addons import dumper
 from mitmproxy.test import taddons, tflow, tutils
 
-from tests.engine.side_by_side import engine
+from tests.support.side_by_side import engine
 
 
 class Writes(io.StringIO):

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mitmproxy.http import Headers
 
-from tests.engine.side_by_side import engine
+from tests.support.side_by_side import engine
 
 NAMES = ["Accept", "accept", "ACCEPT", "X-Ä", "x-ä", "\udcff", "\ud800", "", "Set-Cookie", "set-cookie"]
 RAW = st.sampled_from([name.encode("utf-8", "surrogatepass") for name in NAMES] + [b"\xff", b"\xc4"]) | st.binary(

@@ -19,7 +19,7 @@ from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import tflow
 
 from addons.engine.speed import dispatch, serving
-from tests.engine.side_by_side import engine, listening, play, same
+from tests.support.side_by_side import engine, listening, play, same
 
 Step = tuple[Any, ...]
 

@@ -24,7 +24,7 @@ from mitmproxy.test import taddons, tflow
 from mitmproxy.utils import human
 
 from addons.engine.speed import trifles
-from tests.engine.side_by_side import engine
+from tests.support.side_by_side import engine
 
 Outcome = tuple[Any, ...]
 

@@ -2,19 +2,16 @@
 
 import types
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import mitmproxy.version
 import pytest
 
 from addons import engine
-from addons.cli.fake_openai.server import Upstream
 from addons.engine import wrapping
 from addons.mitmproxy_version import WRITTEN_FOR, WrongVersion
-from tests.engine.side_by_side import CHANGED
-from tests.engine.side_by_side import engine as in_force
-from tests.support import live
+from tests.support.side_by_side import CHANGED
+from tests.support.side_by_side import engine as in_force
 
 
 class Parent:
@@ -129,10 +126,3 @@ def test_another_mitmproxy_is_refused_and_stays_as_it_is(
         _install(fast=True)
     assert _now() == stock
     assert version in str(refused.value) and WRITTEN_FOR in str(refused.value)
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_relay_serves_either_way(fast: bool, upstream: Upstream, tmp_path: Path) -> None:
-    with live.relay(tmp_path, upstream.url, engine={"fast": fast}) as relay:
-        answer = relay.ask("GET", "/v1/models", headers={"Authorization": "Bearer sk-test-0123456789"})
-        assert answer.json()["object"] == "list"

@@ -1,7 +1,6 @@
 """Record and replay: a session with real clients, and the same again from the file, without an upstream.
 
-1. The whole way: `record`, then `replay`, each a real relay.
-2. What a file may hold: read, left out, refused (addons/replay/flow_file.py).
+`record`, then `replay`, each a real relay. What a file may hold is held by tests/replay/test_flow_file.py.
 """
 
 import http.client
@@ -20,14 +19,10 @@ import openai
 import pytest
 from mitmproxy import http as mhttp
 from mitmproxy.addons.savehar import SaveHar
-from mitmproxy.io import FlowReader, FlowWriter
-from mitmproxy.test import tflow, tutils
+from mitmproxy.io import FlowReader
 
-from addons.addresses import Refusal
 from addons.cli import __main__ as cli
 from addons.cli.fake_openai.server import Behaviour, Upstream
-from addons.config.settings import Settings
-from addons.flow.capture import Copy
 from addons.replay import flow_file
 from tests.support.live import Live, environment, eventually, free_port, started
 
@@ -255,77 +250,7 @@ def test_what_is_not_recorded_can_be_asked_for_and_is_recorded_then(
         assert relay.chat("我叫大明")["data"] == "你好，大明！我记住了。"
 
 
-# -- files from elsewhere
-
-
-def settings(**sections: Any) -> Settings:
-    upstreams = [{"name": "one", "url": "https://one.test/proxy"}, {"name": "two", "url": "http://two.test:81"}]
-    return Settings.model_validate({"upstreams": upstreams, **sections})
-
-
-def made(
-    path: str = "/v1/models",
-    answer: bytes = b"{}",
-    headers: Mapping[str, str] | None = None,
-    meta: Mapping[str, Any] | None = None,
-) -> mhttp.HTTPFlow:
-    """A flow as a file holds it."""
-    flow = tflow.tflow(
-        req=tutils.treq(method=b"GET", path=path.encode(), host="one.test", port=443, scheme=b"https", content=b""),
-        resp=tutils.tresp(content=answer, headers=mhttp.Headers()),
-    )
-    assert flow.response is not None
-    for name, value in (headers or {}).items():
-        flow.response.headers[name] = value
-    flow.metadata.update(meta or {})
-    return flow
-
-
-def saved(path: Path, *flows: mhttp.HTTPFlow) -> Path:
-    with path.open("wb") as file:
-        writer = FlowWriter(file)
-        for flow in flows:
-            writer.add(flow)
-    return path
-
-
-def test_a_file_that_mitmweb_has_saved_is_read(tmp_path: Path) -> None:
-    events = b"data: 1\n\ndata: 2\r\n\r\ndata: [DONE]\n\n"
-    stream = made(answer=events, headers={"content-type": "text/event-stream"})
-    assert stream.response is not None
-    stream.response.timestamp_start, stream.response.timestamp_end = 10.0, 12.0
-    stream.request.timestamp_start = stream.request.timestamp_end = 9.0
-    [record] = flow_file.read(saved(tmp_path / "x", stream), settings()).records
-    assert (record.upstream, record.asked.path, record.wait) == ("one", "/v1/models", 1.0)
-    assert [(at, len(piece)) for at, piece in record.pieces()] == [(0.0, 9), (1.0, 11), (2.0, 14)]
-
-
-def test_the_upstreams_prefix_is_taken_off_and_strangers_belong_to_nobody(tmp_path: Path) -> None:
-    stranger = made("/v1/models")
-    stranger.request.host = "elsewhere.test"
-    tree = flow_file.read(saved(tmp_path / "x", made("/proxy/user/balance?x=1"), stranger), settings())
-    assert [(each.upstream, each.asked.path) for each in tree.records] == [
-        ("one", "/user/balance"),
-        (None, "/v1/models"),
-    ]
-
-
-HEARD = {"status": 200, "headers": [[b"content-type", b"application/json"]], "body": b"{}", "chunks": []}
-
-
-@pytest.mark.parametrize(
-    ("path", "more"),
-    [
-        ("/proxy/v1/chat/completions", {}),
-        ("/chat", {"relay.upstream_path": "/proxy/v1/chat/completions"}),
-        ("/proxy/v1/chat/completions", {"relay.upstream_path": 7}),
-    ],
-    ids=["an older relay's", "today's", "nonsense"],
-)
-def test_a_message_is_known_by_what_went_upstream(path: str, more: Mapping[str, Any], tmp_path: Path) -> None:
-    flow = made(path, meta={"relay.chat": {}, "relay.heard": HEARD, **more})
-    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
-    assert (record.upstream, record.asked.path, record.body) == ("one", "/v1/chat/completions", b"{}")
+# -- from other files, and at the end
 
 
 def test_a_har_is_replayed(recorded: Recorded, tmp_path: Path) -> None:
@@ -343,148 +268,6 @@ def test_a_har_is_replayed(recorded: Recorded, tmp_path: Path) -> None:
     assert cli.main(["replay", str(path), "--or-forward"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("flow", "reason"),
-    [
-        (made(meta={"relay.own": True}), flow_file.OWN),
-        (made(meta={"relay.answer_bytes": 9}), "not whole"),
-        (made(meta={"relay.chat": {}}), "without what the upstream said"),
-        (tflow.twebsocketflow(), "websocket"),
-        (tflow.ttcpflow(), "not HTTP"),
-        (tflow.tflow(), "without an answer"),
-        (tflow.tflow(err=tflow.terr("Client disconnected.")), "broken off by the app"),
-    ],
-    ids=["relay's own", "cut", "an envelope", "websocket", "tcp", "no answer", "client left"],
-)
-def test_what_cannot_be_replayed_is_left_out_with_the_reason(flow: Any, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=reason):
-        flow_file.read(saved(tmp_path / "x", flow), settings())
-    held = flow_file.read(saved(tmp_path / "x", flow, made()), settings())
-    assert len(held.records) == 1
-    assert reason in flow_file.reasons(held)[0]
-
-
-@pytest.mark.parametrize("chunks", [None, 7, "ab", [1], [[1]], [["a", 1]], [[0, 5]], [[0, 2**70], [1, 1]]], ids=repr)
-def test_times_that_are_none_cost_the_rhythm_alone(chunks: Any, tmp_path: Path) -> None:
-    flow = made(answer=b"data: 1\n\ndata: 2\n\n", headers={"content-type": "text/event-stream"})
-    flow.metadata["relay.chunks"] = chunks
-    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
-    assert b"".join(piece for _, piece in record.pieces()) == b"data: 1\n\ndata: 2\n\n"
-
-
-def test_no_file_makes_an_answer_wait_for_ever(tmp_path: Path) -> None:
-    flow = made(answer=b"12", meta={"relay.chunks": [[float("nan"), 1], [1e300, 1]]})
-    assert flow.response is not None
-    flow.response.timestamp_start = 1e300
-    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
-    assert record.wait <= flow_file.LONGEST_WAIT
-    assert [at for at, _ in record.pieces()] == [0.0, flow_file.LONGEST_WAIT]
-
-
-def test_headers_that_would_split_an_answer_are_dropped(tmp_path: Path) -> None:
-    flow = made()
-    assert flow.response is not None
-    flow.response.headers.fields = ((b"a", b"1\r\nb: 2"), (b"b c", b"1"), (b"x-ok", b"1"), (b"Content-Length", b"99"))
-    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
-    assert record.headers == ((b"x-ok", b"1"),)
-
-
-@pytest.mark.parametrize(
-    ("answer", "broken"),
-    [
-        (b"data: 1\n\ndata: [DONE]\n\n", False),
-        (b'event: response.completed\ndata: {"a": 1}\n\n', False),
-        (b"data: 1\n\n", True),
-        (b'data: "data: [DONE]"\n\n', True),
-    ],
-    ids=["at its end", "at the end of a response", "in its middle", "in its middle, that speaks of the end"],
-)
-def test_an_app_may_leave_with_the_last_event(answer: bytes, broken: bool, tmp_path: Path) -> None:
-    flow = made(answer=answer, headers={"content-type": "text/event-stream"})
-    flow.error = tflow.terr("Client disconnected.")
-    [record] = flow_file.read(saved(tmp_path / "x", flow), settings()).records
-    assert record.broken == broken
-    assert b"".join(piece for _, piece in record.pieces()) == answer
-
-
-def test_a_file_that_breaks_off_is_read_so_far(tmp_path: Path) -> None:
-    path = saved(tmp_path / "x", made(), made())
-    path.write_bytes(path.read_bytes()[:-20])
-    held = flow_file.read(path, settings())
-    assert len(held.records) == 1
-    assert "broken" in flow_file.reasons(held)[0]
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "No such file"),
-        (b"", "it is empty"),
-        (b"nonsense", "no flow file and no HAR"),
-        (b'{"log": 1}', "no flow file and no HAR"),
-        (b"{", "no flow file and no HAR"),
-        (b'{"log": {"entries": []}}', "it is empty"),
-        (b"3:abc,", "no flow file and no HAR"),
-        (b"5:1:1#}", "no flow file and no HAR"),
-        (b"999999999999:x", "no flow file and no HAR"),
-        (b"cos\nsystem\n(S'id'\ntR.", "no flow file and no HAR"),
-    ],
-    ids=["missing", "empty", "nonsense", "json", "half", "har without entries", "text", "types", "huge", "pickle"],
-)
-@pytest.mark.parametrize("more", [[], ["--list"]], ids=["replay", "list"])
-def test_bad_files_are_refused(
-    content: bytes | None, words: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "a.flow"
-    if content is not None:
-        path.write_bytes(content)
-    assert cli.main(["replay", str(path), *more]) == 1
-    said = capsys.readouterr().err
-    assert words in said and said.startswith("relay: ") and "Traceback" not in said
-
-
-def test_the_list_of_a_strangers_file_holds_no_escape_sequences(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = saved(tmp_path / "x", made("/v1/\x1b[31mred" + "x" * 500))
-    assert cli.main(["replay", str(path), "--list"]) == 0
-    said = capsys.readouterr().out
-    assert "\x1b" not in said and "…" in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["record"], "arguments are required: FILE"),
-        (["record", "-p", "1"], "arguments are required: FILE"),
-        (["replay", "--fast"], "arguments are required: FILE"),
-        (["record", "{there}"], "--append"),
-        (["record", "{folder}/none/x"], "can't be written"),
-        (["record", "{folder}"], "is a folder"),
-        (["record", "{new}", "-w", "x"], "-w can't be given"),
-        (["replay", "{there}", "--set", "relay_config=x"], "use RELAY_CONFIG"),
-    ],
-    ids=lambda each: " ".join(each) if isinstance(each, list) else "",
-)
-def test_refusals_say_what_to_do(
-    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    there = saved(tmp_path / "there", made())
-    names = {"there": there, "folder": tmp_path, "new": tmp_path / "new"}
-    assert cli.main([each.format(**names) for each in arguments]) == 1
-    assert words in capsys.readouterr().err
-
-
-def test_nothing_is_recorded_with_its_keys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "relay.yaml").write_text("inspect: {redact: false}")
-    monkeypatch.setenv("RELAY_CONFIG", str(tmp_path / "relay.yaml"))
-    assert cli.main(["record", str(tmp_path / "x")]) == 1
-    assert "inspect.redact" in capsys.readouterr().err
-    assert not (tmp_path / "x").exists()
-
-
 def test_what_is_under_way_when_relay_ends_is_not_saved(upstream: Upstream, tmp_path: Path) -> None:
     file = tmp_path / "x.flow"
     with run(tmp_path, ["record", str(file)], upstream.url) as relay, relay.connect() as connection:
@@ -496,12 +279,3 @@ def test_what_is_under_way_when_relay_ends_is_not_saved(upstream: Upstream, tmp_
         assert connection.recv(10)
         relay.stop()
     assert KEY.encode() not in file.read_bytes()
-
-
-def test_a_copy_with_times_tells_when_each_chunk_came() -> None:
-    copy = Copy(3, timed=True)
-    for chunk in (b"ab", b"", b"cde"):
-        copy(chunk)
-    assert [each.split()[1] for each in copy.times.split(", ")] == ["2", "3"]
-    assert copy.cut and copy.body() == b"abc"
-    assert not Copy(3).times

@@ -21,8 +21,7 @@ from typing import Any
 import pytest
 
 from addons.cli.fake_openai.server import Behaviour, Upstream
-from tests.support.live import ROOT, Live, LogWatch, eventually, free_port, read_all, read_answer, started
-from tests.workers.crew import (
+from tests.support.crew import (
     AUTH,
     KEY,
     START,
@@ -36,6 +35,7 @@ from tests.workers.crew import (
     surroundings,
     workers,
 )
+from tests.support.live import ROOT, Live, LogWatch, eventually, free_port, read_all, read_answer, started
 
 COMPLETIONS = "/v1/chat/completions"
 MODELS = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"

@@ -14,8 +14,8 @@ from addons.core.sessions import Request, Session, Turn
 from addons.store import Lease, LeaseLost, Store, StoreError, TooManyWaiting, WaiterLeft
 from addons.store.embedded import EmbeddedStore
 from addons.workers import remote_store, store_server
+from tests.support.pairs import hired, settle
 from tests.support.stores import forget, keep
-from tests.workers.pairs import hired, settle
 
 KEY = "sk-0123456789abcdefghij"
 SAID = Session((Turn("我叫小明", "你好\ud800\U0001f600"), Turn("a\nb", "", 9)), Request("p", 1, 12))

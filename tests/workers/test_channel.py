@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addons.workers import channel
-from addons.workers.channel import HIGH, Frame, TooLarge, Unpacker, Wire, pack, receive
-from tests.workers.pairs import settle, socketpair
+from addons.workers.channel import HIGH, Frame, FrameTooLarge, Unpacker, Wire, pack, receive
+from tests.support.pairs import settle, socketpair
 
 heads = st.lists(st.one_of(st.none(), st.integers(), st.text(), st.lists(st.text())), min_size=1)
 
@@ -38,7 +38,7 @@ def test_a_frame_over_the_cap_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(channel, "FRAME_CAP", 100)
     exactly = len(pack(["save"], b"x" * 91))
     assert exactly == 4 + 100
-    with pytest.raises(TooLarge, match="101 bytes; at most 100"):
+    with pytest.raises(FrameTooLarge, match="101 bytes; at most 100"):
         pack(["save"], b"x" * 92)
 
 

@@ -16,7 +16,7 @@ from addons.engine.corrections import output
 from addons.workers import parent, processes
 from addons.workers.processes import Orders, exit_text
 from tests.support.config_text import read
-from tests.workers.pairs import Memory
+from tests.support.pairs import Memory
 
 
 def at_work(settings: Settings) -> parent.Parent:

@@ -22,8 +22,8 @@ from addons.workers import channel as channel_module
 from addons.workers.channel import VERSION, pack, receive
 from addons.workers.remote_store import Channel
 from addons.workers.store_server import StoreServer
+from tests.support.pairs import SECRET, Memory, Worker, hire, hired, settle, socketpair
 from tests.support.stores import forget, keep
-from tests.workers.pairs import SECRET, Memory, Worker, hire, hired, settle, socketpair
 
 KEY = "sk-0123456789abcdefghij"
 SAID = Session((Turn("我叫小明", "你好\ud800\U0001f600"), Turn("a\nb", "", 9)), Request("p", 1, 12))

@@ -18,7 +18,7 @@ from addons.store.leases import LocalLeases
 from addons.workers import channel, store_server
 from addons.workers.channel import VERSION, Frame
 from addons.workers.store_server import UNDER_WAY, StoreServer
-from tests.workers.pairs import SECRET, Memory, Raw, hire, settle
+from tests.support.pairs import SECRET, Memory, Raw, hire, settle
 
 ROOT = Path(__file__).resolve().parents[2]
 SAID = Session((Turn("我 \ud800 \U0001f600", "ok", 7),))

@@ -248,8 +248,8 @@ def _number(key: str, word: str, usual: float) -> float:
 def _subscription(call: Call) -> Answer:
     total = 100_000_000.0 if call.key.startswith("sk-unlimited") else _number(call.key, "total", 18.0)
     limits = {"soft_limit_usd": total, "hard_limit_usd": total, "system_hard_limit_usd": total}
-    told = {"object": "billing_subscription", "has_payment_method": True, **limits, "access_until": 0}
-    return _strange_balance(call.key) or as_json(told)
+    subscription = {"object": "billing_subscription", "has_payment_method": True, **limits, "access_until": 0}
+    return _strange_balance(call.key) or as_json(subscription)
 
 
 def _usage(call: Call) -> Answer:

@@ -53,8 +53,14 @@ class File:
     @property
     def shape(self) -> Json:
         """The file as the API tells of it; `sha256` is an addition of ours."""
-        told = {"bytes": self.part.size, "filename": self.name, "purpose": self.purpose, "status": "processed"}
-        return {"id": self.id, "object": "file", "created_at": 1700000000, **told, "sha256": self.part.hash.hexdigest()}
+        about = {"bytes": self.part.size, "filename": self.name, "purpose": self.purpose, "status": "processed"}
+        return {
+            "id": self.id,
+            "object": "file",
+            "created_at": 1700000000,
+            **about,
+            "sha256": self.part.hash.hexdigest(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

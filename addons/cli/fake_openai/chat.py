@@ -55,8 +55,8 @@ def reply(messages: list[Json]) -> str:
     chinese = _HAN.search(last) is not None
     if _ASKS_NAME.search(last):
         return _recall(users, chinese)
-    if told := _name(last):
-        return f"你好，{told}！我记住了。" if chinese else f"Hello, {told}! I will remember that."
+    if name := _name(last):
+        return f"你好，{name}！我记住了。" if chinese else f"Hello, {name}! I will remember that."
     if _ASKS_SELF.search(last):
         return "我是一名人工智能助手。" if chinese else "I am an AI assistant, happy to help."
     earlier = max(0, sum(message.get("role") in ("user", "assistant") for message in messages) - 1)

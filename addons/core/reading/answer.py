@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from addons.core.reading.body import Body, Stream, document
-from addons.core.reading.errors import problem
 from addons.core.reading.media import placeholder
 from addons.core.reading.messages import called, content_text
+from addons.core.reading.openai_errors import problem
 from addons.core.reading.page import Page
 from addons.core.reading.values import objects, text_of, timing, tokens_out, usage
 

@@ -27,7 +27,7 @@ AT_LEAST = 100
 """Messages, texts and the like that are shown even when time is up: most of it has gone into reading them."""
 
 
-class Unreadable(ValueError):
+class UnreadableBody(ValueError):
     """The body is not what its kind promised."""
 
 
@@ -44,7 +44,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
+class ChatFacts:
     """What relay did with a message to `/chat`."""
 
     session: str = ""
@@ -74,7 +74,7 @@ class About:
     failure: str | None = None
     """What broke the exchange, in mitmproxy's words."""
     timing: Timing = field(default_factory=Timing)
-    chat: Chat | None = None
+    chat: ChatFacts | None = None
     usage: object = None
     """The upstream's usage object, where the answer no longer holds it."""
 
@@ -113,7 +113,7 @@ def note_time(page: Page, left_out: str) -> None:
 
 
 def document(body: Body, page: Page) -> dict[str, object]:
-    """The JSON object of a body; of one that was cut, what there is. Raises Unreadable."""
+    """The JSON object of a body; of one that was cut, what there is. Raises UnreadableBody."""
     text = body.data.decode("utf-8-sig", "ignore" if body.partial else "replace")
     if body.partial or marks(text) > MAX_MARKS:
         value, left_out = _mended(text)
@@ -128,7 +128,7 @@ def document(body: Body, page: Page) -> dict[str, object]:
     if left_out:
         note_time(page, count(left_out, "character"))
     if not isinstance(value, dict):
-        raise Unreadable("not a JSON object")
+        raise UnreadableBody("not a JSON object")
     return value
 
 

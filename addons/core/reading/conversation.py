@@ -4,7 +4,7 @@ Of a message to /chat the record holds the completion request that relay made of
 added stand apart.
 """
 
-from addons.core.reading.body import AT_LEAST, Body, Chat, document, note_time
+from addons.core.reading.body import AT_LEAST, Body, ChatFacts, document, note_time
 from addons.core.reading.messages import content_text, message
 from addons.core.reading.page import Page, count, one_line
 from addons.core.reading.values import objects, parameters, text_of, written
@@ -70,7 +70,7 @@ def _messages(body: Body, page: Page, items: list[dict[str, object]]) -> None:
         message(page, item)
 
 
-def _expanded(body: Body, page: Page, items: list[dict[str, object]], chat: Chat) -> None:
+def _expanded(body: Body, page: Page, items: list[dict[str, object]], chat: ChatFacts) -> None:
     """What the app sent, then what relay added: its own system message, the session's earlier turns."""
     added, sent = items[:-1], items[-1:]
     page.gap()

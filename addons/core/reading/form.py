@@ -2,7 +2,7 @@
 
 import re
 
-from addons.core.reading.body import Body, Unreadable
+from addons.core.reading.body import Body, UnreadableBody
 from addons.core.reading.media import dimensions
 from addons.core.reading.page import Page, one_line, size
 
@@ -14,14 +14,14 @@ _MOST_PARTS = 200
 
 
 def form(body: Body, page: Page) -> None:
-    """Write an upload. Raises Unreadable where its boundary is missing."""
+    """Write an upload. Raises UnreadableBody where its boundary is missing."""
     found = _BOUNDARY.search(body.about.content_type)
     if found is None:
-        raise Unreadable("a multipart form without a boundary")
+        raise UnreadableBody("a multipart form without a boundary")
     mark = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
     _, *parts = (b"\r\n" + body.data).split(b"\r\n" + mark, _MOST_PARTS)
     if not parts:
-        raise Unreadable("a multipart form without its boundary")
+        raise UnreadableBody("a multipart form without its boundary")
     ended = parts[-1].startswith(b"--")
     for position, part in enumerate(parts[:-1] if ended else parts):
         _part(page, part, cut=not ended and position == len(parts) - 1)

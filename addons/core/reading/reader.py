@@ -13,14 +13,14 @@ from addons.core.reading import (
     billing,
     conversation,
     embeddings,
-    envelope,
-    errors,
     events,
     form,
     images,
+    openai_errors,
+    relay_answers,
     responses,
 )
-from addons.core.reading.body import MAX_READ, About, Body, Unreadable, note_bounds
+from addons.core.reading.body import MAX_READ, About, Body, UnreadableBody, note_bounds
 from addons.core.reading.page import Page
 
 type Writer = Callable[[Body, Page], None]
@@ -116,12 +116,12 @@ def _is_error(head: bytes, about: About, path: str) -> bool:
 
 def _for_answer(head: bytes, about: About, path: str) -> Writer | None:
     if _is_error(head, about, path):
-        return errors.error
+        return openai_errors.error
     if _SHAPED_ENVELOPE.match(head):
         if about.chat is not None:
-            return envelope.chat
+            return relay_answers.chat
         if about.own and "/v1/" not in path:
-            return envelope.balance if _tells_balance(head, path) else envelope.chat
+            return relay_answers.balance if _tells_balance(head, path) else relay_answers.chat
     if _SHAPED_CHAT.search(head):
         return answer.whole
     if _SHAPED_RESPONSE.search(head):
@@ -147,7 +147,7 @@ def _tells_balance(head: bytes, path: str) -> bool:
 
 def _for_stream(head: bytes, about: About, path: str) -> Writer:
     if about.chat is not None and _SHAPED_TOLD.match(head):
-        return envelope.stream
+        return relay_answers.stream
     if _SHAPED_CHAT.search(head):
         return answer.stream
     if not _is_known(head, about, path):
@@ -165,17 +165,17 @@ def _for_stream(head: bytes, about: About, path: str) -> Writer:
 
 
 def read(data: bytes, about: About, expired: Callable[[], bool] = bool, writer: Writer | None = None) -> str:
-    """The text of a body. `expired` tells when the time for reading is up. Raises Unreadable and nothing else."""
+    """The text of a body. `expired` tells when the time for reading is up. Raises UnreadableBody and nothing else."""
     writer = writer or writer_for(data, about)
     if writer is None:
-        raise Unreadable("not a body of OpenAI's API that relay knows")
+        raise UnreadableBody("not a body of OpenAI's API that relay knows")
     body = Body(data[:MAX_READ], about, max(0, len(data) - MAX_READ), expired)
     page = Page()
     note_bounds(body, page)
     try:
         writer(body, page)
-    except Unreadable:
+    except UnreadableBody:
         raise
     except Exception as error:  # a shape nobody has thought of
-        raise Unreadable(f"unexpected shape: {error!r}") from error
+        raise UnreadableBody(f"unexpected shape: {error!r}") from error
     return page.text()

@@ -6,9 +6,9 @@ deltas. Shapes: https://platform.openai.com/docs/api-reference/responses and ...
 
 from addons.core.reading.body import AT_LEAST, Body, Stream, document, note_time
 from addons.core.reading.conversation import tools
-from addons.core.reading.errors import problem
 from addons.core.reading.media import placeholder
 from addons.core.reading.messages import called, content_text
+from addons.core.reading.openai_errors import problem
 from addons.core.reading.page import Page, count
 from addons.core.reading.values import brief, objects, parameters, text_of, timing, tokens_out, usage, written
 

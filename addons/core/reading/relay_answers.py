@@ -24,15 +24,15 @@ def chat(body: Body, page: Page) -> None:
 
 def stream(body: Body, page: Page) -> None:
     """Write a streamed answer to a message: the model's words as they were told, and how the envelope ended them."""
-    told, pieces = Stream(body), []
+    events, pieces = Stream(body), []
     last: dict[str, object] | None = None
-    for _, value in told.values():
+    for _, value in events.values():
         piece = value.get("delta")
         if isinstance(piece, str):
             pieces.append(piece)
         elif "code" in value:
             last = value
-    told.note_end(page, ended=last is not None)
+    events.note_end(page, ended=last is not None)
     page.comment("what the app got: a stream of relay's, and its envelope at the end")
     if body.about.chat is not None:
         page.field("session", body.about.chat.session)
@@ -41,7 +41,7 @@ def stream(body: Body, page: Page) -> None:
         page.field("message", brief(last.get("message")))
     page.field("pieces", len(pieces))
     page.field("usage", usage(body.about.usage))
-    page.field("timing", timing(body.about.timing, told.count, tokens_out(body.about.usage)))
+    page.field("timing", timing(body.about.timing, events.count, tokens_out(body.about.usage)))
     text = "".join(pieces)
     data = last.get("data") if last is not None else None
     if text or data is not None:

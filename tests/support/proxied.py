@@ -28,7 +28,7 @@ from OpenSSL import SSL
 from wsproto import frame_protocol
 
 from addons.engine.corrections import answers, connections, framing
-from tests.engine.side_by_side import engine, play
+from tests.support.side_by_side import engine, play
 
 Step = tuple[Any, ...]
 Deed = Callable[["Scene", Any], Awaitable[None] | None]
