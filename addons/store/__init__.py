@@ -4,6 +4,8 @@ This file is the interface. embedded.py keeps sessions in a folder (shelf.py on 
 beside it), and a worker has the same of its parent (addons/workers/remote_store.py). leases.py lets one message of a
 session in after the other, queueing.py says to clients why they can't come in, expiry.py sweeps out what is over its
 time. certificate.py joins key and chain for mitmproxy, in the same folder.
+
+ledger.py keeps what every request has cost and what is held, keys_file.py the hashes of keys that were handed out.
 """
 
 from collections.abc import Callable, Coroutine, Generator

@@ -4,6 +4,7 @@ The folder and what is in it belong to their owner alone: whoever may write ther
 conversation, and whoever may read knows them all.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -94,7 +95,8 @@ def _make_private(folder: Path) -> None:
     if found.st_mode & 0o077 and alone:
         _narrow(folder, 0o700)
     for path in ours:
-        _check_file(path)
+        with contextlib.suppress(FileNotFoundError):  # another process has just replaced it
+            _check_file(path)
 
 
 def _check_file(path: Path) -> None:
