@@ -121,7 +121,7 @@ def test_the_description_with_an_environment_reads_back(file: Path) -> None:
     ttl=st.floats(1e-3, 1e6),
     body=st.integers(1, 2**40),
 )
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_description_reads_back(file: Path, system: str, params: dict[str, Any], ttl: float, body: int) -> None:
     text = json.dumps({"chat": {"system": system, "params": params, "session_ttl": ttl, "max_body": body}})
     try:
