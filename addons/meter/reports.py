@@ -124,8 +124,8 @@ async def of_caller(gate: Gate, upstream: Upstream, text: str, settings: Setting
     more: dict[str, object] = {"estimated": True, "since": since, "requests": found.requests}
     if found.unpriced:
         more["unpriced_requests"] = found.unpriced
-        if not found.amount:
-            spent = None
+    if not found.amount and (found.unpriced or not found.requests):
+        spent = None  # nothing is known, which is not nothing
     return Told(Balance(upstream.granted, spent), "ledger", now, more)
 
 

@@ -11,6 +11,7 @@ from addons.config.settings import Upstream
 from addons.endpoints import balance as balance_module
 from addons.endpoints.balance import Balance
 from tests.support import flows
+from tests.support.metering import a_gate
 
 KEY = "sk-0123456789abcdef"
 NOW = 1_700_000_000.0  # 2023-11-14 UTC
@@ -122,6 +123,49 @@ def test_what_upstream_says_is_read_as_for_chat(
     answer = flows.json_of(flow)
     assert (answer["code"], "data" in answer) == (code, code == 200)
     assert words in answer["message"] and KEY not in answer["message"]
+
+
+OPENAI = [{"name": "openai", "url": "https://api.openai.com"}]
+SESSION_KEY = {
+    "error": {
+        "message": "Your request to GET /v1/dashboard/billing/usage must be made with a session key (that is, it can "
+        "only be made from the browser). You made it with the following key type: secret.",
+        "type": "server_error",
+        "code": None,
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "code"),
+    [
+        (401, SESSION_KEY, 200),
+        (403, SESSION_KEY, 200),
+        (404, {"error": {"message": "Invalid URL"}}, 200),
+        (401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}, 401),
+        (429, {"error": {"message": "slow down"}}, 429),
+        (500, {"error": {"message": "down"}}, 502),
+    ],
+    ids=["a browser's key wanted", "the same, 403", "no such page", "a wrong key", "too fast", "a failure"],
+)
+def test_what_openai_does_not_tell_any_more_the_ledger_does(
+    monkeypatch: pytest.MonkeyPatch, status: int, said: Any, code: int
+) -> None:
+    asked = Asked(always(status, said))
+    monkeypatch.setattr(balance_module, "ask", asked)
+    path = f"/pro/balance?apiKey={KEY}"
+    flow = flows.opened("GET", path, {}, upstreams=OPENAI, routes=[])
+    addon = Balance(lambda: NOW, a_gate())
+    asyncio.run(addon.request(flow))
+    answer = flows.json_of(flow)
+    assert len(asked.seen) == 2, "it is tried first"
+    assert answer["code"] == code
+    if code == 200:
+        assert answer["data"] == {"total": None, "balance": None, "used": None}
+        assert answer["detail"]["source"] == "ledger" and answer["detail"]["estimated"] is True
+        assert answer["detail"]["requests"] == 0
+    else:
+        assert "data" not in answer
 
 
 def test_a_key_without_a_limit_says_so_beside_the_data(monkeypatch: pytest.MonkeyPatch) -> None:

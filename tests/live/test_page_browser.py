@@ -282,3 +282,58 @@ def test_what_others_wrote_is_text(page: Browser, upstream: Upstream) -> None:
     page.until_text("#memory", "1 轮")
     assert markup in last(page)
     assert page.run("return document.querySelectorAll('#log img, #log b').length") == 0
+
+
+# A key that relay has handed out
+
+
+RELAY_KEY = "rk-page-0123456789abcdefghijklmnop"
+
+
+def texts(page: Browser, css: str) -> list[str]:
+    """What each element says that fits."""
+    return list(page.run("return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)", css))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_relay_key_sees_its_own_use(
+    window: Browser, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory, size: str
+) -> None:
+    listed = {"name": "page", "key": RELAY_KEY, "budget": {"amount": 2, "per": "month"}}
+    upstreams = [{"name": "test", "url": upstream.url, "keys": ["sk-real-0123456789"], "balance": None}]
+    folder = tmp_path_factory.mktemp("keys")
+    with live.relay(folder, upstreams, keys={"list": [listed]}) as relay:
+        for model in ("gpt-4o", "gpt-4o-mini", "gpt-4o"):
+            body = {"model": model, "messages": [{"role": "user", "content": "x" * 900}], "max_tokens": 1000}
+            bearer = {"Authorization": f"Bearer {RELAY_KEY}"}
+            assert relay.ask("POST", "/v1/chat/completions", body, bearer).status == 200
+        width, height, phone = SIZES[size]
+        window.window(width, height, phone=phone)
+        window.languages("zh-CN")
+        window.open(f"{relay.url}/")
+        window.type("#key", RELAY_KEY)
+        window.click("#ask-balance")
+        window.until_text("#balance", "本月")
+        assert window.text("#balance dl").split()[:2] == ["总额", "$2.00"]
+        today, month = texts(window, "#balance dl + dl dd")
+        assert today == month and float(today.removeprefix("$")) > 0
+        assert texts(window, ".model") == ["gpt-4o", "gpt-4o-mini"], "the dearer one first"
+        bars = window.run("return [...document.querySelectorAll('.days span')].map((each) => each.offsetHeight)")
+        assert len(bars) == 31 and bars[-1] == max(bars) > 40 and max(bars[:-1]) < 5
+        assert "本月" in window.text("#balance") and spill(window) == []
+        window.run("document.querySelector('[data-language=en]').click()")
+        assert "This month" in window.text("#balance")
+        assert window.console() == []
+
+
+def test_what_an_upstream_does_not_tell_is_said_to_be_unknown(
+    window: Browser, upstream: Upstream, tmp_path: Path
+) -> None:
+    with live.relay(tmp_path, [{"name": "test", "url": upstream.url, "balance": "ledger"}]) as relay:
+        window.languages("zh-CN")
+        window.open(f"{relay.url}/")
+        window.type("#key", KEY)
+        window.click("#ask-balance")
+        window.until_text("#balance", "未知")
+        assert window.text("#balance").split() == ["总额", "未知", "已用", "未知", "余额", "未知"]
+        assert window.console() == []
