@@ -84,6 +84,7 @@ class LongLived:
         self.balance = Balance(time.time)
         self.retention = Retention(settings)
         self.price_list = PriceList()
+        self.under_way: dict[str, http.HTTPFlow] = {}
 
     def adopt(self, settings: Settings, gate: Gate) -> None:
         """Go on under other settings."""
@@ -99,7 +100,7 @@ def chain_for(settings: Settings, store: Store, lasting: LongLived, gate: Gate) 
     of another process is swept there.
     """
     redact = Redaction(settings, store.secret)
-    meter = Meter(gate)
+    meter = Meter(gate, lasting.under_way)
     return Chain(
         (
             Noting(redact),
@@ -298,6 +299,8 @@ class Relay:
         """Close the store; what is under way there is finished first."""
         if ctx.master.should_exit.is_set():  # else the code is only loaded anew
             signals.leave(ctx.master.event_loop)
+            if self.gate is not None and self.lasting is not None:
+                Meter(self.gate, self.lasting.under_way).end()
         bounded_views.unregister()
         contentviews.unregister()
         if self.chain is not None:

@@ -178,9 +178,12 @@ class AnswerUsage:
             self._search(body)
             return
         try:
-            self._add(bounded_json.loads(body.decode("utf-8").removeprefix("\ufeff"), marks=bounded_json.MAX_MARKS))
+            value = bounded_json.loads(body.decode("utf-8").removeprefix("\ufeff"), marks=bounded_json.MAX_MARKS)
         except ValueError:
             self._search(body)
+            return
+        self._add(value)
+        self._failed = isinstance(value, Mapping) and bool(value.get("error"))
 
 
 def _tells_error(events: bytes) -> bool:

@@ -130,7 +130,7 @@ class Chat:
             lease = await lease_for(flow, self.store, key, exchange.settings.chat.max_waiting)
             try:
                 session = await self._session(key, message, exchange.settings)
-                pending = await self._expand(exchange, message, session, owner, lease, relay_key)
+                pending = await self._expand(flow, exchange, message, session, owner, lease, relay_key)
             except BaseException:
                 lease.release()
                 raise
@@ -146,6 +146,7 @@ class Chat:
 
     async def _expand(
         self,
+        flow: http.HTTPFlow,
         exchange: Exchange,
         message: chat.Incoming,
         session: Session,
@@ -174,7 +175,7 @@ class Chat:
         key = message.api_key if relay_key is None else self.meter.gate.real_key(exchange.upstream)
         messages = sessions.messages(sent, system=system, content=message.content)
         body = chat.completion_request(model, params, messages, stream=message.stream)
-        body = await self.meter.begin_chat(exchange, relay_key, message.api_key, model, body)
+        body = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body)
         deadline = asyncio.get_running_loop().time() + settings.timeout
         return Pending(owner, message, session, model, system, params, sent, lease, key, relay_key, body, deadline)
 

@@ -38,7 +38,7 @@ from addons.flow.upstream_errors import own_key_refused
 from addons.meter.credentials import keys_in, replaced
 from addons.meter.gate import Admission, Gate
 from addons.meter.later import Later
-from addons.store.ledger import BROKE, FINISHED, LEFT, REFUSED, Settlement
+from addons.store.ledger import BROKE, ENDED, FINISHED, LEFT, REFUSED, Settlement
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,10 @@ class Meter:
 
     serves = (Kind.PASS, Kind.CHAT)
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, under_way: dict[str, http.HTTPFlow] | None = None) -> None:
         self.gate = gate
+        self.under_way = under_way if under_way is not None else {}
+        """The flows of relay keys that are held for, whichever settings they began under."""
         self.held = 0
         """Bytes of large request bodies that are held now."""
 
@@ -217,27 +219,30 @@ class Meter:
         except errors.RelayError as error:
             refuse(flow, exchange, error)
             return
-        self._admitted(exchange, kind, admission)
+        self._admitted(flow, exchange, kind, admission)
         if admission.body is not None:
             request.headers.pop("content-encoding", None)
             request.content = admission.body
         if admission.strips_usage:
             request.headers["Accept-Encoding"] = "identity"  # relay has to read the stream, and edit it
 
-    def _admitted(self, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
+    def _admitted(self, flow: http.HTTPFlow, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
+        self.under_way[admission.request] = flow
         metering = self.begin(exchange, kind, admission.key.id)
         metering.at, metering.admission = admission.at, admission
         metering.model, metering.size = admission.model, admission.size
         return metering
 
-    async def begin_chat(self, exchange: Exchange, key: RelayKey | None, text: str, model: str, body: bytes) -> bytes:
+    async def begin_chat(
+        self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey | None, text: str, model: str, body: bytes
+    ) -> bytes:
         """Admit and count a message to `/chat`: the body that goes up. Raises RelayError."""
         if key is None:
             metering = self.begin(exchange, Generation.CHAT, self.gate.keyring.caller(text))
             metering.model, metering.size = model, len(body)
             return body
         admission = await self.gate.admit(exchange, key, Generation.CHAT, body)
-        self._admitted(exchange, Generation.CHAT, admission)
+        self._admitted(flow, exchange, Generation.CHAT, admission)
         return admission.body if admission.body is not None else body
 
     # The answer
@@ -388,6 +393,16 @@ class Meter:
 
     # Settlement
 
+    def end(self) -> None:
+        """relay ends: settle what is under way by what has come of it."""
+        for flow in list(self.under_way.values()):
+            exchange = of(flow)
+            try:
+                if exchange is not None:
+                    self._over(flow, exchange, ENDED)
+            except Exception:  # the others, and the store, have still to be closed
+                logger.exception("a request under way is not settled")
+
     def _over(self, flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
         _release(exchange)
         uncounted = _UNCOUNTED.take(exchange)
@@ -396,7 +411,8 @@ class Meter:
         metering = METERING.take(exchange)
         if metering is None:
             return
-        if reason == FINISHED and (metering.status is None or metering.status >= 400):
+        self.under_way.pop(metering.request, None)
+        if reason == FINISHED and not (metering.status is not None and 200 <= metering.status < 300):
             reason = REFUSED
         # Nothing went up, so nothing was worked on.
         if metering.status is None and flow.server_conn.timestamp_start is None:
@@ -415,9 +431,9 @@ class Meter:
         usage, estimated = told.usage, False
         admission = metering.admission
         if metering.kind == Generation.SPEECH and admission is not None and usage is None:
-            if reason in (FINISHED, LEFT):
+            if reason in (FINISHED, LEFT, ENDED):
                 usage, estimated = self._spoken(metering, admission)
-        elif reason == LEFT and not _whole(exchange, told):
+        elif reason in (LEFT, ENDED) and not _whole(exchange, told):
             usage, estimated = _begun(told, metering), True
         elif usage is None and reason == FINISHED and admission is not None:
             usage, estimated = _guessed(told, metering), True

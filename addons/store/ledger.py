@@ -94,7 +94,8 @@ _SETTLED_HOLDS = """
 DELETE FROM Holds WHERE day < ? AND EXISTS (SELECT 1 FROM Settlements s WHERE s.request = Holds.request)
 """
 
-FINISHED, LEFT, BROKE, REFUSED, KILLED = "finished", "client left", "upstream broke", "refused", "relay killed"
+FINISHED, LEFT, BROKE, REFUSED = "finished", "client left", "upstream broke", "refused"
+ENDED, KILLED = "relay ended", "relay killed"
 """How a request can end."""
 FAILURES = (BROKE, REFUSED)
 

@@ -99,6 +99,11 @@ def test_errors_are_noticed_and_words_about_them_are_not() -> None:
     assert not heard(delta('an error {"error": 1}') + DONE).failed
 
 
+def test_an_error_in_place_of_an_answer_is_noticed() -> None:
+    assert heard(b'{"error": {"message": "overloaded"}}').failed
+    assert not heard(b'{"error": null, "usage": {"input_tokens": 1}}').failed
+
+
 ANSWERS: dict[str, tuple[bytes, Metered | None]] = {
     "a completion": (json.dumps({"model": "gpt-4o", "choices": [], "usage": USAGE}).encode(), Metered(9, 4, 2)),
     "with blanks and a mark before it": (b"\xef\xbb\xbf\n " + json.dumps({"usage": USAGE}).encode(), Metered(9, 4, 2)),

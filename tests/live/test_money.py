@@ -7,6 +7,7 @@ rest, whatever breaks. Longer: `./run.sh bench --histories 10000`.
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,21 @@ def test_a_client_that_leaves_pays_for_what_had_come(proof: Live, invoice: Invoi
     assert (row["reason"], row["estimated"]) == ("client left", 1)
     assert 0 < row["amount"] < hold["amount"] // 2, "not in full, and not nothing"
     assert eventually(lambda: invoice.under_way == 0), "and upstream was let go"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_relay_that_is_told_to_end_settles_what_is_under_way(invoice: Invoice, tmp_path: Path, workers: int) -> None:
+    content = json.dumps({"tag": f"ended, {workers}", "how": "last", "in": 20, "out": 400, "pace": 0.05})
+    body = {"model": "gpt-4o", "messages": [{"content": content}], "max_tokens": 400, "stream": True}
+    with relay(tmp_path, invoice, workers=workers) as running:
+        asking = threading.Thread(target=lambda: asyncio.run(ask(running.port, CHAT, KEY, body)))
+        asking.start()
+        assert eventually(lambda: invoice.under_way > 0, 10)
+        assert running.stop() == 0
+        asking.join()
+    [row], [hold] = rows(tmp_path), rows(tmp_path, "Holds")
+    assert (row["reason"], row["estimated"]) == ("relay ended", 1)
+    assert 0 < row["amount"] < hold["amount"] // 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
