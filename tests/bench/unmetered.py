@@ -6,10 +6,12 @@ from mitmproxy import ctx
 
 from addons.chain import Chain
 from addons.meter.metering import Meter
+from tests.bench import without
 
 
 def running() -> None:
     """Everything is in place by now, and no client has come."""
+    without.unseen()
     relay: Any = ctx.master.addons.get("relay")
     kept = [each for each in relay.chain.addons if not isinstance(each, Meter)]
     assert len(kept) == len(relay.chain.addons) - 1, "the meter has another name now"
