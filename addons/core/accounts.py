@@ -213,9 +213,11 @@ class Accounts:
     def _release(self, hold: Hold) -> _Account:
         account = self._account(hold.claim.key)
         account.under_way -= 1
-        account.held[hold.day] -= hold.claim.amount
-        if not account.held[hold.day]:
-            del account.held[hold.day]
+        left = account.held.get(hold.day, 0) - hold.claim.amount
+        if left:
+            account.held[hold.day] = left
+        else:
+            account.held.pop(hold.day, None)  # there may be others that hold nothing
         return account
 
     def _account(self, key: str) -> _Account:

@@ -124,6 +124,15 @@ def test_parallel_requests() -> None:
     assert accounts.reserve(limited("c", **terms), NOON) is None
 
 
+def test_several_that_hold_nothing() -> None:
+    accounts = Accounts()
+    for request in ("a", "b"):
+        assert accounts.reserve(claim(request, 0, budget=None), NOON) is None
+    for request in ("a", "b"):
+        assert accounts.settle(request, 0, 0, NOON) is not None
+    assert accounts._account("alice").under_way == 0
+
+
 def test_a_claim_travels_between_processes() -> None:
     whole = replace(claim("a", requests=4), name="alice", upstream="u", model="m", path="/v1/x")
     assert claim_of(claim_to_json(whole)) == whole
