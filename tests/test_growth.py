@@ -38,20 +38,28 @@ from addons.core import (
     summary,
     upstream_error,
 )
+from addons.core.answer_usage import AnswerUsage
+from addons.core.claims import claiming
 from addons.core.completion import Completion
 from addons.core.ending import Ending
 from addons.core.failures import classify
+from addons.core.generations import Generation, generation_of
 from addons.core.known_secrets import KnownSecrets
 from addons.core.reading import mend, page, values
 from addons.core.retelling import Retelling
 from addons.core.slices import Sliced
 from addons.core.sse import Parser
+from addons.core.top_level import finding
+from addons.core.usage_chunk import UsageChunk
 from addons.engine.speed.lookups import values_by_name
+from addons.errors import RelayError
 from addons.exchange import Exchange, Kind, attach
 from addons.flow import upstream_errors as refusals
 from addons.inspection import contentviews
 from addons.inspection import redaction as redact
 from addons.inspection.flow_summary import FlowSummary
+from addons.meter.credentials import keys_in, replaced
+from addons.meter.gate import read_claim
 from addons.workers.channel import Unpacker
 from tests.support import flows, growth
 from tests.support.growth import Shape
@@ -71,6 +79,63 @@ BEGINNINGS = ("", '{"messages":[', '{"choices":[', '{"data":[', '{"a":"', "data:
 """What makes a reader look further."""
 BOUNDS = chat.Bounds(256, 64, 1000)
 EXAMPLES = int(os.environ.get("RELAY_GROWTH", "6"))
+
+
+USED = 'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n'
+
+
+def claim(text: str) -> Sliced[object]:
+    """What a relay key's body may cost."""
+    return _claim('{"model":"m",' + text)
+
+
+def claim_of(name: str) -> Callable[[str], Sliced[object]]:
+    """The same of one field."""
+    return lambda text: _claim(f'{{"model":"m","{name}":[{text}]}}')
+
+
+def _claim(text: str) -> Sliced[object]:
+    try:
+        found = yield from finding(text)
+        return (yield from claiming(Generation.RESPONSE, found, len(text)))
+    except ValueError:
+        return None
+
+
+def claim_of_form(text: str) -> Sliced[object]:
+    """What an upload may cost."""
+    try:
+        return (yield from read_claim(Generation.IMAGE, raw(text), "multipart/form-data; boundary=b"))
+    except RelayError:
+        return None
+
+
+def metered_by(size: int) -> Callable[[str], object]:
+    """What an answer says of its usage, in chunks of this size."""
+
+    def hear(text: str) -> object:
+        answer, said = AnswerUsage(), raw("data: {}\n\n" + text if not text.startswith("{") else text)
+        for start in range(0, len(said), size):
+            answer.feed(said[start : start + size])
+        return answer.told()
+
+    return hear
+
+
+def unasked(size: int) -> Callable[[str], object]:
+    """A stream without the chunk that its client did not ask for."""
+
+    def feed(text: str) -> object:
+        chunk, said = UsageChunk(), raw(text)
+        return [chunk.feed(said[start : start + size]) for start in range(0, len(said), size)]
+
+    return feed
+
+
+def shown_keys(text: str) -> object:
+    """The keys in a head, and another in their place."""
+    fields = tuple((name, raw(text)) for name in (b"Authorization", b"x-api-key", b"Sec-WebSocket-Protocol"))
+    return [replaced(fields, key, "other") for key in list(keys_in(fields))[:1]]
 
 
 class Reader(NamedTuple):
@@ -568,6 +633,19 @@ READERS = (
     Reader("failure", classify, LONG, ("timed out ", "[Errno ", "SSL")),
     Reader("balance", amount, LONG, (*DENSE, "1", "0.1")),
     Reader("session", stored, ANSWER, DENSE),
+    Reader("claim: a body", claim, ANSWER, (*DENSE, *ESCAPES, '"a#":1,', '"image_url":', '"type":"image"', "\\u0061")),
+    Reader("claim: its messages", claim_of("messages"), ANSWER, (*DENSE, *ESCAPES, '"type" : "file",', '"file_id"  :')),
+    Reader("claim: its tools", claim_of("tools"), ANSWER, ('{"type":"a#"},', *DENSE)),
+    Reader("claim: a form", claim_of_form, ANSWER, ("\r\n--b", '\r\n--b\r\nContent-Disposition: x; name="a#"\r\n\r\n')),
+    Reader("usage of a stream", metered_by(1 << 16), ANSWER, (USED, '"usage":{', "error\n\n", "data:\n", "\n\n")),
+    Reader("usage, byte by byte", metered_by(1), LONG, (USED, '"usage" :', "\n", "\r\n", "data: error\n\n", "a")),
+    Reader(
+        "usage of JSON", lambda text: metered_by(1000)('{"a":"' + text), ANSWER, ('"usage":{', '"usage" : {"a":1},')
+    ),
+    Reader("usage chunk", unasked(1 << 16), ANSWER, (USED, "\n\n", "\r\r", '"usage""choices"\n\n')),
+    Reader("usage chunk, byte by byte", unasked(1), LONG, (USED, "\n", "\r", '"usage"')),
+    Reader("credentials", shown_keys, HEAD, (",", "openai-insecure-api-key.,", " ", "Bearer ")),
+    Reader("generation", lambda text: generation_of("POST", "/" + text), HEAD, ("/completions", "%2F", "%")),
     Reader("replay: JSON", asked(JSON), LONG, (*DENSE, *KEYS)),
     Reader("replay: form", asked(FORM), LONG, ('\r\n--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n',)),
     Reader("replay: a part", lambda text: asked(FORM)(f"--b\r\nContent-Disposition: a{text}\r\n\r\n"), LONG, (';"',)),

@@ -62,6 +62,8 @@ _ELSEWHERE = ("previous_response_id", "conversation", "prompt_id", "container", 
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch")
 """Types of tools that the client runs. Anthropic's have a date at their end."""
 _CLIENT_TOOLS = ("computer_", "bash_", "text_editor_", "memory_")
+_LARGEST = 1 << 22
+"""Characters of a value that is parsed: more would take too long at once."""
 _SCHEMAS = ("tools", "functions", "response_format", "text", "tool_choice", "metadata")
 """Members that hold no content: names in a schema are the client's own."""
 _MARKS = 20_000
@@ -178,7 +180,7 @@ def _signs(body: Members) -> Sliced[Counter[str]]:
 
 def _unbounded(body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
     names = [name for name in _ELSEWHERE if _value(body, name) not in (None, [], {})]
-    if isinstance(_value(body, "prompt"), dict):  # a prompt that is kept upstream
+    if body.raw("prompt").startswith("{"):  # a prompt that is kept upstream
         names.append("prompt.id")
     if signs["address"] or signs["image"] > signs["inline"]:
         names.append("an image's address")
@@ -225,7 +227,7 @@ def _answers(kind: Generation, body: Members) -> int:
     answers = _number(body, "n") or 1
     if kind is Generation.COMPLETION:
         answers = max(answers, _number(body, "best_of") or 1)
-        prompts = _value(body, "prompt")
+        prompts = _value(body, "prompt") if body.raw("prompt").startswith("[") else ""
         if isinstance(prompts, list) and not all(isinstance(each, int) for each in prompts):
             answers *= max(1, len(prompts))
     return answers
@@ -255,6 +257,8 @@ def _text(body: Members, name: str) -> str | None:
 
 
 def _value(body: Members, name: str) -> Any:
+    if len(body.raw(name)) > _LARGEST:
+        raise Unreadable(name)
     try:
         return body.value(name, marks=_MARKS)
     except ValueError:

@@ -125,7 +125,7 @@ class Gate:
         path = exchange.path.partition("?")[0]
         if kind is not None:
             await self.prices.ready()
-            asked, members = await in_turns(_read(kind, body, content_type))
+            asked, members = await in_turns(read_claim(kind, body, content_type))
             self._check_model(key, asked)
         budgeted = key.budget is not None and kind is not None
         now = self.clock()
@@ -298,8 +298,8 @@ def ended(admission: Admission, reason: str) -> Settlement:
     )
 
 
-def _read(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple[Claimed, Members | None]]:
-    """What a body claims. Raises BadRequest."""
+def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple[Claimed, Members | None]]:
+    """What a body claims, in slices. Raises BadRequest."""
     try:
         if content_type.lower().startswith("multipart/form-data"):
             if kind not in (Generation.IMAGE, Generation.TRANSCRIPTION):
