@@ -110,24 +110,30 @@ def claim_of_form(text: str) -> Sliced[object]:
         return None
 
 
-def metered_by(size: int) -> Callable[[str], object]:
-    """What an answer says of its usage, in chunks of this size."""
+def metered_by(size: int) -> Callable[[str], Sliced[object]]:
+    """What an answer says of its usage, in chunks of this size; whoever sends it has others between."""
 
-    def hear(text: str) -> object:
+    def hear(text: str) -> Sliced[object]:
         answer, said = AnswerUsage(), raw("data: {}\n\n" + text if not text.startswith("{") else text)
         for start in range(0, len(said), size):
             answer.feed(said[start : start + size])
+            if size > 1 or not start % 1000:
+                yield
         return answer.told()
 
     return hear
 
 
-def unasked(size: int) -> Callable[[str], object]:
+def unasked(size: int) -> Callable[[str], Sliced[object]]:
     """A stream without the chunk that its client did not ask for."""
 
-    def feed(text: str) -> object:
+    def feed(text: str) -> Sliced[object]:
         chunk, said = UsageChunk(), raw(text)
-        return [chunk.feed(said[start : start + size]) for start in range(0, len(said), size)]
+        for start in range(0, len(said), size):
+            chunk.feed(said[start : start + size])
+            if size > 1 or not start % 1000:
+                yield
+        return None
 
     return feed
 

@@ -110,9 +110,10 @@ class AnswerUsage:
             self._dropped = False
             self._search(events)
         if b'"usage"' in events and _USAGE.search(events):
-            for event in Parser(_MAX_EVENT + _SLICE).feed(events):
-                if '"usage"' in event.data:
-                    self._read(event)
+            telling = [each for each in Parser(_MAX_EVENT + _SLICE).feed(events) if '"usage"' in each.data]
+            # What lies between says less than the last one, and some say it with each event.
+            for event in telling if len(telling) < 3 else (telling[0], telling[-1]):
+                self._read(event)
         if b"error" in events:
             self._failed = self._failed or _tells_error(events)
 

@@ -16,6 +16,9 @@ _LONGEST = 1 << 16
 _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _SPLIT = re.compile(rb"\r?\n\r?\n|\r\r")
 _MARKS = 1000
+_MOST = 50
+"""Events that are read of one stream: there is one of this kind. What comes then passes."""
+_NO_CHOICES = re.compile(rb'"choices"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\[[ \t\r\n]{0,16}\]')
 
 
 class UsageChunk:
@@ -24,6 +27,7 @@ class UsageChunk:
     def __init__(self) -> None:
         self._held = b""
         self._passing = False  # an event that is too long passes as it comes
+        self._left = _MOST
 
     def feed(self, chunk: bytes) -> bytes:
         """What the client gets now; b"" where that is nothing. An empty chunk is the end of the stream."""
@@ -39,13 +43,19 @@ class UsageChunk:
             if not end:
                 return data
             self._passing = False
-        elif b'"usage"' in whole:
-            whole = b"".join(event for event in _events(whole) if not _is_usage_chunk(event))
+        elif self._left and b'"usage"' in whole and _NO_CHOICES.search(whole):
+            whole = b"".join(event for event in _events(whole) if not self._is_unasked(event))
         if len(rest) > _LONGEST:
             self._passing = True
             return whole + rest
         self._held = rest
         return whole
+
+    def _is_unasked(self, event: bytes) -> bool:
+        if not self._left or _NO_CHOICES.search(event) is None:
+            return False
+        self._left -= 1
+        return _is_usage_chunk(event)
 
 
 def _events(data: bytes) -> list[bytes]:
