@@ -34,9 +34,105 @@ class Kind(enum.StrEnum):
     """relay's own small paths, and refusals of unknown ones."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class SessionPath:
+    """`/chat/{sessionId}`; None where what stands there is no text in UTF-8."""
+
+    session_id: str | None
+
+
+@dataclass(eq=False, slots=True)
+class BodyState:
+    """The request's body, where relay reads it whole. Whoever is to read it writes here: endpoints/ or the meter.
+
+    The engine asks with each piece that comes whether that is too much, and Streaming leaves such a body alone.
+    """
+
+    cap: int | None = None
+    """Bytes of it that may be held; more is answered 413. None: not held at all."""
+    holding: Callable[[int], RelayError | None] | None = None
+    """Hears how many bytes of it are held, and may refuse more. The meter's, which counts the bodies of all clients."""
+
+
+@dataclass(eq=False, slots=True)
+class AnswerState:
+    """Upstream's answer, where relay reads it itself. endpoints/chat.py owns it, with endpoints/chat_answer.py.
+
+    The engine ends the message by it, Streaming puts the tail into the record, and the meter asks whether it was whole.
+    Others set the last two.
+    """
+
+    over: bool = False
+    """It has come to its end, whatever its connection does: nothing more of it is wanted."""
+    whole: bool = False
+    """It is all there: should its connection break now, that is an end like any other."""
+    tail: bytes = b""
+    """What a streamed answer still says when its `response` hook is over."""
+    ear: Callable[[bytes], object] | None = None
+    """Hears an answer that is read whole while it comes, and may then say that it is `over`."""
+    tap: Callable[[bytes], object] | None = None
+    """Hears what upstream says where relay tells the client something else. Set by replay/recording.py for `/chat`."""
+    read_whole: bool = False
+    """It is read before it is passed on, so nobody streams it. Set by the meter for Streaming."""
+
+
+@dataclass(eq=False, slots=True)
+class StreamState:
+    """An answer that is sent chunk by chunk. proxy/streaming.py owns it.
+
+    The engine and the meter ask whether it has ended, and redaction whether it is sent. The engine sets `seen_off`.
+    """
+
+    ended: Callable[[], bool] | None = None
+    """Whether a streamed answer has told its last event; None where it has none that is known."""
+    seen_off: bool = False
+    """The client has left behind that event: nothing is sent to it any more, and the exchange ends as one that was
+    answered."""
+    sent: bool = False
+    """The answer's body was streamed and is on the wire: what the record says of it is free to change."""
+
+
+@dataclass(eq=False, slots=True)
+class RecordState:
+    """What people see of an exchange. inspection/ owns it, and the engine sends and calls what it leaves here.
+
+    Routing finds the first two as it makes the exchange; whoever keeps copies or notes for the record reads them.
+    """
+
+    watched: bool = True
+    """Somebody may look at the record of this exchange when it is over."""
+    saved: bool = False
+    """Flows are saved to a file as they end."""
+    wire: http.Response | None = None
+    """What is sent, where the record was cleaned before: `flow.response` is then the record."""
+    late: Callable[[http.HTTPFlow], None] | None = None
+    """Hears of a client that has left while `response` ran: mitmproxy notes it as the flow's error, without a hook."""
+
+
+@dataclass(eq=False, slots=True)
+class FailureState:
+    """What went wrong. Whoever sees it notes it here, and proxy/failures.py, which owns this, makes an answer of it.
+
+    The engine sends that answer. The meter, Chat and the list in mitmweb read why there is one.
+    """
+
+    fault: RelayError | None = None
+    """Why relay cut upstream off; the `error` hook answers with it. Set by whoever cuts it off."""
+    by_client: bool = False
+    """The client left, or broke the rules of HTTP: it is not upstream's failure. Set by the engine."""
+    connect_timed_out: bool = False
+    """A connect of this client was given up after `limits.connect`. Set by proxy/timeouts.py."""
+    substitute: http.Response | None = None
+    """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
+
+
+@dataclass(eq=False, slots=True)
 class Exchange:
-    """One request and its answer, as relay sees them."""
+    """One request and its answer, as relay sees them.
+
+    What Routing finds in the request's head, and three marks that several rooms set, stand here plainly. What belongs
+    to one room and is read by others stands in a state of its own; what a room keeps for itself is a `Part`.
+    """
 
     settings: Settings
     upstream: Upstream
@@ -47,65 +143,24 @@ class Exchange:
     """It came under the prefix of a route, which names its upstream."""
     origin: bool = False
     """The request came from a browser's script: it carries an Origin."""
+    session_path: SessionPath | None = None
+    """The request asks for a session of `/chat` by its path, and is no message."""
+    id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
+    started: float = field(default_factory=time.monotonic)
+    """Seconds on the monotonic clock."""
     client_closes: bool = False
-    """The client asked for `Connection: close`, which is not passed on."""
+    """The answer says `Connection: close`: the client asked for that, which is not passed on, or relay wants it."""
     committed: bool = False
     """The head of an answer is on its way to the client: from here on an error can only be a break."""
     refused: bool = False
     """relay has answered by itself; later hooks leave the flow alone."""
-    fault: RelayError | None = None
-    """Why relay cut upstream off; the `error` hook answers with it."""
-    client_failed: bool = False
-    """The client left, or broke the rules of HTTP: it is not upstream's failure."""
-    connect_timed_out: bool = False
-    """A connect of this client was given up after `limits.connect`."""
-    substitute: http.Response | None = None
-    """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
-    watched: bool = True
-    """Somebody may look at the record of this exchange when it is over."""
-    recorded: bool = False
-    """Flows are saved to a file as they end."""
-    sent: bool = False
-    """The answer's body was streamed and is on the wire: what the record says of it is free to change."""
-    wire: http.Response | None = None
-    """What is sent, where the record was cleaned before: `flow.response` is then the record."""
-    body_cap: int | None = None
-    """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
-    tail: bytes = b""
-    """What a streamed answer still says when its `response` hook is over."""
-    holding: Callable[[int], RelayError | None] | None = None
-    """Hears how many bytes of a request body are held, and may refuse more."""
-    read_whole: bool = False
-    """Upstream's answer is read before it is passed on, so nobody streams it."""
-    ear: Callable[[bytes], object] | None = None
-    """Hears an answer that is read whole while it comes, and may then say that it is `over`."""
-    over: bool = False
-    """Upstream's answer has come to its end, whatever its connection does: nothing more of it is wanted."""
-    whole: bool = False
-    """Upstream's answer is all there: should its connection break now, that is an end like any other."""
-    id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
-    started: float = field(default_factory=time.monotonic)
-    """Seconds on the monotonic clock."""
-    ended: Callable[[], bool] | None = None
-    """Whether a streamed answer has told its last event; None where it has none that is known."""
-    seen_off: bool = False
-    """The client has left behind that event: nothing is sent to it any more, and the exchange ends as one that was
-    answered."""
-    late: Callable[[http.HTTPFlow], None] | None = None
-    """Hears of a client that has left while `response` ran: mitmproxy notes it as the flow's error, without a hook."""
-    tap: Callable[[bytes], object] | None = None
-    """Hears what upstream says where relay tells the client something else."""
-    session_path: "SessionPath | None" = None
-    """The request asks for a session of `/chat` by its path, and is no message."""
+    body: BodyState = field(default_factory=BodyState)
+    answer: AnswerState = field(default_factory=AnswerState)
+    stream: StreamState = field(default_factory=StreamState)
+    record: RecordState = field(default_factory=RecordState)
+    failure: FailureState = field(default_factory=FailureState)
     parts: dict[str, Any] = field(default_factory=dict)
     """What rooms keep here, each through a `Part` of its own."""
-
-
-@dataclass(frozen=True)
-class SessionPath:
-    """`/chat/{sessionId}`; None where what stands there is no text in UTF-8."""
-
-    session_id: str | None
 
 
 class Part[T]:
