@@ -5,18 +5,22 @@ since. So what an exchange needs at its end hangs on the flow itself, as a plain
 a flow read from a file, copied or replayed has none, which is how hooks tell that a flow is not theirs.
 """
 
+import asyncio
 import enum
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http, websocket
 
 from addons.config.settings import Settings, Upstream
 from addons.core.known_secrets import KnownSecrets
 from addons.errors import RelayError
+
+if TYPE_CHECKING:  # of all mitmproxy's proxy only its name is needed here
+    from mitmproxy.proxy.server import ConnectionHandler
 
 _ATTRIBUTE = "relay_exchange"
 _BESIDE = "relay_beside"
@@ -189,6 +193,16 @@ class Part[T]:
 
 
 @dataclass(eq=False, slots=True)
+class Parting:
+    """A client has left behind the last event of a stream, and upstream has a moment to end, too. For the engine."""
+
+    timer: asyncio.TimerHandle
+    """Cuts upstream off when the moment is over."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Upstream has ended, or was cut off."""
+
+
+@dataclass(eq=False, slots=True)
 class _Beside:
     """What is kept on every flow, a client's or a sub-request."""
 
@@ -196,6 +210,8 @@ class _Beside:
     answer_cap: int | None = None
     original: http.Response | None = None
     secrets: KnownSecrets | None = None
+    handler: "ConnectionHandler | None" = None
+    parting: Parting | None = None
 
 
 _NOTHING = _Beside()
@@ -265,6 +281,30 @@ def secrets_of(flow: http.HTTPFlow, secret: bytes) -> KnownSecrets:
     if beside.secrets is None:
         beside.secrets = KnownSecrets(secret)
     return beside.secrets
+
+
+def keep_handler(flow: http.HTTPFlow, handler: "ConnectionHandler | None") -> None:
+    """Note the task that serves a sub-request, while it lasts: it has no client that is connected."""
+    _beside(flow).handler = handler
+
+
+def kept_handler(flow: http.HTTPFlow) -> "ConnectionHandler | None":
+    """The task that serves a sub-request; None for a client's flow, whose client has it."""
+    handler: ConnectionHandler | None = getattr(flow, _BESIDE, _NOTHING).handler
+    return handler
+
+
+def keep_parting(flow: http.HTTPFlow, parting: Parting) -> None:
+    """Note that the client of `flow` has left. For the engine alone."""
+    _beside(flow).parting = parting
+
+
+def take_parting(flow: http.HTTPFlow) -> Parting | None:
+    """The parting that lasted until now, if it was one."""
+    parting: Parting | None = getattr(flow, _BESIDE, _NOTHING).parting
+    if parting is not None:
+        _beside(flow).parting = None
+    return parting
 
 
 def keep_message(message: websocket.WebSocketMessage, content: bytes) -> None:
