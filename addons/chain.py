@@ -143,10 +143,10 @@ def fail_closed(hook: str, flow: http.HTTPFlow) -> None:
         flow.response = error_response(exchange.kind, error)
         add_common_headers(flow.response, exchange)
     elif hook == "error" and exchange is not None and not exchange.committed:
-        exchange.substitute = exchange.substitute or error_response(exchange.kind, error)
+        exchange.failure.substitute = exchange.failure.substitute or error_response(exchange.kind, error)
     elif hook in ("request", "responseheaders"):
         if exchange is not None:
-            exchange.fault = error
+            exchange.failure.fault = error
             # The rest of the upstream's answer may still be on its way, where this client's next request would go.
             exchange.client_closes = exchange.client_closes or not flow.request.is_http2
         if flow.killable:

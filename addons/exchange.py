@@ -5,18 +5,22 @@ since. So what an exchange needs at its end hangs on the flow itself, as a plain
 a flow read from a file, copied or replayed has none, which is how hooks tell that a flow is not theirs.
 """
 
+import asyncio
 import enum
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http, websocket
 
 from addons.config.settings import Settings, Upstream
 from addons.core.known_secrets import KnownSecrets
 from addons.errors import RelayError
+
+if TYPE_CHECKING:  # of all mitmproxy's proxy only its name is needed here
+    from mitmproxy.proxy.server import ConnectionHandler
 
 _ATTRIBUTE = "relay_exchange"
 _BESIDE = "relay_beside"
@@ -34,9 +38,105 @@ class Kind(enum.StrEnum):
     """relay's own small paths, and refusals of unknown ones."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class SessionPath:
+    """`/chat/{sessionId}`; None where what stands there is no text in UTF-8."""
+
+    session_id: str | None
+
+
+@dataclass(eq=False, slots=True)
+class BodyState:
+    """The request's body, where relay reads it whole. Whoever is to read it writes here: endpoints/ or the meter.
+
+    The engine asks with each piece that comes whether that is too much, and Streaming leaves such a body alone.
+    """
+
+    cap: int | None = None
+    """Bytes of it that may be held; more is answered 413. None: not held at all."""
+    holding: Callable[[int], RelayError | None] | None = None
+    """Hears how many bytes of it are held, and may refuse more. The meter's, which counts the bodies of all clients."""
+
+
+@dataclass(eq=False, slots=True)
+class AnswerState:
+    """Upstream's answer, where relay reads it itself. endpoints/chat.py owns it, with endpoints/chat_answer.py.
+
+    The engine ends the message by it, Streaming puts the tail into the record, and the meter asks whether it was whole.
+    Others set the last two.
+    """
+
+    over: bool = False
+    """It has come to its end, whatever its connection does: nothing more of it is wanted."""
+    whole: bool = False
+    """It is all there: should its connection break now, that is an end like any other."""
+    tail: bytes = b""
+    """What a streamed answer still says when its `response` hook is over."""
+    ear: Callable[[bytes], object] | None = None
+    """Hears an answer that is read whole while it comes, and may then say that it is `over`."""
+    tap: Callable[[bytes], object] | None = None
+    """Hears what upstream says where relay tells the client something else. Set by replay/recording.py for `/chat`."""
+    read_whole: bool = False
+    """It is read before it is passed on, so nobody streams it. Set by the meter for Streaming."""
+
+
+@dataclass(eq=False, slots=True)
+class StreamState:
+    """An answer that is sent chunk by chunk. proxy/streaming.py owns it.
+
+    The engine and the meter ask whether it has ended, and redaction whether it is sent. The engine sets `seen_off`.
+    """
+
+    ended: Callable[[], bool] | None = None
+    """Whether a streamed answer has told its last event; None where it has none that is known."""
+    seen_off: bool = False
+    """The client has left behind that event: nothing is sent to it any more, and the exchange ends as one that was
+    answered."""
+    sent: bool = False
+    """The answer's body was streamed and is on the wire: what the record says of it is free to change."""
+
+
+@dataclass(eq=False, slots=True)
+class RecordState:
+    """What people see of an exchange. inspection/ owns it, and the engine sends and calls what it leaves here.
+
+    Routing finds the first two as it makes the exchange; whoever keeps copies or notes for the record reads them.
+    """
+
+    watched: bool = True
+    """Somebody may look at the record of this exchange when it is over."""
+    saved: bool = False
+    """Flows are saved to a file as they end."""
+    wire: http.Response | None = None
+    """What is sent, where the record was cleaned before: `flow.response` is then the record."""
+    late: Callable[[http.HTTPFlow], None] | None = None
+    """Hears of a client that has left while `response` ran: mitmproxy notes it as the flow's error, without a hook."""
+
+
+@dataclass(eq=False, slots=True)
+class FailureState:
+    """What went wrong. Whoever sees it notes it here, and proxy/failures.py, which owns this, makes an answer of it.
+
+    The engine sends that answer. The meter, Chat and the list in mitmweb read why there is one.
+    """
+
+    fault: RelayError | None = None
+    """Why relay cut upstream off; the `error` hook answers with it. Set by whoever cuts it off."""
+    by_client: bool = False
+    """The client left, or broke the rules of HTTP: it is not upstream's failure. Set by the engine."""
+    connect_timed_out: bool = False
+    """A connect of this client was given up after `limits.connect`. Set by proxy/timeouts.py."""
+    substitute: http.Response | None = None
+    """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
+
+
+@dataclass(eq=False, slots=True)
 class Exchange:
-    """One request and its answer, as relay sees them."""
+    """One request and its answer, as relay sees them.
+
+    What Routing finds in the request's head, and three marks that several rooms set, stand here plainly. What belongs
+    to one room and is read by others stands in a state of its own; what a room keeps for itself is a `Part`.
+    """
 
     settings: Settings
     upstream: Upstream
@@ -47,65 +147,24 @@ class Exchange:
     """It came under the prefix of a route, which names its upstream."""
     origin: bool = False
     """The request came from a browser's script: it carries an Origin."""
+    session_path: SessionPath | None = None
+    """The request asks for a session of `/chat` by its path, and is no message."""
+    id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
+    started: float = field(default_factory=time.monotonic)
+    """Seconds on the monotonic clock."""
     client_closes: bool = False
-    """The client asked for `Connection: close`, which is not passed on."""
+    """The answer says `Connection: close`: the client asked for that, which is not passed on, or relay wants it."""
     committed: bool = False
     """The head of an answer is on its way to the client: from here on an error can only be a break."""
     refused: bool = False
     """relay has answered by itself; later hooks leave the flow alone."""
-    fault: RelayError | None = None
-    """Why relay cut upstream off; the `error` hook answers with it."""
-    client_failed: bool = False
-    """The client left, or broke the rules of HTTP: it is not upstream's failure."""
-    connect_timed_out: bool = False
-    """A connect of this client was given up after `limits.connect`."""
-    substitute: http.Response | None = None
-    """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
-    watched: bool = True
-    """Somebody may look at the record of this exchange when it is over."""
-    recorded: bool = False
-    """Flows are saved to a file as they end."""
-    sent: bool = False
-    """The answer's body was streamed and is on the wire: what the record says of it is free to change."""
-    wire: http.Response | None = None
-    """What is sent, where the record was cleaned before: `flow.response` is then the record."""
-    body_cap: int | None = None
-    """Bytes of a request body that may be held; more is answered 413. None: not held at all."""
-    tail: bytes = b""
-    """What a streamed answer still says when its `response` hook is over."""
-    holding: Callable[[int], RelayError | None] | None = None
-    """Hears how many bytes of a request body are held, and may refuse more."""
-    read_whole: bool = False
-    """Upstream's answer is read before it is passed on, so nobody streams it."""
-    ear: Callable[[bytes], object] | None = None
-    """Hears an answer that is read whole while it comes, and may then say that it is `over`."""
-    over: bool = False
-    """Upstream's answer has come to its end, whatever its connection does: nothing more of it is wanted."""
-    whole: bool = False
-    """Upstream's answer is all there: should its connection break now, that is an end like any other."""
-    id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
-    started: float = field(default_factory=time.monotonic)
-    """Seconds on the monotonic clock."""
-    ended: Callable[[], bool] | None = None
-    """Whether a streamed answer has told its last event; None where it has none that is known."""
-    seen_off: bool = False
-    """The client has left behind that event: nothing is sent to it any more, and the exchange ends as one that was
-    answered."""
-    late: Callable[[http.HTTPFlow], None] | None = None
-    """Hears of a client that has left while `response` ran: mitmproxy notes it as the flow's error, without a hook."""
-    tap: Callable[[bytes], object] | None = None
-    """Hears what upstream says where relay tells the client something else."""
-    session_path: "SessionPath | None" = None
-    """The request asks for a session of `/chat` by its path, and is no message."""
+    body: BodyState = field(default_factory=BodyState)
+    answer: AnswerState = field(default_factory=AnswerState)
+    stream: StreamState = field(default_factory=StreamState)
+    record: RecordState = field(default_factory=RecordState)
+    failure: FailureState = field(default_factory=FailureState)
     parts: dict[str, Any] = field(default_factory=dict)
     """What rooms keep here, each through a `Part` of its own."""
-
-
-@dataclass(frozen=True)
-class SessionPath:
-    """`/chat/{sessionId}`; None where what stands there is no text in UTF-8."""
-
-    session_id: str | None
 
 
 class Part[T]:
@@ -134,6 +193,16 @@ class Part[T]:
 
 
 @dataclass(eq=False, slots=True)
+class Parting:
+    """A client has left behind the last event of a stream, and upstream has a moment to end, too. For the engine."""
+
+    timer: asyncio.TimerHandle
+    """Cuts upstream off when the moment is over."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Upstream has ended, or was cut off."""
+
+
+@dataclass(eq=False, slots=True)
 class _Beside:
     """What is kept on every flow, a client's or a sub-request."""
 
@@ -141,6 +210,8 @@ class _Beside:
     answer_cap: int | None = None
     original: http.Response | None = None
     secrets: KnownSecrets | None = None
+    handler: "ConnectionHandler | None" = None
+    parting: Parting | None = None
 
 
 _NOTHING = _Beside()
@@ -210,6 +281,30 @@ def secrets_of(flow: http.HTTPFlow, secret: bytes) -> KnownSecrets:
     if beside.secrets is None:
         beside.secrets = KnownSecrets(secret)
     return beside.secrets
+
+
+def keep_handler(flow: http.HTTPFlow, handler: "ConnectionHandler | None") -> None:
+    """Note the task that serves a sub-request, while it lasts: it has no client that is connected."""
+    _beside(flow).handler = handler
+
+
+def kept_handler(flow: http.HTTPFlow) -> "ConnectionHandler | None":
+    """The task that serves a sub-request; None for a client's flow, whose client has it."""
+    handler: ConnectionHandler | None = getattr(flow, _BESIDE, _NOTHING).handler
+    return handler
+
+
+def keep_parting(flow: http.HTTPFlow, parting: Parting) -> None:
+    """Note that the client of `flow` has left. For the engine alone."""
+    _beside(flow).parting = parting
+
+
+def take_parting(flow: http.HTTPFlow) -> Parting | None:
+    """The parting that lasted until now, if it was one."""
+    parting: Parting | None = getattr(flow, _BESIDE, _NOTHING).parting
+    if parting is not None:
+        _beside(flow).parting = None
+    return parting
 
 
 def keep_message(message: websocket.WebSocketMessage, content: bytes) -> None:

@@ -103,7 +103,7 @@ def test_a_raising_hook_breaks_off_where_nothing_can_be_sent_by_hook(hook: str, 
     assert not flow.live
     # What mitmproxy's error hook then leaves for the client tells whose fault it was.
     run("error", flow, Failures())
-    substitute = flows.exchange(flow).substitute
+    substitute = flows.exchange(flow).failure.substitute
     assert substitute is not None
     assert substitute.status_code == 503
 
@@ -120,7 +120,7 @@ def test_a_failed_flow_stays_failed() -> None:
     run("error", flow, Raising("error"), Failures())
     assert flow.error is not None
     assert flow.error.msg == "server closed connection"
-    substitute = flows.exchange(flow).substitute
+    substitute = flows.exchange(flow).failure.substitute
     assert substitute is not None  # those who come later still have their turn
     assert substitute.status_code == 502
 

@@ -53,7 +53,7 @@ from addons.core.top_level import finding
 from addons.core.usage_chunk import UsageChunk
 from addons.engine.speed.lookups import values_by_name
 from addons.errors import RelayError
-from addons.exchange import Exchange, Kind, attach
+from addons.exchange import Exchange, Kind, RecordState, attach
 from addons.flow import upstream_errors as refusals
 from addons.inspection import contentviews
 from addons.inspection import redaction as redact
@@ -415,7 +415,7 @@ def unwatched(text: str) -> object:
     flow = flows.request("GET", "/v1/models")
     flow.request.path = f"/v1/models?{target(text)}"
     in_force = flows.settings()
-    attach(flow, Exchange(in_force, in_force.upstreams[0], Kind.PASS, "/v1/models", watched=False))
+    attach(flow, Exchange(in_force, in_force.upstreams[0], Kind.PASS, "/v1/models", record=RecordState(watched=False)))
     flows.respond(flow, 200)
     return cleaned(flow)
 

@@ -63,7 +63,7 @@ class Balance:
         exchange = ongoing(flow, Kind.BALANCE)
         if exchange is None:
             return
-        exchange.body_cap = 0
+        exchange.body.cap = 0
         if flow.request.method not in ("GET", "HEAD"):
             refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, "GET"))
 

@@ -115,7 +115,7 @@ class Chat:
             refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, "POST"))
         elif (declared_length(flow.request) or 0) > limit:
             refuse(flow, exchange, _body_too_large(limit))
-        exchange.body_cap = limit
+        exchange.body.cap = limit
         cap_answer(flow, exchange.settings.chat.max_answer)
 
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -205,7 +205,7 @@ class Chat:
         encoding = response.headers.get("content-encoding", "identity").lower()
         retold = pending.message.stream and not flow.is_replay and is_success(response)
         if not retold or encoding != "identity" or not content_type.startswith(_SSE):
-            exchange.ear = Ear(exchange, encoding, limit, lambda: _wait_no_longer(flow, exchange, pending))
+            exchange.answer.ear = Ear(exchange, encoding, limit, lambda: _wait_no_longer(flow, exchange, pending))
             return
         pending.retelling = Retelling(limit)
         exchange.committed = True
@@ -243,13 +243,13 @@ class Chat:
             said = await self._keep(flow, exchange, pending, completion)
         except errors.RelayError as error:
             said = error.envelope()
-        exchange.tail = last_event(said)
+        exchange.answer.tail = last_event(said)
 
     async def _fold(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
         limit = exchange.settings.chat.max_answer
         try:
             _hear(exchange, flow.response)
-            answered = await in_turns(completion_of(flow.response, limit, ended=exchange.whole))
+            answered = await in_turns(completion_of(flow.response, limit, ended=exchange.answer.whole))
             completion = await self._shortened(flow.client_conn.id, exchange, pending, answered)
             said = await self._keep(flow, exchange, pending, completion)
             answer = json_response(said)
@@ -315,12 +315,13 @@ class Chat:
             return
         _PENDING.take(exchange)
         pending.settle()
-        if flow.response is None or is_success(flow.response) or exchange.fault is not None or exchange.client_failed:
+        failure = exchange.failure
+        if flow.response is None or is_success(flow.response) or failure.fault is not None or failure.by_client:
             return
         if flow.error is not None and classify(flow.error.msg) is not Failure.CLIENT_LEFT:
             # Its body broke, and its status has said it already.
             refused = upstream_error.read(flow.response.status_code, b"")
-            exchange.fault = _refusal(refused, pending)
+            failure.fault = _refusal(refused, pending)
 
 
 def _body_too_large(limit: int) -> errors.TooLarge:
@@ -351,17 +352,17 @@ def _teller(
     metering = METERING.of(exchange)
 
     def tell(chunk: bytes) -> bytes | list[bytes]:
-        if exchange.tap is not None:
-            exchange.tap(chunk)
+        if exchange.answer.tap is not None:
+            exchange.answer.tap(chunk)
         if metering is not None:
             metering.hear(chunk)
         told = retelling.feed(chunk) if chunk else retelling.close()
         if retelling.overflowed:
             cut_upstream(flow, "relay: the answer is over chat.max_answer")
         else:
-            exchange.over = retelling.over
-            if (retelling.whole or retelling.over) and not exchange.whole:
-                exchange.whole = True
+            exchange.answer.over = retelling.over
+            if (retelling.whole or retelling.over) and not exchange.answer.whole:
+                exchange.answer.whole = True
                 _wait_no_longer(flow, exchange, pending)
         return told or []
 
@@ -377,9 +378,9 @@ def _wait_no_longer(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -
 
 
 def _give_up(flow: http.HTTPFlow, exchange: Exchange) -> None:
-    if not exchange.whole:
+    if not exchange.answer.whole:
         limit = exchange.settings.chat.timeout
-        exchange.fault = errors.UpstreamTimeout(
+        exchange.failure.fault = errors.UpstreamTimeout(
             f"上游未在 {limit:g} 秒内完成响应，请稍后再试。",
             f"The upstream took more than {limit:g} s to answer; try again later.",
         )
@@ -429,7 +430,7 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> Completion | Upstr
     if (metering := METERING.of(exchange)) is not None:
         metering.begin_answer(response)
         _hear(exchange, response)
-    return await in_turns(completion_of(response, limit, ended=hearing.whole))
+    return await in_turns(completion_of(response, limit, ended=hearing.answer.whole))
 
 
 def _stream_headers(flow: http.HTTPFlow, response: http.Response) -> None:

@@ -144,13 +144,13 @@ class Ear:
                 raise ValueError("there is nothing more to hear")
             return
         self._retelling.feed(piece)
-        self._exchange.over = self._retelling.over
+        self._exchange.answer.over = self._retelling.over
         if self._retelling.whole or self._retelling.over:
             self._is_whole()
 
     def _is_whole(self) -> None:
-        if not self._exchange.whole:
-            self._exchange.whole = True
+        if not self._exchange.answer.whole:
+            self._exchange.answer.whole = True
             self._whole()
 
 

@@ -29,7 +29,7 @@ class Sessions:
         exchange = _of_session(flow)
         if exchange is None:
             return
-        exchange.body_cap = 0
+        exchange.body.cap = 0
         if flow.request.method not in ("GET", "HEAD", "DELETE"):
             refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, _ALLOW))
 

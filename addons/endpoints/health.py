@@ -34,7 +34,7 @@ class Health:
             refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, "GET"))
         elif not _asks_the_store(exchange):
             answer(flow, _ok())
-        exchange.body_cap = 0
+        exchange.body.cap = 0
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Ask the store."""

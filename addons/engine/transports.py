@@ -7,7 +7,7 @@ connection is gone already, nothing happens.
 from mitmproxy import connection, ctx, http
 from mitmproxy.proxy import server
 
-_HANDLER = "relay_handler"
+from addons.exchange import kept_handler
 
 
 def handler_of(client: connection.Client) -> server.ConnectionHandler | None:
@@ -17,17 +17,12 @@ def handler_of(client: connection.Client) -> server.ConnectionHandler | None:
     return handler
 
 
-def serve(flow: http.HTTPFlow, handler: server.ConnectionHandler | None) -> None:
-    """Note the task that serves a sub-request, while it lasts: it has no client that is connected."""
-    setattr(flow, _HANDLER, handler)
-
-
 def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
     """Close the upstream connection of `flow` now; its `error` hook follows.
 
     Where it is not established yet, every connection of this client that still is on its way is given up.
     """
-    handler = getattr(flow, _HANDLER, None) or handler_of(flow.client_conn)
+    handler = kept_handler(flow) or handler_of(flow.client_conn)
     if handler is None:
         return
     established = handler.transports.get(flow.server_conn)

@@ -123,9 +123,9 @@ ANSWER = Part[Copy]("answer")
 def new_copy(exchange: Exchange) -> Copy:
     """A copy of a body of `exchange`: `inspect.max_body` bytes, in a recording more, and with its times."""
     most = exchange.settings.inspect.max_body
-    if exchange.recorded:
+    if exchange.record.saved:
         return Copy(max(most, RECORDED_BODY), timed=True)
-    return Copy(most if exchange.watched else min(most, UNWATCHED_BODY))
+    return Copy(most if exchange.record.watched else min(most, UNWATCHED_BODY))
 
 
 def warn_cut(flow: http.HTTPFlow, name: str, copy: Copy) -> None:

@@ -14,8 +14,7 @@ from mitmproxy.addons.clientplayback import ReplayHandler
 from addons import errors
 from addons.config.settings import Upstream
 from addons.core.failures import classify
-from addons.engine.transports import serve
-from addons.exchange import Exchange, cap_answer, listen, original
+from addons.exchange import Exchange, cap_answer, keep_handler, listen, original
 from addons.flow.upstream import asked, gave_up
 from addons.flow.upstream_errors import failure_error
 
@@ -44,7 +43,7 @@ async def ask(
     if hearing is not None:
         listen(flow, hearing)
     handler = ReplayHandler(flow, ctx.options)
-    serve(flow, handler)
+    keep_handler(flow, handler)
     given_up: list[str] = []
     replay = asyncio.create_task(handler.replay(), context=_context(upstream, given_up))
     try:
@@ -56,7 +55,7 @@ async def ask(
         ) from None
     finally:
         replay.cancel()
-        serve(flow, None)
+        keep_handler(flow, None)
         for transport in list(handler.transports.values()):
             if transport.handler is not None:
                 transport.handler.cancel("relay: given up")

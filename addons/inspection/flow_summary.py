@@ -42,7 +42,7 @@ class FlowSummary:
         """The exchange is over."""
         exchange = of(flow)
         if exchange is not None:
-            exchange.late = self._note
+            exchange.record.late = self._note
         self._note(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
@@ -51,7 +51,7 @@ class FlowSummary:
 
     def _note(self, flow: http.HTTPFlow) -> None:
         exchange = of(flow)
-        if exchange is None or not exchange.watched:
+        if exchange is None or not exchange.record.watched:
             return
         flow.metadata["relay.duration_ms"] = round((time.monotonic() - exchange.started) * 1000, 1)
         copy = ANSWER.of(exchange)
@@ -79,11 +79,12 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
         found["cost"] = cost
     usage = flow.metadata.get("relay.usage")
     found |= _usage(repr(usage).replace("'", '"').encode() if usage else _edges(flow.response))
-    answer = exchange.substitute if flow.error is not None else flow.response
+    answer = exchange.failure.substitute if flow.error is not None else flow.response
     if answer is not None:
         found |= _failure(answer, exchange)
     if flow.error is not None:
-        found["reason"] = exchange.fault.en if exchange.fault is not None else flow.error.msg
+        fault = exchange.failure.fault
+        found["reason"] = fault.en if fault is not None else flow.error.msg
     return found
 
 

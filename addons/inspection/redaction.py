@@ -5,7 +5,7 @@ first characters and a short keyed hash, so that two flows of one key can still 
 
 1. `requestheaders` and `request` note the secrets that a request brings: before anybody rewrites it (`Noting`), too.
 2. `responseheaders` cleans the request: it has been sent.
-3. `response` and `error` clean all the rest. What is still to be sent stays whole beside the record (`exchange.wire`).
+3. `response` and `error` clean all the rest. What is still to be sent stays whole beside it (`exchange.record.wire`).
 4. `websocket_message` cleans message by message; the engine sends what came.
 
 Cleaning goes in slices, since a body may be large. Meanwhile the record has no body: nobody sees one that is not clean.
@@ -112,7 +112,7 @@ class Redaction:
     def responseheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Clean the request's head: an answer has come, and nobody sends it twice."""
         exchange = of(flow)
-        if not self.enabled or exchange is None or not exchange.watched or exchange.refused:
+        if not self.enabled or exchange is None or not exchange.record.watched or exchange.refused:
             return None
         size = sum(len(value) for _, value in flow.request.headers.fields) + len(flow.request.data.path)
         return _run(self._cleaning_head(flow, self._known(flow)), size)
@@ -173,7 +173,7 @@ class Redaction:
             return None
         exchange = of(flow)
         try:
-            if exchange is not None and not exchange.watched:
+            if exchange is not None and not exchange.record.watched:
                 self._clean_line(flow)
                 return None
             size = _work(flow.request) + (_work(flow.response) if flow.response is not None else 0)
@@ -229,11 +229,11 @@ class Redaction:
     def _detach(self, flow: http.HTTPFlow, response: http.Response) -> http.Response:
         """The answer of the record, apart from what is still to be sent."""
         exchange = of(flow)
-        if exchange is not None and exchange.sent:
+        if exchange is not None and exchange.stream.sent:
             return response
         flow.response = response.copy()
         if exchange is not None:
-            exchange.wire = response
+            exchange.record.wire = response
         else:
             keep_original(flow, response)
         return flow.response

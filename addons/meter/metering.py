@@ -152,8 +152,8 @@ class Meter:
         flow.metadata["relay.key"] = key.name
         if kind is None:
             return self._admit_uncounted(flow, exchange, key)
-        exchange.body_cap = exchange.settings.limits.json
-        exchange.holding = _Holding(self, exchange.settings.limits.held)
+        exchange.body.cap = exchange.settings.limits.json
+        exchange.body.holding = _Holding(self, exchange.settings.limits.held)
         return None
 
     def _check_path(self, key: RelayKey, kind: Generation | None, flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -256,11 +256,11 @@ class Meter:
             self._forget_body(flow, exchange)
             if _CALLER.of(exchange) is not None and (why := _replacing(flow, exchange)) is not None:
                 _REPLACING.keep(exchange, why)
-                exchange.read_whole = True
+                exchange.answer.read_whole = True
                 cap_answer(flow, _HELD_ANSWER)
         metering = METERING.of(exchange)
         if metering is None:
-            if exchange.kind == Kind.PASS and _tells_later(flow, exchange) and not exchange.read_whole:
+            if exchange.kind == Kind.PASS and _tells_later(flow, exchange) and not exchange.answer.read_whole:
                 later = _LATER.keep(exchange, Later())
                 LISTENER.keep(exchange, Listener(later.hear, None))
             return
@@ -276,11 +276,11 @@ class Meter:
 
     def _forget_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Of a body that relay has read and sent, the record keeps as much as of others."""
-        if exchange.holding is not None:
+        if exchange.body.holding is not None:
             _release(exchange)
             body = flow.request.raw_content or b""
-            most = exchange.settings.inspect.max_body if exchange.watched else UNWATCHED_BODY
-            if len(body) > most and not exchange.recorded:
+            most = exchange.settings.inspect.max_body if exchange.record.watched else UNWATCHED_BODY
+            if len(body) > most and not exchange.record.saved:
                 flow.request.data.content = body[:most]
                 flow.metadata["relay.upload_bytes"] = len(body)
 
@@ -488,7 +488,7 @@ class Meter:
 
     def _note(self, flow: http.HTTPFlow, exchange: Exchange, settlement: Settlement) -> None:
         """Leave what it has cost for whoever looks at the flow."""
-        if not exchange.watched or settlement.usage is None:
+        if not exchange.record.watched or settlement.usage is None:
             return
         amount = settlement.amount
         if amount is None and self.gate.prices.loaded:
@@ -562,7 +562,7 @@ class _Holding:
 
 def _release(exchange: Exchange) -> None:
     # By its method: it may be of the code before a reload.
-    if (release := getattr(exchange.holding, "release", None)) is not None:
+    if (release := getattr(exchange.body.holding, "release", None)) is not None:
         release()
 
 
@@ -589,9 +589,9 @@ def _is_plain_stream(response: http.Response) -> bool:
 
 
 def _broken(flow: http.HTTPFlow, exchange: Exchange) -> str:
-    if exchange.fault is not None or flow.error is None:
+    if exchange.failure.fault is not None or flow.error is None:
         return BROKE
-    left = exchange.client_failed or classify(flow.error.msg) is Failure.CLIENT_LEFT
+    left = exchange.failure.by_client or classify(flow.error.msg) is Failure.CLIENT_LEFT
     return LEFT if left else BROKE
 
 
@@ -608,7 +608,7 @@ def _guessed(told: Reported, metering: Metering) -> Metered:
 
 def _whole(exchange: Exchange, told: Reported) -> bool:
     """Whether all of an answer had come when its client left."""
-    if exchange.whole or (exchange.ended is not None and exchange.ended()):
+    if exchange.answer.whole or (exchange.stream.ended is not None and exchange.stream.ended()):
         return True
     return told.usage is not None and not told.pieces
 

@@ -36,12 +36,12 @@ class Failures:
         if exchange is None or exchange.committed or flow.error is None:
             return
         failure = classify(flow.error.msg)
-        if exchange.fault is None and (exchange.client_failed or failure is Failure.CLIENT_LEFT):
+        if exchange.failure.fault is None and (exchange.failure.by_client or failure is Failure.CLIENT_LEFT):
             return
-        if exchange.connect_timed_out and failure in (Failure.BROKEN, Failure.CUT, Failure.OTHER):
+        if exchange.failure.connect_timed_out and failure in (Failure.BROKEN, Failure.CUT, Failure.OTHER):
             failure = Failure.CONNECT_TIMEOUT
-        error = exchange.fault or failure_error(failure)
-        exchange.substitute = substitute(exchange, error)
+        error = exchange.failure.fault or failure_error(failure)
+        exchange.failure.substitute = substitute(exchange, error)
         if failure is Failure.EXHAUSTED and not self._may_say():
             return  # each of thousands of clients would have its line
         logger.warning(f"{flow.request.method} {exchange.path}: {error.status} {error.code}: {failure.value}")

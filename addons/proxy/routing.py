@@ -14,7 +14,7 @@ from addons.config.settings import Settings, Upstream
 from addons.core import headers, paths
 from addons.core.secrets import scrub
 from addons.errors import BadRequest, NotFound
-from addons.exchange import Exchange, Kind, SessionPath, attach, of
+from addons.exchange import Exchange, Kind, RecordState, SessionPath, attach, of
 from addons.flow.answers import add_common_headers, refuse
 from addons.flow.capture import Watch
 from addons.flow.upstream import set_upstream
@@ -63,8 +63,7 @@ class Routing:
                 routed=target.route is not None,
                 origin=up.origin,
                 client_closes=up.closes,
-                watched=seen,
-                recorded=saved,
+                record=RecordState(watched=seen, saved=saved),
             ),
         )
         if session_id is not None:

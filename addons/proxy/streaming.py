@@ -48,8 +48,8 @@ class Upload:
         if self.copy.seen <= self.limit:
             return chunk
         flow = self._flow()
-        if self.exchange.fault is None and flow is not None:
-            self.exchange.fault = too_large(self.limit)
+        if self.exchange.failure.fault is None and flow is not None:
+            self.exchange.failure.fault = too_large(self.limit)
             cut_upstream(flow, "relay: body over its limit")
         return []
 
@@ -67,7 +67,7 @@ class Events:
         """Pass a chunk on, unless nobody is there any more."""
         self.copy(chunk)
         self.hear(chunk)
-        return [] if self.exchange.seen_off else chunk
+        return [] if self.exchange.stream.seen_off else chunk
 
     def hear(self, chunk: bytes) -> None:
         """Look for the last event."""
@@ -110,7 +110,7 @@ class Unannounced:
         if is_event_stream(self._beginning.decode("utf-8", "replace")):
             events = Events(self.exchange, self.copy, "")
             events.hear(self._beginning[: -len(chunk[:_BEGINNING]) or None])
-            self.exchange.ended = events.ended
+            self.exchange.stream.ended = events.ended
             self._tap = events
         return self._tap(chunk)
 
@@ -164,7 +164,7 @@ class Streaming:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the request body up, or refuse it by its declared length."""
         exchange = ongoing(flow, Kind.PASS)
-        if exchange is None or exchange.body_cap is not None:  # else somebody reads it whole
+        if exchange is None or exchange.body.cap is not None:  # else somebody reads it whole
             return
         limits = exchange.settings.limits
         declared = declared_length(flow.request)
@@ -182,7 +182,7 @@ class Streaming:
         if exchange.kind == Kind.CHAT and callable(response.stream):
             copy = ANSWER.keep(exchange, new_copy(exchange))
             response.stream = Retold(response.stream, copy)
-        if exchange.kind != Kind.PASS or exchange.read_whole:
+        if exchange.kind != Kind.PASS or exchange.answer.read_whole:
             return
         exchange.committed = True
         copy = ANSWER.keep(exchange, new_copy(exchange))
@@ -191,7 +191,7 @@ class Streaming:
             response.headers["X-Accel-Buffering"] = "no"
             response.headers.setdefault("Cache-Control", "no-cache")
             events = Events(exchange, copy, response.headers.get("content-encoding", "").strip().lower())
-            response.stream, exchange.ended = events, events.ended
+            response.stream, exchange.stream.ended = events, events.ended
         elif "content-length" not in response.headers and "content-encoding" not in response.headers:
             response.stream = Unannounced(exchange, copy)
         if (listener := LISTENER.take(exchange)) is not None:
@@ -205,16 +205,16 @@ class Streaming:
         """Put the copies into the record: all of it has been sent."""
         exchange = of(flow)
         if exchange is not None and flow.response is not None:
-            exchange.sent = flow.response.raw_content is None
-            if exchange.tail and isinstance(flow.response.stream, Retold) and flow.error is None:
-                flow.response.stream.copy(exchange.tail)  # /chat's last event, which is sent behind this hook
+            exchange.stream.sent = flow.response.raw_content is None
+            if exchange.answer.tail and isinstance(flow.response.stream, Retold) and flow.error is None:
+                flow.response.stream.copy(exchange.answer.tail)  # /chat's last event, which is sent behind this hook
         self._record(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Put into the record what there was until it broke."""
         exchange = of(flow)
         if exchange is not None:
-            exchange.sent = True
+            exchange.stream.sent = True
         self._record(flow)
 
     def _record(self, flow: http.HTTPFlow) -> None:
@@ -230,7 +230,7 @@ class Streaming:
                 flow.metadata["relay.chunks"] = times
             if copy.cut:
                 flow.metadata[f"relay.{name}_bytes"] = copy.seen
-                if exchange.recorded:
+                if exchange.record.saved:
                     warn_cut(flow, name, copy)
 
 

@@ -192,7 +192,7 @@ class Timeouts:
         _, client, _ = self._connects.pop(server.id)
         for exchange in self._open.get(client, ()):
             # A TLS handshake that is cut off is told as "connection closed": the reason has to travel beside it.
-            exchange.connect_timed_out = True
+            exchange.failure.connect_timed_out = True
         if (asker := gave_up.get()) is not None:
             asker.append(CONNECT_TIMEOUT)
         cancel(CONNECT_TIMEOUT)

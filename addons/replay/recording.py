@@ -36,9 +36,9 @@ class Recording:
         exchange = of(flow)
         if exchange is None or exchange.kind != Kind.CHAT or exchange.refused or flow.response is None:
             return
-        if exchange.watched:
-            exchange.tap = new_copy(exchange)
-            _HEARD.keep(exchange, _Heard(flow.response.copy(), exchange.tap))
+        if exchange.record.watched:
+            exchange.answer.tap = new_copy(exchange)
+            _HEARD.keep(exchange, _Heard(flow.response.copy(), exchange.answer.tap))
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Put it into the flow."""

@@ -263,7 +263,7 @@ def test_a_wrong_method_asks_nobody(monkeypatch: pytest.MonkeyPatch, method: str
 def test_no_body_of_a_question_is_held() -> None:
     flow = flows.opened("GET", "/pro/balance")
     Balance(lambda: NOW).requestheaders(flow)
-    assert flows.exchange(flow).body_cap == 0
+    assert flows.exchange(flow).body.cap == 0
 
 
 def test_a_client_that_leaves_ends_both_questions(monkeypatch: pytest.MonkeyPatch) -> None:

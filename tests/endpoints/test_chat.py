@@ -268,7 +268,7 @@ def test_a_break_drops_the_turn_and_frees_the_session(relay: Relay, why: str) ->
         await relay.ask(flow)
         await relay.broken(flow, why)
         assert relay.at_rest()
-        substitute = flows.exchange(flow).substitute
+        substitute = flows.exchange(flow).failure.substitute
         assert (substitute is None) == (why == "Client disconnected.")
         assert substitute is None or (substitute.status_code, substitute.json()["code"]) == (200, 502)
         assert await relay.sent("three") == ["one", "ok", "three"]
@@ -397,7 +397,7 @@ def test_an_answer_that_takes_too_long_is_cut_off(relay: Relay, monkeypatch: pyt
         await asyncio.sleep(0.1)
         assert cuts == [flow]
         await relay.broken(flow, "connection closed")
-        substitute = flows.exchange(flow).substitute
+        substitute = flows.exchange(flow).failure.substitute
         assert substitute is not None
         assert substitute.json()["code"] == 408
         quick = relay.message(sections={"chat": {"timeout": "20ms"}})
@@ -439,7 +439,7 @@ def test_a_streamed_answer_is_retold_and_kept(relay: Relay) -> None:
         assert told == ['data: {"delta": "你"}\n\n'.encode(), [], 'data: {"delta": "好"}\n\n'.encode(), [], []]
         await relay.chain.run("response", flow)
         envelope = '{"code": 200, "message": "执行成功", "data": "你好"}'
-        assert flows.exchange(flow).tail == f"data: {envelope}\n\n".encode()
+        assert flows.exchange(flow).answer.tail == f"data: {envelope}\n\n".encode()
         assert await relay.sent("two") == ["one", "你好", "two"]
 
     asyncio.run(scenario())
@@ -461,7 +461,7 @@ def test_a_stream_that_stops_half_way_is_a_break_and_no_turn(relay: Relay) -> No
         tell(chunk("half"))
         await relay.chain.run("response", flow)
         assert flow.error is not None
-        assert flows.exchange(flow).tail == b""
+        assert flows.exchange(flow).answer.tail == b""
         assert relay.at_rest()
         assert await relay.sent("two") == ["two"]
 

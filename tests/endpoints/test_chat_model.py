@@ -345,7 +345,7 @@ class Conversations(RuleBasedStateMachine):
         if not exchange.committed:
             await self.hook("responseheaders", visit.flow)
         await self.hook("response", visit.flow)
-        body = exchange.tail or flows.answer_of(visit.flow).raw_content or b""
+        body = exchange.answer.tail or flows.answer_of(visit.flow).raw_content or b""
         return json.loads(body.removeprefix(b"data: "))
 
     async def _break(self, name: Name, visit: Visit, why: str) -> None:

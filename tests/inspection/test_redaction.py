@@ -16,7 +16,7 @@ from wsproto.frame_protocol import Opcode
 
 from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import fingerprint
-from addons.exchange import Kind, original_message
+from addons.exchange import Kind, StreamState, original_message
 from addons.inspection import redaction as redact
 from addons.inspection.redaction import NOT_DECODED, Noting, Redaction
 from tests.support import flows
@@ -230,17 +230,17 @@ def test_an_answer_that_is_still_to_be_sent_stays_whole_on_the_wire() -> None:
     flows.respond(flow, 200, f"you said {KEY}".encode())
     original = flows.answer_of(flow)
     clean(flow)
-    assert exchange.wire is original
+    assert exchange.record.wire is original
     assert original.raw_content == f"you said {KEY}".encode()
     assert KEY not in record(flow)
     assert "you said" in record(flow)
 
 
 def test_an_answer_that_was_sent_is_cleaned_in_place() -> None:
-    flow, exchange = flows.attached(Kind.PASS, sent=True)
+    flow, exchange = flows.attached(Kind.PASS, stream=StreamState(sent=True))
     flows.respond(flow, 200, KEY.encode())
     clean(flow)
-    assert exchange.wire is None
+    assert exchange.record.wire is None
     assert KEY not in record(flow)
 
 

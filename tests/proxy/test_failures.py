@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from addons import errors
-from addons.exchange import Kind
+from addons.exchange import FailureState, Kind
 from addons.proxy.failures import Failures
 from tests.support import flows
 
@@ -25,7 +25,7 @@ def test_a_failure_is_told_in_the_caller_s_shape(kind: Kind, message: str, statu
     flow, exchange = flows.attached(kind, origin=True)
     flows.fail(flow, message)
     Failures().error(flow)
-    answer = exchange.substitute
+    answer = exchange.failure.substitute
     assert answer is not None
     assert flow.response is None
     assert answer.status_code == (status if kind is Kind.PASS else 200)
@@ -47,11 +47,11 @@ def test_a_failure_is_told_in_the_caller_s_shape(kind: Kind, message: str, statu
 
 def test_relay_s_own_reason_comes_first() -> None:
     flow, exchange = flows.attached(Kind.PASS)
-    exchange.fault = errors.TooLarge("过大。", "Too large.")
+    exchange.failure.fault = errors.TooLarge("过大。", "Too large.")
     flows.fail(flow, "Connection killed.")
     Failures().error(flow)
-    assert exchange.substitute is not None
-    assert exchange.substitute.status_code == 413
+    assert exchange.failure.substitute is not None
+    assert exchange.failure.substitute.status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_relay_s_own_reason_comes_first() -> None:
     [("connection closed", 504), ("nobody knows", 504), ("[Errno 111] refused", 502), ("bad certificate", 502)],
 )
 def test_a_connect_that_was_given_up_says_so_only_where_nothing_better_is_known(message: str, status: int) -> None:
-    flow, exchange = flows.attached(Kind.PASS, connect_timed_out=True)
+    flow, exchange = flows.attached(Kind.PASS, failure=FailureState(connect_timed_out=True))
     flows.fail(flow, message)
     Failures().error(flow)
-    assert exchange.substitute is not None
-    assert exchange.substitute.status_code == status
+    assert exchange.failure.substitute is not None
+    assert exchange.failure.substitute.status_code == status
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_nothing_is_left_where_nobody_can_read_it(state: dict[str, bool]) -> Non
     flow, exchange = flows.attached(Kind.PASS, **state)
     flows.fail(flow, "server closed connection" if state else "Client disconnected.")
     Failures().error(flow)
-    assert exchange.substitute is None
+    assert exchange.failure.substitute is None
 
 
 def test_what_is_not_ours_is_left_alone() -> None:

@@ -41,7 +41,7 @@ def test_an_upload_up_to_its_limit_passes(sizes: list[int], monkeypatch: pytest.
     tap, flow, cuts = upload(10, monkeypatch)
     assert [tap(b"x" * size) for size in sizes] == [b"x" * size for size in sizes]
     assert not cuts
-    assert flows.exchange(flow).fault is None
+    assert flows.exchange(flow).failure.fault is None
 
 
 @pytest.mark.parametrize("sizes", [[11], [10, 1], [6, 6]], ids=["at once", "by one byte", "in its second part"])
@@ -51,7 +51,7 @@ def test_an_upload_over_its_limit_is_cut_off_once(sizes: list[int], monkeypatch:
     assert passed[-2:] == [[], []]
     assert tap(b"") == []  # an empty chunk would be a false end of the body
     assert len(cuts) == 1
-    fault = flows.exchange(flow).fault
+    fault = flows.exchange(flow).failure.fault
     assert fault is not None
     assert fault.status == 413
 
@@ -148,7 +148,7 @@ def test_an_event_stream_without_its_type_is_watched_for_its_end(body: bytes, en
     tap: Any = answer.stream
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     assert [tap(piece) for piece in (*pieces, b"")] == [*pieces, b""]
-    judged = flows.exchange(flow).ended
+    judged = flows.exchange(flow).stream.ended
     assert (judged() if judged is not None else None) == ended
     assert answer.headers == before
 

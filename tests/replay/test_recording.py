@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 import pytest
 from mitmproxy import http
 
-from addons.exchange import Kind
+from addons.exchange import Kind, RecordState
 from addons.flow.capture import Copy
 from addons.replay.recording import Recording
 from tests.support import flows
@@ -33,7 +33,7 @@ async def _awaited(rest: Awaitable[None]) -> None:
 
 def message(body: bytes = b"") -> tuple[http.HTTPFlow, Recording]:
     """A message to /chat whose upstream has begun to answer, and who records it."""
-    flow, _ = flows.attached(Kind.CHAT, watched=True, recorded=True)
+    flow, _ = flows.attached(Kind.CHAT, record=RecordState(watched=True, saved=True))
     flows.respond(flow, 201, body, JSON)
     recording = Recording(without_keys)
     recording.responseheaders(flow)
@@ -42,7 +42,7 @@ def message(body: bytes = b"") -> tuple[http.HTTPFlow, Recording]:
 
 def test_what_upstream_said_to_a_message_is_kept_without_keys() -> None:
     flow, recording = message(b'{"key": "sk-test"}')
-    tap = flows.exchange(flow).tap
+    tap = flows.exchange(flow).answer.tap
     assert tap is not None
     tap(b'{"key": ')
     tap(b'"sk-test"}')
@@ -62,7 +62,7 @@ def test_an_answer_that_was_read_whole_is_kept_whole() -> None:
 
 def test_of_an_answer_that_breaks_off_there_is_what_came() -> None:
     flow, recording = message()
-    tap = flows.exchange(flow).tap
+    tap = flows.exchange(flow).answer.tap
     assert tap is not None
     tap(b"data: 1\n\n")
     flows.fail(flow, "server closed connection")
@@ -75,7 +75,7 @@ def test_an_answer_that_is_not_held_whole_is_not_kept(
 ) -> None:
     monkeypatch.setattr("addons.replay.recording.new_copy", lambda _exchange: Copy(4))
     flow, recording = message()
-    tap = flows.exchange(flow).tap
+    tap = flows.exchange(flow).answer.tap
     assert tap is not None
     tap(b"12345")
     ended(recording, flow)
@@ -92,7 +92,7 @@ def test_an_answer_that_is_not_held_whole_is_not_kept(
     ],
 )
 def test_what_relay_answers_by_itself_is_marked(kind: Kind, refused: bool) -> None:
-    flow, exchange = flows.attached(kind, watched=True, recorded=True)
+    flow, exchange = flows.attached(kind, record=RecordState(watched=True, saved=True))
     exchange.refused = refused
     flows.respond(flow, 200, {})
     recording = Recording(without_keys)
@@ -102,7 +102,7 @@ def test_what_relay_answers_by_itself_is_marked(kind: Kind, refused: bool) -> No
 
 
 def test_what_passes_needs_nothing_more() -> None:
-    flow, _ = flows.attached(Kind.PASS, watched=True, recorded=True)
+    flow, _ = flows.attached(Kind.PASS, record=RecordState(watched=True, saved=True))
     flows.respond(flow, 200, {})
     recording = Recording(without_keys)
     recording.responseheaders(flow)

@@ -85,13 +85,18 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
     if parting and (yield from _see_off(stream, exchange, args[0])):
         return None
     hearing = heard(stream.flow)
-    if hearing is not None and hearing.whole and isinstance(args[0], ResponseProtocolError) and _is_coming(stream):
+    if (
+        hearing is not None
+        and hearing.answer.whole
+        and isinstance(args[0], ResponseProtocolError)
+        and _is_coming(stream)
+    ):
         yield from _end(stream)
         return None
     if exchange is not None and any(
         isinstance(each, RequestProtocolError) for each in (*args, *stream._paused_event_queue)
     ):
-        exchange.client_failed = True
+        exchange.failure.by_client = True
     return (yield from _with_substitute(stock(stream, *args), stream))
 
 
@@ -104,7 +109,7 @@ def _with_substitute(generator: Commands, stream: HttpStream) -> Commands:
             return end.value
         reply = None
         exchange = of(stream.flow)
-        substitute = exchange.substitute if exchange is not None else None
+        substitute = exchange.failure.substitute if exchange is not None else None
         if exchange is None or substitute is None or exchange.committed or not _is_error_page(command, stream):
             reply = yield command
         else:
@@ -118,15 +123,15 @@ def _with_substitute(generator: Commands, stream: HttpStream) -> Commands:
 def _see_off(stream: HttpStream, exchange: Any, event: RequestProtocolError | ResponseProtocolError) -> Commands:
     """Take the end of a stream behind its last event for what it is; whether that is what `event` tells of."""
     if isinstance(event, ResponseProtocolError):
-        if not exchange.seen_off:
+        if not exchange.stream.seen_off:
             return False
         yield from _end_as_answered(stream)
         return True
-    if exchange.seen_off or stream.server_state != stream.state_stream_response_body:
-        return exchange.seen_off
+    if exchange.stream.seen_off or stream.server_state != stream.state_stream_response_body:
+        return exchange.stream.seen_off
     if stream.client_state != stream.state_done or not _has_ended(stream, exchange):
         return False
-    exchange.seen_off = True
+    exchange.stream.seen_off = True
     stream.client_state = stream.state_errored
     if stream.flow.server_conn.alpn == b"h2" or not partings.begin(stream.flow):
         yield SendHttp(event, stream.context.server)  # which others may go on using
@@ -137,7 +142,7 @@ def _see_off(stream: HttpStream, exchange: Any, event: RequestProtocolError | Re
 def _has_ended(stream: HttpStream, exchange: Exchange) -> bool:
     """Whether the last event was told. A tap that fails has seen none."""
     try:
-        return exchange.ended is not None and exchange.ended() and stream.flow.error is None
+        return exchange.stream.ended is not None and exchange.stream.ended() and stream.flow.error is None
     except Exception:
         logger.exception("the end of a stream could not be judged")
         return False
@@ -151,8 +156,8 @@ def _end_as_answered(stream: HttpStream) -> Commands:
 
 def _killed_late(stock: Any, stream: HttpStream, exchange: Exchange) -> Commands:
     killed = yield from _answer_errors(stock, stream, False)
-    if killed and exchange.late is not None:
-        exchange.late(stream.flow)
+    if killed and exchange.record.late is not None:
+        exchange.record.late(stream.flow)
     return killed
 
 
@@ -261,8 +266,8 @@ def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Any:
     """
     exchange = of(stream.flow)
     held = stream.request_body_buf if request else stream.response_body_buf
-    cap = (exchange.body_cap if exchange is not None else None) if request else answer_cap(stream.flow)
-    holding = exchange.holding if request and exchange is not None else None
+    cap = (exchange.body.cap if exchange is not None else None) if request else answer_cap(stream.flow)
+    holding = exchange.body.holding if request and exchange is not None else None
     if holding is not None and (error := holding(len(held))) is not None:
         held.clear()
         return _refuse_more(stream, error)
@@ -291,11 +296,11 @@ def refuse_body(stream: HttpStream, error: errors.RelayError, why: str) -> Comma
     exchange = of(stream.flow)
     stream.flow.error = mflow.Error(why)
     if exchange is not None:
-        exchange.fault = error
+        exchange.failure.fault = error
         exchange.client_closes = True  # the rest of the body is still coming, and nobody wants it
     yield HttpErrorHook(stream.flow)
-    if exchange is not None and exchange.substitute is not None:
-        yield from _send_whole(stream, exchange.substitute)
+    if exchange is not None and exchange.failure.substitute is not None:
+        yield from _send_whole(stream, exchange.failure.substitute)
     stream.client_state = stream.state_errored
     stream.flow.live = False
 
@@ -303,7 +308,7 @@ def refuse_body(stream: HttpStream, error: errors.RelayError, why: str) -> Comma
 def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
     exchange = of(stream.flow)
     if exchange is not None:
-        exchange.fault = errors.UpstreamFailed(
+        exchange.failure.fault = errors.UpstreamFailed(
             f"上游响应过大：超过 {cap} 字节。", f"The upstream's answer is too large: over {cap} bytes."
         )
     yield commands.CloseConnection(stream.context.server)
@@ -316,7 +321,7 @@ def _refuse_answer(stream: HttpStream, cap: int) -> Commands:
 # Ends
 #
 # An event stream says when it has ended; its connection may stay open for long behind that, or break. Who reads the
-# answer notes it (`exchange.over`, `exchange.whole`), and here it becomes the end of the message: the hooks of a whole
+# answer notes it (`exchange.answer`: `over`, `whole`), and here it becomes the end of the message: the hooks of a whole
 # answer run, the client gets a proper end in whatever HTTP it speaks, and what upstream still says reaches nobody.
 
 
@@ -332,10 +337,10 @@ def _hear(stock: Any, stream: HttpStream, event: Any) -> Any:
 
 
 def _hear_data(stock: Any, stream: HttpStream, event: Any, exchange: Exchange) -> Commands:
-    if exchange.ear is not None:
-        exchange.ear(event.data)
+    if exchange.answer.ear is not None:
+        exchange.answer.ear(event.data)
     yield from stock(stream, event)
-    if exchange.over and _is_coming(stream):
+    if exchange.answer.over and _is_coming(stream):
         yield from _end(stream)
 
 
@@ -376,17 +381,17 @@ def _send_what_was_meant(stock: Any, stream: HttpStream, *args: Any, **kwargs: A
         exchange = of(stream.flow)
         if not isinstance(command, HttpResponseHook) or exchange is None:
             continue
-        if exchange.seen_off:
+        if exchange.stream.seen_off:
             stream.flow.live = False
             partings.end(stream.flow)
             yield DropStream(stream.stream_id)
             continue
-        if exchange.over:
+        if exchange.answer.over:
             yield from _let_go_of_upstream(stream)
-        if exchange.tail and stream.flow.error is None:
-            yield SendHttp(ResponseData(stream.stream_id, exchange.tail), stream.context.client)
-        if exchange.wire is not None:
+        if exchange.answer.tail and stream.flow.error is None:
+            yield SendHttp(ResponseData(stream.stream_id, exchange.answer.tail), stream.context.client)
+        if exchange.record.wire is not None:
             # From here to the end of this generator nobody else runs: it yields no hook any more.
-            record, stream.flow.response = stream.flow.response, exchange.wire
+            record, stream.flow.response = stream.flow.response, exchange.record.wire
     if record is not None:
         stream.flow.response = record

@@ -7,24 +7,18 @@ call the exchange broken (engine/corrections/answers.py, "Partings", takes it fo
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 
 from mitmproxy import connection, http
 
 from addons.engine.transports import cut_upstream
+from addons.exchange import Parting, keep_parting, take_parting
 
 MOMENT = 1.0
 """Seconds that upstream has to come to its end, once the client is gone."""
 WHY = "relay: the client has read its last event"
 
-_PARTING = "relay_parting"
 _PARTINGS = "relay_partings"
-
-
-@dataclass
-class _Parting:
-    timer: asyncio.TimerHandle
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+"""Of a client's connection, which has several flows at once over HTTP/2."""
 
 
 def begin(flow: http.HTTPFlow) -> bool:
@@ -37,8 +31,8 @@ def begin(flow: http.HTTPFlow) -> bool:
         timer = asyncio.get_running_loop().call_later(MOMENT, cut_upstream, flow, WHY)
     except RuntimeError:
         return False
-    parting = _Parting(timer)
-    setattr(flow, _PARTING, parting)
+    parting = Parting(timer)
+    keep_parting(flow, parting)
     client = flow.client_conn
     setattr(client, _PARTINGS, [*getattr(client, _PARTINGS, ()), parting])
     return True
@@ -46,21 +40,20 @@ def begin(flow: http.HTTPFlow) -> bool:
 
 def end(flow: http.HTTPFlow) -> None:
     """The exchange is over; harmless where none of it was a parting."""
-    parting: _Parting | None = getattr(flow, _PARTING, None)
+    parting = take_parting(flow)
     if parting is not None:
         parting.timer.cancel()
         parting.over.set()
         getattr(flow.client_conn, _PARTINGS).remove(parting)
-        delattr(flow, _PARTING)
 
 
 def left(client: connection.Client) -> Awaitable[None] | None:
     """What to wait for once a client is gone: mitmproxy closes its upstreams when this is over. None: nothing."""
-    partings: list[_Parting] = getattr(client, _PARTINGS, [])
+    partings: list[Parting] = getattr(client, _PARTINGS, [])
     return _wait(list(partings)) if partings else None
 
 
-async def _wait(partings: list[_Parting]) -> None:
+async def _wait(partings: list[Parting]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(2 * MOMENT):
             for each in partings:
