@@ -100,7 +100,7 @@ def chain_for(settings: Settings, store: Store, lasting: LongLived, gate: Gate) 
     of another process is swept there.
     """
     redact = Redaction(settings, store.secret)
-    meter = Meter(gate, lasting.under_way)
+    meter = Meter(gate, lasting.under_way, redact.begin)
     return Chain(
         (
             Noting(redact),
@@ -117,7 +117,6 @@ def chain_for(settings: Settings, store: Store, lasting: LongLived, gate: Gate) 
             Sessions(store, meter),
             lasting.balance,
             meter,
-            Noting(redact),
             Streaming(),
             Sockets(),
             Failures(),

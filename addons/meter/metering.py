@@ -116,8 +116,15 @@ class Meter:
 
     serves = (Kind.PASS, Kind.CHAT)
 
-    def __init__(self, gate: Gate, under_way: dict[str, http.HTTPFlow] | None = None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        under_way: dict[str, http.HTTPFlow] | None = None,
+        note: Callable[[http.HTTPFlow], object] = lambda _flow: None,
+    ) -> None:
+        """`note` is called once relay's own key stands in a head: it must not be shown."""
         self.gate = gate
+        self.note = note
         self.under_way = under_way if under_way is not None else {}
         """The flows of relay keys that are held for, whichever settings they began under."""
         self.held = 0
@@ -180,6 +187,7 @@ class Meter:
             query = flow.request.path.partition("?")
             set_upstream(flow, upstream, upstream.path(exchange.path) + query[1] + query[2])
         flow.request.headers.fields = replaced(flow.request.headers.fields, text, real)
+        self.note(flow)
 
     async def _admit_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey) -> None:
         try:
@@ -203,15 +211,16 @@ class Meter:
             exchange, Metering(kind, self.gate.clock(), exchange.id, caller, exchange.upstream.name, path)
         )
 
-    async def request(self, flow: http.HTTPFlow) -> None:
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Admit a relay key's request, once its body is there."""
         exchange = ongoing(flow, Kind.PASS)
         key = _CALLER.of(exchange) if exchange is not None else None
         if exchange is None or key is None or _UNCOUNTED.of(exchange) is not None:
-            return
+            return None
         kind = generation_of(flow.request.method, exchange.path)
-        if kind is None:
-            return
+        return None if kind is None else self._admit(flow, exchange, key, kind)
+
+    async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, kind: Generation) -> None:
         request = flow.request
         try:
             body = await read_body(request, exchange.settings.limits.json)
@@ -284,20 +293,22 @@ class Meter:
                 flow.request.data.content = body[:most]
                 flow.metadata["relay.upload_bytes"] = len(body)
 
-    async def response(self, flow: http.HTTPFlow) -> None:
+    def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """It is over."""
         exchange = of(flow)
         if exchange is None:
-            return
+            return None
         why = _REPLACING.take(exchange)
         if why is not None and flow.response is not None and flow.response.raw_content is not None:
-            metering = METERING.of(exchange)
-            if metering is not None:
-                metering.hear(flow.response.raw_content)
-            await self._replace(flow, exchange, why)
+            return self._end_replaced(flow, exchange, why)
         if flow.response is not None and flow.response.status_code == 101:
-            return  # a websocket goes on: it ends in `websocket_end`
+            return None  # a websocket goes on: it ends in `websocket_end`
         self._count_later(flow, exchange)
+        self._over(flow, exchange, FINISHED)
+        return None
+
+    async def _end_replaced(self, flow: http.HTTPFlow, exchange: Exchange, why: str) -> None:
+        await self._replace(flow, exchange, why)
         self._over(flow, exchange, FINISHED)
 
     def _count_later(self, flow: http.HTTPFlow, exchange: Exchange) -> None:

@@ -35,7 +35,9 @@ logger = logging.getLogger(__name__)
 
 NAME = "ledger.db"
 GATHER = 0.002
-"""Seconds that a commit waits for others to come along."""
+"""Seconds that a commit waits for others to come along, where somebody waits for it."""
+_AT_LEISURE = 0.1
+"""The same for what callers' own keys have used: nobody waits for that, and no budget stands on it."""
 _RETRY = 1.0
 _MOST_WAITING = 100_000
 """Settlements that wait while the disk refuses; more are lost, and their holds settled at the next start."""
@@ -203,6 +205,8 @@ class Book:
         self.owners: dict[str, set[str]] = {}
         """The requests of each worker that are under way."""
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._at_leisure: list[Sequence[object]] = []
+        """Rows that are handed to the thread together: each time it wakes costs everybody some time."""
         make_folder(folder)
         try:
             make_file(self.path)
@@ -274,7 +278,23 @@ class Book:
         elif amount:
             self.accounts.spend(settlement.key, amount, now)
         if settlement.kept:
-            self._queue.put(_Work(_inserting(settlement, day, amount)))
+            row = _row(settlement, day, amount)
+            if settlement.held:
+                self._queue.put(_Work(lambda sql: sql.execute(_INSERT, row)))
+            else:
+                self._keep_at_leisure(row)
+
+    def _keep_at_leisure(self, row: Sequence[object]) -> None:
+        self._at_leisure.append(row)
+        if len(self._at_leisure) == 1:
+            asyncio.get_running_loop().call_later(_AT_LEISURE, self._write_at_leisure)
+        elif len(self._at_leisure) >= _MOST_AT_ONCE:
+            self._write_at_leisure()
+
+    def _write_at_leisure(self) -> None:
+        if self._at_leisure:
+            rows, self._at_leisure = self._at_leisure, []
+            self._queue.put(_Work(lambda sql: sql.executemany(_INSERT, rows)))
 
     def abandon(self, owner: str) -> None:
         """Settle what a worker had under way that is gone: at what is held."""
@@ -304,6 +324,7 @@ class Book:
     def close(self) -> None:
         """Write what waits, and close."""
         if not self.closed:
+            self._write_at_leisure()
             self.closed = True
             self._queue.put(None)
             self._thread.join()
@@ -387,9 +408,9 @@ class Book:
             self._sql.execute("DELETE FROM Settlements WHERE day < ?", (until,))
 
 
-def _inserting(settlement: Settlement, day: str, amount: int | None) -> Callable[[sqlite3.Connection], Any]:
+def _row(settlement: Settlement, day: str, amount: int | None) -> Sequence[object]:
     usage = None if settlement.usage is None else json.dumps(settlement.usage.parts(), separators=(",", ":"))
-    row = (
+    return (
         settlement.request,
         settlement.at,
         day,
@@ -404,7 +425,6 @@ def _inserting(settlement: Settlement, day: str, amount: int | None) -> Callable
         amount,
         usage,
     )
-    return lambda sql: sql.execute(_INSERT, row)
 
 
 def _on_this_loop(done: Callable[[str | None], None]) -> Callable[[str | None], None]:
