@@ -2,12 +2,12 @@
 
 1. An event stream is cut into events, and of these only those with a usage object are read. The last one counts, field
    by field: Anthropic tells input at the beginning and output at the end, others say all of it again with each event.
-2. JSON is kept up to `_KEPT` bytes and then read; of a longer one, its beginning and its end, where the usage stands.
+2. JSON of up to `_KEPT` bytes is read whole; of what is longer the members are caught by their places (json_member.py),
+   since what a model has written may look like usage.
 
 Time is linear however the chunks are cut, and memory bounded. What can't be read leaves the usage unknown.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,21 +15,28 @@ from typing import Any
 
 from addons.core import bounded_json, upstream_error
 from addons.core.claims import ASKED
+from addons.core.json_member import MemberCatcher
 from addons.core.metered import Metered, metered
 from addons.core.sse import Event, Parser
 
 _KEPT = 1 << 16
-_TAIL = 1 << 14
 _MAX_EVENT = 1 << 20
 _SLICE = 1 << 16
 _MARKS = 20_000
 _LONGEST_NAME = 200
 _USAGE = re.compile(rb'(?<!\\)"usage"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}\{')
-_MODEL = re.compile(rb'(?<!\\)"model"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}"([^"\\]{1,200})"')
 _TIER = re.compile(rb'(?<!\\)"service_tier"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}"([^"\\]{1,40})"')
-_DECODER = json.JSONDecoder(parse_int=bounded_json.read_int, parse_float=bounded_json.read_float)
+_WORDS = re.compile(
+    rb'"(?:content|text|delta|arguments|refusal|reasoning[a-z_]{0,20}|thinking|partial_json)"[ \t]{0,8}:[ \t]{0,8}"'
+    rb'((?:[^"\\]++|\\.)*+)'
+)
 _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _INNER = ("response", "message")
+_NAMED = ("usage", "model", *ASKED)
+_WANTED = (*((name,) for name in _NAMED), *((inner, name) for inner in _INNER for name in _NAMED))
+_ERRORS = tuple(f'{{"{name}"' for name in ("error",)) + tuple(
+    f'{{"type":{blank}"{name}"' for blank in ("", " ") for name in ("error", "response.failed")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +53,14 @@ class Reported:
     """Events with data: a token each, or a few."""
     size: int
     """Bytes, decoded."""
+    text: int
+    """Bytes that may be words, all of them where it is no stream. A token is at least one of them."""
 
 
 class AnswerUsage:
-    """Hears one answer. With `images` it consists of images."""
+    """Hears one answer. With `images` it consists of images; with `words` those of a stream are counted, too."""
 
-    def __init__(self, *, images: bool = False) -> None:
+    def __init__(self, *, images: bool = False, words: bool = False) -> None:
         self._images = images
         self._usage: dict[str, Any] = {}
         self._model: str | None = None
@@ -60,8 +69,8 @@ class AnswerUsage:
         self._pieces = 0
         self._size = 0
         self._held = bytearray()
-        self._head = b""
-        self._dropped = False
+        self._catcher: MemberCatcher | None = None
+        self._words: int | None = 0 if words else None
         self._stream: bool | None = None
 
     def feed(self, chunk: bytes) -> None:
@@ -83,13 +92,19 @@ class AnswerUsage:
 
     def _keep(self, chunk: bytes) -> None:
         """Of what is no stream."""
+        if self._catcher is not None:
+            self._catcher.feed(chunk)
+            return
         self._held += chunk
-        if len(self._held) > _KEPT + _TAIL:
-            self._head = self._head or bytes(self._held[:_TAIL])
-            del self._held[:-_TAIL]
+        if len(self._held) > _KEPT:
+            self._catcher = MemberCatcher(_WANTED)
+            self._catcher.feed(bytes(self._held))
+            self._held.clear()
 
     def _cut(self, piece: bytes) -> None:
-        """Take the events that have ended; of one that is too long its end is kept, where its usage stands."""
+        """Take the events that have ended. Of one that is too long its usage is caught as it comes."""
+        if self._catcher is not None:
+            piece = self._through_long_event(self._catcher, piece)
         if not self._held and piece.endswith(b"\n\n"):  # nearly all chunks are whole events
             self._take(piece)
             return
@@ -101,29 +116,55 @@ class AnswerUsage:
             del self._held[:end]
             self._take(events)
         if len(self._held) > _MAX_EVENT:
-            del self._held[:-_TAIL]
-            self._dropped = True
+            self._catcher = MemberCatcher(_WANTED)
+            begins = self._held.find(b"{")
+            self._catcher.feed(bytes(self._held[begins:]) if begins >= 0 else b"")
+            self._held.clear()
+
+    def _through_long_event(self, catcher: MemberCatcher, piece: bytes) -> bytes:
+        """Feed the rest of an event that is too long; what stands behind it."""
+        end = min((at for each in (b"\n", b"\r") if (at := piece.find(each)) >= 0), default=-1)
+        catcher.feed(piece if end < 0 else piece[:end])
+        if end < 0:
+            return b""
+        self._catcher = None
+        self._pieces += 1
+        self._take_caught(catcher)
+        return piece[end:]
 
     def _take(self, events: bytes) -> None:
-        self._pieces += events.count(b"data:")
-        if self._dropped:
-            self._dropped = False
-            self._search(events)
+        count = events.count(b"data:")
+        self._pieces += count
+        if self._words is not None:
+            self._words += sum(map(len, _WORDS.findall(events)))
         if b'"usage"' in events and _USAGE.search(events):
             telling = [each for each in Parser(_MAX_EVENT + _SLICE).feed(events) if '"usage"' in each.data]
             # What lies between says less than the last one, and some say it with each event.
             for event in telling if len(telling) < 3 else (telling[0], telling[-1]):
                 self._read(event)
-        if b"error" in events:
+        if "service_tier" not in self._asked and b'"service_tier"' in events and (tier := _TIER.search(events)):
+            self._asked["service_tier"] = tier[1].decode("utf-8", "replace")
+        if b"error" in events or b"response.failed" in events:
             self._failed = self._failed or _tells_error(events)
 
     def _read(self, event: Event) -> None:
         try:
             value = bounded_json.loads(event.data, marks=_MARKS)
         except ValueError:
-            self._search(event.data.encode())
+            catcher = MemberCatcher(_WANTED)
+            catcher.feed(event.data.encode("utf-8", "replace"))
+            self._take_caught(catcher)
         else:
             self._add(value)
+
+    def _take_caught(self, catcher: MemberCatcher) -> None:
+        """Read what was caught of an event, or of an answer, as if all of it had been read."""
+        value: dict[str, Any] = {}
+        for path, found in catcher.found.items():
+            place = value if len(path) == 1 else value.setdefault(path[0], {})
+            if isinstance(place, dict):
+                place[path[-1]] = found
+        self._add(value)
 
     def _add(self, value: object) -> None:
         """Take the usage of an event, or of a whole answer."""
@@ -146,50 +187,37 @@ class AnswerUsage:
                 if isinstance(found := place.get(name), str) and len(found) <= 40:
                     self._asked[name] = found
 
-    def _search(self, text: bytes) -> None:
-        """Find the last usage object in text that is no whole JSON, or too much of it."""
-        if model := _MODEL.search(text):
-            self._model = self._model or model[1].decode("utf-8", "replace")
-        if tiers := _TIER.findall(text):
-            self._asked["service_tier"] = tiers[-1].decode("utf-8", "replace")
-        starts = [found.end() - 1 for found in _USAGE.finditer(text)]
-        if not starts:
-            return
-        written = text[starts[-1] : starts[-1] + _TAIL].decode("utf-8", "replace")
-        try:
-            value, _ = json.JSONDecoder(
-                parse_int=bounded_json.read_int, parse_float=bounded_json.read_float
-            ).raw_decode(written)
-        except (ValueError, RecursionError):
-            return
-        if isinstance(value, dict):
-            self._usage |= value
-
     def told(self) -> Reported:
         """What was heard; to be called at the end, or where the answer broke off."""
-        if not self._stream and self._held:
+        if not self._stream:
             self._read_json()
         usage = metered(self._usage, images=self._images) if self._usage else None
-        return Reported(usage, self._model, self._asked, self._failed, self._pieces, self._size)
+        text = max(self._words or 0, self._pieces) if self._stream else self._size
+        return Reported(usage, self._model, self._asked, self._failed, self._pieces, self._size, text)
 
     def _read_json(self) -> None:
+        if self._catcher is not None:
+            self._take_caught(self._catcher)
+            self._catcher = None
+            return
         body, self._held = bytes(self._held), bytearray()
-        if self._head:
-            self._search(self._head)
-            self._search(body)
+        if not body:
             return
         try:
             value = bounded_json.loads(body.decode("utf-8").removeprefix("\ufeff"), marks=bounded_json.MAX_MARKS)
         except ValueError:
-            self._search(body)
+            catcher = MemberCatcher(_WANTED)
+            catcher.feed(body)
+            self._take_caught(catcher)
             return
         self._add(value)
-        self._failed = isinstance(value, Mapping) and bool(value.get("error"))
+        if isinstance(value, Mapping):
+            self._failed = bool(value.get("error")) or value.get("status") == "failed"
 
 
 def _tells_error(events: bytes) -> bool:
     """Whether one of these events is an error. Words of a model may look like one, so those that could be are read."""
     for event in Parser(_SLICE).feed(events):
-        if event.event == "error" or event.data.startswith(('{"error"', '{"type":"error"', '{"type": "error"')):
+        if event.event in ("error", "response.failed") or event.data.startswith(_ERRORS):
             return True
     return False

@@ -13,7 +13,7 @@ nothing can be told, and the input is unbounded.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,23 +33,28 @@ _BYTES_A_SECOND = 500
 """Of speech in any common encoding, at least."""
 _SPOKEN_A_CHARACTER = 10
 """Tokens of audio that a character of text may become."""
+_SPOKEN_AT_LEAST = 500
 _PICTURE = 16_384
 """Tokens that one picture may take to draw."""
+ASKED = ("service_tier", "speed", "inference_geo")
+"""What the price depends on besides the model."""
 _SLICE = 1 << 18
-_OVERLAP = 128
-_COLON = r"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"
+_OVERLAP = 1024
+_COLON = r"[ \t\r\n]{0,100}+:[ \t\r\n]{0,100}+"
 _SIGNS = re.compile(
     rf"""(?<!\\)"(?:
         (?P<image>image_url"{_COLON}|type"{_COLON}"image")
         |(?P<inline>data:image/|type"{_COLON}"base64")
         |(?P<address>type"{_COLON}"url")
         |(?P<stored>(?:file_id|file_url|file_data|video_url)"{_COLON}
+            |audio"{_COLON}\{{
             |type"{_COLON}"(?:input_file|file|item_reference|document|container_upload|video|image_file)")
         |(?P<audio>input_audio"{_COLON})
         |(?P<cache>cache_control"{_COLON})
         |(?P<hour>ttl"{_COLON}"1h")
         )
-        |(?P<escaped>\\u00[4-7][0-9A-Fa-f])""",
+        |(?P<escaped>\\u00[4-7][0-9A-Fa-f])
+        |(?P<blanks>[ \t\r\n]{{100}})""",
     re.VERBOSE,
 )
 _OUTPUTS: Mapping[Generation, tuple[str, ...]] = {
@@ -58,6 +63,9 @@ _OUTPUTS: Mapping[Generation, tuple[str, ...]] = {
     Generation.RESPONSE: ("max_output_tokens",),
     Generation.MESSAGE: ("max_tokens",),
 }
+_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_SAYINGS = ("content", "arguments", "output", "encrypted_content", "result", "input", "code", "queries", "action")
+"""Fields of an item that hold what was said."""
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt_id", "container", "mcp_servers", "web_search_options")
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch")
 """Types of tools that the client runs. Anthropic's have a date at their end."""
@@ -67,7 +75,33 @@ _LARGEST = 1 << 22
 _SCHEMAS = ("tools", "functions", "response_format", "text", "tool_choice", "metadata")
 """Members that hold no content: names in a schema are the client's own."""
 _MARKS = 20_000
-ASKED = ("service_tier", "speed", "inference_geo")
+
+
+READ = frozenset(
+    (
+        *(
+            "model",
+            "stream",
+            "stream_options",
+            "n",
+            "best_of",
+            "tools",
+            "prediction",
+            "modalities",
+            "background",
+            "input",
+        ),
+        *("messages", "prompt", "thinking", "cache_control", "max_tool_calls", *_BOUNDS, *_ELSEWHERE, *ASKED),
+    )
+)
+"""The names that a bound depends on."""
+ROUTING = ("models", "preset", "plugins", "fallbacks", "route")
+"""Names by which some upstreams choose another model than `model`: OpenRouter's and LiteLLM's."""
+
+
+def ambiguous(names: Iterable[str]) -> str | None:
+    """A name that some parsers take for one that is read here: Go's compare without case."""
+    return next((name for name in names if name not in READ and name.strip().casefold() in READ), None)
 
 
 class Unreadable(ValueError):
@@ -112,7 +146,7 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
     signs = yield from _signs(body)
     model = _text(body, "model")
     output = _output(kind, body)
-    unbounded = _unbounded(body, signs)
+    unbounded = _unbounded(kind, body, signs)
     hosted, added = _tools(kind, body)
     unbounded += hosted
     images = max(signs["image"], signs["inline"])
@@ -139,7 +173,7 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         return replace(found, output=0)
     if kind is Generation.SPEECH:
         characters = len(_text(body, "input") or "")
-        return replace(found, output=_SPOKEN_A_CHARACTER * characters, characters=characters)
+        return replace(found, output=max(_SPOKEN_AT_LEAST, _SPOKEN_A_CHARACTER * characters), characters=characters)
     return found
 
 
@@ -178,8 +212,21 @@ def _signs(body: Members) -> Sliced[Counter[str]]:
     return found
 
 
-def _unbounded(body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
-    names = [name for name in _ELSEWHERE if _value(body, name) not in (None, [], {})]
+def _refers(body: Members) -> bool:
+    """Whether an item of a response's input stands for one that upstream has: it has an id, and nothing to say."""
+    if '"id"' not in body.raw("input"):
+        return False
+    try:
+        items = _value(body, "input")
+    except Unreadable:  # too much to be read
+        return True
+    return isinstance(items, list) and any(
+        isinstance(item, dict) and "id" in item and not any(item.get(name) for name in _SAYINGS) for item in items
+    )
+
+
+def _unbounded(kind: Generation, body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
+    names = [name for name in _ELSEWHERE if _value(body, name) not in (None, [])]
     if body.raw("prompt").startswith("{"):  # a prompt that is kept upstream
         names.append("prompt.id")
     if signs["address"] or signs["image"] > signs["inline"]:
@@ -188,6 +235,10 @@ def _unbounded(body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
         names.append("a file")
     if signs["escaped"]:
         names.append("letters written as \\u escapes")
+    if signs["blanks"]:
+        names.append("a hundred blanks in a row")
+    if kind == Generation.RESPONSE and _refers(body):
+        names.append("an item by its id")
     return tuple(names)
 
 
@@ -216,7 +267,10 @@ def _searches(body: Members, unbounded: Sequence[str]) -> int:
 
 
 def _output(kind: Generation, body: Members) -> int | None:
-    bounds = [bound for name in _OUTPUTS.get(kind, ()) if (bound := _number(body, name)) is not None]
+    if not any(_number(body, name) for name in _OUTPUTS.get(kind, ())):  # none, or 0, which some take for none
+        return None
+    # An upstream may read another name than the one that is meant.
+    bounds = [bound for name in _BOUNDS if (bound := _number(body, name)) is not None]
     if kind is Generation.MESSAGE and bounds and isinstance(thinking := _value(body, "thinking"), dict):
         budget = thinking.get("budget_tokens")
         bounds.append(budget if isinstance(budget, int) and not isinstance(budget, bool) else 0)
@@ -278,6 +332,7 @@ _LONGEST_ANSWERS = (
     ("gpt-4o", 16_384),
     ("gpt-4.1", 32_768),
     ("gpt-5-chat", 16_384),
+    ("gpt-5-pro", 272_000),
     ("gpt-5", 128_000),
     ("o1-preview", 32_768),
     ("o1-mini", 65_536),

@@ -5,6 +5,7 @@ of https://docs.anthropic.com/en/api/messages.
 """
 
 import enum
+import re
 from urllib.parse import unquote
 
 
@@ -34,8 +35,11 @@ _BY_END = (
     ("/audio/transcriptions", Generation.TRANSCRIPTION),
     ("/audio/translations", Generation.TRANSCRIPTION),
 )
-_FREE = ("/moderations", "/files", "/uploads", "/messages/count_tokens", "/responses/input_tokens", "/tokenize")
+_FREE = ("/moderations", "/messages/count_tokens", "/responses/input_tokens", "/tokenize")
 _FREE_METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
+_MODELS = "/v1/models"
+_IN_PATH = re.compile(r"/(?:deployments|engines)/([^/?]{1,200})/")
+_SLASHES = re.compile("/{2,}")
 _THREADS = "/threads/"
 
 
@@ -43,15 +47,21 @@ def generation_of(method: str, path: str) -> Generation | None:
     """What a request asks a model for; None where it asks none. `path` is without a route's prefix."""
     if method in _FREE_METHODS:
         return None
-    path = unquote(path.partition("?")[0]).rstrip("/").lower()
+    path = _SLASHES.sub("/", unquote(path.partition("?")[0])).rstrip("/").lower()
     if _THREADS in path:  # messages of the Assistants API are stored, and no model sees them yet
         return None
     return next((kind for end, kind in _BY_END if path.endswith(end)), None)
 
 
-def is_free(method: str, path: str) -> bool:
-    """Whether a request is one of those that are known to cost nothing."""
-    if method in _FREE_METHODS:
-        return True
+def is_harmless(method: str, path: str) -> bool:
+    """Whether a request costs nothing and shows and changes nothing that is somebody else's."""
     path = path.partition("?")[0].rstrip("/")
-    return path.endswith(_FREE) or (path.startswith("/v1/uploads/") and "%" not in path)
+    if method in ("GET", "HEAD"):
+        return path == _MODELS or path.startswith(f"{_MODELS}/")
+    return method == "OPTIONS" or (method == "POST" and path.endswith(_FREE))
+
+
+def model_in(path: str) -> str | None:
+    """The model that a path names, as Azure's deployments and OpenAI's old engines have it."""
+    found = _IN_PATH.search(unquote(path.partition("?")[0]))
+    return None if found is None else found[1]

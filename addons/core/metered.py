@@ -67,6 +67,8 @@ def metered(usage: object, *, images: bool = False) -> Metered | None:
         total = _count(usage.get("total_tokens"))  # some embeddings upstreams tell nothing else
         return None if total is None else Metered(input=total)
     given, produced = given or 0, produced or 0
+    if (total := _count(usage.get("total_tokens"))) is not None:  # xAI counts reasoning beside what was completed
+        produced = max(produced, total - given)
     written = _of_anthropic(usage)
     if written is not None:
         read, five_minutes, hour = written

@@ -175,7 +175,10 @@ class Chat:
         key = message.api_key if relay_key is None else self.meter.gate.real_key(exchange.upstream)
         messages = sessions.messages(sent, system=system, content=message.content)
         body = chat.completion_request(model, params, messages, stream=message.stream)
-        body = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body)
+        admission = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body)
+        if admission is not None:
+            params |= admission.added  # for further tries, too
+            body = admission.body if admission.body is not None else body
         deadline = asyncio.get_running_loop().time() + settings.timeout
         return Pending(owner, message, session, model, system, params, sent, lease, key, relay_key, body, deadline)
 

@@ -10,7 +10,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from addons import errors
@@ -18,7 +18,7 @@ from addons.config.settings import Settings, Upstream
 from addons.core import claims
 from addons.core.accounts import Claim, Refused, Terms
 from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
-from addons.core.generations import Generation
+from addons.core.generations import Generation, model_in
 from addons.core.rates import Bound, Rates, dollars, worst
 from addons.core.relay_keys import RelayKey, renews
 from addons.core.slices import Sliced
@@ -59,6 +59,14 @@ class Admission:
     """In place of its own, where that had to be changed."""
     strips_usage: bool = False
     """The client did not ask for the usage chunk that upstream is asked for."""
+    added: Mapping[str, object] = field(default_factory=dict)
+    """Bounds that relay has written into the body."""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """What the price depends on besides the model, as it was asked for."""
+    output: int = 0
+    """Tokens that are held for all answers together."""
+    price: Callable[[int], int] | None = None
+    """What it may cost at most by the tokens of its output; None without a budget."""
     characters: int = 0
     background: bool = False
 
@@ -126,7 +134,10 @@ class Gate:
         if kind is not None:
             await self.prices.ready()
             asked, members = await in_turns(read_claim(kind, body, content_type))
+            asked = _with_model_of_path(exchange.path, asked)
             self._check_model(key, asked)
+            if members is not None and (key.models or key.budget is not None):
+                _check_routing(members)
         budgeted = key.budget is not None and kind is not None
         now = self.clock()
         if budgeted and asked.background:
@@ -168,6 +179,10 @@ class Gate:
             hold,
             characters=asked.characters,
             background=asked.background,
+            added={} if reserve is None else {reserve[0]: reserve[1]},
+            asked=asked.asked,
+            output=output,
+            price=price,
         )
         await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
         return _changed(admission, kind, asked, members, reserve)
@@ -298,6 +313,30 @@ def ended(admission: Admission, reason: str) -> Settlement:
     )
 
 
+def _with_model_of_path(path: str, asked: Claimed) -> Claimed:
+    """A model that the path names is the one that is used. Raises BadRequest where the body names another."""
+    named = model_in(path)
+    if named is None or named == asked.model:
+        return asked
+    if asked.model is not None:
+        raise errors.BadRequest(
+            "路径和请求体中的模型不一致。", "The path names another model than the body.", param="model"
+        )
+    return replace(asked, model=named)
+
+
+def _check_routing(members: Members) -> None:
+    """Raise BadRequest for fields by which an upstream may choose another model than the one that is priced."""
+    name = next((each for each in claims.ROUTING if each in members), None)
+    if name is not None:
+        raise errors.BadRequest(
+            f"此密钥不能使用字段 {name}：它可能选用其他模型。",
+            f"This key can't use the field {name}: it may choose another model.",
+            code="routing_not_allowed",
+            param=name,
+        )
+
+
 def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple[Claimed, Members | None]]:
     """What a body claims, in slices. Raises BadRequest."""
     try:
@@ -308,6 +347,14 @@ def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple
             return claims.of_form(kind, fields, len(body), files), None
         text = body.decode("utf-8").removeprefix("\ufeff")
         members = yield from finding(text)
+        if (name := claims.ambiguous(members.spans)) is not None:
+            shown = name[:80]
+            raise errors.BadRequest(
+                f"字段 {shown} 的大小写有误，请使用小写。",
+                f"The field {shown} may be read as another one: write it in lower case.",
+                code="ambiguous_field",
+                param=shown,
+            )
         return (yield from claiming(kind, members, len(body))), members
     except UnicodeDecodeError:
         raise errors.BadRequest("请求体不是 UTF-8 编码。", "The body is not UTF-8.") from None
@@ -334,11 +381,16 @@ def _form(body: bytes, content_type: str) -> tuple[dict[str, str], int]:
     if found is None:
         raise NoObject("a multipart form without a boundary")
     mark = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
-    _, *parts = (b"\r\n" + body).split(b"\r\n" + mark, _MOST_PARTS)
+    whole = b"\r\n" + body
+    _, *parts = whole.split(b"\r\n" + mark, _MOST_PARTS)
+    if whole.count(mark) != len(parts):
+        raise NoObject("the form's parts are not divided by line breaks of CR LF, or are too many")
     fields: dict[str, str] = {}
     files = 0
     for part in parts:
-        head, _, content = part.partition(b"\r\n\r\n")
+        head, divided, content = part.partition(b"\r\n\r\n")
+        if b"\n" in head.replace(b"\r\n", b"") or (not divided and not part.startswith(b"--")):
+            raise NoObject("the head of a form's part does not end in CR LF")
         named = _FIELD.search(head[:4096])
         if _FILE.search(head[:4096]):
             files += 1

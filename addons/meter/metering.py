@@ -11,6 +11,7 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
@@ -22,7 +23,7 @@ from addons.core import bounded_json
 from addons.core.answer_usage import AnswerUsage, Reported
 from addons.core.claims import estimated_tokens
 from addons.core.failures import Failure, classify
-from addons.core.generations import Generation, generation_of, is_free
+from addons.core.generations import Generation, generation_of, is_harmless
 from addons.core.metered import Metered, metered
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
@@ -38,7 +39,7 @@ from addons.flow.upstream_errors import own_key_refused
 from addons.meter.credentials import keys_in, replaced
 from addons.meter.gate import Admission, Gate
 from addons.meter.later import Later
-from addons.store.ledger import BROKE, ENDED, FINISHED, LEFT, REFUSED, Settlement
+from addons.store.ledger import BROKE, ENDED, FINISHED, GAVE_UP, LEFT, REFUSED, Settlement
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ _PIECE = 4096
 """Encoded bytes that are decoded at a time: what comes out of them is bounded, too."""
 _SPOKEN = 2
 """Tokens of audio for a character, where upstream has told nothing: about 150 words a minute."""
+_FASTEST = 1000
+"""Tokens a second that a model says at most, while nothing of it is seen."""
 _MODELS = "/v1/models"
 _LONGEST_MESSAGE = 1 << 20
 
@@ -72,6 +75,9 @@ class Metering:
     """Bytes of the request."""
     status: int | None = None
     """Of upstream's answer."""
+    first_at: float | None = None
+    """When its first bytes came, on the monotonic clock."""
+    begun: float = field(default_factory=time.monotonic)
     answer: AnswerUsage = field(default_factory=AnswerUsage)
     _decode: Callable[[bytes], bytes] | None = None
     _deaf: bool = False
@@ -79,7 +85,9 @@ class Metering:
     def begin_answer(self, response: http.Response) -> None:
         """Hear an answer from its beginning."""
         self.status = response.status_code
-        self.answer = AnswerUsage(images=self.kind == Generation.IMAGE)
+        has_budget = self.admission is not None and self.admission.price is not None
+        self.answer = AnswerUsage(images=self.kind == Generation.IMAGE, words=has_budget)
+        self.first_at = None
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         plain = encoding in ("", "identity")
         self._decode = None if plain else listener(encoding)
@@ -87,6 +95,8 @@ class Metering:
 
     def hear(self, chunk: bytes) -> None:
         """Take a chunk as it came. Never raises: what can't be heard leaves the usage unknown."""
+        if self.first_at is None:
+            self.first_at = time.monotonic()
         if self._deaf:
             return
         try:
@@ -169,8 +179,9 @@ class Meter:
         if socket and key.models and not key.allows_model(_asked_model(flow)):
             raise _model_refused()
         # What is worked on there, and what it costs, is not known.
-        unknown = kind is None and (socket or not is_free(flow.request.method, path))
-        bound = key.budget is not None or (bool(key.models) and not socket)
+        realtime = socket and path == "/v1/realtime" and key.budget is None
+        unknown = kind is None and not realtime and (socket or not is_harmless(flow.request.method, path))
+        bound = key.budget is not None or bool(key.models)
         if not key.allows_path(path) or (bound and unknown and not key.names_path(path)):
             shown = path[:80]
             raise errors.Forbidden(
@@ -244,15 +255,15 @@ class Meter:
 
     async def begin_chat(
         self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey | None, text: str, model: str, body: bytes
-    ) -> bytes:
-        """Admit and count a message to `/chat`: the body that goes up. Raises RelayError."""
+    ) -> Admission | None:
+        """Admit and count a message to `/chat`; None for a caller's own key. Raises RelayError."""
         if key is None:
             metering = self.begin(exchange, Generation.CHAT, self.gate.keyring.caller(text))
             metering.model, metering.size = model, len(body)
-            return body
+            return None
         admission = await self.gate.admit(exchange, key, Generation.CHAT, body)
         self._admitted(flow, exchange, Generation.CHAT, admission)
-        return admission.body if admission.body is not None else body
+        return admission
 
     # The answer
 
@@ -442,12 +453,13 @@ class Meter:
         usage, estimated = told.usage, False
         admission = metering.admission
         if metering.kind == Generation.SPEECH and admission is not None and usage is None:
-            if reason in (FINISHED, LEFT, ENDED):
+            if reason in (FINISHED, LEFT, ENDED, GAVE_UP):
                 usage, estimated = self._spoken(metering, admission)
-        elif reason in (LEFT, ENDED) and not _whole(exchange, told):
+        elif reason in (LEFT, ENDED, GAVE_UP) and not _whole(exchange, told):
             usage, estimated = _begun(told, metering), True
+            usage = _at_most(usage, told, metering)
         elif usage is None and reason == FINISHED and admission is not None:
-            usage, estimated = _guessed(told, metering), True
+            usage, estimated = _at_most(_guessed(told, metering), told, metering), True
         settlement = Settlement(
             metering.request,
             metering.at,
@@ -472,20 +484,30 @@ class Meter:
         settlement = replace(settlement, name=admission.key.name, held=True)
         if settlement.usage is None:
             return replace(settlement, amount=0)
-        amount = self._cost(settlement.usage, settlement.upstream, settlement.model, told.asked)
-        if amount is None and told.model is not None and told.model != settlement.model:
-            amount = self._cost(settlement.usage, settlement.upstream, told.model, told.asked)
+        if settlement.estimated and admission.price is not None and admission.hold is not None:
+            # What is not known is not less than it may be: a budget stands on it.
+            amount: int | None = min(admission.hold, admission.price(settlement.usage.output))
+        else:
+            amount = self._served(settlement.usage, settlement.upstream, settlement.model, admission, told)
         if amount is None:
             return replace(settlement, at_hold=admission.hold is not None, estimated=True)
-        if admission.hold is not None:
-            if settlement.estimated:
-                amount = min(amount, admission.hold)
-            elif amount > admission.hold:
-                logger.warning(
-                    f"a request of {admission.key.name} has cost more than was held for it: ${dollars(amount):f} and "
-                    f"not ${dollars(admission.hold):f}"
-                )
+        if admission.hold is not None and amount > admission.hold:
+            logger.warning(
+                f"a request of {admission.key.name} has cost more than was held for it: ${dollars(amount):f} and "
+                f"not ${dollars(admission.hold):f}"
+            )
         return replace(settlement, amount=amount)
+
+    def _served(self, usage: Metered, upstream: str, model: str, admission: Admission, told: Reported) -> int | None:
+        """What an answer has cost: as the dearer one where upstream names another model, or does not tell its tier."""
+        models = [model] if told.model is None or _is_of(told.model, model) else [model, told.model]
+        tiers: list[Mapping[str, str]] = [told.asked]
+        if "service_tier" not in told.asked and "service_tier" in admission.asked:
+            tiers.append({**told.asked, "service_tier": admission.asked["service_tier"]})
+        costs = [self._cost(usage, upstream, name, tier) for name in models for tier in tiers]
+        known = [cost for cost in costs if cost is not None]
+        # A name that nobody knows may be an alias of the one that was asked for.
+        return max(known) if known and costs[0] is not None else next(iter(known), None)
 
     def _cost(self, usage: Metered, upstream: str, model: str, asked: Mapping[str, str]) -> int | None:
         return self.gate.prices.cost(usage, upstream, model, asked, self.gate.clock())
@@ -600,7 +622,9 @@ def _is_plain_stream(response: http.Response) -> bool:
 
 
 def _broken(flow: http.HTTPFlow, exchange: Exchange) -> str:
-    if exchange.failure.fault is not None or flow.error is None:
+    if exchange.failure.fault is not None:
+        return GAVE_UP
+    if flow.error is None:
         return BROKE
     left = exchange.failure.by_client or classify(flow.error.msg) is Failure.CLIENT_LEFT
     return LEFT if left else BROKE
@@ -610,6 +634,24 @@ def _begun(told: Reported, metering: Metering) -> Metered:
     """What was used of an answer that its client did not wait for: what has come of it, and all of the input."""
     heard = told.usage or Metered(input=estimated_tokens(metering.size))
     return replace(heard, output=max(heard.output, told.pieces))
+
+
+def _at_most(usage: Metered, told: Reported, metering: Metering) -> Metered:
+    """Where a budget stands on it: as much as upstream can have said by now, for what it says last is not seen."""
+    admission = metering.admission
+    if admission is None or admission.price is None:
+        return usage
+    now = time.monotonic()
+    silent = (metering.first_at if told.pieces and metering.first_at is not None else now) - metering.begun
+    said = told.text if told.pieces else 0
+    if not told.pieces and told.size and metering.status is not None:
+        said, silent = told.size, 0.0  # all of it has come, and holds all that was said
+    return replace(usage, output=min(admission.output, max(usage.output, said + int(_FASTEST * silent))))
+
+
+def _is_of(told: str, asked: str) -> bool:
+    """Whether the model that answered is the one that was asked for, or one of its dated versions."""
+    return told == asked or (told.startswith(f"{asked}-") and told[len(asked) + 1 :].replace("-", "").isdigit())
 
 
 def _guessed(told: Reported, metering: Metering) -> Metered:

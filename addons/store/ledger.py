@@ -97,7 +97,7 @@ DELETE FROM Holds WHERE day < ? AND EXISTS (SELECT 1 FROM Settlements s WHERE s.
 """
 
 FINISHED, LEFT, BROKE, REFUSED = "finished", "client left", "upstream broke", "refused"
-ENDED, KILLED = "relay ended", "relay killed"
+ENDED, GAVE_UP, KILLED = "relay ended", "relay gave up", "relay killed"
 """How a request can end."""
 FAILURES = (BROKE, REFUSED)
 

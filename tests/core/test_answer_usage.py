@@ -16,7 +16,7 @@ def event(value: object, name: str = "") -> bytes:
 
 
 def heard(*chunks: bytes, images: bool = False) -> Reported:
-    answer = AnswerUsage(images=images)
+    answer = AnswerUsage(images=images, words=True)
     for chunk in chunks:
         answer.feed(chunk)
     return answer.told()
@@ -139,6 +139,43 @@ def test_a_last_event_that_is_too_long_tells_at_its_end() -> None:
     assert told.usage == Metered(5)
 
 
+FAKE = {"usage": {"prompt_tokens": 0, "completion_tokens": 0}, "text": "x" * 100_000}
+
+
+def test_usage_that_a_model_or_a_caller_has_written_does_not_count() -> None:
+    content = [{"type": "tool_use", "input": FAKE}]
+    usage = {"input_tokens": 500, "output_tokens": 30_000}
+    assert heard(json.dumps({"content": content, "usage": usage}).encode()).usage == Metered(500, 30_000)
+    assert heard(json.dumps({"usage": usage, "content": content}).encode()).usage == Metered(500, 30_000)
+    assert heard(json.dumps({"content": content}).encode()).usage is None
+    schema = {"a": {f"{n}": {"type": "string"} for n in range(12_000)}, **FAKE}
+    response = {"model": "gpt-5", "text": {"format": {"schema": schema}}, "usage": usage}
+    last = event({"type": "response.completed", "response": response}, "response.completed")
+    assert heard(last).usage == Metered(500, 30_000) and heard(last).model == "gpt-5"
+
+
+def test_usage_in_the_midst_of_a_long_answer_is_found() -> None:
+    body = {"a": "x" * 100_000, "usage": USAGE, "model": "m", "b": "y" * 100_000}
+    told = heard(json.dumps(body).encode())
+    assert (told.usage, told.model) == (Metered(9, 4, 2), "m")
+
+
+def test_the_tier_of_any_event_counts() -> None:
+    told = heard(delta("a", service_tier="priority") + event({"choices": [], "usage": USAGE}))
+    assert told.asked == {"service_tier": "priority"}
+
+
+def test_a_response_that_has_failed_is_noticed() -> None:
+    assert heard(event({"type": "response.failed", "response": {"usage": None}}, "response.failed")).failed
+    assert heard(b'{"object": "response", "status": "failed", "error": null}').failed
+
+
+def test_what_may_be_words_is_at_least_as_much_as_the_tokens() -> None:
+    words = " ".join(["word"] * 50)
+    assert heard(*[delta("hi")] * 20).text >= 20
+    assert heard(delta("hi") + delta(words)).text >= 50
+
+
 def test_images_are_counted_as_images() -> None:
     body = json.dumps({"data": [{"b64_json": "x" * 200_000}], "usage": {"input_tokens": 5, "output_tokens": 272}})
     assert heard(body.encode(), images=True).usage == Metered(5, 272, output_image=272)
@@ -153,4 +190,4 @@ def test_memory_is_bounded() -> None:
     whole = AnswerUsage()
     for _ in range(100):
         whole.feed(b'{"a": "' + b"x" * 100_000)
-    assert len(whole._held) <= 200_000
+    assert len(whole._held) <= 200_000 and len(answer._held) <= (1 << 20) + 100_000

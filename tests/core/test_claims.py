@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from addons.core.claims import Claimed, Unreadable, claimed, estimated_tokens, longest_answer, of_form
-from addons.core.generations import Generation, generation_of, is_free
+from addons.core.claims import Claimed, Unreadable, ambiguous, claimed, estimated_tokens, longest_answer, of_form
+from addons.core.generations import Generation, generation_of, is_harmless, model_in
 from addons.core.top_level import members
 
 CHAT, COMPLETION, RESPONSE = Generation.CHAT, Generation.COMPLETION, Generation.RESPONSE
@@ -37,7 +37,11 @@ OUTPUTS: dict[str, tuple[Generation, dict[str, Any], tuple[int | None, int]]] = 
     "thinking beyond the answer": (MESSAGE, {"max_tokens": 99, "thinking": {"budget_tokens": 500}}, (500, 1)),
     "embeddings": (EMBEDDING, {"input": "x"}, (0, 1)),
     "pictures": (IMAGE, {"prompt": "a cat", "n": 4}, (16_384, 4)),
-    "speech": (SPEECH, {"input": "Hello"}, (50, 1)),
+    "speech": (SPEECH, {"input": "Hello" * 100}, (5000, 1)),
+    "a word of speech": (SPEECH, {"input": "1"}, (500, 1)),
+    "a bound of 0, which some take for none": (CHAT, {"max_tokens": 0}, (None, 1)),
+    "a bound under another name, too": (COMPLETION, {"max_tokens": 1, "max_completion_tokens": 900}, (900, 1)),
+    "a bound under another name alone": (RESPONSE, {"max_tokens": 5}, (None, 1)),
     "a whole number written with a point": (CHAT, {"max_tokens": 10.0}, (10, 1)),
 }
 
@@ -69,7 +73,11 @@ UNBOUNDED: dict[str, tuple[Generation, dict[str, Any]]] = {
     "a tool that upstream runs": (RESPONSE, {"tools": [{"type": "file_search"}]}),
     "Anthropic's tool that it runs": (MESSAGE, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
     "other servers": (MESSAGE, {"mcp_servers": [{"url": "https://x.com"}]}),
-    "a search": (CHAT, {"web_search_options": {"user_location": None}}),
+    "a search": (CHAT, {"web_search_options": {}}),
+    "an item without a type": (RESPONSE, {"input": [{"id": "msg_123"}]}),
+    "reasoning by its id": (RESPONSE, {"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}),
+    "a picture by its id": (RESPONSE, {"input": [{"type": "image_generation_call", "id": "ig_1"}]}),
+    "sound by its id": (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}),
 }
 
 
@@ -85,12 +93,22 @@ def test_names_with_hidden_letters_are_unbounded() -> None:
     assert claimed(RESPONSE, members(text), len(text)).unbounded
 
 
+def test_blanks_hide_nothing() -> None:
+    for blanks in (0, 18, 99, 100, 5000):
+        text = '{"model":"m","input":[{"type"~:~"input_file","file_id"~:~"f"}]}'.replace("~", " " * blanks)
+        assert claimed(RESPONSE, members(text), len(text)).unbounded
+
+
 BOUNDED: dict[str, tuple[Generation, dict[str, Any]]] = {
     "plain messages": (CHAT, {"messages": HELLO}),
     "an image in the body": (CHAT, {"messages": [{"content": [IMAGE_PART]}]}),
     "tools of the client": (CHAT, {"tools": [{"type": "function", "function": {"name": "file_id"}}]}),
     "Anthropic's tools of the client": (MESSAGE, {"tools": [{"name": "x"}, {"type": "bash_20250124", "name": "bash"}]}),
     "words about files": (CHAT, {"messages": [{"role": "user", "content": 'what is "file_id": "x"?'}]}),
+    "items that were said before": (
+        RESPONSE,
+        {"input": [{"id": "msg_1", "type": "message", "content": [{"type": "output_text", "text": "x"}]}]},
+    ),
     "nulls": (RESPONSE, {"previous_response_id": None, "conversation": None, "tools": None, "input": "x"}),
     "escapes that hide nothing": (CHAT, {"messages": [{"role": "user", "content": "\u003cb\u003e你"}]}),
 }
@@ -160,6 +178,7 @@ PATHS = {
     ("POST", "/V1/Chat/Completions/"): CHAT,
     ("POST", "/openai/deployments/gpt-4o/chat/completions"): CHAT,
     ("POST", "/v1/completions"): COMPLETION,
+    ("POST", "/v1/chat//completions"): CHAT,
     ("POST", "/v1/responses"): RESPONSE,
     ("POST", "/v1/messages"): MESSAGE,
     ("POST", "/v1/embeddings"): EMBEDDING,
@@ -180,11 +199,26 @@ def test_generations_are_known_by_their_paths(asked: tuple[str, str], kind: Gene
     assert generation_of(*asked) == kind
 
 
-def test_what_is_free_is_known_and_nothing_else() -> None:
-    assert all(is_free("POST", f"/v1/{path}") for path in ("moderations", "files", "uploads/u/parts", "uploads"))
-    assert is_free("GET", "/v1/anything") and is_free("DELETE", "/v1/files/f")
-    paths = ("batches", "realtime/sessions", "fine_tuning/jobs", "videos", "uploads/%2e%2e/batches", "threads/runs")
-    assert not any(is_free("POST", f"/v1/{path}") for path in paths)
+def test_what_is_harmless_is_known_and_nothing_else() -> None:
+    assert all(is_harmless("POST", f"/v1/{path}") for path in ("moderations", "messages/count_tokens"))
+    assert is_harmless("GET", "/v1/models") and is_harmless("GET", "/v1/models/gpt-4o")
+    for path in ("batches", "realtime/sessions", "fine_tuning/jobs", "videos", "files", "threads/runs"):
+        assert not is_harmless("POST", f"/v1/{path}")
+    for path in ("files/f/content", "responses/resp_1", "organization/costs", "chat/completions", "modelsx"):
+        assert not is_harmless("GET", f"/v1/{path}")
+    assert not is_harmless("DELETE", "/v1/models/ft:x") and not is_harmless("DELETE", "/v1/files/f")
+
+
+def test_models_in_paths() -> None:
+    assert model_in("/azure/openai/deployments/o1-pro/chat/completions?api-version=1") == "o1-pro"
+    assert model_in("/v1/engines/o1%2Dpro/completions") == "o1-pro"
+    assert model_in("/v1/chat/completions") is None
+
+
+def test_names_that_some_parsers_take_for_others() -> None:
+    assert ambiguous(["model", "Model"]) == "Model"
+    assert ambiguous(["MAX_TOKENS"]) == "MAX_TOKENS" and ambiguous([" model"]) == " model"
+    assert ambiguous(["model", "user", "Temperature"]) is None
 
 
 def test_models_say_no_more_than_they_can() -> None:

@@ -62,6 +62,15 @@ USAGES: dict[str, tuple[Any, Metered | None]] = {
         },
         Metered(input=120, output=60, cached=30, input_audio=100, cached_audio=20, output_audio=50),
     ),
+    "reasoning beside what was completed, xAI's": (
+        {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": 20_041,
+            "completion_tokens_details": {"reasoning_tokens": 20_000},
+        },
+        Metered(input=32, output=20_009, reasoning=20_000),
+    ),
     "embeddings": ({"prompt_tokens": 8, "total_tokens": 8}, Metered(input=8)),
     "a total alone": ({"total_tokens": 8}, Metered(input=8)),
     "audio by its length": ({"type": "duration", "seconds": 3.2}, Metered(milliseconds=3200)),
