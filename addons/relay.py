@@ -244,7 +244,8 @@ class Relay:
         books = _books_of(getattr(ctx, "master", None))
         book = books.get(settings.store.path)
         if book is None:
-            book = books[settings.store.path] = Book(settings.store.path, time.time, settings.balance.window_days)
+            days = settings.balance.window_days
+            book = books[settings.store.path] = Book(settings.store.path, time.time, days, prices.cost_once_loaded)
         book.price = prices.cost_once_loaded
         return LocalLedger(book)
 

@@ -141,7 +141,7 @@ def unasked(size: int) -> Callable[[str], Sliced[object]]:
 def shown_keys(text: str) -> object:
     """The keys in a head, and another in their place."""
     fields = tuple((name, raw(text)) for name in (b"Authorization", b"x-api-key", b"Sec-WebSocket-Protocol"))
-    return [replaced(fields, key, "other") for key in list(keys_in(fields))[:1]]
+    return [replaced(fields, list(keys_in(fields))[:1], "other")]
 
 
 class Reader(NamedTuple):

@@ -20,6 +20,7 @@ from addons.store.ledger import NAME as LEDGER
 from addons.store.ledger import used
 
 _LENGTH = 40
+_LEAST_BUDGET = Decimal("0.000001")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -104,18 +105,21 @@ def _dollars(text: str | None) -> str | None:
         amount = Decimal(text.removeprefix("$"))
     except InvalidOperation:
         amount = Decimal(-1)
-    if not amount.is_finite() or not 0 <= amount <= 10**9:
+    if not amount.is_finite() or not _LEAST_BUDGET <= amount <= 10**9:
         raise Refusal(f"--budget is {text[:40]}: take an amount in dollars, such as 20 or 2.50")
-    return str(amount)
+    return f"{amount:f}"
 
 
 def _day(text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        return date.fromisoformat(text).isoformat()
+        day = date.fromisoformat(text)
     except ValueError:
         raise Refusal(f"--expires is {text[:40]}: take a day such as 2027-01-31") from None
+    if day < datetime.now(UTC).date():
+        raise Refusal(f"--expires is {day}, which is over (UTC): take a later day")
+    return day.isoformat()
 
 
 def _secret() -> str:

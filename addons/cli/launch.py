@@ -19,6 +19,7 @@ from addons.addresses import Refusal
 from addons.cli.introduction import introduction, say, table
 from addons.config.mitmproxy_options import SAYS, as_arguments, given_in, options_for
 from addons.config.settings import Settings, load_settings, settings_path
+from addons.meter.prices import PriceList, Prices
 from addons.store import StoreError
 from addons.store.certificate import CertificateError, certificate_of, out_of_date
 from addons.store.embedded import EmbeddedStore
@@ -138,7 +139,8 @@ def lead(plan: Plan, count: int) -> int:
             raise Refusal(str(error)) from error
         stack.callback(store.close)
         try:
-            book = Book(kept.path, time.time, first.settings.balance.window_days)
+            prices = Prices(first.settings, PriceList())
+            book = Book(kept.path, time.time, first.settings.balance.window_days, prices.cost_once_loaded)
         except StoreError as error:
             raise Refusal(str(error)) from error
         stack.callback(book.close)

@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from datetime import date
+from decimal import Decimal
 
 from addons.addresses import Refusal
 from addons.cli.launch import ROOT
@@ -111,10 +112,16 @@ def _table(by: str, since: str, rows: Mapping[str, Sum]) -> None:
         print(f"{total.unpriced} request(s) have no price: their usage or their model's rates are not known")
 
 
+def _sum(nano: int) -> str:
+    """Dollars, with more places where four would show nothing of it."""
+    amount = dollars(nano)
+    return f"${amount:.4f}" if not nano or amount >= Decimal("0.01") else f"${amount:.7f}"
+
+
 def _cells(found: Sum) -> tuple[str, ...]:
     share = f" ({100 * found.cached // found.input}%)" if found.input and found.cached else ""
     known = found.requests - found.unpriced
-    cost = f"${dollars(found.amount):.4f}" if known or found.amount else "unknown"
+    cost = _sum(found.amount) if known or found.amount else "unknown"
     counts = (found.requests, found.failures, found.input)
     return (
         *(f"{count:,}" for count in counts),

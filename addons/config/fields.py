@@ -37,6 +37,8 @@ RELAY_SETS = {"model": "chat.model", "messages": None, "stream": None}
 """Fields of a completion request that are relay's own, and the key that has a say in them."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_WRITTEN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
+"""An amount in quotes."""
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 
 
@@ -150,6 +152,8 @@ def _granted(value: Any) -> Decimal | None:
     if value is None:
         return None
     expected = "expected an amount in dollars, such as 20 or 18.50"
+    if isinstance(value, str) and _WRITTEN.fullmatch(value):
+        value = Decimal(value)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError(expected)
     if not math.isfinite(value) or not 0 <= value <= 10**12:

@@ -143,7 +143,24 @@ def _read_openrouter_key(answers: Sequence[object], _about: BalanceContext) -> B
     return Balance(limit, limit - amount("key.data", key, "limit_remaining", negative=True))
 
 
+def _successful(where: str, answer: object, **wanted: object) -> None:
+    """Raise ValueError for an answer that says of itself that it is none: what else stands in it is not a balance."""
+    said = _object(where, answer)
+    for name, value in wanted.items():
+        if said.get(name) != value or isinstance(said.get(name), bool) != isinstance(value, bool):
+            reason = said.get("message") or said.get("error") or said.get(name)
+            raise ValueError(f"{where}.{name} says that it failed ({str(reason)[:80]})")
+
+
+def _list(where: str, value: object, field: str) -> Sequence[object]:
+    found = _object(where, value).get(field)
+    if not isinstance(found, list):
+        raise ValueError(f"{where}.{field} is not a list")
+    return found
+
+
 def _read_newapi(answers: Sequence[object], _about: BalanceContext) -> Balance:
+    _successful("token", answers[0], code=True)
     token, site = _object("token", answers[0], "data"), _object("status", answers[1], "data")
     unit = amount("status.data", site, "quota_per_unit")
     if unit <= 0:
@@ -169,11 +186,13 @@ def _read_deepseek(answers: Sequence[object], about: BalanceContext) -> Balance:
 
 
 def _read_siliconflow(answers: Sequence[object], about: BalanceContext) -> Balance:
+    _successful("user", answers[0], code=20000)
     info = _object("user", answers[0], "data")
     return _left(amount("user.data", info, "totalBalance", negative=True, text=True), _by_domain(about), about)
 
 
 def _read_moonshot(answers: Sequence[object], about: BalanceContext) -> Balance:
+    _successful("balance", answers[0], code=0, status=True)
     info = _object("balance", answers[0], "data")
     left = amount("balance.data", info, "available_balance", negative=True)
     if "cash_balance" in info and amount("balance.data", info, "cash_balance", negative=True) < 0:
@@ -184,10 +203,8 @@ def _read_moonshot(answers: Sequence[object], about: BalanceContext) -> Balance:
 def _read_costs(answers: Sequence[object], about: BalanceContext) -> Balance:
     used = Decimal(0)
     for page in answers:
-        buckets = _object("costs", page).get("data")
-        for bucket in islice(buckets if isinstance(buckets, list) else [], _MOST_ENTRIES):
-            results = _object("costs.data[]", bucket).get("results")
-            for result in islice(results if isinstance(results, list) else [], _MOST_ENTRIES):
+        for bucket in islice(_list("costs", page, "data"), _MOST_ENTRIES):
+            for result in islice(_list("costs.data[]", bucket, "results"), _MOST_ENTRIES):
                 cost = _object("costs.data[].results[]", result, "amount")
                 used += amount("costs.data[].results[].amount", cost, "value", negative=True, text=True)
     return Balance(about.granted, used)

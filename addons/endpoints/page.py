@@ -46,7 +46,7 @@ def facts(settings: Settings) -> dict[str, object]:
             "max_turns": chat.context.max_turns,
             "max_tokens": chat.context.max_tokens,
         }
-    if balance.paths and (upstream.balance is not None or settings.keys.list):
+    if balance.paths and (upstream.balance is not None or upstream.keys or settings.keys.list):
         shown["balance"] = {"path": balance.paths[0], "window_days": balance.window_days}
     return shown
 

@@ -1,6 +1,6 @@
 """Where a request carries its key, and another one in its place."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from addons.core.chat import read_bearer
 from addons.core.headers import Fields
@@ -19,6 +19,8 @@ def keys_in(fields: Fields) -> Iterator[str]:
         if low == _BEARER:
             if (key := read_bearer(text)) is not None:
                 yield key
+            elif text.strip() and len(text.split()) == 1:
+                yield text.strip()  # of a client that has forgotten the scheme
         elif low in _PLAIN and text.strip():
             yield text.strip()
         elif low == _PROTOCOLS:
@@ -27,11 +29,16 @@ def keys_in(fields: Fields) -> Iterator[str]:
                     yield each.strip().removeprefix(_IN_PROTOCOL)
 
 
-def replaced(fields: Fields, key: str, other: str) -> Fields:
-    """The head with another key wherever this one stands."""
-    old, new = key.encode("utf-8", "surrogateescape"), other.encode("utf-8", "surrogateescape")
+def replaced(fields: Fields, keys: Collection[str], other: str) -> Fields:
+    """The head with another key wherever one of these is shown, and without what else has one of them in it."""
+    new = other.encode("utf-8", "surrogateescape")
     carriers = (_BEARER, *_PLAIN, _PROTOCOLS)
-    return tuple(
-        (name, value.replace(old, new)) if old in value and name.lower() in carriers else (name, value)
-        for name, value in fields
-    )
+    head = list(fields)
+    for key in sorted(keys, key=len, reverse=True):
+        old = key.encode("utf-8", "surrogateescape")
+        head = [
+            (name, value.replace(old, new)) if old in value else (name, value)
+            for name, value in head
+            if old not in value or name.lower() in carriers
+        ]
+    return tuple(head)

@@ -12,7 +12,7 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
@@ -24,6 +24,7 @@ from addons.core.answer_usage import AnswerUsage, Reported
 from addons.core.claims import estimated_tokens
 from addons.core.failures import Failure, classify
 from addons.core.generations import Generation, generation_of, is_harmless
+from addons.core.key_mask import KeyMask, without_key
 from addons.core.metered import Metered, metered
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
@@ -55,6 +56,9 @@ _FASTEST = 1000
 """Tokens a second that a model says at most, while nothing of it is seen."""
 _MODELS = "/v1/models"
 _LONGEST_MESSAGE = 1 << 20
+
+type Edit = Callable[[bytes], bytes]
+"""As `Listener.edit`."""
 
 
 @dataclass(eq=False)
@@ -117,8 +121,10 @@ _LATER = Part[Later]("later")
 _CALLER = Part[RelayKey]("relay_key")
 _UNCOUNTED = Part[Admission]("uncounted")
 """An admission of a request that is no generation."""
+_REAL = Part[bytes]("real_key")
+"""relay's own key that went up: its caller must not see it in what comes back."""
 _REPLACING = Part[str]("replacing")
-"""Why an answer is read before it is passed on: `key` or `models`."""
+"""Why an answer is read before it is passed on: `key`, `models`, or `refusal` for one that is encoded."""
 
 
 class Meter:
@@ -154,14 +160,15 @@ class Meter:
         kind = generation_of(flow.request.method, exchange.path)
         try:
             shown = list(keys_in(flow.request.headers.fields))
-            text = next((each for each in shown if self.gate.keyring.find(each) is not None), next(iter(shown), None))
+            ours = [each for each in shown if self.gate.keyring.find(each) is not None]
+            text = next(iter(ours or shown), None)
             key = self.authenticate(text)
             if key is None or text is None:
                 if kind is not None and text is not None:
                     self.begin(exchange, kind, self.gate.keyring.caller(text))
                 return None
             self._check_path(key, kind, flow, exchange)
-            self._lead(flow, exchange, key, text)
+            self._lead(flow, exchange, key, ours)
         except errors.RelayError as error:
             refuse(flow, exchange, error)
             return None
@@ -188,7 +195,7 @@ class Meter:
                 f"此密钥不能使用 {shown}。", f"This key may not use {shown}.", code="path_not_allowed"
             )
 
-    def _lead(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, text: str) -> None:
+    def _lead(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, shown: Sequence[str]) -> None:
         """Send it where the key leads, with relay's own in its place."""
         upstream = self.gate.upstream_for(key, exchange)
         real = self.gate.real_key(upstream)
@@ -197,7 +204,8 @@ class Meter:
             flow.server_conn.via = None  # the other one's proxy
             query = flow.request.path.partition("?")
             set_upstream(flow, upstream, upstream.path(exchange.path) + query[1] + query[2])
-        flow.request.headers.fields = replaced(flow.request.headers.fields, text, real)
+        flow.request.headers.fields = replaced(flow.request.headers.fields, shown, real)
+        _REAL.keep(exchange, real.encode("utf-8", "surrogateescape"))
         self.note(flow)
 
     async def _admit_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey) -> None:
@@ -274,25 +282,32 @@ class Meter:
             return
         if exchange.kind == Kind.PASS:
             self._forget_body(flow, exchange)
+            _hide_in_head(response, _REAL.of(exchange))
             if _CALLER.of(exchange) is not None and (why := _replacing(flow, exchange)) is not None:
                 _REPLACING.keep(exchange, why)
                 exchange.answer.read_whole = True
                 cap_answer(flow, _HELD_ANSWER)
         metering = METERING.of(exchange)
+        edit = _masking(exchange, response)
         if metering is None:
-            if exchange.kind == Kind.PASS and _tells_later(flow, exchange) and not exchange.answer.read_whole:
-                later = _LATER.keep(exchange, Later())
-                LISTENER.keep(exchange, Listener(later.hear, None))
+            if exchange.kind == Kind.PASS and not exchange.answer.read_whole:
+                self._hear_uncounted(flow, exchange, edit)
             return
         metering.begin_answer(response)
         if exchange.kind != Kind.PASS:
             return
-        edit = None
         if metering.admission is not None and metering.admission.strips_usage and _is_plain_stream(response):
-            edit = UsageChunk().feed
+            edit = _both(edit, UsageChunk().feed)
             if response.headers.pop("content-length", None) is not None and flow.request.http_version == "HTTP/1.1":
                 response.headers["Transfer-Encoding"] = "chunked"
         LISTENER.keep(exchange, Listener(metering.hear, edit))
+
+    def _hear_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, edit: Edit | None) -> None:
+        if _tells_later(flow, exchange):
+            later = _LATER.keep(exchange, Later())
+            LISTENER.keep(exchange, Listener(later.hear, edit))
+        elif edit is not None:
+            LISTENER.keep(exchange, Listener(lambda _chunk: None, edit))
 
     def _forget_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Of a body that relay has read and sent, the record keeps as much as of others."""
@@ -536,14 +551,19 @@ class Meter:
         response = flow.response
         if response is None:
             return
-        if why == "models":
+        if why == "refusal":
+            if await _hide_in_body(response, _REAL.of(exchange) or b""):
+                return
+            error: errors.RelayError = errors.UpstreamFailed(
+                f"上游返回了 HTTP {response.status_code}，内容无法读取。",
+                f"The upstream answered HTTP {response.status_code}; what it says can't be read.",
+            )
+        elif why == "models":
             if (filtered := await self._models(exchange, response)) is not None:
                 response.headers.pop("content-encoding", None)
                 response.content = filtered
                 return
-            error: errors.RelayError = errors.UpstreamFailed(
-                "无法读取上游的模型列表。", "The upstream's list of models can't be read."
-            )
+            error = errors.UpstreamFailed("无法读取上游的模型列表。", "The upstream's list of models can't be read.")
         else:
             logger.error(f"upstream {exchange.upstream.name} refuses relay's own key (HTTP {response.status_code})")
             error = own_key_refused()
@@ -554,10 +574,7 @@ class Meter:
         """The list with what the key may use; None where it can't be read."""
         key = _CALLER.of(exchange)
         try:
-            body = await in_turns(
-                decoding(response.raw_content or b"", response.headers.get("content-encoding", ""), _HELD_ANSWER)
-            )
-            listed = await in_turns(bounded_json.loading(body.decode("utf-8")))
+            listed = await in_turns(bounded_json.loading((await _decoded(response)).decode("utf-8")))
         except (TooLong, Undecodable, ValueError):
             return None
         if key is None or not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
@@ -612,13 +629,62 @@ def _replacing(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
     path = exchange.path.partition("?")[0]
     if path == _MODELS and flow.request.method == "GET" and key.models and 200 <= response.status_code < 300:
         return "models"
+    if response.status_code >= 400 and not _is_identity(response):
+        return "refusal"
     return None
 
 
+def _hide_in_head(response: http.Response, real: bytes | None) -> None:
+    if real:
+        fields = response.headers.fields
+        if any(real in value for _, value in fields):
+            response.headers.fields = tuple((name, without_key(value, real)) for name, value in fields)
+
+
+async def _decoded(response: http.Response) -> bytes:
+    """Raises TooLong, Undecodable."""
+    encoding = response.headers.get("content-encoding", "")
+    return await in_turns(decoding(response.raw_content or b"", encoding, _HELD_ANSWER))
+
+
+async def _hide_in_body(response: http.Response, real: bytes) -> bool:
+    """Whether a body could be read: where the key stands in it, it goes on without, and decoded."""
+    try:
+        body = await _decoded(response)
+    except (TooLong, Undecodable):
+        return False
+    if real and real in body:
+        response.headers.pop("content-encoding", None)
+        response.content = without_key(body, real)
+    return True
+
+
+def _masking(exchange: Exchange, response: http.Response) -> Edit | None:
+    """What hides relay's own key in an answer as it comes; None where none went up, and for one that is encoded."""
+    real = _REAL.of(exchange)
+    return KeyMask(real).feed if real and _is_identity(response) else None
+
+
+def _both(first: Edit | None, second: Edit) -> Edit:
+    if first is None:
+        return second
+
+    def edit(chunk: bytes) -> bytes:
+        passed = first(chunk)
+        if chunk:
+            return second(passed) if passed else b""
+        return (second(passed) if passed else b"") + second(b"")
+
+    return edit
+
+
+def _is_identity(response: http.Response) -> bool:
+    return response.headers.get("content-encoding", "identity").strip().lower() in ("", "identity")
+
+
 def _is_plain_stream(response: http.Response) -> bool:
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
     kind = response.headers.get("content-type", "").lower()
-    return encoding in ("", "identity") and kind.startswith("text/event-stream") and response.status_code < 300
+    return _is_identity(response) and kind.startswith("text/event-stream") and response.status_code < 300
 
 
 def _broken(flow: http.HTTPFlow, exchange: Exchange) -> str:

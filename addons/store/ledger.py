@@ -41,6 +41,9 @@ _AT_LEISURE = 0.1
 _RETRY = 1.0
 _MOST_WAITING = 100_000
 """Settlements that wait while the disk refuses; more are lost, and their holds settled at the next start."""
+_PATIENCE = 0.02
+"""The same for the end of a request that was held: its hold is written, so a kill costs no budget a cent. Often the hold of
+another request comes meanwhile, and both go in one commit."""
 _FOLD_EVERY = 3600.0
 _MARGIN = 7
 """Days that rows are kept beyond `balance.window_days`."""
@@ -56,9 +59,10 @@ CREATE TABLE IF NOT EXISTS Settlements (
     upstream TEXT NOT NULL, model TEXT NOT NULL, asked TEXT NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL,
     estimated INTEGER NOT NULL, amount INTEGER, usage TEXT
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS Settlements_key ON Settlements (key, day);
-CREATE INDEX IF NOT EXISTS Settlements_day ON Settlements (day);
-CREATE INDEX IF NOT EXISTS Settlements_spent ON Settlements (key, day, amount) WHERE amount IS NOT NULL;
+DROP INDEX IF EXISTS Settlements_key;
+DROP INDEX IF EXISTS Settlements_day;
+DROP INDEX IF EXISTS Settlements_spent;
+CREATE INDEX IF NOT EXISTS Settlements_sums ON Settlements (key, day, amount);
 CREATE TABLE IF NOT EXISTS Days (
     day TEXT NOT NULL, key TEXT NOT NULL, name TEXT, upstream TEXT NOT NULL, model TEXT NOT NULL,
     requests INTEGER NOT NULL, failures INTEGER NOT NULL, estimated INTEGER NOT NULL, unpriced INTEGER NOT NULL,
@@ -185,21 +189,26 @@ class Ledger(Protocol):
 class _Work:
     """A row that the thread has to write."""
 
-    do: Callable[[sqlite3.Connection], Any]
+    do: Callable[[sqlite3.Connection], sqlite3.Cursor]
     done: Callable[[str | None], None] | None = None
     """Called with None, or with what went wrong; without it the row is tried again."""
+    new: Callable[[], None] | None = None
+    """Called where the row was not there already."""
+    patient: bool = False
+    """Others may come first."""
     tries: int = 0
+    added: bool = False
 
 
 class Book:
     """The file, and the one thread that writes it. Errors are told as texts: it may outlive the code it is of."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float], keep_days: int) -> None:
-        """Open it. Raises StoreError."""
+    def __init__(self, folder: Path, clock: Callable[[], float], keep_days: int, price: Pricer | None = None) -> None:
+        """Open it. `price` is asked in the book's thread, of rows that are folded. Raises StoreError."""
         self.path = folder / NAME
         self.clock = clock
         self.keep_days = keep_days
-        self.price: Pricer | None = None
+        self.price = price
         self.accounts = Accounts()
         self.closed = False
         self.owners: dict[str, set[str]] = {}
@@ -275,14 +284,20 @@ class Book:
                 amount = settled[1]
             if owner in self.owners:
                 self.owners[owner].discard(settlement.request)
+        if not settlement.kept:
+            return
+        row = _row(settlement, day, amount)
+        if settlement.held:
+            self._queue.put(_Work(lambda sql: sql.execute(_INSERT, row), patient=True))
         elif amount:
-            self.accounts.spend(settlement.key, amount, now)
-        if settlement.kept:
-            row = _row(settlement, day, amount)
-            if settlement.held:
-                self._queue.put(_Work(lambda sql: sql.execute(_INSERT, row)))
-            else:
-                self._keep_at_leisure(row)
+            # A batch, or an answer in the background, is fetched as often as the client likes, and paid for once.
+            def spend() -> None:
+                self.accounts.spend(settlement.key, amount, now)
+
+            self._write_at_leisure()
+            self._queue.put(_Work(lambda sql: sql.execute(_INSERT, row), new=_calling_here(spend)))
+        else:
+            self._keep_at_leisure(row)
 
     def _keep_at_leisure(self, row: Sequence[object]) -> None:
         self._at_leisure.append(row)
@@ -337,7 +352,7 @@ class Book:
         while not ended:
             batch, ended = self._gather(waiting)
             waiting = self._do(batch)
-            if not batch and self.clock() - folded > _FOLD_EVERY:
+            if self.clock() - folded > _FOLD_EVERY:
                 folded = self.clock()
                 self._fold_quietly()
         if waiting:
@@ -357,8 +372,9 @@ class Book:
             if work is None:
                 return batch, True
             batch.append(work)
-            if not begun and not waiting:
-                begun, until = True, time.monotonic() + GATHER
+            if not waiting:
+                soon = time.monotonic() + (_PATIENCE if work.patient else GATHER)
+                begun, until = True, min(until, soon) if begun else soon
         return batch, False
 
     def _do(self, batch: list[_Work]) -> list[_Work]:
@@ -368,7 +384,7 @@ class Book:
         try:
             with _transaction(self._sql):
                 for work in batch:
-                    work.do(self._sql)
+                    work.added = work.do(self._sql).rowcount > 0
         except sqlite3.Error as error:
             if len(batch) > 1:
                 # One row may be at fault, and the others are not.
@@ -377,6 +393,8 @@ class Book:
         for work in batch:
             if work.done is not None:
                 work.done(None)
+            if work.new is not None and work.added:
+                work.new()
         return []
 
     def _refused(self, work: _Work, error: sqlite3.Error) -> list[_Work]:
@@ -425,6 +443,12 @@ def _row(settlement: Settlement, day: str, amount: int | None) -> Sequence[objec
         amount,
         usage,
     )
+
+
+def _calling_here(do: Callable[[], None]) -> Callable[[], None]:
+    """What another thread may call, to have it done by the loop that runs here."""
+    tell = _on_this_loop(lambda _error: do())
+    return lambda: tell(None)
 
 
 def _on_this_loop(done: Callable[[str | None], None]) -> Callable[[str | None], None]:

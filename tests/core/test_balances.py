@@ -28,6 +28,9 @@ def infos(*entries: tuple[str, str]) -> dict[str, Any]:
     }
 
 
+MOONSHOT: dict[str, Any] = {"code": 0, "status": True}
+
+
 def costs(*amounts: Any, more: str | None = None) -> dict[str, Any]:
     data = [{"object": "bucket", "results": [{"amount": {"value": each, "currency": "usd"}}]} for each in amounts]
     return {"object": "page", "data": data, "has_more": more is not None, "next_page": more}
@@ -53,10 +56,10 @@ ROWS: list[Any] = [
         None,
         "CNY",
     ),
-    ("siliconflow", [{"data": {"totalBalance": "-0.1"}}], ABOUT, None, "-0.10", None, "USD"),
+    ("siliconflow", [{"code": 20000, "data": {"totalBalance": "-0.1"}}], ABOUT, None, "-0.10", None, "USD"),
     (
         "moonshot",
-        [{"code": 0, "data": {"available_balance": 49.58894, "voucher_balance": 46.58893, "cash_balance": 3.00001}}],
+        [MOONSHOT | {"data": {"available_balance": 49.58894, "voucher_balance": 46.58893, "cash_balance": 3.00001}}],
         CN,
         None,
         "49.59",
@@ -65,7 +68,7 @@ ROWS: list[Any] = [
     ),
     (
         "moonshot",
-        [{"data": {"available_balance": 40, "voucher_balance": 46.5, "cash_balance": -6.5}}],
+        [MOONSHOT | {"data": {"available_balance": 40, "voucher_balance": 46.5, "cash_balance": -6.5}}],
         ABOUT,
         None,
         "46.50",
@@ -93,7 +96,7 @@ def test_what_is_answered_is_understood(
     ("kind", "answers"),
     [
         ("billing", [{"hard_limit_usd": 100_000_000}, {"total_usage": 5}]),
-        ("newapi", [{"data": TOKEN["data"] | {"unlimited_quota": True}}, SITE]),  # type: ignore[operator]
+        ("newapi", [TOKEN | {"data": TOKEN["data"] | {"unlimited_quota": True}}, SITE]),  # type: ignore[operator]
         ("openrouter-key", [{"data": {"limit": None, "limit_remaining": None, "usage": 3}}]),
     ],
 )
@@ -107,7 +110,15 @@ BROKEN: list[Any] = [
     ("credit_grants", [[]], "not a JSON object"),
     ("newapi", [TOKEN, {"data": {}}], "quota_per_unit"),
     ("newapi", [TOKEN, {"data": {"quota_per_unit": 0}}], "not known"),
-    ("newapi", [{"data": None}, SITE], "token.data"),
+    ("newapi", [{"code": True, "data": None}, SITE], "token.data"),
+    ("newapi", [TOKEN | {"code": 1}, SITE], "token.code says that it failed"),
+    ("newapi", [{"success": False, "message": "token is gone", "data": TOKEN["data"]}, SITE], "token is gone"),
+    ("siliconflow", [{"code": 50000, "message": "busy", "data": {"totalBalance": "0"}}], "failed .busy"),
+    ("moonshot", [{"code": 1, "status": True, "data": {"available_balance": 0}}], "balance.code says that it failed"),
+    ("moonshot", [{"code": 0, "status": False, "data": {"available_balance": 0}}], "balance.status says"),
+    ("moonshot", [{"code": False, "status": True, "data": {"available_balance": 0}}], "balance.code says"),
+    ("costs", [{}], "costs.data is not a list"),
+    ("costs", [{"data": [{}]}], "results is not a list"),
     ("openrouter", [{"data": {"total_credits": "many"}}], "not a number"),
     ("openrouter-key", [{"data": {"usage": 1}}], "limit"),
     ("deepseek", [{"balance_infos": []}], "empty"),
@@ -115,8 +126,8 @@ BROKEN: list[Any] = [
     ("deepseek", [infos(("CNY", "1e3"))], "not a number"),
     ("deepseek", [infos(("CNY", ""))], "not a number"),
     ("siliconflow", [{"code": 20000, "data": {}}], "totalBalance"),
-    ("moonshot", [{"data": {"available_balance": True}}], "not a number"),
-    ("moonshot", [{"data": {"available_balance": 1, "cash_balance": -1}}], "voucher_balance"),
+    ("moonshot", [MOONSHOT | {"data": {"available_balance": True}}], "not a number"),
+    ("moonshot", [MOONSHOT | {"data": {"available_balance": 1, "cash_balance": -1}}], "voucher_balance"),
     ("costs", [{"data": [{"results": [{"amount": {"value": None}}]}]}], "value"),
     ("costs", [{"data": [7]}], "not a JSON object"),
 ]

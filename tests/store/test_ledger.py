@@ -117,6 +117,37 @@ def test_nothing_is_settled_twice(book: Book, tmp_path: Path) -> None:
     assert [(row[0], row[11]) for row in rows(tmp_path, "Settlements")] == [("a", 4), ("own", None)]
 
 
+def test_what_is_read_again_and_again_is_spent_once(book: Book, tmp_path: Path) -> None:
+    """A batch is fetched as often as its client likes, and no hold says that it is settled."""
+
+    async def life() -> None:
+        ledger = LocalLedger(book)
+        batch = replace(settlement("batch", 7), held=False)
+        for _ in range(5):
+            ledger.settle(batch)
+        await asyncio.sleep(0.1)
+        ledger.settle(batch)
+        await asyncio.sleep(0.1)
+        assert await ledger.balance("k1", "total") == (7, 0)
+
+    asyncio.run(life())
+    book.close()
+    assert [(row[0], row[11]) for row in rows(tmp_path, "Settlements")] == [("batch", 7)]
+
+
+def test_old_rows_are_priced_at_the_start(tmp_path: Path, clock: Clock) -> None:
+    first = Book(tmp_path, clock, 90)
+
+    async def life() -> None:
+        LocalLedger(first).settle(replace(settlement("own", None), held=False, key="hash", name=None))
+
+    asyncio.run(life())
+    first.close()
+    clock.now += 98 * DAY
+    Book(tmp_path, clock, 90, lambda *_: 99).close()
+    assert [(entry.amount, entry.unpriced) for entry in entries(tmp_path)] == [(99, 0)]
+
+
 def test_what_is_not_counted_gives_back_its_hold_and_leaves_no_row(book: Book, tmp_path: Path) -> None:
     async def life() -> None:
         ledger = LocalLedger(book)
@@ -246,13 +277,16 @@ def test_what_was_left_unpriced_is_priced_before_it_is_summed_up(tmp_path: Path,
         own = replace(settlement("own", None), held=False, key="hash", name=None)
         LocalLedger(book).settle(own)
         LocalLedger(book).settle(replace(own, request="dear", model="nobody-knows"))
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if len(rows(tmp_path, "Settlements")) == 2:
+                return
 
     book = Book(tmp_path, clock, 90)
     asyncio.run(life(book))
     book.price = lambda usage, upstream, model, asked, at: 99 if model == "gpt-4o" and at == NOON else None
     clock.now += 98 * DAY
-    while len(rows(tmp_path, "Settlements")) < 2:
-        pass
+    assert len(rows(tmp_path, "Settlements")) == 2
     book._fold_quietly()
     book.close()
     found = {entry.model: (entry.amount, entry.unpriced) for entry in entries(tmp_path)}
