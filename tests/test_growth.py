@@ -44,6 +44,7 @@ from addons.core.completion import Completion
 from addons.core.ending import Ending
 from addons.core.failures import classify
 from addons.core.generations import Generation, generation_of
+from addons.core.key_mask import KeyMask
 from addons.core.known_secrets import KnownSecrets
 from addons.core.reading import mend, page, values
 from addons.core.retelling import Retelling
@@ -134,6 +135,20 @@ def unasked(size: int) -> Callable[[str], Sliced[object]]:
             if size > 1 or not start % 1000:
                 yield
         return None
+
+    return feed
+
+
+def masked_in(size: int) -> Callable[[str], Sliced[object]]:
+    """An answer without relay's own key."""
+
+    def feed(text: str) -> Sliced[object]:
+        mask, said = KeyMask(KEY.encode()), raw(text)
+        for start in range(0, len(said), size):
+            mask.feed(said[start : start + size])
+            if size > 1 or not start % 1000:
+                yield
+        return mask.feed(b"")
 
     return feed
 
@@ -650,6 +665,9 @@ READERS = (
     ),
     Reader("usage chunk", unasked(1 << 16), ANSWER, (USED, "\n\n", "\r\r", '"usage""choices"\n\n')),
     Reader("usage chunk, byte by byte", unasked(1), LONG, (USED, "\n", "\r", '"usage"')),
+    Reader("key mask", masked_in(1 << 16), ANSWER, (KEY, KEY[:-1], "s", "sk-test-")),
+    Reader("key mask, byte by byte", masked_in(1), LONG, (KEY, KEY[:-1], "s", "sk-test-")),
+    Reader("usage of JSON, byte by byte", lambda text: metered_by(1)('{"a":' + text), LONG, (*DENSE, *ESCAPES, '"')),
     Reader("credentials", shown_keys, HEAD, (",", "openai-insecure-api-key.,", " ", "Bearer ")),
     Reader("generation", lambda text: generation_of("POST", "/" + text), HEAD, ("/completions", "%2F", "%")),
     Reader("replay: JSON", asked(JSON), LONG, (*DENSE, *KEYS)),

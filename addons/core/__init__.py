@@ -5,11 +5,13 @@ into addons/store. Its groups:
 
 - chat and sessions: chat.py, lenient.py, sessions.py, completion.py, retelling.py, envelope.py
 - event streams: sse.py, stream_end.py, ending.py, usage_chunk.py
-- what usage costs: answer_usage.py, metered.py, generations.py, rates.py, claims.py, accounts.py, relay_keys.py
+- what usage costs: answer_usage.py, json_member.py, metered.py, generations.py, rates.py, claims.py, accounts.py,
+  relay_keys.py
 - balances and money: balances.py, money.py
 - what went wrong: upstream_error.py, failures.py
 - paths, urls and headers: paths.py, urls.py, headers.py
-- secrets: secrets.py finds keys by their looks, secret_*.py by their places, known_secrets.py wherever else they stand
+- secrets: key_mask.py hides relay's own key from callers; in records secrets.py finds keys by their looks, secret_*.py
+  by their places, known_secrets.py wherever else they stand
 - reading for people: reading/, summary.py, printable.py
 - matching of recordings: matching.py
 - JSON and other tools: bounded_json.py, top_level.py, slices.py, frozen.py, units.py

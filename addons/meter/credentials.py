@@ -30,15 +30,24 @@ def keys_in(fields: Fields) -> Iterator[str]:
 
 
 def replaced(fields: Fields, keys: Collection[str], other: str) -> Fields:
-    """The head with another key wherever one of these is shown, and without what else has one of them in it."""
+    """The head with another key wherever one of these is shown, and without what else has one of them in it.
+
+    A key that stands in `Authorization` by itself gets the scheme that upstream expects.
+    """
     new = other.encode("utf-8", "surrogateescape")
     carriers = (_BEARER, *_PLAIN, _PROTOCOLS)
     head = list(fields)
     for key in sorted(keys, key=len, reverse=True):
         old = key.encode("utf-8", "surrogateescape")
         head = [
-            (name, value.replace(old, new)) if old in value else (name, value)
+            (name, _placed(name, value, old, new)) if old in value else (name, value)
             for name, value in head
             if old not in value or name.lower() in carriers
         ]
     return tuple(head)
+
+
+def _placed(name: bytes, value: bytes, old: bytes, new: bytes) -> bytes:
+    if name.lower() == _BEARER and value.strip() == old:
+        return b"Bearer " + new
+    return value.replace(old, new)

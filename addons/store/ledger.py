@@ -42,8 +42,8 @@ _RETRY = 1.0
 _MOST_WAITING = 100_000
 """Settlements that wait while the disk refuses; more are lost, and their holds settled at the next start."""
 _PATIENCE = 0.02
-"""The same for the end of a request that was held: its hold is written, so a kill costs no budget a cent. Often the hold of
-another request comes meanwhile, and both go in one commit."""
+"""The same for the end of a request that was held: its hold is written, so a kill costs no budget a cent. Often another
+hold comes meanwhile, and both go in one commit."""
 _FOLD_EVERY = 3600.0
 _MARGIN = 7
 """Days that rows are kept beyond `balance.window_days`."""

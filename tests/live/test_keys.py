@@ -204,6 +204,8 @@ def test_paths_whose_cost_nobody_knows_are_closed_to_a_budget(relay: Live) -> No
         assert relay.ask("POST", path, {"model": "gpt-4o"}, bearer(ALICE)).status == 403, path
         assert relay.ask("POST", path, {"model": "gpt-4o"}, bearer(EVERYTHING)).status != 403, path
     assert relay.ask("POST", "/v1/moderations", {"input": "x"}, bearer(ALICE)).status == 200
+    for path in ("/v1/files", "/v1/responses/resp_1", "/v1/chat/completions"):
+        assert relay.ask("GET", path, headers=bearer(ALICE)).status == 403, path
 
 
 def test_a_budget_can_t_be_gone_round(relay: Live, upstream: Upstream) -> None:
@@ -220,6 +222,53 @@ def test_a_budget_can_t_be_gone_round(relay: Live, upstream: Upstream) -> None:
     assert relay.ask("POST", CHAT, gzip.compress(dear), packed).status == 429
     assert relay.ask("POST", CHAT, dear, {**bearer(SMALL), "Content-Type": "text/plain"}).status == 429
     assert len(upstream.seen) == asked
+
+
+def test_fields_that_may_be_read_in_another_way_are_refused(relay: Live, upstream: Upstream) -> None:
+    asked = len(upstream.seen)
+    plain = {"model": "gpt-4o", "messages": HELLO, "max_tokens": 5}
+    for more, code in (
+        ({"Max_Tokens": 100_000}, "ambiguous_field"),
+        ({"models": ["o1-pro"]}, "routing_not_allowed"),
+        ({"fallbacks": [{"model": "o1-pro"}]}, "routing_not_allowed"),
+    ):
+        answer = relay.ask("POST", CHAT, plain | more, bearer(ALICE))
+        assert (answer.status, answer.json()["error"]["code"]) == (400, code), more
+    assert len(upstream.seen) == asked
+
+
+def test_relay_s_own_key_comes_back_in_no_answer(relay: Live, upstream: Upstream) -> None:
+    said = json.dumps({"error": {"message": f"{REAL} has no access to gpt-4o", "code": "model_not_found"}}).encode()
+    plain = [("Content-Type", "application/json"), ("X-Echo", f"Bearer {REAL}")]
+    packed = [*plain, ("Content-Encoding", "gzip")]
+    body = {"model": "gpt-4o", "messages": HELLO, "max_tokens": 5}
+    for headers, sent in ((plain, said), (packed, gzip.compress(said))):
+        for path, key in ((CHAT, ALICE), ("/v1/moderations", ALICE), ("/v1/files", EVERYTHING)):
+            upstream.script(path, Behaviour(status=403, headers=headers, body=sent))
+            answer = relay.ask("POST", path, body, bearer(key))
+            hidden = said.replace(REAL.encode(), b"*" * len(REAL))
+            assert (answer.status, answer.body) == (403, hidden), path
+            assert REAL not in str(answer.headers)
+    events = [
+        b'data: {"choices":[]}\n\n',
+        f"data: {REAL[:9]}".encode(),
+        f"{REAL[9:]}\n\n".encode(),
+        b"data: [DONE]\n\n",
+    ]
+    stream = [("Content-Type", "text/event-stream")]
+    upstream.script(CHAT, Behaviour(headers=stream, chunks=[(event, 0.02) for event in events]))
+    answer = relay.ask("POST", CHAT, body | {"stream": True}, bearer(ALICE))
+    assert answer.body == b"".join(events).replace(REAL.encode(), b"*" * len(REAL))
+
+
+def test_a_relay_key_goes_up_in_no_header(relay: Live, upstream: Upstream) -> None:
+    """Wherever it stands, without its scheme too, and another key of relay's beside it."""
+    headers = {"Authorization": EVERYTHING, "x-api-key": BOB, "X-Debug": f"key={EVERYTHING}", "X-Other": "stays"}
+    assert relay.ask("POST", "/v1/moderations", {"input": "x"}, headers).status == 200
+    seen = upstream.seen[-1]
+    assert seen.header("authorization") == f"Bearer {REAL}" and seen.header("x-api-key") == REAL
+    assert seen.header("x-debug") is None and seen.header("x-other") == "stays"
+    assert "rk-" not in str(seen.headers)
 
 
 def test_compressed_requests_and_answers_are_read(relay: Live, upstream: Upstream) -> None:
@@ -278,6 +327,9 @@ def test_apps_find_the_same_amounts_everywhere(relay: Live) -> None:
 
 
 def test_the_costs_of_each_day_are_by_model(relay: Live) -> None:
+    for model in ("gpt-4o", "gpt-4o-mini"):
+        asked = relay.ask("POST", CHAT, {"model": model, "messages": HELLO, "max_tokens": 20}, bearer(ALICE))
+        settled(relay, asked.headers["x-relay-request-id"])
     usage = relay.ask("GET", "/v1/dashboard/billing/usage", headers=bearer(ALICE)).json()
     [today] = usage["daily_costs"]
     by_model: dict[str, int] = {}
@@ -308,7 +360,7 @@ def test_a_conversation_with_a_relay_key(relay: Live, upstream: Upstream) -> Non
     assert answer["code"] == 200 and "小明" in answer["data"]
     kept = relay.ask("GET", "/chat/talk", headers=bearer(EVERYTHING)).json()
     assert len(kept["data"]) == 4
-    assert [row["path"] for row in rows(relay, "every")[-2:]] == ["/chat", "/chat"]
+    assert eventually(lambda: [row["path"] for row in rows(relay, "every")[-2:]] == ["/chat", "/chat"])
     assert rows(relay, "every")[-1]["amount"] > 0
     assert relay.ask("GET", "/chat/talk", headers=bearer(ALICE)).json()["data"] == []
 
@@ -423,6 +475,9 @@ def test_the_command_says_what_is_wrong(relay: Live) -> None:
 
 
 def test_reports(relay: Live) -> None:
+    for model in ("gpt-4o", "gpt-4o-mini"):
+        asked = relay.ask("POST", CHAT, {"model": model, "messages": HELLO, "max_tokens": 20}, bearer(ALICE))
+        settled(relay, asked.headers["x-relay-request-id"])
     text = run(relay, "usage").stdout
     assert text.startswith("since ") and "alice" in text and "MARK" not in text
     by_model = json.loads(run(relay, "usage", "--by", "model", "--json").stdout)
