@@ -40,7 +40,7 @@ class TooDeep(TooComplex):
 
 def parse(text: str, *, strict: bool = True) -> Any:
     """`json.loads`, but for numbers that take long to read: ValueError for them. No model and no app writes such."""
-    return json.loads(text, strict=strict, parse_int=read_int, parse_float=read_float)
+    return (_DECODER if strict else _MILD).decode(text)
 
 
 def read_int(digits: str) -> int:
@@ -55,6 +55,10 @@ def read_float(digits: str) -> float:
     if len(digits) > MAX_FRACTION:
         raise TooComplex(f"a number of {len(digits)} characters")
     return float(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=read_int, parse_float=read_float)
+_MILD = json.JSONDecoder(parse_int=read_int, parse_float=read_float, strict=False)
 
 
 def loads(text: str, parse: Callable[[str], Any] = parse, *, marks: int = MAX_MARKS) -> Any:

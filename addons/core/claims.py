@@ -311,6 +311,8 @@ def _text(body: Members, name: str) -> str | None:
 
 
 def _value(body: Members, name: str) -> Any:
+    if name not in body:
+        return None
     if len(body.raw(name)) > _LARGEST:
         raise Unreadable(name)
     try:

@@ -35,6 +35,8 @@ class Rate:
 
     def dearest(self, tokens: int) -> Decimal:
         """The highest rate that input of up to `tokens` may meet."""
+        if len(self.steps) == 1:
+            return self.steps[0][1]
         return max(price for start, price in self.steps if start == 0 or tokens > start)
 
 
@@ -167,11 +169,12 @@ def _worst(bound: Bound, rates: Rates) -> Decimal | None:
         (bound.milliseconds, [rates.hours], Decimal(3_600_000)),
         (bound.characters, [rates.characters], _MILLION),
     ):
+        if not count:
+            continue
         known = [rate.dearest(bound.input) for rate in wanted if rate is not None]
-        if count and not known:
+        if not known:
             return None
-        if count:
-            total += _CONTEXT.divide(max(known) * count, unit)
+        total += _CONTEXT.divide(max(known) * count, unit)
     if rates.request is not None:
         total += rates.request.dearest(bound.input)
     return total

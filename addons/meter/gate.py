@@ -155,7 +155,10 @@ class Gate:
             bound, output, choices = self._bound(exchange.upstream, kind, asked, now)
             factor = self.prices.factor(exchange.upstream.name)
             price = _pricing(bound, choices, factor)
-        hold = price(output) if price is not None else None
+        try:
+            hold = price(output) if price is not None else None
+        except ValueError:
+            raise _unpriced(asked.model or "") from None
         claim = Claim(
             exchange.id,
             key.id,
@@ -253,10 +256,7 @@ class Gate:
             milliseconds=asked.milliseconds if by_time else 0,
             characters=asked.characters if by_characters else 0,
         )
-        output = output * asked.answers + asked.extra_output
-        if worst(replace(bound, output=output), choices) is None:
-            raise _unpriced(model)
-        return bound, output, choices
+        return bound, output * asked.answers + asked.extra_output, choices
 
     def _window(self, unbounded: Sequence[str], model: str, window: int | None) -> int:
         names = ", ".join(unbounded)
@@ -425,7 +425,7 @@ def _changed(
 
 
 def _pricing(bound: Bound, choices: Sequence[Rates], factor: Decimal) -> Callable[[int], int]:
-    """What a request may cost by the tokens of its output."""
+    """What a request may cost by the tokens of its output. Raises ValueError where a rate is not known."""
 
     def price(output: int) -> int:
         amount = worst(replace(bound, output=output), choices, factor)
