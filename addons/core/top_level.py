@@ -55,7 +55,12 @@ class Members:
 
     def value(self, name: str, default: Any = None, *, marks: int = bounded_json.MAX_MARKS) -> Any:
         """A value. Raises ValueError where it is no JSON, or one of more than `marks` values."""
-        return bounded_json.loads(self.raw(name), marks=marks) if name in self.spans else default
+        if name not in self.spans:
+            return default
+        raw = self.raw(name)
+        if len(raw) <= bounded_json.MAX_DEPTH:  # neither deep nor many
+            return bounded_json.parse(raw)
+        return bounded_json.loads(raw, marks=marks)
 
     def put(self, changes: Mapping[str, object]) -> str:
         """The text with these values, each in place of the one of its name, or behind the last member."""
@@ -105,6 +110,8 @@ def finding(text: str) -> Sliced[Members]:
 
 
 def _past_blanks(text: str, at: int) -> int:
+    if text[at : at + 1] not in " \t\r\n":
+        return at
     found = _BLANK.match(text, at)
     return found.end() if found is not None else at
 

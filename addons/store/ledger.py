@@ -2,8 +2,8 @@
 
 1. `Accounts` (addons/core/accounts.py) decides on the event loop, in memory, so nothing comes between asking and
    holding. A hold of a key with a budget is then written, and only what is written goes up.
-2. One thread writes. It takes what has come in the last `GATHER` seconds in one transaction: a commit each would be ten
-   times the work.
+2. One thread writes. What comes within `GATHER` seconds goes to it at once, in one transaction: a commit each would be
+   ten times the work, and each time the thread wakes costs everybody some time.
 3. A settlement is written behind its hold, in the same queue. Each has the request's id for its key, so none is written
    twice. Where the disk refuses, settlements wait, and are tried again.
 4. What is found held at the start belonged to a relay that was killed: it is settled at its hold, and marked.
@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "ledger.db"
 GATHER = 0.002
-"""Seconds that a commit waits for others to come along, where somebody waits for it."""
+"""Seconds that a row waits for others to come along, where somebody waits for it."""
 _AT_LEISURE = 0.1
 """The same for what callers' own keys have used: nobody waits for that, and no budget stands on it."""
 _RETRY = 1.0
@@ -70,6 +71,7 @@ CREATE TABLE IF NOT EXISTS Days (
     PRIMARY KEY (day, key, upstream, model)
 ) WITHOUT ROWID;
 """
+_HOLD = "INSERT INTO Holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT = "INSERT OR IGNORE INTO Settlements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UNSETTLED = """
 SELECT request, at, day, key, name, upstream, model, path, amount FROM Holds h
@@ -189,14 +191,13 @@ class Ledger(Protocol):
 class _Work:
     """A row that the thread has to write."""
 
-    do: Callable[[sqlite3.Connection], sqlite3.Cursor]
+    insert: str
+    row: Sequence[object]
     done: Callable[[str | None], None] | None = None
     """Called with None, or with what went wrong; without it the row is tried again."""
     new: Callable[[], None] | None = None
     """Called where the row was not there already."""
-    patient: bool = False
-    """Others may come first."""
-    tries: int = 0
+    tried: bool = False
     added: bool = False
 
 
@@ -213,9 +214,11 @@ class Book:
         self.closed = False
         self.owners: dict[str, set[str]] = {}
         """The requests of each worker that are under way."""
-        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._at_leisure: list[Sequence[object]] = []
-        """Rows that are handed to the thread together: each time it wakes costs everybody some time."""
+        self._queue: queue.SimpleQueue[list[_Work] | None] = queue.SimpleQueue()
+        self._gathered: list[_Work] = []
+        """What goes to the thread next."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
         make_folder(folder)
         try:
             make_file(self.path)
@@ -267,8 +270,7 @@ class Book:
 
         said = (claim.key, claim.name, claim.upstream, claim.model, claim.path, claim.amount)
         row = (claim.request, now, day_of(now), *said)
-        insert = "INSERT INTO Holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        self._queue.put(_Work(lambda sql: sql.execute(insert, row), _on_this_loop(written)))
+        self._put(_Work(_HOLD, row, written), GATHER)
         return None
 
     def settle(self, settlement: Settlement, owner: str = "") -> None:
@@ -288,28 +290,36 @@ class Book:
             return
         row = _row(settlement, day, amount)
         if settlement.held:
-            self._queue.put(_Work(lambda sql: sql.execute(_INSERT, row), patient=True))
+            self._put(_Work(_INSERT, row), _PATIENCE)
         elif amount:
             # A batch, or an answer in the background, is fetched as often as the client likes, and paid for once.
             def spend() -> None:
                 self.accounts.spend(settlement.key, amount, now)
 
-            self._write_at_leisure()
-            self._queue.put(_Work(lambda sql: sql.execute(_INSERT, row), new=_calling_here(spend)))
+            self._put(_Work(_INSERT, row, new=spend), GATHER)
         else:
-            self._keep_at_leisure(row)
+            self._put(_Work(_INSERT, row), _AT_LEISURE)
 
-    def _keep_at_leisure(self, row: Sequence[object]) -> None:
-        self._at_leisure.append(row)
-        if len(self._at_leisure) == 1:
-            asyncio.get_running_loop().call_later(_AT_LEISURE, self._write_at_leisure)
-        elif len(self._at_leisure) >= _MOST_AT_ONCE:
-            self._write_at_leisure()
+    def _put(self, work: _Work, wait: float) -> None:
+        """Hand it to the thread within `wait` seconds, in its turn."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._timer = loop, None
+        self._gathered.append(work)
+        if len(self._gathered) >= _MOST_AT_ONCE:
+            self._hand_over()
+        elif self._timer is None or self._timer.when() > loop.time() + wait:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_later(wait, self._hand_over)
 
-    def _write_at_leisure(self) -> None:
-        if self._at_leisure:
-            rows, self._at_leisure = self._at_leisure, []
-            self._queue.put(_Work(lambda sql: sql.executemany(_INSERT, rows)))
+    def _hand_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._gathered:
+            works, self._gathered = self._gathered, []
+            self._queue.put(works)
 
     def abandon(self, owner: str) -> None:
         """Settle what a worker had under way that is gone: at what is held."""
@@ -339,8 +349,8 @@ class Book:
     def close(self) -> None:
         """Write what waits, and close."""
         if not self.closed:
-            self._write_at_leisure()
             self.closed = True
+            self._hand_over()
             self._queue.put(None)
             self._thread.join()
 
@@ -350,8 +360,11 @@ class Book:
         waiting: list[_Work] = []
         ended, folded = False, self.clock()
         while not ended:
-            batch, ended = self._gather(waiting)
+            batch, ended = self._next(waiting)
             waiting = self._do(batch)
+            if len(waiting) > _MOST_WAITING:
+                logger.error(f"the ledger can't be written: {len(waiting) - _MOST_WAITING} settlement(s) are lost")
+                del waiting[_MOST_WAITING:]
             if self.clock() - folded > _FOLD_EVERY:
                 folded = self.clock()
                 self._fold_quietly()
@@ -359,22 +372,20 @@ class Book:
             logger.error(f"the ledger can't be written: {len(waiting)} settlement(s) are lost")
         self._sql.close()
 
-    def _gather(self, waiting: list[_Work]) -> tuple[list[_Work], bool]:
+    def _next(self, waiting: list[_Work]) -> tuple[list[_Work], bool]:
         """What is to be done next, and whether nothing follows it."""
         batch = list(waiting)
         until = time.monotonic() + (_RETRY if waiting else _FOLD_EVERY)
-        begun = False
-        while len(batch) < _MOST_AT_ONCE:
+        while len(batch) - len(waiting) < _MOST_AT_ONCE:
             try:
-                work = self._queue.get(timeout=max(until - time.monotonic(), 0.0))
+                works = self._queue.get(timeout=max(until - time.monotonic(), 0.0))
             except queue.Empty:
                 break
-            if work is None:
+            if works is None:
                 return batch, True
-            batch.append(work)
+            batch += works
             if not waiting:
-                soon = time.monotonic() + (_PATIENCE if work.patient else GATHER)
-                begun, until = True, min(until, soon) if begun else soon
+                until = 0.0  # what is there already comes along
         return batch, False
 
     def _do(self, batch: list[_Work]) -> list[_Work]:
@@ -384,28 +395,31 @@ class Book:
         try:
             with _transaction(self._sql):
                 for work in batch:
-                    work.added = work.do(self._sql).rowcount > 0
+                    work.added = self._sql.execute(work.insert, work.row).rowcount > 0
         except sqlite3.Error as error:
-            if len(batch) > 1:
-                # One row may be at fault, and the others are not.
+            if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
+                # One row is at fault, and the others are not.
                 return [again for work in batch for again in self._do([work])]
-            return self._refused(batch[0], error)
-        for work in batch:
-            if work.done is not None:
-                work.done(None)
-            if work.new is not None and work.added:
-                work.new()
+            return self._refused(batch, error)
+        self._tell([partial(work.done, None) for work in batch if work.done is not None])
+        self._tell([work.new for work in batch if work.new is not None and work.added])
         return []
 
-    def _refused(self, work: _Work, error: sqlite3.Error) -> list[_Work]:
+    def _refused(self, batch: Sequence[_Work], error: sqlite3.Error) -> list[_Work]:
         text = f"{type(error).__name__}: {error}"
-        if work.done is not None:
-            work.done(text)
-            return []
-        work.tries += 1
-        if work.tries == 1:
-            logger.error(f"the ledger can't be written ({text}): a settlement waits")
-        return [work] if self._queue.qsize() < _MOST_WAITING else []
+        self._tell([partial(work.done, text) for work in batch if work.done is not None])
+        again = [work for work in batch if work.done is None]
+        if fresh := sum(not work.tried for work in again):
+            logger.error(f"the ledger can't be written ({text}): {fresh} settlement(s) wait")
+        for work in again:
+            work.tried = True
+        return again
+
+    def _tell(self, calls: Sequence[Callable[[], object]]) -> None:
+        """Have the loop make these calls: waking it costs more than they do."""
+        if calls and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(_make, calls)
 
     def _fold_quietly(self) -> None:
         try:
@@ -445,20 +459,12 @@ def _row(settlement: Settlement, day: str, amount: int | None) -> Sequence[objec
     )
 
 
-def _calling_here(do: Callable[[], None]) -> Callable[[], None]:
-    """What another thread may call, to have it done by the loop that runs here."""
-    tell = _on_this_loop(lambda _error: do())
-    return lambda: tell(None)
-
-
-def _on_this_loop(done: Callable[[str | None], None]) -> Callable[[str | None], None]:
-    loop = asyncio.get_running_loop()
-
-    def tell(error: str | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(done, error)
-
-    return tell
+def _make(calls: Sequence[Callable[[], object]]) -> None:
+    for call in calls:
+        try:
+            call()
+        except Exception:  # the others wait, too
+            logger.exception("a row of the ledger is written, and whoever waits for it failed")
 
 
 def _open(path: Path) -> sqlite3.Connection:
