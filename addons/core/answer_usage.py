@@ -20,7 +20,8 @@ from addons.core.metered import Metered, metered
 from addons.core.sse import Event, Parser
 
 _KEPT = 1 << 16
-_MAX_EVENT = 1 << 20
+_MAX_EVENT = 1 << 16
+_FAILS = re.compile(rb"\s*event:[ ]?(?:error|response\.failed)[\r\n]")
 _SLICE = 1 << 16
 _MARKS = 20_000
 _LONGEST_NAME = 200
@@ -117,6 +118,8 @@ class AnswerUsage:
             self._take(events)
         if len(self._held) > _MAX_EVENT:
             self._catcher = MemberCatcher(_WANTED)
+            self._failed = self._failed or _FAILS.match(self._held) is not None
+            self._count_words(len(self._held))
             begins = self._held.find(b"{")
             self._catcher.feed(bytes(self._held[begins:]) if begins >= 0 else b"")
             self._held.clear()
@@ -125,12 +128,18 @@ class AnswerUsage:
         """Feed the rest of an event that is too long; what stands behind it."""
         end = min((at for each in (b"\n", b"\r") if (at := piece.find(each)) >= 0), default=-1)
         catcher.feed(piece if end < 0 else piece[:end])
+        self._count_words(len(piece) if end < 0 else end)
         if end < 0:
             return b""
         self._catcher = None
         self._pieces += 1
         self._take_caught(catcher)
         return piece[end:]
+
+    def _count_words(self, size: int) -> None:
+        """Of an event that is too long to be looked through: it may be all words."""
+        if self._words is not None:
+            self._words += size
 
     def _take(self, events: bytes) -> None:
         count = events.count(b"data:")

@@ -2,7 +2,8 @@
 
 A member counts by where it stands and not by its name: what a model or a caller has written may hold the same names.
 Only the first two levels are told apart, deeper ones are skipped by their brackets. Time is linear in the bytes fed,
-and no more is kept than the values that are wanted.
+and no more is kept than the values that are wanted. Who sends much at once that is nothing but brackets is not heard
+any more: nothing is found then.
 """
 
 import json
@@ -16,9 +17,12 @@ _LONGEST_NAME = 64
 _LONGEST_VALUE = 1 << 14
 _MARKS = 1000
 _SHALLOW = re.compile(rb'["\[\]{},:]')
-_DEEP = re.compile(rb'["\[\]{}]')
+_SKIPPED = re.compile(rb'[\[\]{}]|"(?:[^"\\]++|\\.)*+"|"', re.DOTALL)
+"""A bracket, a string, or the beginning of one whose end has not come."""
 _INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _TOLD_APART = 2
+_MOST_TOKENS = 100_000
+"""Names, values and brackets that matter in bytes that are fed at once: some 100 ms of work."""
 
 
 class MemberCatcher:
@@ -38,21 +42,59 @@ class MemberCatcher:
         self._value: bytearray | None = None  # the value that is being caught
         self._value_path: tuple[str, ...] = ()
         self._value_level = 0
+        self._floor: int | None = None  # the level at which what is skipped has ended
+        self._deaf = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        at = 0
-        while at < len(data):
+        at = tokens = 0
+        while at < len(data) and not self._deaf:
             if self._inside:
                 at = self._through_string(data, at)
                 continue
-            token = (_SHALLOW if self._level <= _TOLD_APART else _DEEP).search(data, at)
+            if self._skips():
+                at = self._skip(data, at)
+                continue
+            token = _SHALLOW.search(data, at)
             end = len(data) if token is None else token.start()
             self._keep(data[at:end])
             if token is None:
                 return
             self._take(token[0])
             at = token.end()
+            tokens += 1
+            if tokens > _MOST_TOKENS:
+                self._deaf = True
+                self.found.clear()
+
+    def _skips(self) -> bool:
+        """Whether nothing that is wanted can come before a bracket closes."""
+        if self._floor is None and self._value is None and self._name is None:
+            if self._level > _TOLD_APART:
+                self._floor = _TOLD_APART
+            elif self._level and not self._objects[self._level - 1]:
+                self._floor = self._level - 1
+        return self._floor is not None
+
+    def _skip(self, data: bytes, at: int) -> int:
+        floor, level = self._floor or 0, self._level
+        end = len(data)
+        for found in _SKIPPED.finditer(data, at):
+            token = found[0]
+            if token == b"[" or token == b"{":
+                level += 1
+            elif token == b"]" or token == b"}":
+                level -= 1
+                if level <= floor:
+                    end, self._floor = found.end(), None
+                    del self._objects[floor:], self._path[floor:]
+                    self._expects_name = False
+                    break
+            elif token == b'"':
+                end, self._inside = found.end(), True
+                break
+        self._level = level
+        return end
 
     def _through_string(self, data: bytes, at: int) -> int:
         if self._escaped:

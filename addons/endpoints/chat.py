@@ -251,7 +251,7 @@ class Chat:
     async def _fold(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
         limit = exchange.settings.chat.max_answer
         try:
-            _hear(exchange, flow.response)
+            await _hear(exchange, flow.response)
             answered = await in_turns(completion_of(flow.response, limit, ended=exchange.answer.whole))
             completion = await self._shortened(flow.client_conn.id, exchange, pending, answered)
             said = await self._keep(flow, exchange, pending, completion)
@@ -335,11 +335,11 @@ def _pending(exchange: Exchange | None) -> Pending | None:
     return _PENDING.of(exchange) if exchange is not None else None
 
 
-def _hear(exchange: Exchange, response: http.Response | None) -> None:
+async def _hear(exchange: Exchange, response: http.Response | None) -> None:
     """Have what an answer used counted."""
     metering = METERING.of(exchange)
     if metering is not None and response is not None:
-        metering.hear(response.raw_content or b"")
+        await in_turns(metering.hearing(response.raw_content or b""))
 
 
 def _refusal(error: UpstreamError, pending: Pending) -> errors.RelayError:
@@ -432,7 +432,7 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> Completion | Upstr
     )
     if (metering := METERING.of(exchange)) is not None:
         metering.begin_answer(response)
-        _hear(exchange, response)
+        await _hear(exchange, response)
     return await in_turns(completion_of(response, limit, ended=hearing.answer.whole))
 
 

@@ -28,6 +28,7 @@ from addons.core.key_mask import KeyMask, without_key
 from addons.core.metered import Metered, metered
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
+from addons.core.slices import Sliced
 from addons.core.usage_chunk import UsageChunk
 from addons.exchange import Exchange, Kind, Part, cap_answer, of, ongoing
 from addons.flow.answers import add_common_headers, error_response, refuse
@@ -48,6 +49,7 @@ _HELD_ANSWER = 8 << 20
 """Bytes of an answer that is read before it is passed on."""
 _UNCOUNTED_BODY = 1 << 20
 """Bytes of a request body that don't count towards `limits.held`."""
+_HEARD_AT_ONCE = 1 << 14
 _PIECE = 4096
 """Encoded bytes that are decoded at a time: what comes out of them is bounded, too."""
 _SPOKEN = 2
@@ -114,6 +116,12 @@ class Metering:
         except Exception:
             self._deaf = True
             logger.exception("an answer is not metered")
+
+    def hearing(self, body: bytes) -> Sliced[None]:
+        """Take a whole answer, in slices."""
+        for start in range(0, len(body), _HEARD_AT_ONCE):
+            self.hear(body[start : start + _HEARD_AT_ONCE])
+            yield
 
 
 METERING = Part[Metering]("metering")

@@ -41,6 +41,12 @@ def test_members_are_caught_by_their_places(text: str, found: dict[tuple[str, ..
         assert caught(text, size) == found
 
 
+def test_who_sends_nothing_but_members_at_once_is_not_heard_any_more() -> None:
+    text = '{"usage": 1, ' + '"a":1,' * 50_000 + '"model": "m"}'
+    assert caught(text, 1 << 24) == {}
+    assert caught(text, 1 << 14) == {("usage",): 1, ("model",): "m"}, "in chunks as they come it is"
+
+
 _NAMES = st.sampled_from(["usage", "model", "response", "a", "\\", '"', "é"])
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text('\\"{}[],:u ', max_size=6),
