@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from addons.core.generations import Generation
+from addons.core.rates import Bound
 from addons.core.slices import Sliced, at_once
 from addons.core.top_level import Members
 
@@ -112,21 +113,14 @@ class Unreadable(ValueError):
 class Claimed:
     """What a body says of its cost."""
 
-    model: str | None
-    input: int
-    """Tokens at most, but for `unbounded`."""
-    output: int | None
+    model: str | None = None
+    bound: Bound = field(default_factory=Bound)
+    """What is used at most, output apart, and but for `unbounded`."""
+    output: int | None = 0
     """Tokens of one answer; None where the body sets no bound."""
     answers: int = 1
     unbounded: tuple[str, ...] = ()
     """Names of what the body does not bound."""
-    audio: bool = False
-    images: bool = False
-    cache_writes: bool = True
-    hour_long: bool = False
-    searches: int = 0
-    milliseconds: int = 0
-    characters: int = 0
     extra_output: int = 0
     """Output beside what is bounded: predicted text that was refused."""
     asked: Mapping[str, str] = field(default_factory=dict)
@@ -150,30 +144,35 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
     hosted, added = _tools(kind, body)
     unbounded += hosted
     images = max(signs["image"], signs["inline"])
-    found = Claimed(
-        model=model,
+    drawn = kind is Generation.IMAGE
+    spoken = len(_text(body, "input") or "") if kind is Generation.SPEECH else 0
+    bound = Bound(
         input=size + images * _image_tokens(model) + added,
-        output=output,
-        answers=_answers(kind, body),
-        unbounded=unbounded,
         audio=bool(signs["audio"]) or "audio" in (_value(body, "modalities") or ()),
-        images=bool(images),
+        images=drawn or bool(images),
         cache_writes=kind is not Generation.MESSAGE or bool(signs["cache"]) or "cache_control" in body,
         hour_long=bool(signs["hour"]),
         searches=_searches(body, unbounded),
+        characters=spoken,
+    )
+    found = Claimed(
+        model,
+        bound,
+        output,
+        answers=_answers(kind, body),
+        unbounded=unbounded,
         extra_output=len(body.raw("prediction").encode()),
         asked={name: value for name in ASKED if (value := _text(body, name))},
         stream=_value(body, "stream") is True,
         wants_usage=_wants_usage(body),
         background=_value(body, "background") is True,
     )
-    if kind is Generation.IMAGE:
-        return replace(found, output=_PICTURE, images=True, extra_output=0)
+    if drawn:
+        return replace(found, output=_PICTURE, extra_output=0)
     if kind is Generation.EMBEDDING:
         return replace(found, output=0)
     if kind is Generation.SPEECH:
-        characters = len(_text(body, "input") or "")
-        return replace(found, output=max(_SPOKEN_AT_LEAST, _SPOKEN_A_CHARACTER * characters), characters=characters)
+        return replace(found, output=max(_SPOKEN_AT_LEAST, _SPOKEN_A_CHARACTER * spoken))
     return found
 
 
@@ -185,16 +184,10 @@ def of_form(kind: Generation, fields: Mapping[str, str], size: int, files: int) 
         raise Unreadable("n")
     if kind is Generation.IMAGE:
         text = sum(len(value.encode()) for value in fields.values())
-        used = text + files * IMAGE_TOKENS
-        return Claimed(model, used, _PICTURE, int(count), images=True, stream=fields.get("stream") == "true")
-    return Claimed(
-        model,
-        size,
-        None,
-        audio=True,
-        milliseconds=-(-size * 1000 // _BYTES_A_SECOND),
-        stream=fields.get("stream") == "true",
-    )
+        bound, output = Bound(text + files * IMAGE_TOKENS, images=True), _PICTURE
+        return Claimed(model, bound, output, int(count), stream=fields.get("stream") == "true")
+    heard = Bound(size, audio=True, milliseconds=-(-size * 1000 // _BYTES_A_SECOND))
+    return Claimed(model, heard, None, stream=fields.get("stream") == "true")
 
 
 def _signs(body: Members) -> Sliced[Counter[str]]:

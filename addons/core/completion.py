@@ -11,6 +11,7 @@ from io import StringIO
 from typing import Self
 
 from addons.core import upstream_error
+from addons.core.metered import count, first
 
 MAX_TEXT = 1 << 20
 """Default bound of text and refusal each, in Unicode code points."""
@@ -166,9 +167,9 @@ def usage(value: object) -> Usage | None:
     the sum. The Responses API's names (`input_tokens`, `output_tokens`) are read too."""
     if not isinstance(value, dict):
         return None
-    prompt = _first(value, "prompt_tokens", "input_tokens")
-    completion = _first(value, "completion_tokens", "output_tokens")
-    total = _count(value.get("total_tokens"))
+    prompt = first(value, "prompt_tokens", "input_tokens")
+    completion = first(value, "completion_tokens", "output_tokens")
+    total = count(value.get("total_tokens"))
     if prompt is None and completion is None and total is None:
         return None
     if total is None:
@@ -181,28 +182,10 @@ def _cached(value: Mapping[str, object]) -> int:
     for name in ("prompt_tokens_details", "input_tokens_details"):
         details = value.get(name)
         if isinstance(details, dict):
-            count = _count(details.get("cached_tokens"))
-            if count is not None:
-                return count
-    return _first(value, "prompt_cache_hit_tokens", "cached_tokens") or 0
-
-
-def _first(value: Mapping[str, object], *names: str) -> int | None:
-    """The first of these fields that is a token count."""
-    for name in names:
-        count = _count(value.get(name))
-        if count is not None:
-            return count
-    return None
-
-
-def _count(value: object) -> int | None:
-    """A number of tokens: whole, not negative, within 64 bits; 12.0 is 12, as JavaScript upstreams may write it."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
-        return None
-    return value
+            cached = count(details.get("cached_tokens"))
+            if cached is not None:
+                return cached
+    return first(value, "prompt_cache_hit_tokens", "cached_tokens") or 0
 
 
 def _index(item: Mapping[str, object], position: int) -> int:

@@ -1,10 +1,12 @@
 """Taking a key out of an answer on its way, for a reader who must not learn it: as many asterisks stand in its place.
 
-A part of it at the end of a chunk is held until the next one tells what it is. Keys have no line breaks in them, so
-whole events are never held.
+Nothing is held back for that, but where a chunk ends in more of the key than its first few characters, which tell
+nothing: `sk-proj-` is the beginning of everybody's.
 """
 
 _MASK = b"*"
+_PASSES = 8
+"""Bytes of a key's beginning that may pass before it is known what follows."""
 
 
 def without_key(data: bytes, key: bytes) -> bytes:
@@ -17,19 +19,25 @@ class KeyMask:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._held = b""
+        self._tail = b""
+        """What may be the beginning of the key, at the end of all that came."""
+        self._passed = 0
+        """Bytes of it that have passed."""
 
     def feed(self, chunk: bytes) -> bytes:
         """What may pass now; b"" where that is nothing. An empty chunk is the end of the stream."""
-        data = self._held + chunk if self._held else chunk
-        self._held = b""
+        data, passed = self._tail + chunk, self._passed
+        self._tail, self._passed = b"", 0
         if not chunk or not self._key:
-            return data
+            return data[passed:]
         data = without_key(data, self._key)
         begun = self._begun(data)
-        if begun:
-            data, self._held = data[:-begun], data[-begun:]
-        return data
+        if not begun:
+            return data[passed:]
+        before = max(0, passed - (len(data) - begun))
+        self._tail = data[-begun:]
+        self._passed = max(before, begun if begun <= _PASSES else 0)
+        return data[passed : len(data) - begun + self._passed]
 
     def _begun(self, data: bytes) -> int:
         """Bytes at the end of `data` that may be the beginning of the key."""

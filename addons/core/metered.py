@@ -40,12 +40,12 @@ class Metered:
 
     def parts(self) -> dict[str, int]:
         """What is not 0, by name."""
-        return {name: count for name in NAMES if (count := getattr(self, name))}
+        return {name: found for name in NAMES if (found := getattr(self, name))}
 
     @classmethod
     def of(cls, parts: Mapping[str, object]) -> Self:
         """The reverse of `parts`; other names are passed over."""
-        return cls(**{name: count for name in NAMES if (count := _count(parts.get(name))) is not None})
+        return cls(**{name: found for name in NAMES if (found := count(parts.get(name))) is not None})
 
 
 NAMES = tuple(field.name for field in fields(Metered))
@@ -61,13 +61,13 @@ def metered(usage: object, *, images: bool = False) -> Metered | None:
         return None
     if (seconds := _seconds(usage)) is not None:
         return Metered(milliseconds=seconds)
-    given = _first(usage, "prompt_tokens", "input_tokens")
-    produced = _first(usage, "completion_tokens", "output_tokens")
+    given = first(usage, "prompt_tokens", "input_tokens")
+    produced = first(usage, "completion_tokens", "output_tokens")
     if given is None and produced is None:
-        total = _count(usage.get("total_tokens"))  # some embeddings upstreams tell nothing else
+        total = count(usage.get("total_tokens"))  # some embeddings upstreams tell nothing else
         return None if total is None else Metered(input=total)
     given, produced = given or 0, produced or 0
-    if (total := _count(usage.get("total_tokens"))) is not None:  # xAI counts reasoning beside what was completed
+    if (total := count(usage.get("total_tokens"))) is not None:  # xAI counts reasoning beside what was completed
         produced = max(produced, total - given)
     written = _of_anthropic(usage)
     if written is not None:
@@ -82,16 +82,16 @@ def metered(usage: object, *, images: bool = False) -> Metered | None:
             searches=_in(_object(usage, "server_tool_use"), "web_search_requests"),
         )
     into, out = _details(usage, "input"), _details(usage, "output")
-    cached = _first(into, "cached_tokens")
+    cached = first(into, "cached_tokens")
     if cached is None:  # DeepSeek, Moonshot
-        cached = _first(usage, "prompt_cache_hit_tokens", "cached_tokens") or 0
+        cached = first(usage, "prompt_cache_hit_tokens", "cached_tokens") or 0
     cached_details = _object(into, "cached_tokens_details")  # realtime
-    drawn = _first(out, "image_tokens")
+    drawn = first(out, "image_tokens")
     return Metered(
         input=given,
         output=produced,
         cached=min(cached, given),
-        cache_write=min(_first(into, "cache_write_tokens", "cache_creation_tokens") or 0, given),
+        cache_write=min(first(into, "cache_write_tokens", "cache_creation_tokens") or 0, given),
         input_audio=min(_in(into, "audio_tokens"), given),
         cached_audio=_in(cached_details, "audio_tokens"),
         input_image=min(_in(into, "image_tokens"), given),
@@ -143,19 +143,16 @@ def _seconds(usage: Mapping[str, object]) -> int | None:
 
 
 def _in(value: Mapping[str, object], name: str) -> int:
-    return _count(value.get(name)) or 0
+    return count(value.get(name)) or 0
 
 
-def _first(value: Mapping[str, object], *names: str) -> int | None:
-    for name in names:
-        count = _count(value.get(name))
-        if count is not None:
-            return count
-    return None
+def first(value: Mapping[str, object], *names: str) -> int | None:
+    """The first of these fields that is a count."""
+    return next((found for name in names if (found := count(value.get(name))) is not None), None)
 
 
-def _count(value: object) -> int | None:
-    """A whole number that is not negative; 12.0 is 12, as JavaScript upstreams may write it."""
+def count(value: object) -> int | None:
+    """A number of tokens: whole, not negative, and none that nobody counts; 12.0 is 12, as JavaScript may write it."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:

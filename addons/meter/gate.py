@@ -128,7 +128,7 @@ class Gate:
         content_type: str = "",
     ) -> Admission:
         """Hold what a request may cost. `body` is decoded. Raises RelayError; then nothing is held."""
-        asked = Claimed(None, 0, 0)
+        asked = Claimed()
         members: Members | None = None
         path = exchange.path.partition("?")[0]
         if kind is not None:
@@ -180,7 +180,7 @@ class Gate:
             kind,
             len(body),
             hold,
-            characters=asked.characters,
+            characters=asked.bound.characters,
             background=asked.background,
             added={} if reserve is None else {reserve[0]: reserve[1]},
             asked=asked.asked,
@@ -227,10 +227,10 @@ class Gate:
         window = self.prices.window(upstream.name, model)
         by_time = any(rates.hours is not None for rates in choices)
         by_characters = any(rates.characters is not None for rates in choices)
-        used, output = asked.input, asked.output
+        used, output = asked.bound.input, asked.output
         unbounded = asked.unbounded
         if kind == Generation.TRANSCRIPTION:
-            used, unbounded = (0, ()) if by_time else (asked.input, ("the length of the audio",))
+            used, unbounded = (0, ()) if by_time else (used, ("the length of the audio",))
             output = 0 if by_time else output
         if kind == Generation.SPEECH and by_characters:
             used = output = 0
@@ -245,16 +245,11 @@ class Gate:
                 code="output_not_bounded",
                 param="max_tokens",
             )
-        bound = Bound(
-            used,
-            0,
-            audio=asked.audio,
-            images=asked.images,
-            cache_writes=asked.cache_writes,
-            hour_long=asked.hour_long,
-            searches=asked.searches,
-            milliseconds=asked.milliseconds if by_time else 0,
-            characters=asked.characters if by_characters else 0,
+        bound = replace(
+            asked.bound,
+            input=used,
+            milliseconds=asked.bound.milliseconds if by_time else 0,
+            characters=asked.bound.characters if by_characters else 0,
         )
         return bound, output * asked.answers + asked.extra_output, choices
 

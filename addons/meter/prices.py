@@ -8,10 +8,10 @@ genai-prices gives list price for a context that it does not know (`service_tier
 
 import asyncio
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from addons.config.settings import Settings, Upstream
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 _MOST_KEPT = 2000
+_SPAN = 300.0
+"""Seconds for which rates are kept: a price may change with the hour."""
 _LONGEST_NAME = 200
 _DATED = re.compile(r"-(?:20\d\d-\d\d-\d\d|20\d{6}|\d{4})$")
 _PLAIN_TIERS = ("", "auto", "default", "standard", "on_demand")
@@ -49,13 +51,17 @@ _FIELDS = {
 }
 
 
+type _Said = tuple[tuple[str, str], ...]
+"""What a price depends on besides the model, by name."""
+
+
 class PriceList:
     """genai-prices' list, loaded when it is first wanted."""
 
     def __init__(self) -> None:
         self._providers: list[Provider] | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._found: OrderedDict[tuple[str, str], ModelInfo | None] = OrderedDict()
+        self._kept = lru_cache(_MOST_KEPT)(self._find)
 
     @property
     def loaded(self) -> bool:
@@ -77,17 +83,7 @@ class PriceList:
 
     def find(self, model: str, url: str) -> "ModelInfo | None":
         """What is known of a model, as the provider at `url` sells it. None for one that nobody knows."""
-        key = (model, url)
-        if self._providers is None:
-            return None
-        if key in self._found:
-            self._found.move_to_end(key)
-            return self._found[key]
-        found = self._find(model, url)
-        self._found[key] = found
-        if len(self._found) > _MOST_KEPT:
-            self._found.popitem(last=False)
-        return found
+        return self._kept(model, url) if self.loaded else None
 
     def _find(self, model: str, url: str) -> "ModelInfo | None":
         if not model or len(model) > _LONGEST_NAME:
@@ -114,8 +110,8 @@ class Prices:
         self.price_list = price_list
         self._settings = settings
         self._upstreams = {upstream.name: upstream for upstream in settings.upstreams}
-        self._kept: OrderedDict[tuple[object, ...], Rates | None] = OrderedDict()
-        self._choices: OrderedDict[tuple[object, ...], Sequence[Rates]] = OrderedDict()
+        self._kept_rates = lru_cache(_MOST_KEPT)(self._rates)
+        self._kept_choices = lru_cache(_MOST_KEPT)(self._choices)
 
     async def ready(self) -> None:
         """Wait until rates can be asked for."""
@@ -146,19 +142,11 @@ class Prices:
 
     def rates(self, upstream: str, model: str, asked: Mapping[str, str], at: float) -> Rates | None:
         """What is billed for a model, as served; None where nothing is known, or not of this tier."""
-        key = (upstream, model, *sorted(asked.items()), int(at // 300))
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        found = self._rates(upstream, model, asked, at)
-        if not self.loaded:
-            return found
-        self._kept[key] = found
-        if len(self._kept) > _MOST_KEPT:
-            self._kept.popitem(last=False)
-        return found
+        find = self._kept_rates if self.loaded else self._rates
+        return find(upstream, model, tuple(sorted(asked.items())), int(at // _SPAN))
 
-    def _rates(self, upstream: str, model: str, asked: Mapping[str, str], at: float) -> Rates | None:
+    def _rates(self, upstream: str, model: str, said: _Said, span: int) -> Rates | None:
+        asked, at = dict(said), span * _SPAN
         own = self._own(model)
         info = self.price_list.find(model, self._url(upstream))
         found = None
@@ -173,19 +161,11 @@ class Prices:
     def choices(self, upstream: str, model: str, asked: Mapping[str, str], at: float) -> Sequence[Rates]:
         """All rates that may be billed for a request that asks for this, at `at` or soon after; none where one of them
         is not known."""
-        key = (upstream, model, *sorted(asked.items()), int(at // 300))
-        if key in self._choices:
-            self._choices.move_to_end(key)
-            return self._choices[key]
-        found = self._all(upstream, model, asked, at)
-        if not self.loaded:
-            return found
-        self._choices[key] = found
-        if len(self._choices) > _MOST_KEPT:
-            self._choices.popitem(last=False)
-        return found
+        find = self._kept_choices if self.loaded else self._choices
+        return find(upstream, model, tuple(sorted(asked.items())), int(at // _SPAN))
 
-    def _all(self, upstream: str, model: str, asked: Mapping[str, str], at: float) -> Sequence[Rates]:
+    def _choices(self, upstream: str, model: str, said: _Said, span: int) -> Sequence[Rates]:
+        asked, at = dict(said), span * _SPAN
         own = self._own(model)
         info = self.price_list.find(model, self._url(upstream))
         found: list[Rates] = []

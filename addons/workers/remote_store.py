@@ -70,6 +70,14 @@ class Line:
             reply.set_result(Frame(["failed", number, f"the session has {error}"]))
         return number, reply
 
+    async def call(self, kind: str, *values: object, body: bytes = b"") -> Frame:
+        """The reply to a call, of whatever kind it is."""
+        number, coming = self.ask(kind, *values, body=body)
+        try:
+            return await coming
+        finally:
+            self.forget(number)
+
     def forget(self, number: int) -> None:
         """A reply that is still to come is not wanted any more."""
         self._pending.pop(number, None)
@@ -190,7 +198,7 @@ class RemoteStore:
             raise WaiterLeft
         if reply.head[0] == "full":
             raise TooManyWaiting
-        _raise_failed(reply)
+        _succeeded(reply)
         return Lease(key, reply.head[2], lambda: line.release(number))
 
     def waiter_left(self, waiter: str) -> None:
@@ -220,13 +228,7 @@ class RemoteStore:
     async def _call(self, kind: str, *values: object, body: bytes = b"") -> Frame:
         if self._closed:
             raise StoreError("the session store is closed")
-        number, coming = self._line.ask(kind, *values, body=body)
-        try:
-            reply = await coming
-        finally:
-            self._line.forget(number)
-        _raise_failed(reply)
-        return reply
+        return _succeeded(await self._line.call(kind, *values, body=body))
 
 
 class RemoteLedger:
@@ -238,7 +240,7 @@ class RemoteLedger:
 
     async def reserve(self, claim: Claim) -> None:
         """As `Ledger.reserve`."""
-        reply = await self._call("reserve", claim_to_json(claim))
+        reply = _succeeded(await self._line.call("reserve", claim_to_json(claim)))
         if reply.head[0] == "over":
             raise OverLimit(Refused(*reply.head[2:5]))
 
@@ -248,22 +250,15 @@ class RemoteLedger:
 
     async def balance(self, key: str, per: Per) -> tuple[int, int]:
         """As `Ledger.balance`."""
-        spent, held = (await self._call("spent", key, per)).head[2]
+        spent, held = _succeeded(await self._line.call("spent", key, per)).head[2]
         return spent, held
 
-    async def _call(self, kind: str, *values: object) -> Frame:
-        number, coming = self._line.ask(kind, *values)
-        try:
-            reply = await coming
-        finally:
-            self._line.forget(number)
-        _raise_failed(reply)
-        return reply
 
-
-def _raise_failed(reply: Frame) -> None:
+def _succeeded(reply: Frame) -> Frame:
+    """The reply, where it is none that tells of a failure. Raises StoreError, LeaseLost."""
     head: list[Any] = reply.head
     if head[0] == "lost":
         raise LeaseLost(head[2])
     if head[0] == "failed":
         raise StoreError(head[2])
+    return reply

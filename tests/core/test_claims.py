@@ -21,7 +21,7 @@ def claim(kind: Generation, **body: Any) -> Claimed:
 
 def test_input_is_the_bytes_of_the_body() -> None:
     text = json.dumps({"model": "m", "messages": [{"role": "user", "content": "你好" * 100}]}, ensure_ascii=False)
-    assert claimed(CHAT, members(text), len(text.encode())).input == len(text.encode())
+    assert claimed(CHAT, members(text), len(text.encode())).bound.input == len(text.encode())
 
 
 OUTPUTS: dict[str, tuple[Generation, dict[str, Any], tuple[int | None, int]]] = {
@@ -122,24 +122,24 @@ def test_what_the_body_holds_is_bounded(kind: Generation, body: dict[str, Any]) 
 def test_images_add_what_the_largest_is_counted_as() -> None:
     one = claim(CHAT, messages=[{"content": [IMAGE_PART]}])
     two = claim(CHAT, messages=[{"content": [IMAGE_PART, IMAGE_PART]}])
-    assert one.images and one.input > 16_384 and two.input > 2 * 16_384
-    assert claim(CHAT, model="gpt-4o-mini", messages=[{"content": [IMAGE_PART]}]).input > 48_169
+    assert one.bound.images and one.bound.input > 16_384 and two.bound.input > 2 * 16_384
+    assert claim(CHAT, model="gpt-4o-mini", messages=[{"content": [IMAGE_PART]}]).bound.input > 48_169
     data = {"type": "image", "source": {"type": "base64", "data": "AAAA"}}
-    assert claim(MESSAGE, messages=[{"content": [data, data]}]).input > 2 * 16_384
+    assert claim(MESSAGE, messages=[{"content": [data, data]}]).bound.input > 2 * 16_384
 
 
 def test_other_things_that_cost_are_noticed() -> None:
-    assert claim(CHAT, modalities=["text", "audio"]).audio
-    assert claim(CHAT, messages=[{"content": [{"type": "input_audio", "input_audio": {"data": "x"}}]}]).audio
+    assert claim(CHAT, modalities=["text", "audio"]).bound.audio
+    assert claim(CHAT, messages=[{"content": [{"type": "input_audio", "input_audio": {"data": "x"}}]}]).bound.audio
     assert claim(CHAT, prediction={"content": "x" * 100}).extra_output > 100
-    assert claim(RESPONSE, tools=[{"type": "web_search"}]).searches == 20
-    assert claim(RESPONSE, tools=[{"type": "web_search"}], max_tool_calls=3).searches == 3
+    assert claim(RESPONSE, tools=[{"type": "web_search"}]).bound.searches == 20
+    assert claim(RESPONSE, tools=[{"type": "web_search"}], max_tool_calls=3).bound.searches == 3
     cached = {"role": "user", "content": [{"type": "text", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}
-    assert claim(MESSAGE, messages=[cached]).hour_long and claim(MESSAGE, messages=[cached]).cache_writes
-    assert not claim(MESSAGE, messages=HELLO).cache_writes
-    assert claim(CHAT, messages=HELLO).cache_writes, "OpenAI writes to its cache unasked"
+    assert claim(MESSAGE, messages=[cached]).bound.hour_long and claim(MESSAGE, messages=[cached]).bound.cache_writes
+    assert not claim(MESSAGE, messages=HELLO).bound.cache_writes
+    assert claim(CHAT, messages=HELLO).bound.cache_writes, "OpenAI writes to its cache unasked"
     assert claim(CHAT, service_tier="priority").asked == {"service_tier": "priority"}
-    assert claim(SPEECH, input="你好").characters == 2
+    assert claim(SPEECH, input="你好").bound.characters == 2
     assert claim(RESPONSE, background=True).background
     assert claim(CHAT, stream=True, stream_options={"include_usage": True}).wants_usage
     assert not claim(CHAT, stream=True, stream_options={"include_usage": False}).wants_usage
@@ -164,9 +164,9 @@ def test_signs_across_two_slices_are_found() -> None:
 def test_forms() -> None:
     picture = of_form(IMAGE, {"model": "gpt-image-1", "prompt": "x" * 30, "n": "2"}, 5_000_000, 2)
     assert (picture.output, picture.answers) == (16_384, 2)
-    assert 2 * 16_384 < picture.input < 2 * 16_384 + 100
+    assert 2 * 16_384 < picture.bound.input < 2 * 16_384 + 100
     heard = of_form(Generation.TRANSCRIPTION, {"model": "whisper-1"}, 50_000, 1)
-    assert heard.audio and heard.milliseconds == 100_000
+    assert heard.bound.audio and heard.bound.milliseconds == 100_000
     with pytest.raises(Unreadable):
         of_form(IMAGE, {"n": "many"}, 1, 1)
 

@@ -179,4 +179,6 @@ def test_nothing_is_loaded_before_somebody_asks() -> None:
 def test_strangers_can_t_fill_the_memory(prices: Prices) -> None:
     for number in range(2100):
         prices.rates("openai", f"model-{number}", {}, NOW)
-    assert len(prices._kept) <= 2000 and len(prices.price_list._found) <= 2000
+        prices.choices("openai", f"model-{number}", {}, NOW)
+    for kept in (prices._kept_rates, prices._kept_choices, prices.price_list._kept):
+        assert kept.cache_info().currsize == kept.cache_info().maxsize == 2000
