@@ -246,7 +246,7 @@ class Relay:
         if book is None:
             days = settings.balance.window_days
             book = books[settings.store.path] = Book(settings.store.path, time.time, days, prices.cost_once_loaded)
-        book.price = prices.cost_once_loaded
+        book.price, book.keep_days = prices.cost_once_loaded, settings.balance.window_days
         return LocalLedger(book)
 
     def running(self) -> None:

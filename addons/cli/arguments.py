@@ -124,7 +124,7 @@ def _keys(command: Callable[..., _Parser]) -> None:
     keys.add_argument("action", choices=["new", "list", "revoke", "rotate"], help="what to do")
     keys.add_argument("name", metavar="NAME", nargs="?", help="of the key; for all but list")
     keys.add_argument("--budget", metavar="DOLLARS", help="what it may spend; without it, anything")
-    keys.add_argument("--per", choices=PERIODS, default="total", help="the span that the budget is for (total)")
+    keys.add_argument("--per", choices=PERIODS, help="the span that the budget is for (total)")
     keys.add_argument("--upstream", metavar="NAME", help="where its requests go; without it, where the path leads")
     keys.add_argument("--models", metavar="NAMES", help="those it may use, with commas between, * and ? allowed")
     keys.add_argument("--paths", metavar="PATHS", help="those it may use, with commas between")

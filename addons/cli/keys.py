@@ -20,6 +20,8 @@ from addons.store.ledger import NAME as LEDGER
 from addons.store.ledger import used
 
 _LENGTH = 40
+_OF_NEW = ("budget", "per", "upstream", "models", "paths", "requests", "tokens", "parallel", "expires")
+"""Options of the action new."""
 _LEAST_BUDGET = Decimal("0.000001")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -30,6 +32,9 @@ def keys(own: Namespace, rest: list[str]) -> int:
         raise Refusal(f"keys knows no {rest[0]}; see ./run.sh keys --help")
     if (own.name is None) != (own.action == "list"):
         raise Refusal("keys list takes no name" if own.action == "list" else f"keys {own.action} takes a NAME")
+    given = next((name for name in _OF_NEW if getattr(own, name) is not None), None)
+    if own.action != "new" and given is not None:
+        raise Refusal(f"keys {own.action} takes no --{given}: what a key may do is said when it is new")
     settings = load_settings(settings_path("", os.environ, ROOT), os.environ)
     try:
         match own.action:
@@ -51,7 +56,7 @@ def _new(own: Namespace, settings: Settings) -> int:
     with keys_file.changing(settings.store.path) as (secret, kept):
         if any(each.name == fresh.name and each.revoked is None for each in kept):
             raise Refusal(f"there is a key {fresh.name} already: keys rotate replaces it, keys revoke takes it back")
-        first = not any(each.revoked is None for each in kept) and not settings.keys.list
+        first = not kept and not settings.keys.list
         kept.append(replace(fresh, hash=keys_file.hash_of(secret, text)))
     _show(text, fresh.name)
     if first and settings.keys.open is None:
@@ -74,6 +79,8 @@ def _checked(own: Namespace, settings: Settings) -> StoredKey:
             f"relay has no key of its own for {upstream.name}: set upstreams[].keys in relay.yaml, e.g. "
             'keys: ["${OPENAI_KEY}"]'
         )
+    if own.per is not None and own.budget is None:
+        raise Refusal("--per says for which span a budget is: add --budget")
     for name in ("requests", "tokens", "parallel"):
         if (value := getattr(own, name)) is not None and value < 1:
             raise Refusal(f"--{name} is {value}: take 1 or more, or leave it out for no limit")
@@ -86,7 +93,7 @@ def _checked(own: Namespace, settings: Settings) -> StoredKey:
         _words(own.models),
         _words(own.paths),
         _dollars(own.budget),
-        own.per,
+        own.per or "total",
         own.requests,
         own.tokens,
         own.parallel,

@@ -20,7 +20,7 @@ from addons.cli.introduction import introduction, say, table
 from addons.config.mitmproxy_options import SAYS, as_arguments, given_in, options_for
 from addons.config.settings import Settings, load_settings, settings_path
 from addons.meter.prices import PriceList, Prices
-from addons.store import StoreError
+from addons.store import StoreError, keys_file
 from addons.store.certificate import CertificateError, certificate_of, out_of_date
 from addons.store.embedded import EmbeddedStore
 from addons.store.folder import check as check_store
@@ -175,11 +175,16 @@ def _try_confdir(folder: str) -> None:
 def introduced(plan: Plan, in_force: Mapping[str, object], more: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """What is said of a relay that serves."""
     tls = plan.settings.listen.tls is not None
-    key = '-H "Authorization: Bearer $OPENAI_API_KEY"'
+    key = f'-H "Authorization: Bearer {"rk-..." if _takes_relay_keys_alone(plan.settings) else "$OPENAI_API_KEY"}"'
     curl = f"curl {'-k ' if tls else ''}--noproxy '*' {addresses.origin(in_force, tls=tls)}/v1/models {key}"
     stale = out_of_date(plan.settings.listen.tls, time.time()) if plan.settings.listen.tls else ""
     warnings = [("certificate", stale)] if stale else []
     return [*introduction(plan.settings, in_force), *warnings, *more, ("try", curl)]
+
+
+def _takes_relay_keys_alone(settings: Settings) -> bool:
+    handed_out = settings.keys.list or keys_file.state(settings.store.path) is not None
+    return not settings.keys.open if settings.keys.open is not None else bool(handed_out)
 
 
 def checked(arguments: Sequence[str]) -> dict[str, str]:

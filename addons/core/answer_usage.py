@@ -17,7 +17,7 @@ from addons.core import bounded_json, upstream_error
 from addons.core.claims import ASKED
 from addons.core.json_member import MemberCatcher
 from addons.core.metered import Metered, metered
-from addons.core.sse import Event, Parser
+from addons.core.sse import Event, Parser, end_of_events
 
 _KEPT = 1 << 16
 _MAX_EVENT = 1 << 16
@@ -31,13 +31,10 @@ _WORDS = re.compile(
     rb'"(?:content|text|delta|arguments|refusal|reasoning[a-z_]{0,20}|thinking|partial_json)"[ \t]{0,8}:[ \t]{0,8}"'
     rb'((?:[^"\\]++|\\.)*+)'
 )
-_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _INNER = ("response", "message")
 _NAMED = ("usage", "model", *ASKED)
 _WANTED = (*((name,) for name in _NAMED), *((inner, name) for inner in _INNER for name in _NAMED))
-_ERRORS = tuple(f'{{"{name}"' for name in ("error",)) + tuple(
-    f'{{"type":{blank}"{name}"' for blank in ("", " ") for name in ("error", "response.failed")
-)
+_ERRORS = ('{"error"', *(f'{{"type":{blank}"{name}"' for blank in ("", " ") for name in ("error", "response.failed")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +108,7 @@ class AnswerUsage:
             return
         searched = max(0, len(self._held) - 3)
         self._held += piece
-        end = max((at + len(each) for each in _ENDS if (at := self._held.rfind(each, searched)) >= 0), default=0)
-        if end:
+        if end := end_of_events(self._held, searched):
             events = bytes(self._held[:end])
             del self._held[:end]
             self._take(events)

@@ -249,7 +249,7 @@ def _tools(kind: Generation, body: Members) -> tuple[tuple[str, ...], int]:
         if type_ is None or type_ in _OWN_TOOLS or (isinstance(type_, str) and type_.startswith(_CLIENT_TOOLS)):
             continue
         hosted.append(f"the tool {str(type_)[:40]}")
-    return tuple(dict.fromkeys(hosted))[:4], added
+    return tuple(dict.fromkeys(hosted)), added
 
 
 def _searches(body: Members, unbounded: Sequence[str]) -> int:

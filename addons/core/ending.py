@@ -20,7 +20,7 @@ count, where its type stands.
 import re
 
 from addons.core import bounded_json
-from addons.core.sse import Event, Parser
+from addons.core.sse import BLANK_LINES, Event, Parser, end_of_events
 from addons.core.stream_end import DONE, FAILED, LAST, StreamEnd
 
 MAX_HELD = 1 << 20
@@ -32,7 +32,6 @@ any more. Other signs are many where a model calls several tools, since these ha
 _MARKS = 20_000  # values of one event that is read
 _HEAD = 256  # bytes of an event in which its name stands, or at its end
 _SHORT = 128  # bytes of an event that may be `[DONE]`, with an id before it
-_LINE_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _NAMES = tuple(name for name in (*LAST, *FAILED) if name != "error")
 _ANY_NAME = "|".join(map(re.escape, _NAMES))
 _NAMED = re.compile(
@@ -73,8 +72,7 @@ class Ending:
     def _feed(self, piece: bytes) -> None:
         searched = max(0, len(self._held) - 3)
         self._held += piece
-        end = max((at + len(each) for each in _LINE_ENDS if (at := self._held.rfind(each, searched)) >= 0), default=0)
-        if end:
+        if end := end_of_events(self._held, searched):
             events = bytes(self._held[:end])
             del self._held[:end]
             self._take(events)
@@ -95,7 +93,7 @@ class Ending:
     def _take(self, events: bytes) -> None:
         """Look through events that have ended."""
         if self._long is not None:
-            first = min(at + len(each) for each in _LINE_ENDS if (at := events.find(each)) >= 0)
+            first = min(at + len(each) for each in BLANK_LINES if (at := events.find(each)) >= 0)
             self.finished = self._long or _TYPED_LAST.search(events[max(0, first - _HEAD) : first]) is not None
             self._long = None
             events = events[first:]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 VERSION = "/v1"
 OWN = ("/healthz", "/readyz")
 """Paths of relay's own that have no place in relay.yaml."""
-KEY_PAGES = ("/api/usage/token", "/api/status")
+TOKEN_PAGE, STATUS_PAGE = KEY_PAGES = ("/api/usage/token", "/api/status")
 """new-api's: what is left on a token, and what a unit of that is worth. Answered for keys that relay has handed out."""
 PAGE = "/"
 """Where a person finds out what this is. Under a route it is the upstream's, like any other path there."""

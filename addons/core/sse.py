@@ -37,6 +37,16 @@ class Event:
     retry: int | None = None
 
 
+BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
+"""What an event ends in: the end of its last line, and a line without anything."""
+
+
+def end_of_events(data: bytes | bytearray, searched: int = 0) -> int:
+    """Where the last blank line in `data` ends, 0 where there is none: up to there it is whole events. What lies before
+    `searched` is known to hold none, or none that counts."""
+    return max((at + len(each) for each in BLANK_LINES if (at := data.rfind(each, searched)) >= 0), default=0)
+
+
 class Parser:
     """Incremental parser of one event stream.
 

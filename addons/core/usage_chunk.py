@@ -10,10 +10,9 @@ tell before what it will be; one that grows over `_LONGEST` is none of that kind
 import re
 
 from addons.core import bounded_json
-from addons.core.sse import Parser
+from addons.core.sse import Parser, end_of_events
 
 _LONGEST = 1 << 16
-_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _SPLIT = re.compile(rb"\r?\n\r?\n|\r\r")
 _MARKS = 1000
 _MOST = 50
@@ -37,7 +36,7 @@ class UsageChunk:
         searched = max(0, len(self._held) - 3)
         data = self._held + chunk if self._held else chunk
         self._held = b""
-        end = max((at + len(each) for each in _ENDS if (at := data.rfind(each, searched)) >= 0), default=0)
+        end = end_of_events(data, searched)
         whole, rest = data[:end], data[end:]
         if self._passing:
             if not end:

@@ -29,6 +29,7 @@ from addons.config.settings import Settings
 from addons.core import chat, envelope, sessions, upstream_error
 from addons.core.completion import Completion
 from addons.core.failures import ANSWER_TIMEOUT, Failure, classify
+from addons.core.key_mask import KeyMask
 from addons.core.relay_keys import RelayKey, owner_of
 from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
@@ -156,7 +157,7 @@ class Chat:
     ) -> Pending:
         """The completion request of a message, admitted."""
         if relay_key is not None:
-            if not relay_key.allows_path(exchange.path.partition("?")[0]):
+            if not relay_key.allows_path(exchange.path):
                 raise errors.Forbidden("此密钥不能使用这个路径。", "This key may not use this path.")
             exchange.upstream = self.meter.gate.upstream_for(relay_key, exchange)
         settings = exchange.settings.chat
@@ -297,6 +298,8 @@ class Chat:
         if (told := error_of(completion)) is not None:
             raise _refusal(told, pending)
         text = answer_text(completion, pending.key, pending.model)
+        if pending.relay_key is not None:  # what went up is relay's own
+            text = text.replace(pending.key, "*" * len(pending.key))
         if completion.usage is not None:
             flow.metadata["relay.usage"] = asdict(completion.usage)
         counted = completion.usage.completion_tokens if completion.usage else None
@@ -353,13 +356,17 @@ def _teller(
 ) -> Callable[[bytes], bytes | list[bytes]]:
     """What turns the chunks of upstream's stream into those of the client's, and notes when it has ended."""
     metering = METERING.of(exchange)
+    mask = KeyMask(b"" if pending.relay_key is None else pending.key.encode("utf-8", "surrogateescape"))
 
     def tell(chunk: bytes) -> bytes | list[bytes]:
         if exchange.answer.tap is not None:
             exchange.answer.tap(chunk)
         if metering is not None:
             metering.hear(chunk)
-        told = retelling.feed(chunk) if chunk else retelling.close()
+        shown = mask.feed(chunk)
+        told = retelling.feed(shown) if shown else b""
+        if not chunk:
+            told += retelling.close()
         if retelling.overflowed:
             cut_upstream(flow, "relay: the answer is over chat.max_answer")
         else:

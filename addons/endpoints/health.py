@@ -51,7 +51,7 @@ class Health:
 
 
 def _asks_the_store(exchange: Exchange) -> bool:
-    return exchange.path.partition("?")[0] == READY
+    return exchange.path == READY
 
 
 def _ok() -> http.Response:

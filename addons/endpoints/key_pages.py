@@ -13,7 +13,7 @@ from mitmproxy import http
 
 from addons import errors
 from addons.core.money import Balance
-from addons.core.paths import KEY_PAGES
+from addons.core.paths import STATUS_PAGE, TOKEN_PAGE
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
 from addons.exchange import Exchange, Kind, ongoing
@@ -46,7 +46,7 @@ class KeyPages:
         key = next((each for each in keys_in(flow.request.headers.fields) if self.gate.keyring.find(each)), None)
         if flow.request.method in ("GET", "HEAD"):
             if page is _status and self.gate.keyring.any:
-                answer(flow, json_response(_json({"success": True, "message": "", "data": {"quota_per_unit": UNIT}})))
+                answer(flow, json_response(_json(_site())))
                 return None
             if key is not None:
                 return self._answer(flow, exchange, key, page)
@@ -147,16 +147,21 @@ def _token(key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, object
 
 
 def _status(_key: RelayKey, _balance: Balance, _days: _Days) -> Mapping[str, object]:
-    return {}
+    return _site()
+
+
+def _site() -> Mapping[str, object]:
+    """What is told of this site, to anybody."""
+    return {"success": True, "message": "", "data": {"quota_per_unit": UNIT}}
 
 
 _BILLING: Mapping[str, _Page] = {"subscription": _subscription, "usage": _usage, "credit_grants": _grants}
 _FOLDERS = ("/v1/dashboard/billing/", "/dashboard/billing/")
-_OWN: Mapping[str, _Page] = dict(zip(KEY_PAGES, (_token, _status), strict=True))
+_OWN: Mapping[str, _Page] = {TOKEN_PAGE: _token, STATUS_PAGE: _status}
 
 
 def _page(exchange: Exchange) -> _Page | None:
-    path = exchange.path.partition("?")[0].rstrip("/")
+    path = exchange.path.rstrip("/")
     if exchange.kind == Kind.OWN:
         return _OWN.get(path)
     folder = next((each for each in _FOLDERS if path.startswith(each)), None)

@@ -26,7 +26,7 @@ from addons.core.top_level import Members, NoObject, Repeated, finding
 from addons.exchange import Exchange
 from addons.flow.turns import in_turns
 from addons.meter.keyring import Keyring
-from addons.meter.prices import Prices
+from addons.meter.prices import LONGEST_NAME, Prices
 from addons.store import StoreError
 from addons.store.ledger import FINISHED, LEFT, Ledger, OverLimit, Settlement
 
@@ -37,6 +37,8 @@ _FIELD = re.compile(rb'[;\s]name="?([^";\r\n]{1,100})"?', re.IGNORECASE)
 _FILE = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
 _MOST_PARTS = 200
 _LONGEST_FIELD = 1 << 16
+_MOST_NAMED = 6
+"""Of what is not bounded, in a message."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Gate:
         """Hold what a request may cost. `body` is decoded. Raises RelayError; then nothing is held."""
         asked = Claimed()
         members: Members | None = None
-        path = exchange.path.partition("?")[0]
+        path = exchange.path
         if kind is not None:
             await self.prices.ready()
             asked, members = await in_turns(read_claim(kind, body, content_type))
@@ -191,6 +193,12 @@ class Gate:
         return _changed(admission, kind, asked, members, reserve)
 
     def _check_model(self, key: RelayKey, asked: Claimed) -> None:
+        if asked.model and len(asked.model) > LONGEST_NAME:
+            raise errors.BadRequest(
+                f"model 过长，最多 {LONGEST_NAME} 个字符。",
+                f"model is too long: at most {LONGEST_NAME} characters are taken.",
+                param="model",
+            )
         if not asked.model:
             if key.models or key.budget is not None:
                 raise errors.BadRequest("缺少 model。", "model is missing: say which one.", param="model")
@@ -254,7 +262,7 @@ class Gate:
         return bound, output * asked.answers + asked.extra_output, choices
 
     def _window(self, unbounded: Sequence[str], model: str, window: int | None) -> int:
-        names = ", ".join(unbounded)
+        names = ", ".join(unbounded[:_MOST_NAMED])
         if self.settings.keys.unbounded == "refuse":
             raise errors.BadRequest(
                 f"有预算的密钥不能使用：{names}。",

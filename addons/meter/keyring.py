@@ -76,7 +76,10 @@ class Keyring:
 
         Raises Unauthorized for one that does not work, and for everybody else's where relay serves its own keys alone.
         """
-        key = self.find(text) if text else None
+        return self.check(self.find(text) if text else None, text, now)
+
+    def check(self, key: RelayKey | None, text: str | None, now: float) -> RelayKey | None:
+        """The same where `find` has told already which key `text` is."""
         if key is not None:
             if key.revoked:
                 raise errors.Unauthorized("此密钥已被吊销，请更换密钥。", "This key was revoked: use another one.")

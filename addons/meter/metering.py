@@ -12,7 +12,7 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
@@ -168,9 +168,9 @@ class Meter:
         kind = generation_of(flow.request.method, exchange.path)
         try:
             shown = list(keys_in(flow.request.headers.fields))
-            ours = [each for each in shown if self.gate.keyring.find(each) is not None]
+            ours = {each: found for each in shown if (found := self.gate.keyring.find(each)) is not None}
             text = next(iter(ours or shown), None)
-            key = self.authenticate(text)
+            key = self.gate.keyring.check(ours.get(text or ""), text, self.gate.clock())
             if key is None or text is None:
                 if kind is not None and text is not None:
                     self.begin(exchange, kind, self.gate.keyring.caller(text))
@@ -189,7 +189,7 @@ class Meter:
         return None
 
     def _check_path(self, key: RelayKey, kind: Generation | None, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        path = exchange.path.partition("?")[0]
+        path = exchange.path
         socket = "upgrade" in flow.request.headers
         if socket and key.models and not key.allows_model(_asked_model(flow)):
             raise _model_refused()
@@ -203,7 +203,7 @@ class Meter:
                 f"此密钥不能使用 {shown}。", f"This key may not use {shown}.", code="path_not_allowed"
             )
 
-    def _lead(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, shown: Sequence[str]) -> None:
+    def _lead(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, shown: Collection[str]) -> None:
         """Send it where the key leads, with relay's own in its place."""
         upstream = self.gate.upstream_for(key, exchange)
         real = self.gate.real_key(upstream)
@@ -226,14 +226,14 @@ class Meter:
 
     def _check_model_path(self, key: RelayKey, exchange: Exchange) -> None:
         """`/v1/models/{model}` tells of a model that the key may use."""
-        path = exchange.path.partition("?")[0]
+        path = exchange.path
         name = path.removeprefix(f"{_MODELS}/")
         if name != path and not key.allows_model(unquote(name)):
             raise _model_refused()
 
     def begin(self, exchange: Exchange, kind: Generation, caller: str) -> Metering:
         """Count a generation from now on."""
-        path = exchange.path.partition("?")[0]
+        path = exchange.path
         return METERING.keep(
             exchange, Metering(kind, self.gate.clock(), exchange.id, caller, exchange.upstream.name, path)
         )
@@ -264,6 +264,7 @@ class Meter:
 
     def _admitted(self, flow: http.HTTPFlow, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
         self.under_way[admission.request] = flow
+        flow.metadata["relay.key"] = admission.key.name
         metering = self.begin(exchange, kind, admission.key.id)
         metering.at, metering.admission = admission.at, admission
         metering.model, metering.size = admission.model, admission.size
@@ -352,27 +353,30 @@ class Meter:
         if found is None or flow.response is None or flow.response.status_code != 200:
             return
         name, model, usage, asked = found
-        caller, key = self._caller_of(flow, exchange)
-        amount = self._cost(usage, exchange.upstream.name, model, asked) if key is not None and self._priced else None
-        self.gate.ledger.settle(
-            Settlement(
-                f"{caller[:24]} {name}",
-                self.gate.clock(),
-                caller,
-                key.name if key is not None else None,
-                exchange.upstream.name,
-                model,
-                asked,
-                exchange.path.partition("?")[0].rpartition("/")[0],
-                FINISHED,
-                usage,
-                amount,
-            )
-        )
+        caller, _ = self._caller_of(flow, exchange)
+        # A batch belongs to the list of batches: its path is told without its id.
+        self._count(flow, exchange, f"{caller[:24]} {name}", exchange.path.rpartition("/")[0], usage, model, asked)
 
-    @property
-    def _priced(self) -> bool:
-        return self.gate.prices.loaded
+    def _count(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        request: str,
+        path: str,
+        usage: Metered,
+        model: str,
+        asked: Mapping[str, str],
+    ) -> None:
+        """Settle work that was not held for. What callers' own keys have used is priced when somebody asks."""
+        caller, key = self._caller_of(flow, exchange)
+        upstream, amount = exchange.upstream.name, None
+        if key is not None and self.gate.prices.loaded:
+            amount = self._cost(usage, upstream, model, asked)
+        name = key.name if key is not None else None
+        now = self.gate.clock()
+        self.gate.ledger.settle(
+            Settlement(request, now, caller, name, upstream, model, asked, path, FINISHED, usage, amount)
+        )
 
     def _caller_of(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[str, RelayKey | None]:
         """What a caller's use is counted under, and its relay key if it has one."""
@@ -417,24 +421,11 @@ class Meter:
         number = said.get("event_id")
         if usage is None or not isinstance(inner, dict):
             return
-        caller, key = self._caller_of(flow, exchange)
         model = inner.get("model") or _asked_model(flow)
-        settlement = Settlement(
-            f"{exchange.id}.{str(inner.get('id') or number)[:80]}",
-            self.gate.clock(),
-            caller,
-            key.name if key is not None else None,
-            exchange.upstream.name,
-            model if isinstance(model, str) else "",
-            {},
-            exchange.path.partition("?")[0],
-            FINISHED,
-            usage,
-            None,
+        name = model if isinstance(model, str) else ""
+        self._count(
+            flow, exchange, f"{exchange.id}.{str(inner.get('id') or number)[:80]}", exchange.path, usage, name, {}
         )
-        if key is not None and self.gate.prices.loaded:
-            settlement = replace(settlement, amount=self._cost(usage, settlement.upstream, settlement.model, {}))
-        self.gate.ledger.settle(settlement)
 
     # Settlement
 
@@ -634,7 +625,7 @@ def _replacing(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
         return None
     if response.status_code == 401:
         return "key"
-    path = exchange.path.partition("?")[0]
+    path = exchange.path
     if path == _MODELS and flow.request.method == "GET" and key.models and 200 <= response.status_code < 300:
         return "models"
     if response.status_code >= 400 and not _is_identity(response):
@@ -742,7 +733,7 @@ def _whole(exchange: Exchange, told: Reported) -> bool:
 
 def _tells_later(flow: http.HTTPFlow, exchange: Exchange) -> bool:
     """Whether it asks what has become of work that upstream does for itself."""
-    path = exchange.path.partition("?")[0]
+    path = exchange.path
     return flow.request.method == "GET" and path.startswith(("/v1/batches/", "/v1/responses/")) and path.count("/") == 3
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _MOST_KEPT = 2000
 _SPAN = 300.0
 """Seconds for which rates are kept: a price may change with the hour."""
-_LONGEST_NAME = 200
+LONGEST_NAME = 200
+"""Characters of a model's name; a longer one is nobody's, and is not kept."""
 _DATED = re.compile(r"-(?:20\d\d-\d\d-\d\d|20\d{6}|\d{4})$")
 _PLAIN_TIERS = ("", "auto", "default", "standard", "on_demand")
 """Service tiers at list price: OpenAI's, Anthropic's, Groq's."""
@@ -83,11 +84,9 @@ class PriceList:
 
     def find(self, model: str, url: str) -> "ModelInfo | None":
         """What is known of a model, as the provider at `url` sells it. None for one that nobody knows."""
-        return self._kept(model, url) if self.loaded else None
+        return self._kept(model, url) if self.loaded and 0 < len(model) <= LONGEST_NAME else None
 
     def _find(self, model: str, url: str) -> "ModelInfo | None":
-        if not model or len(model) > _LONGEST_NAME:
-            return None
         providers = self._providers or []
         at = [provider for provider in providers if url and re.match(provider.api_pattern, url)]
         if not at:
@@ -142,7 +141,7 @@ class Prices:
 
     def rates(self, upstream: str, model: str, asked: Mapping[str, str], at: float) -> Rates | None:
         """What is billed for a model, as served; None where nothing is known, or not of this tier."""
-        find = self._kept_rates if self.loaded else self._rates
+        find = self._kept_rates if self.loaded and len(model) <= LONGEST_NAME else self._rates
         return find(upstream, model, tuple(sorted(asked.items())), int(at // _SPAN))
 
     def _rates(self, upstream: str, model: str, said: _Said, span: int) -> Rates | None:
@@ -161,7 +160,7 @@ class Prices:
     def choices(self, upstream: str, model: str, asked: Mapping[str, str], at: float) -> Sequence[Rates]:
         """All rates that may be billed for a request that asks for this, at `at` or soon after; none where one of them
         is not known."""
-        find = self._kept_choices if self.loaded else self._choices
+        find = self._kept_choices if self.loaded and len(model) <= LONGEST_NAME else self._choices
         return find(upstream, model, tuple(sorted(asked.items())), int(at // _SPAN))
 
     def _choices(self, upstream: str, model: str, said: _Said, span: int) -> Sequence[Rates]:
@@ -185,7 +184,7 @@ class Prices:
 
     def window(self, upstream: str, model: str) -> int | None:
         """Tokens of a model's context window, None where it is not known."""
-        own = next((price for name, price in self._settings.prices.items() if name == model), None)
+        own = self._settings.prices.get(model)
         if own is not None and own.context is not None:
             return own.context
         info = self.price_list.find(model, self._url(upstream))

@@ -1,4 +1,4 @@
-"""The ledger: what every request has cost, and what is held for those under way. In the store's folder, additions only.
+"""The ledger: what every request has cost, and what is held for those under way. In the store's folder.
 
 1. `Accounts` (addons/core/accounts.py) decides on the event loop, in memory, so nothing comes between asking and
    holding. A hold of a key with a budget is then written, and only what is written goes up.
@@ -7,7 +7,8 @@
 3. A settlement is written behind its hold, in the same queue. Each has the request's id for its key, so none is written
    twice. Where the disk refuses, settlements wait, and are tried again.
 4. What is found held at the start belonged to a relay that was killed: it is settled at its hold, and marked.
-5. After `balance.window_days` and a week rows are priced, where that was left open, and folded into sums a day.
+5. It has additions only. After `balance.window_days` and a week rows are priced, where that was left open, and folded
+   into sums a day.
 
 Commits survive the end of the process, kill -9 included, not the loss of power (`synchronous=NORMAL`).
 """
@@ -39,16 +40,18 @@ GATHER = 0.002
 """Seconds that a row waits for others to come along, where somebody waits for it."""
 _AT_LEISURE = 0.1
 """The same for what callers' own keys have used: nobody waits for that, and no budget stands on it."""
-_RETRY = 1.0
-_MOST_WAITING = 100_000
-"""Settlements that wait while the disk refuses; more are lost, and their holds settled at the next start."""
 _PATIENCE = 0.02
 """The same for the end of a request that was held: its hold is written, so a kill costs no budget a cent. Often another
 hold comes meanwhile, and both go in one commit."""
+_RETRY = 1.0
+_MOST_WAITING = 100_000
+"""Settlements that wait while the disk refuses; more are lost, and their holds settled at the next start."""
 _FOLD_EVERY = 3600.0
 _MARGIN = 7
 """Days that rows are kept beyond `balance.window_days`."""
 _MOST_AT_ONCE = 500
+_LONGEST_NAME = 200
+"""Characters that are kept of a model's name: callers may have written anything."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS Holds (
@@ -60,9 +63,6 @@ CREATE TABLE IF NOT EXISTS Settlements (
     upstream TEXT NOT NULL, model TEXT NOT NULL, asked TEXT NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL,
     estimated INTEGER NOT NULL, amount INTEGER, usage TEXT
 ) WITHOUT ROWID;
-DROP INDEX IF EXISTS Settlements_key;
-DROP INDEX IF EXISTS Settlements_day;
-DROP INDEX IF EXISTS Settlements_spent;
 CREATE INDEX IF NOT EXISTS Settlements_sums ON Settlements (key, day, amount);
 CREATE TABLE IF NOT EXISTS Days (
     day TEXT NOT NULL, key TEXT NOT NULL, name TEXT, upstream TEXT NOT NULL, model TEXT NOT NULL,
@@ -449,7 +449,7 @@ def _row(settlement: Settlement, day: str, amount: int | None) -> Sequence[objec
         settlement.key,
         settlement.name,
         settlement.upstream,
-        settlement.model,
+        settlement.model[:_LONGEST_NAME],
         json.dumps(dict(settlement.asked), separators=(",", ":")) if settlement.asked else "{}",
         settlement.path,
         settlement.reason,

@@ -134,6 +134,8 @@ def test_other_things_that_cost_are_noticed() -> None:
     assert claim(CHAT, prediction={"content": "x" * 100}).extra_output > 100
     assert claim(RESPONSE, tools=[{"type": "web_search"}]).bound.searches == 20
     assert claim(RESPONSE, tools=[{"type": "web_search"}], max_tool_calls=3).bound.searches == 3
+    others = [{"type": each} for each in ("file_search", "code_interpreter", "mcp", "image_generation", "computer_use")]
+    assert claim(RESPONSE, tools=[*others, {"type": "web_search"}]).bound.searches == 20, "behind many others, too"
     cached = {"role": "user", "content": [{"type": "text", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}
     assert claim(MESSAGE, messages=[cached]).bound.hour_long and claim(MESSAGE, messages=[cached]).bound.cache_writes
     assert not claim(MESSAGE, messages=HELLO).bound.cache_writes

@@ -34,6 +34,7 @@ SMALL = "rk-small-MARKx-0123456789abcdef"
 SLOW = "rk-slow-MARKx-0123456789abcdefg"
 OLD = "rk-old-MARKx-0123456789abcdefghi"
 EVERYTHING = "rk-every-MARKx-0123456789abcdef"
+APPS = "rk-apps-MARKx-0123456789abcdefg"
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 CHAT = "/v1/chat/completions"
 
@@ -44,6 +45,7 @@ LISTED = [
     {"name": "slow", "key": SLOW, "rate": {"requests": 2}},
     {"name": "old", "key": OLD, "expires": "2020-01-31"},
     {"name": "every", "key": EVERYTHING},
+    {"name": "apps", "key": APPS, "budget": {"amount": 5, "per": "month"}},
 ]
 
 
@@ -124,19 +126,22 @@ def test_the_key_may_stand_in_other_headers(relay: Live, upstream: Upstream, nam
 
 def test_the_sdk_streams_and_sees_no_chunk_that_it_did_not_ask_for(relay: Live, upstream: Upstream) -> None:
     with client(relay, ALICE) as sdk:
-        chunks = list(sdk.chat.completions.create(model="gpt-4o-mini", messages=HELLO, stream=True, max_tokens=50))
+        raw = sdk.chat.completions.with_raw_response.create(
+            model="gpt-4o-mini", messages=HELLO, stream=True, max_tokens=50
+        )
+        chunks = list(raw.parse())
     assert all(chunk.choices for chunk in chunks) and chunks[-1].choices[0].finish_reason == "stop"
     assert json.loads(upstream.seen[-1].body)["stream_options"] == {"include_usage": True}
     assert upstream.seen[-1].header("accept-encoding") == "identity"
     with client(relay, ALICE) as sdk:
         options: Any = {"include_usage": True}
-        chunks = list(
-            sdk.chat.completions.create(
-                model="gpt-4o-mini", messages=HELLO, stream=True, max_tokens=50, stream_options=options
-            )
+        asked = sdk.chat.completions.with_raw_response.create(
+            model="gpt-4o-mini", messages=HELLO, stream=True, max_tokens=50, stream_options=options
         )
+        chunks = list(asked.parse())
     assert chunks[-1].usage is not None and not chunks[-1].choices
-    assert eventually(lambda: len({row["amount"] for row in rows(relay, "alice")[-2:]}) == 1), "both cost the same"
+    both = [settled(relay, each.headers["x-relay-request-id"])["amount"] for each in (raw, asked)]
+    assert both[0] == both[1] > 0, "both cost the same"
 
 
 def test_a_stream_of_known_length_is_edited_too(relay: Live, upstream: Upstream) -> None:
@@ -303,23 +308,27 @@ def test_files_are_counted_by_their_forms(relay: Live) -> None:
 # Balances
 
 
-def test_apps_find_the_same_amounts_everywhere(relay: Live) -> None:
-    relay.ask("POST", CHAT, {"model": "gpt-4o", "messages": HELLO, "max_tokens": 20}, bearer(ALICE))
-    spent = round(sum(row["amount"] or 0 for row in rows(relay, "alice")) / 10**9, 2)
-    balance = relay.ask("GET", f"/pro/balance?apiKey={ALICE}").json()
+def test_apps_find_the_same_amounts_everywhere(relay: Live, upstream: Upstream) -> None:
+    said = {"model": "gpt-4o", "choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 12_345}}
+    headers = [("Content-Type", "application/json")]
+    upstream.script(CHAT, Behaviour(headers=headers, body=json.dumps(said).encode()))
+    asked = relay.ask("POST", CHAT, {"model": "gpt-4o", "messages": HELLO, "max_tokens": 16_000}, bearer(APPS))
+    spent = round(settled(relay, asked.headers["x-relay-request-id"])["amount"] / 10**9, 2)
+    assert spent == 0.12
+    balance = relay.ask("GET", f"/pro/balance?apiKey={APPS}").json()
     assert balance["data"] == {"total": 5.0, "balance": round(5 - spent, 2), "used": spent}
     assert balance["detail"]["source"] == "relay" and balance["detail"]["per"] == "month"
     for folder in ("/v1/dashboard/billing", "/dashboard/billing", "/v1/v1/dashboard/billing", "//v1/dashboard/billing"):
         page = {
             name: relay.ask(
-                "GET", f"{folder}/{name}?start_date=2026-11-01&end_date=2026-12-01", headers=bearer(ALICE)
+                "GET", f"{folder}/{name}?start_date=2026-11-01&end_date=2026-12-01", headers=bearer(APPS)
             ).json()
             for name in ("subscription", "usage", "credit_grants")
         }
         assert page["subscription"]["hard_limit_usd"] == 5 and page["subscription"]["access_until"] > 2_000_000_000
         assert page["usage"]["total_usage"] == spent * 100
         assert (page["credit_grants"]["total_used"], page["credit_grants"]["total_available"]) == (spent, 5 - spent)
-    token = relay.ask("GET", "/api/usage/token", headers=bearer(ALICE)).json()
+    token = relay.ask("GET", "/api/usage/token", headers=bearer(APPS)).json()
     unit = relay.ask("GET", "/api/status").json()["data"]["quota_per_unit"]
     assert token["code"] is True and token["data"]["total_used"] == spent * unit
     every = relay.ask("GET", f"/pro/balance?apiKey={EVERYTHING}").json()
@@ -363,6 +372,33 @@ def test_a_conversation_with_a_relay_key(relay: Live, upstream: Upstream) -> Non
     assert eventually(lambda: [row["path"] for row in rows(relay, "every")[-2:]] == ["/chat", "/chat"])
     assert rows(relay, "every")[-1]["amount"] > 0
     assert relay.ask("GET", "/chat/talk", headers=bearer(ALICE)).json()["data"] == []
+
+
+def test_relay_s_own_key_is_told_in_no_conversation(relay: Live, upstream: Upstream) -> None:
+    hidden = f"you are {'*' * len(REAL)}"
+    message = {"role": "assistant", "content": f"you are {REAL}"}
+    answer = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    headers = [("Content-Type", "application/json")]
+    upstream.script(CHAT, Behaviour(headers=headers, body=json.dumps(answer).encode()))
+    assert relay.chat("who am I?", key=EVERYTHING, session="echo")["data"] == hidden
+    events = [{"choices": [{"index": 0, "delta": {"content": message["content"]}}]}]
+    chunks = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    cut = chunks[0].index(REAL.encode()) + 9
+    pieces = [(chunks[0][:cut], 0.05), (chunks[0][cut:], 0.0), (b"data: [DONE]\n\n", 0.0)]
+    upstream.script(CHAT, Behaviour(headers=[("Content-Type", "text/event-stream")], chunks=pieces))
+    body = {"apiKey": EVERYTHING, "sessionId": "echo", "content": "and now?", "stream": True}
+    told = relay.ask("POST", "/chat", body).body.decode()
+    assert REAL not in told and json.loads(told.split("data: ")[-1])["data"] == hidden
+    kept = relay.ask("GET", "/chat/echo", headers=bearer(EVERYTHING)).json()["data"]
+    assert [turn["content"] for turn in kept if turn["role"] == "assistant"] == [hidden, hidden]
+
+
+def test_a_model_s_name_is_not_kept_at_any_length(relay: Live, upstream: Upstream) -> None:
+    asked = len(upstream.seen)
+    for model in ("m" * 201, "m" * 100_000):
+        answer = relay.ask("POST", CHAT, {"model": model, "messages": HELLO, "max_tokens": 5}, bearer(EVERYTHING))
+        assert (answer.status, answer.json()["error"]["param"]) == (400, "model")
+    assert len(upstream.seen) == asked
 
 
 def test_refusals_in_a_conversation_are_envelopes(relay: Live, upstream: Upstream) -> None:
@@ -466,6 +502,8 @@ def test_the_command_says_what_is_wrong(relay: Live) -> None:
         ("revoke", "alice"): "stands in relay.yaml",
         ("rotate", "nobody"): "there is no key nobody",
         ("list", "alice"): "keys list takes no name",
+        ("rotate", "carol", "--budget", "50"): "keys rotate takes no --budget",
+        ("new", "x", "--per", "day"): "add --budget",
         ("sell", "alice"): "invalid choice",
     }
     for arguments, said in wrong.items():

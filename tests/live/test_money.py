@@ -109,13 +109,16 @@ def test_an_answer_is_settled_to_a_billionth(
 
 
 def test_after_all_of_them_nothing_is_held(proof: Live) -> None:
+    asked = {"model": "gpt-4o", "messages": [{"content": json.dumps({"tag": "last", **USED})}], "max_tokens": 100}
+    assert asyncio.run(ask(proof.port, CHAT, KEY, asked)).status == 200
+
     def at_rest() -> bool:
         return {row["request"] for row in rows(proof.folder, "Holds")} <= {row["request"] for row in rows(proof.folder)}
 
     assert eventually(at_rest)
     answer = proof.ask("GET", f"/pro/balance?apiKey={KEY}").json()
     spent = sum(row["amount"] for row in rows(proof.folder))
-    assert "held" not in answer["detail"]
+    assert "held" not in answer["detail"] and spent > 0
     assert answer["data"]["used"] == round(spent / 10**9 + 1e-12, 2)
 
 

@@ -168,7 +168,7 @@ class Driver:
             body |= {"input": json.dumps(plan), "max_output_tokens": bound}
         else:
             body |= {"messages": [{"role": "user", "content": json.dumps(plan)}], "max_tokens": bound}
-        leave = self.random.choice([None, None, None, None, 0, 1])
+        leave = self.random.choice([None, None, None, None, 0, self.random.randint(1, 4000)])
         await asyncio.sleep(self.random.random() * 0.03)
         heard = await ask(port, path, history.key, body, leave_after=leave)
         return Sent(tag, how, heard)
@@ -210,6 +210,7 @@ class Driver:
             assert history.killed and row["amount"] == hold
         elif row["reason"] == LEFT:
             assert sent.heard.left or history.killed, f"{where}: {sent}"
+            assert row["amount"] >= billed, f"{where}: {sent.how} settled at {row['amount']}, billed {billed}"
         elif sent.how in _ESTIMATED and row["reason"] == FINISHED:
             assert row["estimated"]
         else:
