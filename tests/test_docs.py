@@ -1,7 +1,7 @@
 """The pages are true: their tables say what the settings are, and their files, links and commands exist.
 
 Tables of relay.yaml, codes, variables and rooms are compared with the code. What stands behind a `$` in a console block
-is run by live/test_docs_examples.py.
+is run by live/test_docs_examples.py where that is `demo`, `curl` or `python`.
 """
 
 import json

@@ -5,15 +5,15 @@ One mitmdump uses one core. With `workers: 4` in relay.yaml `./run.sh` stays as 
                         the listening sockets, inherited
       parent  ------------------------------------------------  worker 1   a mitmdump with relay in it
         |                                                       worker 2   the same
-        |     the store with its leases, over a pair of         ...
-        +---- connected sockets for each worker  -------------
+        |     the store with its leases, and the ledger, over   ...
+        +---- a pair of connected sockets for each worker -----
 
 1. The parent binds and listens, and never accepts. Its workers accept from one queue, which is the kernel's, so a
    worker that is busy, stopped or killed loses no connection that nobody has accepted yet
    (engine/corrections/listening.py).
 2. The parent has the session store with its leases, which keep the messages of a session in order, and lends both
    (store_server.py, remote_store.py, channel.py). So a session goes on at whichever worker its next message comes to.
-   Nothing else is shared.
+   It has the ledger, too, so one process decides what fits into a budget. Nothing else is shared.
 3. The end of file on such a pair tells each side that the other is gone: a worker's leases are free then, and workers
    without a parent end by themselves.
 4. The parent starts again what ends unasked (parent.py, processes.py). It has read relay.yaml for all of them, so that

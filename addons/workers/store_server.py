@@ -19,9 +19,8 @@ Those with a reply may also get ["failed", n, text]. Notes go the other way, too
 1. A lease belongs to the call that asked for it, so whoever stops waiting sends `release` and need not know whether the
    lease was granted meanwhile: both cases end with the session free.
 2. A worker that is gone frees its leases at once, and what it had under way is settled at what was held for it. What it
-   has asked the store for is done all the same. One that says
-   nothing for `EXPIRY` seconds, as where somebody has stopped it, loses its leases, and what it saves when it wakes up
-   is refused.
+   has asked the store for is done all the same. One that says nothing for `EXPIRY` seconds, as where somebody has
+   stopped it, loses its leases, and what it saves when it wakes up is refused.
 3. Frames are taken up in their order up to the point where they wait: a `save` is in the store's thread before the
    `release` behind it lets anybody load.
 4. A worker has at most `UNDER_WAY` calls to the store at a time, then it is not listened to until one is done. What
