@@ -93,19 +93,19 @@ class LongLived:
         self.balance.adopt(gate)
 
 
-def chain_for(settings: Settings, store: Store, lasting: LongLived, gate: Gate) -> Chain:
+def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gate) -> Chain:
     """relay's addons in the order in which traffic meets them. The order is behaviour:
 
     who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last. A store
     of another process is swept there.
     """
     redact = Redaction(settings, store.secret)
-    meter = Meter(gate, lasting.under_way, redact.begin)
+    meter = Meter(gate, long_lived.under_way, redact.begin)
     return Chain(
         (
             Noting(redact),
             Routing(settings),
-            lasting.timeouts,
+            long_lived.timeouts,
             UpstreamTls(settings),
             Cors(),
             Page(settings),
@@ -115,14 +115,14 @@ def chain_for(settings: Settings, store: Store, lasting: LongLived, gate: Gate) 
             Recording(redact.response),
             Chat(store, meter),
             Sessions(store, meter),
-            lasting.balance,
+            long_lived.balance,
             meter,
             Streaming(),
             Sockets(),
             Failures(),
             redact,
             FlowSummary(),
-            lasting.retention,
+            long_lived.retention,
             *([Sweeper(settings, store)] if isinstance(store, EmbeddedStore) else []),
         )
     )
@@ -161,7 +161,7 @@ class Relay:
         self.chain: Chain | None = None
         self.worker = worker.join(getattr(ctx, "master", None), os.environ)
         self.leases = _leases_of(getattr(ctx, "master", None))
-        self.lasting: LongLived | None = None
+        self.long_lived: LongLived | None = None
         self._says = os.environ.pop(SAYS, "")
         self._introduction: asyncio.Task[None] | None = None
         self._loading: asyncio.Future[None] | None = None
@@ -194,19 +194,19 @@ class Relay:
     def _serve(self, settings: Settings) -> None:
         check_version()
         store = self._store(settings)
-        if self.lasting is None:
-            self.lasting = LongLived(settings)
-        prices = Prices(settings, self.lasting.price_list)
+        if self.long_lived is None:
+            self.long_lived = LongLived(settings)
+        prices = Prices(settings, self.long_lived.price_list)
         ledger = self._ledger(settings, prices)
         gate = self.gate = Gate(settings, Keyring(settings, store.secret, settings.store.path), ledger, prices)
-        self.lasting.adopt(settings, gate)
+        self.long_lived.adopt(settings, gate)
         engine.install(
             settings.limits.header_size,
-            self.lasting.timeouts.head_begins,
+            self.long_lived.timeouts.head_begins,
             fast=settings.engine.fast,
             listeners=self.worker.listeners if self.worker is not None else (),
         )
-        old, self.chain = self.chain, chain_for(settings, store, self.lasting, gate)
+        old, self.chain = self.chain, chain_for(settings, store, self.long_lived, gate)
         self.settings, self.store = settings, store
         if old is not None:
             old.done(self.chain)
@@ -261,8 +261,8 @@ class Relay:
             self._loading = asyncio.ensure_future(self.gate.prices.ready())  # it takes a second
         if self._says and self.chain is not None:
             self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
-        if self.worker is not None and self.lasting is not None:
-            self.worker.serve(self.lasting.timeouts)
+        if self.worker is not None and self.long_lived is not None:
+            self.worker.serve(self.long_lived.timeouts)
         self.up.set()
 
     def _take_options(self, settings: Settings) -> None:
@@ -299,8 +299,8 @@ class Relay:
         """Close the store; what is under way there is finished first."""
         if ctx.master.should_exit.is_set():  # else the code is only loaded anew
             signals.leave(ctx.master.event_loop)
-            if self.gate is not None and self.lasting is not None:
-                Meter(self.gate, self.lasting.under_way).end()
+            if self.gate is not None and self.long_lived is not None:
+                Meter(self.gate, self.long_lived.under_way).end()
         bounded_views.unregister()
         contentviews.unregister()
         if self.chain is not None:

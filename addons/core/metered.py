@@ -148,7 +148,10 @@ def _in(value: Mapping[str, object], name: str) -> int:
 
 def first(value: Mapping[str, object], *names: str) -> int | None:
     """The first of these fields that is a count."""
-    return next((found for name in names if (found := count(value.get(name))) is not None), None)
+    for name in names:
+        if name in value and (found := count(value[name])) is not None:
+            return found
+    return None
 
 
 def count(value: object) -> int | None:

@@ -28,7 +28,7 @@ from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
 from addons.core.secrets import Span, TooManySecrets, is_fingerprint, may_hold_key, replaced
 from addons.core.slices import Sliced, at_once
-from addons.exchange import keep_message, keep_original, of, secrets_of
+from addons.exchange import Kind, keep_message, keep_original, of, secrets_of
 from addons.flow.decoding import decoding, decoding_partly
 from addons.flow.turns import in_turns
 from addons.logs import known_secrets
@@ -106,6 +106,8 @@ class Redaction:
         if not self.enabled or not flow.live or not body:
             return None
         exchange = of(flow)
+        if exchange is not None and exchange.kind == Kind.PASS and not exchange.record.watched:
+            return None  # no record keeps it, as none keeps a body that is streamed
         limit = exchange.settings.chat.max_body if exchange is not None else _LEAST
         return _run(_noting(flow.request, body, limit, self._note_head(flow)), _work(flow.request))
 

@@ -1,7 +1,7 @@
 """Keyring: whose key a key is. Keys of relay.yaml, and those that `./run.sh keys` has handed out.
 
-What that command changes takes effect with the next look at its file: within a second, and at once for a key that is
-not known yet.
+What that command changes takes effect with the next look at its file: within a second, and at once for a key that
+nobody has shown yet.
 """
 
 import logging
@@ -32,6 +32,8 @@ class Keyring:
         self._state = keys_file.state(folder)
         self._stored: Mapping[str, RelayKey] = self._read()
         self._look_at = 0.0
+        self._strange: set[str] = set()
+        """Hashes that nobody's key has had at the last look."""
 
     def _read(self) -> dict[str, RelayKey]:
         return {} if self._state is None else {each.hash: each.key() for each in keys_file.read(self._folder)}
@@ -39,6 +41,7 @@ class Keyring:
     def _look(self) -> None:
         """Read the file anew if it has changed; what was known stays in force where it can't be read."""
         self._look_at = time.monotonic() + _LOOK
+        self._strange.clear()
         state = keys_file.state(self._folder)
         if state == self._state:
             return
@@ -66,9 +69,11 @@ class Keyring:
             self._look()
         name = keys_file.hash_of(self._secret, text)
         found = self._listed.get(name) or self._stored.get(name)
-        if found is None:
+        if found is None and name not in self._strange:
             self._look()
             found = self._stored.get(name)
+            if found is None:
+                self._strange.add(name)
         return found
 
     def authenticate(self, text: str | None, now: float) -> RelayKey | None:

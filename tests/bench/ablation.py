@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench import load, streams, without
+from tests.bench.load import Load
 from tests.bench.rounds import rotate
 from tests.bench.sse import RATE
 from tests.bench.tables import table, us
@@ -45,13 +46,13 @@ def _starter(name: str) -> Starter:
     return start
 
 
-def requests(running: Sequence[Target], seconds: float, rounds: int) -> dict[str, list[list[float]]]:
-    """CPU for a request, with and without keep-alive: by target, a list for each kind."""
+def requests(running: Sequence[Target], seconds: float, rounds: int) -> dict[str, list[list[Load]]]:
+    """Requests with and without keep-alive: by target, a list for each kind."""
     there = [each for each in running if each.name in starters()]
     kinds = ((load.COMPLETION, 32), (load.CONNECTION, 8))
 
-    def measured(ask: load.Ask, clients: int) -> dict[str, list[float]]:
-        return rotate(there, rounds, lambda target: target.load(ask, clients, seconds).cpu_each)
+    def measured(ask: load.Ask, clients: int) -> dict[str, list[Load]]:
+        return rotate(there, rounds, lambda target: target.load(ask, clients, seconds))
 
     found = [measured(*kind) for kind in kinds]
     return {name: [each[name] for each in found] for name in found[0] if name in found[1]}
@@ -67,16 +68,18 @@ def _event(target: Target, seconds: float) -> float:
     return streams.run(target.port, target.child.pid, _STREAMS, seconds, RATE, target.headers).cpu_each
 
 
-def section(asked: dict[str, list[list[float]]], told: dict[str, list[float]]) -> str:
+def section(asked: dict[str, list[list[Load]]], told: dict[str, list[float]]) -> str:
     """The table."""
     rows = []
-    for name, (kept, new) in asked.items():
-        cells = [_cell(each, whole) for each, whole in zip((kept, new), asked[RELAY], strict=True)]
+    cpu = {name: [[each.cpu_each for each in kind] for kind in kinds] for name, kinds in asked.items()}
+    for name, (kept, new) in cpu.items():
+        cells = [_cell(each, whole) for each, whole in zip((kept, new), cpu[RELAY], strict=True)]
         cells.append(_cell(told.get(name, []), told[RELAY]))
         if name == RELAY:
             cells = [f"{us(median(each))} us" for each in (kept, new, told[RELAY])]
-        rows.append([name if name == RELAY else f"without {name}", *cells])
-    return table(["", "CPU a request", "a new connection", "an event"], rows)
+        rate = f"{median(each.rate for each in asked[name][0]):,.0f}"
+        rows.append([name if name == RELAY else f"without {name}", rate, *cells])
+    return table(["", "requests/s", "CPU a request", "a new connection", "an event"], rows)
 
 
 def _cell(these: Sequence[float], whole: Sequence[float]) -> str:

@@ -45,7 +45,7 @@ def count() -> dict[str, int]:
     found |= {name: kinds[name] for name in _WATCHED}
     relay: Any = ctx.master.addons.get("relay")
     if relay is not None:
-        limits = relay.lasting.timeouts
+        limits = relay.long_lived.timeouts
         found["locks"] = len(relay.leases)
         found["timers"] = len(limits._clients) + len(limits._connects) + len(limits._open)
     proxyserver: Any = ctx.master.addons.get("proxyserver")

@@ -11,7 +11,7 @@ from mitmproxy.test import taddons, tflow
 from addons.inspection.commands import Commands
 
 KEY = "sk-test-commands-0123456789"
-NOTHING = SimpleNamespace(settings=None, store=None, lasting=None)
+NOTHING = SimpleNamespace(settings=None, store=None, long_lived=None)
 
 
 def test_a_key_that_was_typed_leaves_the_history(tmp_path: Any) -> None:

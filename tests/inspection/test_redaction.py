@@ -16,7 +16,7 @@ from wsproto.frame_protocol import Opcode
 
 from addons.core.known_secrets import KnownSecrets
 from addons.core.secrets import fingerprint
-from addons.exchange import Kind, StreamState, original_message
+from addons.exchange import Kind, StreamState, original_message, secrets_of
 from addons.inspection import redaction as redact
 from addons.inspection.redaction import NOT_DECODED, Noting, Redaction
 from tests.support import flows
@@ -389,6 +389,16 @@ def test_a_head_of_too_many_secrets_still_says_how_the_connection_goes_on() -> N
     cleaned = clean(flow)
     assert cleaned.response is not None and cleaned.response.headers["Connection"] == "close"
     assert "X-Other" not in cleaned.response.headers
+
+
+def test_a_body_that_no_record_keeps_is_not_searched() -> None:
+    body = json.dumps({"messages": [], "apiKey": PLAIN})
+    for watched in (True, False):
+        flow = flows.opened("POST", "/v1/chat/completions", {"Content-Type": "application/json"}, body.encode())
+        flows.exchange(flow).record.watched = watched
+        clean(flow, "request")
+        known = secrets_of(flow, SECRET)
+        assert (known.mask(f"said {PLAIN}") != f"said {PLAIN}") is watched
 
 
 def test_redaction_can_be_switched_off() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import ablation, idle, without, workers
+from tests.bench.load import Load
 from tests.bench.report import Report
 
 pytestmark = pytest.mark.alone
@@ -34,11 +35,15 @@ def test_the_generator_is_put_aside(count: int, others: float, cores: int, expec
     ("rounds", "sure"), [(1, "-10.0% to -10.0%"), (5, "-10.0% to +30.0%"), (20, "+40.0% to +130.0%")]
 )
 def test_what_a_change_brings_is_told_with_its_bounds(rounds: int, sure: str) -> None:
-    without_it = [0.9 + each / 10 for each in range(rounds)]
-    whole = [1.0] * rounds
+    def loads(*cpu: float) -> list[Load]:
+        return [Load(requests=10, seconds=2.0, errors=0, p50=0.0, p99=0.0, cpu=10 * each) for each in cpu]
+
+    without_it = loads(*(0.9 + each / 10 for each in range(rounds)))
+    whole = loads(*[1.0] * rounds)
     kinds = {"relay": [whole, whole], "lines": [without_it, whole]}
-    said = ablation.section(kinds, {"relay": whole, "lines": whole})
+    said = ablation.section(kinds, {"relay": [1.0] * rounds, "lines": [1.0] * rounds})
     assert sure in said and "without lines" in said and "+0.0% (+0.0% to +0.0%)" in said
+    assert "|          5 |" in said, "requests a second"
 
 
 def test_a_section_of_a_command_of_its_own_takes_the_place_of_the_last(tmp_path: Path) -> None:

@@ -107,6 +107,27 @@ def test_changes_take_effect_while_relay_runs(tmp_path: Path, monkeypatch: pytes
     assert found is not None and found.revoked
 
 
+def test_a_stranger_s_key_has_the_file_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks = 100.0, 0
+    state = keys_file.state
+
+    def counted(folder: Path) -> object:
+        nonlocal looks
+        looks += 1
+        return state(folder)
+
+    monkeypatch.setattr("addons.meter.keyring.time.monotonic", lambda: now)
+    monkeypatch.setattr("addons.meter.keyring.keys_file.state", counted)
+    keys = ring(tmp_path, open=True)
+    looks = 0
+    for _ in range(100):
+        assert keys.find("sk-own") is None
+    assert looks <= 2
+    hand_out(tmp_path, "sk-own")
+    now += 1.1
+    assert keys.find("sk-own") is not None
+
+
 def test_a_file_that_is_broken_meanwhile_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     hand_out(tmp_path)
     keys = ring(tmp_path)
