@@ -25,7 +25,8 @@ _FAILS = re.compile(rb"\s*event:[ ]?(?:error|response\.failed)[\r\n]")
 _SLICE = 1 << 16
 _MARKS = 20_000
 _LONGEST_NAME = 200
-_USAGE = re.compile(rb'(?<!\\)"usage"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}\{')
+_USAGE = b'"usage"'
+_OBJECT = re.compile(rb"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}\{")
 _TIER = re.compile(rb'(?<!\\)"service_tier"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}"([^"\\]{1,40})"')
 _WORDS = re.compile(
     rb'"(?:content|text|delta|arguments|refusal|reasoning[a-z_]{0,20}|thinking|partial_json)"[ \t]{0,8}:[ \t]{0,8}"'
@@ -142,7 +143,7 @@ class AnswerUsage:
         self._pieces += count
         if self._words is not None:
             self._words += sum(map(len, _WORDS.findall(events)))
-        if b'"usage"' in events and _USAGE.search(events):
+        if _USAGE in events and _has_usage(events):
             telling = [each for each in Parser(_MAX_EVENT + _SLICE).feed(events) if '"usage"' in each.data]
             # What lies between says less than the last one, and some say it with each event.
             for event in telling if len(telling) < 3 else (telling[0], telling[-1]):
@@ -218,6 +219,17 @@ class AnswerUsage:
         self._add(value)
         if isinstance(value, Mapping):
             self._failed = bool(value.get("error")) or value.get("status") == "failed"
+
+
+def _has_usage(events: bytes) -> bool:
+    """Whether one of these events may have a usage object: many say `"usage": null` each time."""
+    at = events.find(_USAGE)
+    while at >= 0:
+        behind = at + len(_USAGE)
+        if _OBJECT.match(events, behind) and not events.endswith(b"\\", 0, at):
+            return True
+        at = events.find(_USAGE, behind)
+    return False
 
 
 def _tells_error(events: bytes) -> bool:

@@ -26,6 +26,8 @@ class KeyMask:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may pass now; b"" where that is nothing. An empty chunk is the end of the stream."""
+        if not self._tail and chunk and chunk[-1] not in self._key:  # no key begins at its end
+            return without_key(chunk, self._key) if self._key else chunk
         data, passed = self._tail + chunk, self._passed
         self._tail, self._passed = b"", 0
         if not chunk or not self._key:

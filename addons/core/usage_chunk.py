@@ -33,6 +33,8 @@ class UsageChunk:
         if not chunk:
             rest, self._held = self._held, b""
             return rest
+        if not self._held and not self._passing and chunk.endswith(b"\n\n"):  # nearly all chunks are whole events
+            return self._without(chunk)
         searched = max(0, len(self._held) - 3)
         data = self._held + chunk if self._held else chunk
         self._held = b""
@@ -42,12 +44,18 @@ class UsageChunk:
             if not end:
                 return data
             self._passing = False
-        elif self._left and b'"usage"' in whole and _NO_CHOICES.search(whole):
-            whole = b"".join(event for event in _events(whole) if not self._is_unasked(event))
+        else:
+            whole = self._without(whole)
         if len(rest) > _LONGEST:
             self._passing = True
             return whole + rest
         self._held = rest
+        return whole
+
+    def _without(self, whole: bytes) -> bytes:
+        """Whole events, but for the one that the client did not ask for."""
+        if self._left and b'"usage"' in whole and _NO_CHOICES.search(whole):
+            return b"".join(event for event in _events(whole) if not self._is_unasked(event))
         return whole
 
     def _is_unasked(self, event: bytes) -> bool:

@@ -50,6 +50,7 @@ _HELD_ANSWER = 8 << 20
 _UNCOUNTED_BODY = 1 << 20
 """Bytes of a request body that don't count towards `limits.held`."""
 _HEARD_AT_ONCE = 1 << 14
+_HEARD_TOGETHER = 1 << 12
 _PIECE = 4096
 """Encoded bytes that are decoded at a time: what comes out of them is bounded, too."""
 _SPOKEN = 2
@@ -87,6 +88,9 @@ class Metering:
     answer: AnswerUsage = field(default_factory=AnswerUsage)
     _decode: Callable[[bytes], bytes] | None = None
     _deaf: bool = False
+    _unheard: list[bytes] = field(default_factory=list)
+    """Chunks that are looked through together: one by one, their number would cost more than their bytes."""
+    _unheard_size: int = 0
 
     def begin_answer(self, response: http.Response) -> None:
         """Hear an answer from its beginning."""
@@ -98,11 +102,25 @@ class Metering:
         plain = encoding in ("", "identity")
         self._decode = None if plain else listener(encoding)
         self._deaf = not plain and self._decode is None
+        self._unheard, self._unheard_size = [], 0
 
     def hear(self, chunk: bytes) -> None:
         """Take a chunk as it came. Never raises: what can't be heard leaves the usage unknown."""
         if self.first_at is None:
             self.first_at = time.monotonic()
+        self._unheard.append(chunk)
+        self._unheard_size += len(chunk)
+        if self._unheard_size >= _HEARD_TOGETHER or not chunk:
+            self._listen()
+
+    def told(self) -> Reported:
+        """What the answer has told so far."""
+        self._listen()
+        return self.answer.told()
+
+    def _listen(self) -> None:
+        chunk = b"".join(self._unheard)
+        self._unheard, self._unheard_size = [], 0
         if self._deaf:
             return
         try:
@@ -461,7 +479,7 @@ class Meter:
         self._note(flow, exchange, settlement)
 
     def _settlement(self, flow: http.HTTPFlow, exchange: Exchange, metering: Metering, reason: str) -> Settlement:
-        told = metering.answer.told()
+        told = metering.told()
         if reason == FINISHED and told.failed and told.usage is None:
             reason = BROKE
         usage, estimated = told.usage, False

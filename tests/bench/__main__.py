@@ -110,7 +110,9 @@ def _bench(given: argparse.Namespace) -> int:
     if "leases" in wanted:
         report.add("Two processes and one store", leases.section(size.seconds, _few(size)), leases.NOTE)
     if "meter" in wanted:
-        report.add("What metering costs", meter.section(size.seconds, size.rounds), meter.NOTE)
+        streams = meter.LONG if given.long else meter.Streams()
+        note = meter.NOTE.format(streams=streams.number, rate=streams.rate)
+        report.add("What metering costs", meter.section(size.seconds, size.rounds, streams), note)
     if missing:
         report.add("Not measured", "\n".join(f"- {name}: {why}" for name, why in missing.items()))
     if headline:
@@ -205,7 +207,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="about two minutes, rough; writes nothing without --output"
     )
-    parser.add_argument("--long", action="store_true", help="1000 streams and a million sessions, too")
+    parser.add_argument(
+        "--long", action="store_true", help="1000 streams, 2000 metered ones and a million sessions, too"
+    )
     parser.add_argument(
         "--peers", action="store_true", help="LiteLLM, Portkey and openai-forward, installed on first use"
     )

@@ -4,69 +4,74 @@ a key of its own with a budget."""
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tests.bench import load
+from tests.bench import load, whole_streams
 from tests.bench.load import Load
 from tests.bench.rounds import middle, ratio, rotate
 from tests.bench.tables import table, times, us
 from tests.bench.targets import Starter, Target, _prove, fast_upstream, relay
+from tests.bench.whole_streams import Finished
 
 _SCRIPT = Path(__file__).with_name("unmetered.py")
 _KEY = "rk-bench-0123456789abcdef0123456789abcdef"
 _BUDGET = {"amount": 10**8}
 _EVENTS = 100
-_STREAMS = 40
-"""At a time."""
-_RATE = 50.0
 UNMETERED, OWN, BUDGET = "without the meter", "a caller's own key", "a relay key with a budget"
 
 NOTE = (
-    "CPU of relay for one small chat completion (32 clients that keep their connections) and for one stream of "
-    f"{_EVENTS} events ({_STREAMS} at a time, {_RATE:g} events/s each). `{UNMETERED}` is the same relay with that "
-    f"addon taken out; `{BUDGET}` reads each request, writes its hold, asks the stream for its usage, takes the extra "
-    "chunk out and writes the settlement."
+    "CPU of relay for one small chat completion (32 clients that keep their connections), and for one stream of "
+    f"{_EVENTS} events from its request to its end ({{streams:,}} under way at a time, {{rate:g}} events/s each). "
+    f"`{UNMETERED}` is the same relay with that addon taken out; `{BUDGET}` reads each request, writes its hold, asks "
+    "the stream for its usage, takes the extra chunk out and writes the settlement."
 )
 
 
-def section(seconds: float, rounds: int) -> str:
+@dataclass(frozen=True)
+class Streams:
+    """How many are under way at a time, and how many events a second each of them has."""
+
+    number: int = 200
+    rate: float = 20.0
+
+
+LONG = Streams(2000, 4.0)
+
+
+def section(seconds: float, rounds: int, streams: Streams) -> str:
     """The table."""
-    asks = {
-        "request": (load.COMPLETION, 32, seconds),
-        "stream": (load.stream(max_tokens=_EVENTS), _STREAMS, max(8 * _EVENTS / _RATE, 2 * seconds)),
-    }
-    found: dict[str, dict[str, list[Load]]] = {}
     with contextlib.ExitStack() as stack:
-        up = stack.enter_context(fast_upstream(streams=True, rate=_RATE))
+        up = stack.enter_context(fast_upstream(streams=True, rate=streams.rate))
         targets = []
         for start in _starters().values():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
             targets.append(stack.enter_context(start(folder, up.port)))
             _prove(targets[-1])
-        for kind, (ask, clients, long) in asks.items():
-            found[kind] = rotate(targets, rounds, partial(_measured, ask, clients, long))
-    return table(["", "CPU a request", "x without", "CPU a stream", "x without", "streams"], _rows(found))
+        requests = rotate(targets, rounds, lambda target: target.load(load.COMPLETION, 32, seconds))
+        whole = rotate(targets, rounds, partial(_finished, streams))
+    return table(["", "CPU a request", "x without", "CPU a stream", "x without"], _rows(requests, whole))
 
 
-def _measured(ask: load.Ask, clients: int, seconds: float, target: Target) -> Load:
-    return target.load(ask, clients, seconds)
+def _finished(streams: Streams, target: Target) -> Finished:
+    return whole_streams.run(target.port, target.child.pid, streams.number, _EVENTS, streams.rate, target.headers)
 
 
-def _rows(found: Mapping[str, Mapping[str, list[Load]]]) -> list[list[str]]:
+def _rows(requests: Mapping[str, list[Load]], streams: Mapping[str, list[Finished]]) -> list[list[str]]:
     rows = []
     for name in (UNMETERED, OWN, BUDGET):
-        cells = [name]
-        for kind in ("request", "stream"):
-            each = found[kind].get(name, [])
-            # Those that are under way at the end have no answer yet.
-            assert each and all(one.errors <= _STREAMS for one in each), f"{name}, {kind}: {each}"
-            cells.append(f"{us(middle(each, lambda one: one.cpu_each))} us")
-            cells.append(times(ratio(found[kind], name, UNMETERED, lambda one: one.cpu_each)))
-        cells.append(f"{sum(one.requests for one in found['stream'][name]):,}")
-        rows.append(cells)
+        assert not any(each.errors for each in requests[name]), f"{name}: {requests[name]}"
+        assert all(each.finished == each.streams for each in streams[name]), f"{name}: {streams[name]}"
+        rows.append([name, *_cells(requests, name), *_cells(streams, name)])
     return rows
+
+
+def _cells[Seen: (Load, Finished)](found: Mapping[str, list[Seen]], name: str) -> tuple[str, str]:
+    return (
+        f"{us(middle(found[name], lambda one: one.cpu_each))} us",
+        times(ratio(found, name, UNMETERED, lambda one: one.cpu_each)),
+    )
 
 
 def _starters() -> dict[str, Starter]:

@@ -115,7 +115,7 @@ async def watch(spec: dict[str, Any]) -> Seen:
     for transport in transports:
         if transport is not None:
             transport.abort()
-    await _rest(spec["pid"])
+    await rest(spec["pid"])
     times = sorted(firsts) or [0.0]
     return Seen(
         number,
@@ -131,7 +131,7 @@ async def watch(spec: dict[str, Any]) -> Seen:
     )
 
 
-async def _rest(pid: int) -> None:
+async def rest(pid: int) -> None:
     """Wait until process `pid` has nothing left to do, or for a while."""
     end, before = time.perf_counter() + _BEGIN, usage(pid).cpu
     while time.perf_counter() < end:
