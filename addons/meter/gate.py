@@ -28,7 +28,8 @@ from addons.flow.turns import in_turns
 from addons.meter.keyring import Keyring
 from addons.meter.prices import LONGEST_NAME, Prices
 from addons.store import StoreError
-from addons.store.ledger import FINISHED, LEFT, Ledger, OverLimit, Settlement
+from addons.store.ledger import Ledger, OverLimit, Settlement
+from addons.store.ledger_file import FINISHED, LEFT
 
 _STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
 _BOUNDS: Mapping[Generation | None, str] = {Generation.RESPONSE: "max_output_tokens"}

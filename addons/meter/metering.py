@@ -41,7 +41,8 @@ from addons.flow.upstream_errors import own_key_refused
 from addons.meter.credentials import keys_in, replaced
 from addons.meter.gate import Admission, Gate
 from addons.meter.later import Later
-from addons.store.ledger import BROKE, ENDED, FINISHED, GAVE_UP, LEFT, REFUSED, Settlement
+from addons.store.ledger import Settlement
+from addons.store.ledger_file import BROKE, ENDED, FINISHED, GAVE_UP, LEFT, REFUSED
 
 logger = logging.getLogger(__name__)
 

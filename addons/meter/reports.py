@@ -16,7 +16,8 @@ from addons.core.money import UNLIMITED, Balance
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey, day_of, renews
 from addons.meter.gate import Gate
-from addons.store.ledger import Pricer, Used, used
+from addons.store.ledger import Used, used
+from addons.store.ledger_file import Pricer
 
 _A_DAY = 86400.0
 _MOST = 1_000_000

@@ -8,7 +8,8 @@
    twice. Where the disk refuses, settlements wait, and are tried again.
 4. What is found held at the start belonged to a relay that was killed: it is settled at its hold, and marked.
 5. It has additions only. After `balance.window_days` and a week rows are priced, where that was left open, and folded
-   into sums a day.
+   into sums a day, a few at a time between others (ledger_file.py).
+6. Nothing that a caller or an upstream says ends the thread: a row that can't be written fails alone.
 
 Commits survive the end of the process, kill -9 included, not the loss of power (`synchronous=NORMAL`).
 """
@@ -21,6 +22,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -32,6 +34,22 @@ from addons.core.metered import Metered
 from addons.core.relay_keys import Per, day_of
 from addons.store import StoreError
 from addons.store.folder import is_damage, make_file, make_folder, store_error
+from addons.store.ledger_file import (
+    FAILURES,
+    HOLD,
+    KILLED,
+    REFUSED,
+    SETTLEMENT,
+    STRANGER,
+    Pricer,
+    amount_of,
+    folding,
+    open_file,
+    settle_killed,
+    spent,
+    text_of,
+    transaction,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,65 +68,12 @@ _FOLD_EVERY = 3600.0
 _MARGIN = 7
 """Days that rows are kept beyond `balance.window_days`."""
 _MOST_AT_ONCE = 500
-_LONGEST_NAME = 200
-"""Characters that are kept of a model's name: callers may have written anything."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS Holds (
-    request TEXT PRIMARY KEY, at REAL NOT NULL, day TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL,
-    upstream TEXT NOT NULL, model TEXT NOT NULL, path TEXT NOT NULL, amount INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS Settlements (
-    request TEXT PRIMARY KEY, at REAL NOT NULL, day TEXT NOT NULL, key TEXT NOT NULL, name TEXT,
-    upstream TEXT NOT NULL, model TEXT NOT NULL, asked TEXT NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL,
-    estimated INTEGER NOT NULL, amount INTEGER, usage TEXT
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS Settlements_sums ON Settlements (key, day, amount);
-CREATE TABLE IF NOT EXISTS Days (
-    day TEXT NOT NULL, key TEXT NOT NULL, name TEXT, upstream TEXT NOT NULL, model TEXT NOT NULL,
-    requests INTEGER NOT NULL, failures INTEGER NOT NULL, estimated INTEGER NOT NULL, unpriced INTEGER NOT NULL,
-    input INTEGER NOT NULL, output INTEGER NOT NULL, cached INTEGER NOT NULL, amount INTEGER NOT NULL,
-    PRIMARY KEY (day, key, upstream, model)
-) WITHOUT ROWID;
-"""
-_HOLD = "INSERT INTO Holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT = "INSERT OR IGNORE INTO Settlements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_UNSETTLED = """
-SELECT request, at, day, key, name, upstream, model, path, amount FROM Holds h
-WHERE NOT EXISTS (SELECT 1 FROM Settlements s WHERE s.request = h.request)
-"""
-_SPENT = """
-SELECT key, day, sum(amount) FROM (
-    SELECT key, day, amount FROM Settlements WHERE amount IS NOT NULL UNION ALL SELECT key, day, amount FROM Days
-) GROUP BY key, day ORDER BY day
-"""
-_UNPRICED = """
-SELECT request, at, upstream, model, asked, usage FROM Settlements
-WHERE day < ? AND amount IS NULL AND usage IS NOT NULL
-"""
-_FOLD = """
-INSERT INTO Days
-SELECT day, key, max(name), upstream, model, count(*), sum(reason IN (:broke, :refused)), sum(estimated),
-    sum(amount IS NULL), sum(coalesce(json_extract(usage, '$.input'), 0)),
-    sum(coalesce(json_extract(usage, '$.output'), 0)), sum(coalesce(json_extract(usage, '$.cached'), 0)),
-    coalesce(sum(amount), 0)
-FROM Settlements WHERE day < :until GROUP BY day, key, upstream, model
-ON CONFLICT (day, key, upstream, model) DO UPDATE SET requests = requests + excluded.requests,
-    failures = failures + excluded.failures, estimated = estimated + excluded.estimated,
-    unpriced = unpriced + excluded.unpriced, input = input + excluded.input, output = output + excluded.output,
-    cached = cached + excluded.cached, amount = amount + excluded.amount
-"""
-_SETTLED_HOLDS = """
-DELETE FROM Holds WHERE day < ? AND EXISTS (SELECT 1 FROM Settlements s WHERE s.request = Holds.request)
-"""
-
-FINISHED, LEFT, BROKE, REFUSED = "finished", "client left", "upstream broke", "refused"
-ENDED, GAVE_UP, KILLED = "relay ended", "relay gave up", "relay killed"
-"""How a request can end."""
-FAILURES = (BROKE, REFUSED)
-
-type Pricer = Callable[[Metered, str, str, Mapping[str, str], float], int | None]
-"""Nano-dollars of usage, at an upstream, of a model, as served, at a time."""
+_OF_A_ROW = (
+    *(sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
+    *(OverflowError, TypeError, ValueError),
+)
+"""What is raised for a row that can't be written, wherever to."""
+_MOST_CALLERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,15 +182,20 @@ class Book:
         self._queue: queue.SimpleQueue[list[_Work] | None] = queue.SimpleQueue()
         self._gathered: list[_Work] = []
         """What goes to the thread next."""
+        self._handed = self._taken = self._lost = 0
+        """Rows that went to the thread (the loop counts), those that it has taken up (it counts), and those lost."""
+        self._lost_at = 0.0
+        self._callers: OrderedDict[str, None] = OrderedDict()
+        """Callers whose own keys upstream has taken, those seen last behind."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         make_folder(folder)
         try:
             make_file(self.path)
-            self._sql = _open(self.path)
-            self._recover()
-            self._fold(clock())
-            self.accounts.load(self._sql.execute(_SPENT))
+            self._sql = open_file(self.path)
+            if killed := settle_killed(self._sql):
+                logger.warning(f"{killed} request(s) were under way when relay was killed: settled at what was held")
+            self.accounts.load(spent(self._sql))
         except (sqlite3.Error, OSError) as error:
             if is_damage(error):
                 raise StoreError(
@@ -235,16 +205,6 @@ class Book:
             raise store_error(folder, error) from error
         self._thread = threading.Thread(target=self._run, name="relay-ledger", daemon=True)
         self._thread.start()
-
-    def _recover(self) -> None:
-        """Settle what was under way when a relay was killed."""
-        with _transaction(self._sql):
-            left = self._sql.execute(_UNSETTLED).fetchall()
-            for request, at, day, key, name, upstream, model, path, amount in left:
-                row = (request, at, day, key, name, upstream, model, "{}", path, KILLED, 1, amount, None)
-                self._sql.execute(_INSERT, row)
-        if left:
-            logger.warning(f"{len(left)} request(s) were under way when relay was killed: settled at what was held")
 
     # On the loop
 
@@ -268,9 +228,9 @@ class Book:
                 self.owners[owner].discard(claim.request)
             done(error)
 
-        said = (claim.key, claim.name, claim.upstream, claim.model, claim.path, claim.amount)
-        row = (claim.request, now, day_of(now), *said)
-        self._put(_Work(_HOLD, row, written), GATHER)
+        about = (claim.key, claim.name, claim.upstream, text_of(claim.model), text_of(claim.path))
+        row = (claim.request, now, day_of(now), *about, amount_of(claim.amount))
+        self._put(_Work(HOLD, row, written), GATHER)
         return None
 
     def settle(self, settlement: Settlement, owner: str = "") -> None:
@@ -288,20 +248,39 @@ class Book:
                 self.owners[owner].discard(settlement.request)
         if not settlement.kept:
             return
+        if self._is_stranger(settlement):
+            self._put(_Work(STRANGER, (day, settlement.upstream)), _AT_LEISURE)
+            return
         row = _row(settlement, day, amount)
         if settlement.held:
-            self._put(_Work(_INSERT, row), _PATIENCE)
+            self._put(_Work(SETTLEMENT, row), _PATIENCE)
         elif amount:
             # A batch, or an answer in the background, is fetched as often as the client likes, and paid for once.
             def spend() -> None:
                 self.accounts.spend(settlement.key, amount, now)
 
-            self._put(_Work(_INSERT, row, new=spend), GATHER)
+            self._put(_Work(SETTLEMENT, row, new=spend), GATHER)
         else:
-            self._put(_Work(_INSERT, row), _AT_LEISURE)
+            self._put(_Work(SETTLEMENT, row), _AT_LEISURE)
+
+    def _is_stranger(self, settlement: Settlement) -> bool:
+        """Whether upstream did not take a key of which relay has never seen another: anybody can send such, and a row
+        for each would let the ledger grow as they like."""
+        if settlement.name is not None:
+            return False
+        if settlement.reason != REFUSED or settlement.usage is not None:
+            self._callers[settlement.key] = None
+            self._callers.move_to_end(settlement.key)
+            if len(self._callers) > _MOST_CALLERS:
+                self._callers.popitem(last=False)
+            return False
+        return settlement.key not in self._callers
 
     def _put(self, work: _Work, wait: float) -> None:
         """Hand it to the thread within `wait` seconds, in its turn."""
+        if work.done is None and self._handed - self._taken > _MOST_WAITING:
+            self._lose(1)
+            return
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._timer = loop, None
@@ -319,7 +298,16 @@ class Book:
             self._timer = None
         if self._gathered:
             works, self._gathered = self._gathered, []
+            self._handed += len(works)
             self._queue.put(works)
+
+    def _lose(self, count: int) -> None:
+        """Settlements that there is no room for, while the disk refuses."""
+        now = time.monotonic()
+        self._lost += count
+        if now - self._lost_at > _RETRY:
+            self._lost_at = now
+            logger.error(f"the ledger can't be written: {self._lost} settlement(s) are lost")
 
     def abandon(self, owner: str) -> None:
         """Settle what a worker had under way that is gone: at what is held."""
@@ -358,24 +346,34 @@ class Book:
 
     def _run(self) -> None:
         waiting: list[_Work] = []
-        ended, folded = False, self.clock()
+        ended, folding, fold_at = False, None, time.monotonic()
         while not ended:
-            batch, ended = self._next(waiting)
+            patience = 0.0 if folding is not None else max(fold_at - time.monotonic(), 0.0)
+            batch, ended = self._next(waiting, patience)
             waiting = self._do(batch)
             if len(waiting) > _MOST_WAITING:
-                logger.error(f"the ledger can't be written: {len(waiting) - _MOST_WAITING} settlement(s) are lost")
+                self._lose(len(waiting) - _MOST_WAITING)
                 del waiting[_MOST_WAITING:]
-            if self.clock() - folded > _FOLD_EVERY:
-                folded = self.clock()
-                self._fold_quietly()
+            if folding is None and time.monotonic() >= fold_at:
+                folding, fold_at = self._folding(), time.monotonic() + _FOLD_EVERY
+            if folding is not None and next(folding, self) is self:
+                folding = None
         if waiting:
-            logger.error(f"the ledger can't be written: {len(waiting)} settlement(s) are lost")
+            self._lose(len(waiting))
         self._sql.close()
 
-    def _next(self, waiting: list[_Work]) -> tuple[list[_Work], bool]:
-        """What is to be done next, and whether nothing follows it."""
+    def _folding(self) -> Iterator[None]:
+        """Make sums of what is old, a little each time. Whatever goes wrong is tried again in an hour."""
+        try:
+            until = day_of(self.clock() - (self.keep_days + _MARGIN) * 86400)
+            yield from folding(self._sql, until, self.price)
+        except Exception as error:
+            logger.warning(f"folding the ledger failed: {error}")
+
+    def _next(self, waiting: list[_Work], patience: float) -> tuple[list[_Work], bool]:
+        """What is to be done next, within `patience` seconds, and whether nothing follows it."""
         batch = list(waiting)
-        until = time.monotonic() + (_RETRY if waiting else _FOLD_EVERY)
+        until = time.monotonic() + (_RETRY if waiting else patience)
         while len(batch) - len(waiting) < _MOST_AT_ONCE:
             try:
                 works = self._queue.get(timeout=max(until - time.monotonic(), 0.0))
@@ -384,28 +382,32 @@ class Book:
             if works is None:
                 return batch, True
             batch += works
+            self._taken += len(works)
             if not waiting:
                 until = 0.0  # what is there already comes along
         return batch, False
 
     def _do(self, batch: list[_Work]) -> list[_Work]:
-        """Do all of it in one transaction, or else one by one; what is to be tried again."""
+        """Do all of it in one transaction, or else one by one; what is to be tried again. Raises nothing."""
         if not batch:
             return []
         try:
-            with _transaction(self._sql):
+            with transaction(self._sql):
                 for work in batch:
                     work.added = self._sql.execute(work.insert, work.row).rowcount > 0
-        except sqlite3.Error as error:
-            if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
-                # One row is at fault, and the others are not.
+        except _OF_A_ROW as error:
+            if len(batch) > 1:  # one row is at fault, and the others are not
                 return [again for work in batch for again in self._do([work])]
+            self._give_up(batch[0], error)
+            return []
+        except Exception as error:
             return self._refused(batch, error)
         self._tell([partial(work.done, None) for work in batch if work.done is not None])
         self._tell([work.new for work in batch if work.new is not None and work.added])
         return []
 
-    def _refused(self, batch: Sequence[_Work], error: sqlite3.Error) -> list[_Work]:
+    def _refused(self, batch: Sequence[_Work], error: Exception) -> list[_Work]:
+        """The disk does not take it: whoever waits hears so, and settlements are tried again."""
         text = f"{type(error).__name__}: {error}"
         self._tell([partial(work.done, text) for work in batch if work.done is not None])
         again = [work for work in batch if work.done is None]
@@ -415,46 +417,36 @@ class Book:
             work.tried = True
         return again
 
+    def _give_up(self, work: _Work, error: Exception) -> None:
+        """A row that no disk would take."""
+        text = f"{type(error).__name__}: {error}"
+        if work.done is not None:
+            self._tell([partial(work.done, text)])
+        else:
+            logger.error(f"a settlement can't be written, and is lost ({text})")
+
     def _tell(self, calls: Sequence[Callable[[], object]]) -> None:
         """Have the loop make these calls: waking it costs more than they do."""
         if calls and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(_make, calls)
 
-    def _fold_quietly(self) -> None:
-        try:
-            self._fold(self.clock())
-        except sqlite3.Error as error:
-            logger.warning(f"folding the ledger failed: {error}")
-
-    def _fold(self, now: float) -> None:
-        """Make sums of what is old."""
-        until = day_of(now - (self.keep_days + _MARGIN) * 86400)
-        with _transaction(self._sql):
-            if self.price is not None:
-                for request, at, upstream, model, asked, usage in self._sql.execute(_UNPRICED, (until,)).fetchall():
-                    amount = self.price(Metered.of(json.loads(usage)), upstream, model, json.loads(asked), at)
-                    self._sql.execute("UPDATE Settlements SET amount = ? WHERE request = ?", (amount, request))
-            self._sql.execute(_FOLD, {"until": until, "broke": BROKE, "refused": REFUSED})
-            self._sql.execute(_SETTLED_HOLDS, (until,))
-            self._sql.execute("DELETE FROM Settlements WHERE day < ?", (until,))
-
 
 def _row(settlement: Settlement, day: str, amount: int | None) -> Sequence[object]:
     usage = None if settlement.usage is None else json.dumps(settlement.usage.parts(), separators=(",", ":"))
     return (
-        settlement.request,
+        text_of(settlement.request),
         settlement.at,
         day,
         settlement.key,
         settlement.name,
         settlement.upstream,
-        settlement.model[:_LONGEST_NAME],
+        text_of(settlement.model),
         json.dumps(dict(settlement.asked), separators=(",", ":")) if settlement.asked else "{}",
-        settlement.path,
+        text_of(settlement.path),
         settlement.reason,
         int(settlement.estimated),
-        amount,
+        None if amount is None else amount_of(amount),
         usage,
     )
 
@@ -465,26 +457,6 @@ def _make(calls: Sequence[Callable[[], object]]) -> None:
             call()
         except Exception:  # the others wait, too
             logger.exception("a row of the ledger is written, and whoever waits for it failed")
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    sql = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-    sql.execute("PRAGMA journal_mode=wal")
-    sql.execute("PRAGMA synchronous=normal")
-    sql.executescript(_SCHEMA)
-    return sql
-
-
-@contextlib.contextmanager
-def _transaction(sql: sqlite3.Connection) -> Iterator[None]:
-    sql.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        sql.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            sql.execute("ROLLBACK")
-        raise
 
 
 class LocalLedger:

@@ -1,12 +1,14 @@
 """The ledger on the disk: every request is settled once, and nothing is forgotten by an end, however it comes."""
 
 import asyncio
+import importlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +20,9 @@ from addons.core.accounts import Claim, Terms
 from addons.core.metered import Metered
 from addons.core.relay_keys import day_of
 from addons.store import StoreError
-from addons.store.ledger import (
-    BROKE,
-    FINISHED,
-    KILLED,
-    NAME,
-    Book,
-    LocalLedger,
-    OverLimit,
-    Settlement,
-    Used,
-    used,
-)
-from tests.support.live import ROOT
+from addons.store.ledger import NAME, Book, LocalLedger, OverLimit, Settlement, Used, used
+from addons.store.ledger_file import BROKE, FINISHED, KILLED, REFUSED
+from tests.support.live import ROOT, eventually
 
 NOON = 1_764_504_000.0
 DAY = 86_400.0
@@ -260,9 +252,13 @@ def test_old_rows_become_sums_of_days(tmp_path: Path, clock: Clock) -> None:
     book.close()
     before = entries(tmp_path)
     clock.now += 98 * DAY
-    book = Book(tmp_path, clock, 90)
+    book = Book(tmp_path, clock, 90, lambda usage, *_: 99 if usage == Metered(9, 4) else None)
     assert book.accounts.balance("k1", "total", clock.now) == (14, 0)
-    book.price = lambda usage, upstream, model, asked, at: 99 if usage == Metered(9, 4) else None
+    assert eventually(lambda: not rows(tmp_path, "Settlements") and not rows(tmp_path, "Holds"))
+    book.close()
+    book = Book(tmp_path, clock, 90)
+    assert book.accounts.balance("k1", "total", clock.now) == (14, 0), "the sums are read, too"
+    assert "hash" not in book.accounts._accounts, "callers' own keys have no budget"
     book.close()
     assert rows(tmp_path, "Settlements") == rows(tmp_path, "Holds") == []
     after = entries(tmp_path)
@@ -287,7 +283,7 @@ def test_what_was_left_unpriced_is_priced_before_it_is_summed_up(tmp_path: Path,
     book.price = lambda usage, upstream, model, asked, at: 99 if model == "gpt-4o" and at == NOON else None
     clock.now += 98 * DAY
     assert len(rows(tmp_path, "Settlements")) == 2
-    book._fold_quietly()
+    assert list(book._folding()) == [None]
     book.close()
     found = {entry.model: (entry.amount, entry.unpriced) for entry in entries(tmp_path)}
     assert found == {"gpt-4o": (99, 0), "nobody-knows": (0, 1)}
@@ -296,10 +292,10 @@ def test_what_was_left_unpriced_is_priced_before_it_is_summed_up(tmp_path: Path,
 def test_a_disk_that_refuses_lets_nothing_up_and_loses_no_settlement(
     book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import addons.store.ledger as module
+    module: Any = importlib.import_module("addons.store.ledger")
 
     full = True
-    stock = module._transaction
+    stock = module.transaction
 
     def transaction(sql: sqlite3.Connection) -> Any:
         if full:
@@ -312,7 +308,7 @@ def test_a_disk_that_refuses_lets_nothing_up_and_loses_no_settlement(
         full = False
         await ledger.reserve(claim("a", 60))
         full = True
-        monkeypatch.setattr(module, "_transaction", transaction)
+        monkeypatch.setattr(module, "transaction", transaction)
         monkeypatch.setattr(module, "_RETRY", 0.05)
         with pytest.raises(StoreError, match="disk is full"):
             await ledger.reserve(claim("b", 10))
@@ -343,6 +339,127 @@ def test_one_row_that_is_wrong_costs_no_other(book: Book, tmp_path: Path) -> Non
 
     asyncio.run(life())
     assert sorted(row[0] for row in rows(tmp_path, "Holds")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"model": "x\ud800"}, id="half of a pair of surrogates"),
+        pytest.param({"path": "/v1/\udcff/chat/completions"}, id="a byte of a path"),
+        pytest.param({"path": "/v1/" + "x" * 100_000, "model": "y" * 100_000}, id="long texts"),
+        pytest.param({"amount": 1 << 80}, id="more than SQLite can count"),
+    ],
+)
+def test_what_a_stranger_may_write_ends_in_a_row(book: Book, tmp_path: Path, more: dict[str, Any]) -> None:
+    async def life() -> None:
+        ledger = LocalLedger(book)
+        texts = {name: value for name, value in more.items() if name != "amount"}
+        await ledger.reserve(replace(claim("a", 10, 1000), **texts))
+        ledger.settle(settlement("a", **more))
+        own = replace(settlement("own\ud800", None), held=False, key="hash", name=None)
+        ledger.settle(replace(own, **texts))
+        await ledger.reserve(claim("b", 10, 1 << 90))
+
+    asyncio.run(life())
+    book.close()
+    found = rows(tmp_path, "Settlements")
+    assert sorted(row[0] for row in found) == ["a", "own?"]
+    assert all(len(str(value)) <= 200 for row in found for value in row)
+    Book(tmp_path, lambda: NOON, 90).close()
+
+
+def test_a_row_that_can_t_be_written_costs_no_other_and_not_the_thread(
+    book: Book, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def life() -> None:
+        ledger = LocalLedger(book)
+        await ledger.reserve(claim("a"))
+        wrong: Any = settlement("a", upstream=object())
+        ledger.settle(wrong)
+        with pytest.raises(StoreError, match="ledger can't be written"):
+            await ledger.reserve(replace(claim("b"), upstream="\ud800"))
+        await ledger.reserve(claim("c"))
+        ledger.settle(settlement("c"))
+
+    asyncio.run(life())
+    book.close()
+    assert [row[0] for row in rows(tmp_path, "Settlements")] == ["c"]
+    assert "a settlement can't be written, and is lost" in caplog.text
+    assert ("b" in book.accounts.holds) is False
+
+
+def test_very_large_amounts_are_summed_up(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    book = Book(tmp_path, clock, 90)
+
+    async def life() -> None:
+        for n in range(3):
+            await LocalLedger(book).reserve(claim(f"{n}", 10, 1 << 70))
+            LocalLedger(book).settle(settlement(f"{n}", 10**15))
+
+    asyncio.run(life())
+    book.close()
+    sql = sqlite3.connect(tmp_path / NAME)
+    sql.execute("UPDATE Settlements SET amount = ?", ((1 << 63) - 1,))  # as a relay before this one may have written
+    sql.commit()
+    sql.close()
+    book = Book(tmp_path, clock, 90)
+    assert book.accounts.balance("k1", "total", clock.now) == (3 * ((1 << 63) - 1), 0)
+    book.close()
+    clock.now += 98 * DAY
+    book = Book(tmp_path, clock, 90)
+    assert eventually(lambda: "old rows of 1 key(s) stay in the ledger" in caplog.text)
+    assert book._thread.is_alive()
+    book.close()
+    assert len(rows(tmp_path, "Settlements")) == 3
+
+
+def test_strangers_leave_one_row_a_day(book: Book, tmp_path: Path) -> None:
+    def own(request: str, key: str, **more: Any) -> Settlement:
+        return replace(settlement(request, None), held=False, key=key, name=None, **more)
+
+    async def life() -> None:
+        ledger = LocalLedger(book)
+        for n in range(500):
+            ledger.settle(own(f"r{n}", f"stranger{n}", reason=REFUSED, usage=None))
+        ledger.settle(own("known", "customer"))
+        ledger.settle(own("refused", "customer", reason=REFUSED, usage=None))
+
+    asyncio.run(life())
+    book.close()
+    assert sorted(row[0] for row in rows(tmp_path, "Settlements")) == ["known", "refused"]
+    [sums] = rows(tmp_path, "Days")
+    assert sums[1] == "" and sums[5:7] == (500, 500)
+    assert sum(entry.failures for entry in entries(tmp_path)) == 501
+
+
+def test_folding_lets_holds_through(tmp_path: Path, clock: Clock) -> None:
+    book = Book(tmp_path, clock, 90)
+
+    async def fill() -> None:
+        for n in range(3000):
+            LocalLedger(book).settle(replace(settlement(f"{n}", None), held=False, key=f"hash{n % 3}", name=None))
+
+    asyncio.run(fill())
+    book.close()
+    clock.now += 98 * DAY
+    priced = 0
+
+    def price(*_: object) -> int:
+        nonlocal priced
+        priced += 1
+        time.sleep(0.001)
+        return 1
+
+    book = Book(tmp_path, clock, 90, price)
+
+    async def hold() -> int:
+        await LocalLedger(book).reserve(claim("a"))
+        return priced
+
+    assert asyncio.run(hold()) < 3000, "it waits for a few rows at most"
+    assert eventually(lambda: not rows(tmp_path, "Settlements"), 20)
+    assert priced == 3000
+    book.close()
 
 
 def test_a_closed_ledger_says_so(book: Book) -> None:

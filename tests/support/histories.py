@@ -22,8 +22,8 @@ from typing import Any
 
 from addons.core.rates import nano
 from addons.store.keys_file import StoredKey, changing, hash_of
-from addons.store.ledger import FINISHED, KILLED, LEFT
 from addons.store.ledger import NAME as LEDGER
+from addons.store.ledger_file import FINISHED, KILLED, LEFT
 from tests.support import live
 from tests.support.asking import Heard, ask
 from tests.support.invoice import Invoice
