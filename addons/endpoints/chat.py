@@ -16,6 +16,7 @@ client.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -428,16 +429,18 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> Completion | Upstr
     limit = exchange.settings.chat.max_answer
     hearing = Exchange(exchange.settings, exchange.upstream, Kind.CHAT, exchange.path)
     _PENDING.keep(hearing, pending)
-    response = await ask(
-        exchange.upstream,
-        exchange.upstream.path(_COMPLETIONS),
-        {"Authorization": f"Bearer {pending.key}"},
-        timeout=pending.deadline - asyncio.get_running_loop().time(),
-        body=chat.completion_request(pending.model, pending.params, messages),
-        max_answer=limit,
-        hearing=hearing,
-    )
-    if (metering := METERING.of(exchange)) is not None:
+    metering = METERING.of(exchange)
+    with metering.trying() if metering is not None else contextlib.nullcontext():
+        response = await ask(
+            exchange.upstream,
+            exchange.upstream.path(_COMPLETIONS),
+            {"Authorization": f"Bearer {pending.key}"},
+            timeout=pending.deadline - asyncio.get_running_loop().time(),
+            body=chat.completion_request(pending.model, pending.params, messages),
+            max_answer=limit,
+            hearing=hearing,
+        )
+    if metering is not None:
         metering.begin_answer(response)
         await _hear(exchange, response)
     return await in_turns(completion_of(response, limit, ended=hearing.answer.whole))

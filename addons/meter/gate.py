@@ -6,6 +6,7 @@
    usage, and the bound of the answer where relay.yaml sets one and the request none.
 """
 
+import asyncio
 import itertools
 import re
 import time
@@ -29,7 +30,7 @@ from addons.meter.keyring import Keyring
 from addons.meter.prices import LONGEST_NAME, Prices
 from addons.store import StoreError
 from addons.store.ledger import Ledger, OverLimit, Settlement
-from addons.store.ledger_file import FINISHED, LEFT
+from addons.store.ledger_file import FINISHED, LEFT, REFUSED
 
 _STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
 _BOUNDS: Mapping[Generation | None, str] = {Generation.RESPONSE: "max_output_tokens"}
@@ -38,6 +39,8 @@ _FIELD = re.compile(rb'[;\s]name="?([^";\r\n]{1,100})"?', re.IGNORECASE)
 _FILE = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
 _MOST_PARTS = 200
 _LONGEST_FIELD = 1 << 16
+_PATIENCE = 10.0
+"""Seconds that the ledger has to write a hold."""
 _MOST_NAMED = 6
 """Of what is not bounded, in a message."""
 
@@ -134,8 +137,8 @@ class Gate:
         asked = Claimed()
         members: Members | None = None
         path = exchange.path
+        await self.prices.ready()
         if kind is not None:
-            await self.prices.ready()
             asked, members = await in_turns(read_claim(kind, body, content_type))
             asked = _with_model_of_path(exchange.path, asked)
             self._check_model(key, asked)
@@ -281,10 +284,12 @@ class Gate:
 
     async def _reserve(self, claim: Claim, admission: Admission, fitting: Callable[[int], int | None]) -> None:
         try:
-            await self.ledger.reserve(claim)
+            async with asyncio.timeout(_PATIENCE):
+                await self.ledger.reserve(claim)
         except OverLimit as over:
             raise over_limit(over.refused, claim, admission, fitting) from None
-        except StoreError:
+        except (StoreError, TimeoutError):
+            self.ledger.settle(ended(admission, REFUSED))  # it may be written yet
             raise errors.Unavailable(
                 "无法记账，请稍后再试。", "What this costs can't be written down; try again later."
             ) from None

@@ -9,10 +9,12 @@
 Of callers with keys of their own nothing is changed or held: what they use is counted when it is over.
 """
 
+import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
@@ -54,6 +56,8 @@ _HEARD_AT_ONCE = 1 << 14
 _HEARD_TOGETHER = 1 << 12
 _PIECE = 4096
 """Encoded bytes that are decoded at a time: what comes out of them is bounded, too."""
+_MOST_DECODED = 1 << 19
+"""Bytes that may come out of one chunk: they are heard at once."""
 _SPOKEN = 2
 """Tokens of audio for a character, where upstream has told nothing: about 150 words a minute."""
 _FASTEST = 1000
@@ -87,11 +91,27 @@ class Metering:
     """When its first bytes came, on the monotonic clock."""
     begun: float = field(default_factory=time.monotonic)
     answer: AnswerUsage = field(default_factory=AnswerUsage)
+    cut_short: str | None = None
+    """Why the last of several tries has no answer, as settlements say it."""
     _decode: Callable[[bytes], bytes] | None = None
     _deaf: bool = False
     _unheard: list[bytes] = field(default_factory=list)
     """Chunks that are looked through together: one by one, their number would cost more than their bytes."""
     _unheard_size: int = 0
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """Upstream is asked once more: of this try nothing is known, until it has answered."""
+        self.status, self.begun, self.first_at = None, time.monotonic(), None
+        self.answer, self._unheard, self._unheard_size = AnswerUsage(), [], 0
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.cut_short = LEFT
+            raise
+        except errors.RelayError as error:
+            self.cut_short = GAVE_UP if isinstance(error, errors.UpstreamTimeout) else BROKE
+            raise
 
     def begin_answer(self, response: http.Response) -> None:
         """Hear an answer from its beginning."""
@@ -128,8 +148,13 @@ class Metering:
             if self._decode is None:
                 self.answer.feed(chunk)
                 return
+            decoded = 0
             for start in range(0, len(chunk), _PIECE):
-                self.answer.feed(self._decode(chunk[start : start + _PIECE]))
+                piece = self._decode(chunk[start : start + _PIECE])
+                decoded += len(piece)
+                if decoded > _MOST_DECODED:
+                    raise TooLong
+                self.answer.feed(piece)
         except ValueError:
             self._deaf = True
         except Exception:
@@ -355,8 +380,8 @@ class Meter:
         why = _REPLACING.take(exchange)
         if why is not None and flow.response is not None and flow.response.raw_content is not None:
             return self._end_replaced(flow, exchange, why)
-        if flow.response is not None and flow.response.status_code == 101:
-            return None  # a websocket goes on: it ends in `websocket_end`
+        if flow.websocket is not None:
+            return None  # it goes on, and ends in `websocket_end`
         self._count_later(flow, exchange)
         self._over(flow, exchange, FINISHED)
         return None
@@ -467,6 +492,7 @@ class Meter:
         if metering is None:
             return
         self.under_way.pop(metering.request, None)
+        reason = metering.cut_short or reason
         if reason == FINISHED and not (metering.status is not None and 200 <= metering.status < 300):
             reason = REFUSED
         # Nothing went up, so nothing was worked on.
@@ -488,7 +514,7 @@ class Meter:
         if metering.kind == Generation.SPEECH and admission is not None and usage is None:
             if reason in (FINISHED, LEFT, ENDED, GAVE_UP):
                 usage, estimated = self._spoken(metering, admission)
-        elif reason in (LEFT, ENDED, GAVE_UP) and not _whole(exchange, told):
+        elif reason in (LEFT, ENDED, GAVE_UP) and (metering.cut_short or not _whole(exchange, told)):
             usage, estimated = _begun(told, metering), True
             usage = _at_most(usage, told, metering)
         elif usage is None and reason == FINISHED and admission is not None:

@@ -5,10 +5,12 @@ import gzip
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -455,6 +457,72 @@ def test_a_batch_is_counted_once_it_is_over(relay: Live, upstream: Upstream) -> 
     assert eventually(lambda: any(row["path"] == "/v1/batches" for row in rows(relay)))
     [row] = [row for row in rows(relay) if row["path"] == "/v1/batches"]
     assert row["amount"] == 1000 * 75 + 100 * 300
+
+
+def test_a_batch_that_is_asked_about_first_of_all_is_priced(upstream: Upstream, tmp_path: Path) -> None:
+    listed = [{"name": "night", "key": ALICE, "budget": {"amount": 5}, "paths": ["/v1/batches/*", CHAT]}]
+    usage = {"input_tokens": 1_000_000, "output_tokens": 1_000_000}
+    said = {"id": "batch_9", "object": "batch", "model": "gpt-4o-mini", "status": "completed", "usage": usage}
+    headers = [("Content-Type", "application/json")]
+    with started(tmp_path, upstream, keys={"list": listed}) as relay:
+        upstream.script("/v1/batches/batch_9", Behaviour(headers=headers, body=json.dumps(said).encode()))
+        assert relay.ask("GET", "/v1/batches/batch_9", headers=bearer(ALICE)).json() == said
+        assert eventually(lambda: [row["amount"] for row in rows(relay)] == [375_000_000])
+        told = relay.ask("GET", f"/pro/balance?apiKey={ALICE}").json()
+        assert told["data"]["used"] == 0.38
+
+
+# What upstream does not do to the end
+
+
+def test_an_upgrade_that_nobody_asked_for_leaves_nothing_held(relay: Live, upstream: Upstream) -> None:
+    body = {"model": "gpt-4o-mini", "messages": HELLO, "max_tokens": 5}
+    assert relay.ask("POST", CHAT, body, bearer(ALICE)).status == 200
+    assert eventually(lambda: bool(rows(relay, "alice")))
+    upgraded = Behaviour(garbage=b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n")
+    upstream.script(CHAT, upgraded)
+    before = len(rows(relay, "alice"))
+    assert relay.ask("POST", CHAT, body, bearer(ALICE)).status == 101
+    assert eventually(lambda: len(rows(relay, "alice")) == before + 1)
+    assert "held" not in relay.ask("GET", f"/pro/balance?apiKey={ALICE}").json()["detail"]
+
+
+def test_who_leaves_while_relay_asks_again_is_settled_by_what_may_have_been_said(
+    relay: Live, upstream: Upstream
+) -> None:
+    assert relay.chat("one", key=ALICE, session="again")["code"] == 200
+    assert eventually(lambda: rows(relay, "alice")[-1]["path"] == "/chat")
+    asked, before = len(upstream.seen), len(rows(relay, "alice"))
+    too_long = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}}).encode()
+    upstream.script(CHAT, Behaviour(status=400, body=too_long), Behaviour(never=True))
+    message = json.dumps({"apiKey": ALICE, "sessionId": "again", "content": "two"}).encode()
+    with socket.create_connection(("127.0.0.1", relay.port)) as connection:
+        connection.sendall(b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(message) + message)
+        assert eventually(lambda: len(upstream.seen) == asked + 2)
+        time.sleep(0.2)
+    assert eventually(lambda: len(rows(relay, "alice")) == before + 1)
+    row = rows(relay, "alice")[-1]
+    assert (row["reason"], row["estimated"]) == ("client left", 1)
+    assert row["amount"] > 0 and json.loads(row["usage"])["output"] >= 100
+
+
+@pytest.mark.parametrize("key", [EVERYTHING, "sk-own-0123456789abcdef"], ids=["a relay key", "a caller's own"])
+def test_what_can_t_be_written_as_utf_8_stops_no_ledger(upstream: Upstream, tmp_path: Path, key: str) -> None:
+    with started(tmp_path, upstream, keys={"list": LISTED, "open": True}) as relay:
+        relay.ask("POST", CHAT, b'{"model": "x\\ud800", "messages": []}', bearer(key))
+        relay.ask("POST", "/chat", {"apiKey": key, "sessionId": "s", "content": "x", "model": "m\ud800"})
+        head = b"POST /v1/\xff/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n"
+        with socket.create_connection(("127.0.0.1", relay.port)) as connection:
+            connection.sendall(head + f"Authorization: Bearer {key}\r\n\r\n{{}}".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 ")
+        said = {"model": "x\ud800", "usage": {"prompt_tokens": 1, "completion_tokens": 9 * 10**15}, "choices": []}
+        headers = [("Content-Type", "application/json")]
+        upstream.script(CHAT, Behaviour(headers=headers, body=json.dumps(said).encode()))
+        body = {"model": "gpt-4o-mini", "messages": HELLO, "max_tokens": 5}
+        assert relay.ask("POST", CHAT, body, bearer(key)).status == 200
+        assert relay.ask("POST", CHAT, body, bearer(ALICE)).status == 200, "it goes on"
+        assert eventually(lambda: bool(rows(relay, "alice")))
+        assert eventually(lambda: len(rows(relay)) >= 3)
 
 
 # The commands

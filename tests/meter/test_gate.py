@@ -285,6 +285,20 @@ def test_whoever_is_cancelled_meanwhile_leaves_nothing_held(tmp_path: Path) -> N
     assert not gate.ledger.accounts.holds  # type: ignore[attr-defined]
 
 
+def test_a_ledger_that_does_not_answer_lets_nothing_up_and_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Locked(MemoryLedger):
+        async def reserve(self, claim: Any) -> None:
+            await super().reserve(claim)
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr("addons.meter.gate._PATIENCE", 0.05)
+    gate = a_gate(under(tmp_path), Locked())
+    assert refused(gate, key(), hello(max_tokens=5)).status == 503
+    assert not gate.ledger.accounts.holds  # type: ignore[attr-defined]
+
+
 def test_dollars_are_shown_without_needless_zeros() -> None:
     assert [shown(nano) for nano in (0, 5, DOLLAR, 105_000, 1_500_000_000)] == [
         "0.00", "0.000000005", "1.00", "0.000105", "1.50"
