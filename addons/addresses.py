@@ -151,7 +151,7 @@ def is_loopback(host: str) -> bool:
 
 def url(scheme: str, host: str, port: int) -> str:
     """scheme://host[:port], the port only where it is not the scheme's own."""
-    return f"{scheme}://{netloc(host, port).removesuffix(f':{_DEFAULT_PORTS[scheme]}')}"
+    return f"{scheme}://{netloc(host, port).removesuffix(f':{_DEFAULT_PORTS.get(scheme, 0)}')}"
 
 
 def netloc(host: str, port: int) -> str:

@@ -205,6 +205,7 @@ class Relay:
             self.long_lived.timeouts.head_begins,
             fast=settings.engine.fast,
             listeners=self.worker.listeners if self.worker is not None else (),
+            upstreams=settings.upstreams,
         )
         old, self.chain = self.chain, chain_for(settings, store, self.long_lived, gate)
         self.settings, self.store = settings, store

@@ -182,7 +182,14 @@ def test_the_environment_variables_of_relay_are_in_the_table_and_none_else() -> 
     ours = {name for name in documented if name.startswith("RELAY_")}
     between_processes = {names.NUMBER, names.CHANNEL, names.LISTENERS, names.SETTINGS, mitmproxy_options.SAYS}
     assert ours == used - {"RELAY_SETS"} - between_processes  # a constant, and what nobody sets by hand
-    assert documented - ours == {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
+    assert documented - ours == {
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "PIP_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+    }
 
 
 def test_the_newest_version_of_the_changelog_is_that_of_the_project() -> None:

@@ -19,7 +19,7 @@ from addons import addresses, workers
 from addons.addresses import Refusal
 from addons.cli import arguments, children
 from addons.cli.fixtures import record, replay
-from addons.cli.introduction import introduction, place, say, web_line
+from addons.cli.introduction import advice_on_proxy, introduction, place, say, web_line
 from addons.cli.keys import keys
 from addons.cli.launch import QUIET, ROOT, WEB, become, check_start, checked, lead, mitmproxy, prepare, relay_options
 from addons.cli.usage import usage
@@ -80,6 +80,7 @@ def check(own: Namespace, rest: list[str]) -> int:
     lines += [(f"{route.path}/...", f"goes to {place(upstreams[route.upstream])}") for route in settings.routes]
     if (count := workers.count(settings.workers)) > 1:
         lines.append(("workers", str(count)))
+    lines += [("", advice) for upstream in settings.upstreams if (advice := advice_on_proxy(upstream)) is not None]
     say(lines, before="# ")
     print(describe_settings(settings).rstrip())
     return 0

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from addons import addresses
 from addons.config.settings import Settings, Upstream
+from addons.core.urls import is_address
 
 
 def introduction(settings: Settings, in_force: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -20,7 +21,20 @@ def place(upstream: Upstream) -> str:
     address = f"{addresses.url(upstream.scheme, upstream.host, upstream.port)}{upstream.prefix}"
     if upstream.versioned:
         address += " (in place of /v1)"
-    return f"{address} by the proxy {addresses.url('http', *upstream.via)}" if upstream.via else address
+    if upstream.way is None:
+        return address
+    scheme, proxy = upstream.way
+    return f"{address} by the proxy {addresses.url(scheme, *proxy)}"
+
+
+def advice_on_proxy(upstream: Upstream) -> str | None:
+    """What to think about where an upstream is reached by a proxy."""
+    if upstream.way is None or str(upstream.way[0]) != "socks5" or is_address(upstream.host):
+        return None
+    return (
+        f"upstream {upstream.name}: with socks5:// its name is looked up here, where networks may lie about it; "
+        "socks5h:// leaves that to the proxy, and is usually what is meant"
+    )
 
 
 def web_line(in_force: Mapping[str, object]) -> tuple[str, str]:

@@ -130,7 +130,13 @@ class Upstream(_Section):
     @cached_property
     def via(self) -> tuple[str, int] | None:
         """Host and port of the HTTP proxy on the way out, if there is one."""
-        return (self._proxy.host, self._proxy.port) if self._proxy else None
+        return self.way[1] if self.way is not None and self.way[0] == "http" else None
+
+    @cached_property
+    def way(self) -> tuple[Literal["http"], tuple[str, int]] | None:
+        """Scheme and address of the proxy on the way out, HTTP or SOCKS, if there is one."""
+        scheme: Any = self._proxy.scheme if self._proxy else None  # mitmproxy's type for it knows HTTP alone
+        return (scheme, (self._proxy.host, self._proxy.port)) if self._proxy else None
 
     @cached_property
     def proxy_auth(self) -> str | None:

@@ -45,7 +45,7 @@ _SIGNS: tuple[tuple[Failure, str], ...] = (
     (Failure.CONNECT_TIMEOUT, re.escape(CONNECT_TIMEOUT) + r"|\[Errno (?:60|110)\]|\[WinError 10060\]|timed? ?out"),
     (Failure.ANSWER_TIMEOUT, re.escape(ANSWER_TIMEOUT)),
     (Failure.CLIENT_LEFT, r"^Client disconnected|^killed$|^Connection killed|^stream reset by client|^StreamReset"),
-    (Failure.PROXY, r"^Upstream proxy |^Error connecting to "),
+    (Failure.PROXY, r"^SOCKS proxy |^Upstream proxy |^Error connecting to "),
     (Failure.CLIENT_FAULT, r" from client, refusing|^Invalid request scheme|^HTTP request has no host|CONNECT request"),
     (
         Failure.NAME,

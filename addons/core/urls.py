@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 URL_EXPECTED = "expected an address such as https://api.openai.com or http://127.0.0.1:8081/prefix"
-PROXY_EXPECTED = "expected an HTTP proxy such as http://127.0.0.1:7890, or env, or null"
-SOCKS_REFUSED = (
-    "relay speaks HTTP to proxies, not SOCKS; name the HTTP port of that program (Clash, v2ray and others have one), "
-    "e.g. http://127.0.0.1:7890"
-)
-DEFAULT_PORTS = {"http": 80, "https": 443}
+PROXY_EXPECTED = "expected a proxy such as http://127.0.0.1:7890 or socks5h://127.0.0.1:1080, or env, or null"
+SOCKS_EXPECTED = "relay speaks SOCKS5 to proxies; use socks5h:// (the proxy looks names up) or socks5:// (relay does)"
+SOCKS = ("socks5", "socks5h")
+DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 ENDPOINTS = ("/chat/completions", "/completions")
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -58,8 +56,10 @@ class Address:
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy on the way out. `auth` is `user:pass`, as it goes into Basic authentication before base64."""
+    """A proxy on the way out: `http`, `socks5` or, where it looks up the names of upstreams, `socks5h`. `auth` is
+    `user:pass`."""
 
+    scheme: str
     host: str
     port: int
     auth: str | None = None
@@ -67,18 +67,23 @@ class Proxy:
 
 def is_host(text: str) -> bool:
     """Whether text is an IP address (IPv6 without brackets) or could be a name in the DNS, in ASCII."""
+    # Only digits and dots, and yet no address: 127.0.0 or 1.2.3.456, which resolvers read each in their own way.
+    return is_address(text) or (bool(_HOSTNAME.fullmatch(text)) and not re.fullmatch(r"[0-9.]+", text))
+
+
+def is_address(text: str) -> bool:
+    """Whether text is an IP address, IPv6 without brackets."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        # Only digits and dots, and yet no address: 127.0.0 or 1.2.3.456, which resolvers read each in their own way.
-        return bool(_HOSTNAME.fullmatch(text)) and not re.fullmatch(r"[0-9.]+", text)
+        return False
     return True
 
 
 def parse_upstream(text: str) -> Address:
     """The parts of an upstream's url. Raises ValueError, saying what was expected."""
     parts = _split(text, URL_EXPECTED)
-    if parts.scheme not in DEFAULT_PORTS:
+    if parts.scheme not in ("http", "https"):
         raise ValueError(URL_EXPECTED)
     if "@" in parts.netloc:
         raise ValueError("expected an address without user and password; keys come from those who call relay")
@@ -97,25 +102,35 @@ def parse_upstream(text: str) -> Address:
 
 def parse_proxy(text: str) -> Proxy:
     """The parts of a proxy's url. Raises ValueError, saying what was expected."""
-    if text.lower().startswith("socks"):
-        raise ValueError(SOCKS_REFUSED)
+    if text.lower().startswith("socks") and not text.lower().startswith(tuple(f"{each}://" for each in SOCKS)):
+        raise ValueError(SOCKS_EXPECTED)
     parts = _split(text, PROXY_EXPECTED)
     if parts.scheme == "https":
         raise ValueError("relay speaks plain HTTP to proxies (what goes through stays encrypted); use http://")
-    if parts.scheme != "http" or parts.path not in ("", "/") or "?" in text or "#" in text:
+    if parts.scheme not in ("http", *SOCKS) or parts.path not in ("", "/") or "?" in text or "#" in text:
         raise ValueError(PROXY_EXPECTED)
     host, port = _host_and_port(parts, PROXY_EXPECTED)
-    return Proxy(host, port, _auth(parts))
+    auth = _auth(parts)
+    if auth is not None and parts.scheme in SOCKS and not _fits_socks(auth):
+        raise ValueError("SOCKS takes a user and a password of 1 to 255 bytes each, or neither")
+    return Proxy(parts.scheme, host, port, auth)
+
+
+def _fits_socks(auth: str) -> bool:
+    """RFC 1929: each has a length of one byte."""
+    user, _, password = auth.partition(":")
+    return all(0 < len(each.encode()) < 256 for each in (user, password))
 
 
 def proxy_from_environ(upstream: Address, environ: Mapping[str, str]) -> Proxy | None:
-    """What `proxy: env` means for an upstream: HTTPS_PROXY or HTTP_PROXY by its scheme, unless NO_PROXY names its host.
+    """What `proxy: env` means for an upstream: HTTPS_PROXY or HTTP_PROXY by its scheme, else ALL_PROXY, unless NO_PROXY
+    names its host.
 
     As in curl, the lower-case name goes first, and an address without a scheme is an HTTP proxy.
     Raises ValueError, naming the variable and not its value.
     """
-    name = f"{upstream.scheme}_proxy"
-    name = name if environ.get(name) else name.upper()
+    names = [each for one in (f"{upstream.scheme}_proxy", "all_proxy") for each in (one, one.upper())]
+    name = next((each for each in names if environ.get(each, "").strip()), "")
     text = environ.get(name, "").strip()
     if not text or _exempt(upstream, environ.get("no_proxy") or environ.get("NO_PROXY", "")):
         return None

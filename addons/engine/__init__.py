@@ -47,55 +47,58 @@ corrections/connections.py
   19. A client may have a thousand connections to an upstream. mitmproxy allows five, and the sixth stream of an HTTP/2
       client waits.
 
+corrections/socks.py
+  20. An upstream may be reached by a SOCKS proxy. mitmproxy knows HTTP proxies only.
+
 corrections/printing.py
-  20. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
+  21. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
       pass, and whatever a websocket's path and close say.
 
 corrections/listening.py
-  21. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
+  22. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
       same address.
-  22. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
-  23. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
+  23. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
+  24. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
 corrections/output.py
-  24. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
-  25. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
+  25. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+  26. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
 
 corrections/saving.py
-  26. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
+  27. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
 
 corrections/web.py
-  27. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
+  28. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
       time the page is opened.
-  28. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
+  29. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
 
 corrections/views.py
-  29. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
+  30. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
       the loop.
-  30. A view of relay's can be taken out again. mitmproxy lets views in only.
+  31. A view of relay's can be taken out again. mitmproxy lets views in only.
 
 speed/dispatch.py
-  31. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+  32. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
       switched off among them.
 
 speed/serving.py
-  32. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+  33. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  33. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
+  34. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
 speed/layers.py
-  34. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
+  35. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 speed/lookups.py
-  35. A header is found by its name without a call for every other name.
+  36. A header is found by its name without a call for every other name.
 
 speed/trifles.py
-  36. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+  37. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 speed/lines.py
-  37. mitmdump's two lines for an exchange are put together and written at once.
+  38. mitmdump's two lines for an exchange are put together and written at once.
 
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
@@ -111,6 +114,7 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.server import ConnectionHandler
 
+from addons.config.settings import Upstream
 from addons.engine.corrections import (
     answers,
     bodies,
@@ -120,6 +124,7 @@ from addons.engine.corrections import (
     output,
     printing,
     saving,
+    socks,
     web,
     websockets,
 )
@@ -135,17 +140,20 @@ def install(
     *,
     fast: bool = True,
     listeners: Sequence[socket.socket] = (),
+    upstreams: Sequence[Upstream] = (),
 ) -> None:
     """Make the changes.
 
     `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
     complete. `fast` makes the changes that are for speed alone, too; without it they are taken back. `listeners` are
-    the sockets to listen on, where a parent has passed some. Raises WrongVersion, and then nothing is changed.
+    the sockets to listen on, where a parent has passed some. `upstreams` are those that may be reached by a proxy.
+    Raises WrongVersion, and then nothing is changed.
     """
     check_version()
     answers.install()
     framing.install(header_size, on_head)
     connections.install()
+    socks.install(upstreams)
     websockets.install()
     printing.install()
     saving.install()

@@ -77,8 +77,8 @@ def _flow(upstream: Upstream, path: str, headers: Mapping[str, str], body: bytes
     now = time.time()
     client = connection.Client(peername=("relay", 0), sockname=("relay", 0), timestamp_start=now)
     server = connection.Server(address=(upstream.host, upstream.port))
-    if upstream.via is not None:
-        server.via = ("http", upstream.via)
+    if upstream.way is not None:
+        server.via = upstream.way
     flow = http.HTTPFlow(client, server, live=False)
     flow.is_replay = "request"
     fields = {"Host": upstream.authority, "Accept": "application/json", "Accept-Encoding": "identity", **headers}

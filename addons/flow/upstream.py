@@ -29,8 +29,8 @@ def set_upstream(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
         data.authority = b""
         data.headers.fields = _with_host(data.headers.fields, upstream.authority.encode())
     data.path = path.encode("utf-8", "surrogateescape")
-    if upstream.via is not None:
-        flow.server_conn.via = ("http", upstream.via)
+    if upstream.way is not None:
+        flow.server_conn.via = upstream.way
 
 
 def _with_host(fields: Fields, authority: bytes) -> Fields:

@@ -215,7 +215,7 @@ class Timeouts:
         server = data.conn
         if not isinstance(server, connection.Server):
             return
-        if server.via is None:
+        if server.via is None or server.via[0] != "http":
             self._connected(server)
             return
         for outer, client, _ in list(self._connects.values()):

@@ -422,6 +422,21 @@ def test_several_workers_are_led_and_one_is_not(
     assert len(led) == 1
 
 
+def test_check_says_what_is_seldom_meant_with_a_proxy(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    upstreams = "upstreams: [{{name: a, url: '{}', proxy: '{}://127.0.0.1:1080'}}]"
+    for scheme, url, said in (
+        ("socks5", "https://api.test", True),
+        ("socks5h", "https://api.test", False),
+        ("socks5", "https://10.1.2.3", False),
+        ("http", "https://api.test", False),
+    ):
+        file.write_text(upstreams.format(url, scheme))
+        assert cli.main(["check"]) == 0
+        printed = capsys.readouterr().out
+        assert f"by the proxy {scheme}://127.0.0.1" in printed
+        assert ("is usually what is meant" in printed) is said
+
+
 def test_several_workers_need_a_system_that_passes_sockets_on(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,9 +120,9 @@ MISTAKES = {
         "upstreams: [{name: a, url: https://a.com/v1/chat/completions}]",
         "upstreams[0].url: 'https://a.com/v1/chat/completions' -- expected the address before the endpoint",
     ),
-    "a proxy that speaks SOCKS": (
-        f"upstreams: [{{{OK}, proxy: 'socks5://u:p@h:1'}}]",
-        "upstreams[0].proxy: 'socks5://***@h:1' -- relay speaks HTTP to proxies, not SOCKS; name the HTTP port",
+    "a proxy that speaks an old SOCKS": (
+        f"upstreams: [{{{OK}, proxy: 'socks4://u:p@h:1'}}]",
+        "upstreams[0].proxy: 'socks4://***@h:1' -- relay speaks SOCKS5 to proxies; use socks5h://",
     ),
     "a proxy that speaks HTTPS": (
         f"upstreams: [{{{OK}, proxy: 'https://h:1'}}]",
@@ -130,7 +130,7 @@ MISTAKES = {
     ),
     "a proxy that is none": (
         f"upstreams: [{{{OK}, proxy: 7890}}]",
-        "upstreams[0].proxy: 7890 -- expected an HTTP proxy",
+        "upstreams[0].proxy: 7890 -- expected a proxy such as http://127.0.0.1:7890 or socks5h://",
     ),
     "an amount that is none": (
         f"upstreams: [{{{OK}, granted: much}}]",
@@ -332,9 +332,9 @@ def test_a_mistake_of_an_alias_is_told_where_it_is_used(file: Path) -> None:
 
 def test_a_proxy_of_the_environment_that_does_not_do(file: Path) -> None:
     text = f"upstreams: [{{{OK}, proxy: env}}]"
-    (found,) = mistakes(file, text, HTTPS_PROXY="socks5://user:hunter2@h:1")
+    (found,) = mistakes(file, text, HTTPS_PROXY="socks4://user:hunter2@h:1")
     assert found.startswith(
-        "upstreams[0].proxy: 'env' -- HTTPS_PROXY of the environment does not do: relay speaks HTTP"
+        "upstreams[0].proxy: 'env' -- HTTPS_PROXY of the environment does not do: relay speaks SOCKS5"
     )
     assert "hunter2" not in found
 
@@ -360,7 +360,7 @@ PLACES = [
     f"a.test {HIDDEN}",
     f"{HIDDEN}Z0123456789abcdef.0123456789abcdef",
     f"https://a.test/\\\\{HIDDEN}?",
-    f"socks5://user:{HIDDEN}@127.0.0.1:1",
+    f"socks4://user:{HIDDEN}@127.0.0.1:1",
     f"https://user:{HIDDEN}@127.0.0.1:1",
     f"http://user:{HIDDEN}@127.0.0.1:1/path",
     f"http://a b:{HIDDEN}@127.0.0.1:1",

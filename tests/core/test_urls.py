@@ -97,31 +97,40 @@ def test_what_is_no_upstream_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "proxy"),
     [
-        ("http://127.0.0.1:7890", Proxy("127.0.0.1", 7890)),
-        ("http://127.0.0.1:7890/", Proxy("127.0.0.1", 7890)),
-        ("http://proxy.corp", Proxy("proxy.corp", 80)),
-        ("http://[::1]:3128", Proxy("::1", 3128)),
-        ("http://user:pass@h:1", Proxy("h", 1, "user:pass")),
-        ("http://user@h:1", Proxy("h", 1, "user:")),
-        ("http://us%40er:p%3Ass@h:1", Proxy("h", 1, "us@er:p:ss")),
-        ("http://user:p@ss@h:1", Proxy("h", 1, "user:p@ss")),
+        ("http://127.0.0.1:7890", Proxy("http", "127.0.0.1", 7890)),
+        ("http://127.0.0.1:7890/", Proxy("http", "127.0.0.1", 7890)),
+        ("http://proxy.corp", Proxy("http", "proxy.corp", 80)),
+        ("http://[::1]:3128", Proxy("http", "::1", 3128)),
+        ("http://user:pass@h:1", Proxy("http", "h", 1, "user:pass")),
+        ("http://user@h:1", Proxy("http", "h", 1, "user:")),
+        ("http://us%40er:p%3Ass@h:1", Proxy("http", "h", 1, "us@er:p:ss")),
+        ("http://user:p@ss@h:1", Proxy("http", "h", 1, "user:p@ss")),
+        ("socks5://127.0.0.1:1080", Proxy("socks5", "127.0.0.1", 1080)),
+        ("SOCKS5H://h", Proxy("socks5h", "h", 1080)),
+        ("socks5h://us%40er:p%3Ass@h:1", Proxy("socks5h", "h", 1, "us@er:p:ss")),
     ],
 )
 def test_a_proxy_is_taken_apart(url: str, proxy: Proxy) -> None:
     assert parse_proxy(url) == proxy
 
 
-@pytest.mark.parametrize("url", ["socks5://127.0.0.1:1080", "socks5h://h:1", "SOCKS4://h:1", "socks://h", "socks"])
-def test_socks_is_refused_with_a_word_on_what_to_use(url: str) -> None:
-    with pytest.raises(ValueError, match=r"not SOCKS.*HTTP port.*http://127\.0\.0\.1:7890"):
+@pytest.mark.parametrize("url", ["SOCKS4://h:1", "socks4a://h:1", "socks://h", "socks"])
+def test_other_socks_is_refused_with_a_word_on_what_to_use(url: str) -> None:
+    with pytest.raises(ValueError, match=r"speaks SOCKS5.*socks5h://"):
         parse_proxy(url)
+
+
+@pytest.mark.parametrize("auth", ["user", "user:", ":pass", f"{'u' * 256}:p", f"u:{'长' * 86}"])
+def test_socks_takes_no_user_without_a_password(auth: str) -> None:
+    with pytest.raises(ValueError, match=r"1 to 255 bytes|expected a proxy"):
+        parse_proxy(f"socks5h://{auth}@h:1")
 
 
 @pytest.mark.parametrize(
     "url", ["", "h:1", "https://h:1", "ftp://h:1", "http://h:1/path", "http://h:1?x", "http://", "http://:1"]
 )
 def test_what_is_no_http_proxy_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"expected an HTTP proxy|use http://"):
+    with pytest.raises(ValueError, match=r"expected a proxy|use http://"):
         parse_proxy(url)
 
 
@@ -133,14 +142,20 @@ HTTP = parse_upstream("http://10.1.2.3:8081")
     ("environ", "upstream", "expected"),
     [
         pytest.param({}, HTTPS, None, id="nothing set"),
-        pytest.param({"HTTPS_PROXY": "http://p:1"}, HTTPS, Proxy("p", 1), id="https by HTTPS_PROXY"),
+        pytest.param({"HTTPS_PROXY": "http://p:1"}, HTTPS, Proxy("http", "p", 1), id="https by HTTPS_PROXY"),
         pytest.param(
-            {"https_proxy": "http://p:1", "HTTPS_PROXY": "http://q:1"}, HTTPS, Proxy("p", 1), id="small first"
+            {"https_proxy": "http://p:1", "HTTPS_PROXY": "http://q:1"}, HTTPS, Proxy("http", "p", 1), id="small first"
         ),
         pytest.param({"HTTP_PROXY": "http://p:1"}, HTTPS, None, id="https is not asked by HTTP_PROXY"),
-        pytest.param({"HTTP_PROXY": "http://p:1"}, HTTP, Proxy("p", 1), id="http by HTTP_PROXY"),
-        pytest.param({"HTTPS_PROXY": " p:1 "}, HTTPS, Proxy("p", 1), id="without a scheme"),
-        pytest.param({"https_proxy": "", "HTTPS_PROXY": "http://p:1"}, HTTPS, Proxy("p", 1), id="empty is unset"),
+        pytest.param({"HTTP_PROXY": "http://p:1"}, HTTP, Proxy("http", "p", 1), id="http by HTTP_PROXY"),
+        pytest.param({"ALL_PROXY": "socks5h://p:1"}, HTTP, Proxy("socks5h", "p", 1), id="all by ALL_PROXY"),
+        pytest.param(
+            {"all_proxy": "socks5h://p", "HTTPS_PROXY": "q:2"}, HTTPS, Proxy("http", "q", 2), id="its own scheme first"
+        ),
+        pytest.param({"HTTPS_PROXY": " p:1 "}, HTTPS, Proxy("http", "p", 1), id="without a scheme"),
+        pytest.param(
+            {"https_proxy": "", "HTTPS_PROXY": "http://p:1"}, HTTPS, Proxy("http", "p", 1), id="empty is unset"
+        ),
     ],
 )
 def test_the_environment_names_a_proxy(environ: dict[str, str], upstream: Address, expected: Proxy | None) -> None:
@@ -176,7 +191,7 @@ def test_no_proxy(no_proxy: str, upstream: Address, exempt: bool) -> None:
 
 def test_a_bad_proxy_in_the_environment_is_named_without_its_value() -> None:
     with pytest.raises(ValueError, match=r"^HTTPS_PROXY of the environment") as caught:
-        proxy_from_environ(HTTPS, {"HTTPS_PROXY": "socks5://user:hunter2@h:1"})
+        proxy_from_environ(HTTPS, {"HTTPS_PROXY": "socks4://user:hunter2@h:1"})
     assert "hunter2" not in str(caught.value)
 
 

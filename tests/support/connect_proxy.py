@@ -60,13 +60,14 @@ def _tunnel(client: socket.socket, proxy: Proxy) -> None:
         host, _, port = head.split()[1].decode().rpartition(":")
         with socket.create_connection((host.strip("[]"), int(port))) as upstream:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_copy, args=(upstream, client), daemon=True)
+            back = threading.Thread(target=copy, args=(upstream, client), daemon=True)
             back.start()
-            _copy(client, upstream)
+            copy(client, upstream)
             back.join(5)
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def copy(source: socket.socket, target: socket.socket) -> None:
+    """All of one side to the other, and its end."""
     with contextlib.suppress(OSError):
         while chunk := source.recv(65536):
             target.sendall(chunk)
