@@ -192,6 +192,11 @@ class Part[T]:
         return kept
 
 
+REAL_KEY = Part[bytes]("real_key")
+"""relay's own key that went up for a caller with one of relay's: its caller must not see it in what comes back. Set by
+the meter and Chat."""
+
+
 @dataclass(eq=False, slots=True)
 class Parting:
     """A client has left behind the last event of a stream, and upstream has a moment to end, too. For the engine."""

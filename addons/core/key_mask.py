@@ -1,38 +1,39 @@
 """Taking a key out of an answer on its way, for a reader who must not learn it: as many asterisks stand in its place.
 
 Nothing is held back for that, but where a chunk ends in more of the key than its first few characters, which tell
-nothing: `sk-proj-` is the beginning of everybody's.
+nothing: `sk-proj-` is the beginning of everybody's. An answer that is cut off there ends in asterisks.
 """
 
-_MASK = b"*"
 _PASSES = 8
-"""Bytes of a key's beginning that may pass before it is known what follows."""
+"""Bytes or characters of a key's beginning that may pass before it is known what follows."""
 
 
-def without_key(data: bytes, key: bytes) -> bytes:
-    """The same length of bytes, the key hidden."""
-    return data.replace(key, _MASK * len(key)) if key in data else data
+def without_key[Text: (bytes, str)](data: Text, key: Text) -> Text:
+    """A whole text in the same length, the key hidden, and at its end what a cut has left of one."""
+    mask = KeyMask(key)
+    return mask.feed(data) + mask.feed(data[:0])
 
 
-class KeyMask:
-    """Hides one key in a stream of any length; an empty key hides nothing."""
+class KeyMask[Text: (bytes, str)]:
+    """Hides one key in a stream of any length, of bytes or of text; an empty key hides nothing."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-        self._tail = b""
+    def __init__(self, key: Text) -> None:
+        self._key: Text = key
+        self._asterisks: Text = _asterisks(key)
+        self._tail: Text = key[:0]
         """What may be the beginning of the key, at the end of all that came."""
         self._passed = 0
-        """Bytes of it that have passed."""
+        """How much of it has passed."""
 
-    def feed(self, chunk: bytes) -> bytes:
-        """What may pass now; b"" where that is nothing. An empty chunk is the end of the stream."""
-        if not self._tail and chunk and chunk[-1] not in self._key:  # no key begins at its end
-            return without_key(chunk, self._key) if self._key else chunk
+    def feed(self, chunk: Text) -> Text:
+        """What may pass now; empty where that is nothing. An empty chunk is the end of the stream."""
+        if not self._key or (not self._tail and chunk[-1:] not in self._key):  # no key begins at its end
+            return self._replaced(chunk)
         data, passed = self._tail + chunk, self._passed
-        self._tail, self._passed = b"", 0
-        if not chunk or not self._key:
-            return data[passed:]
-        data = without_key(data, self._key)
+        self._tail, self._passed = data[:0], 0
+        if not chunk:  # as much as tells nothing has passed already
+            return self._asterisks[: len(data) - passed]
+        data = self._replaced(data)
         begun = self._begun(data)
         if not begun:
             return data[passed:]
@@ -41,9 +42,16 @@ class KeyMask:
         self._passed = max(before, begun if begun <= _PASSES else 0)
         return data[passed : len(data) - begun + self._passed]
 
-    def _begun(self, data: bytes) -> int:
-        """Bytes at the end of `data` that may be the beginning of the key."""
-        if data[-1] not in self._key:
+    def _replaced(self, data: Text) -> Text:
+        return data.replace(self._key, self._asterisks) if self._key and self._key in data else data
+
+    def _begun(self, data: Text) -> int:
+        """How much at the end of `data` may be the beginning of the key."""
+        if data[-1:] not in self._key:
             return 0
         longest = min(len(self._key) - 1, len(data))
         return next((size for size in range(longest, 0, -1) if data.endswith(self._key[:size])), 0)
+
+
+def _asterisks[Text: (bytes, str)](text: Text) -> Text:
+    return "*" * len(text) if isinstance(text, str) else b"*" * len(text)

@@ -11,6 +11,7 @@ import json
 
 from addons.core import bounded_json, upstream_error
 from addons.core.completion import Completion
+from addons.core.key_mask import KeyMask
 from addons.core.slices import Sliced
 from addons.core.sse import Event, Parser
 from addons.core.stream_end import DONE, StreamEnd
@@ -25,10 +26,15 @@ _SLICE = 1 << 14  # bytes of a body that was read whole: if all of it are tiny e
 
 
 class Retelling:
-    """Bytes of an upstream's event stream in, bytes of `/chat`'s out. `max_text` bounds the text, in code points."""
+    """Bytes of an upstream's event stream in, bytes of `/chat`'s out. `max_text` bounds the text, in code points.
 
-    def __init__(self, max_text: int) -> None:
+    `hidden` is a key that is not told, however upstream writes it and in however many pieces. `completion` holds what
+    upstream has said.
+    """
+
+    def __init__(self, max_text: int, hidden: str = "") -> None:
         self.completion = Completion(max_text)
+        self._mask = KeyMask(hidden)
         self.unreadable = False
         """A piece of the answer is no JSON: what it said is lost, and the rest is no answer."""
         self._max_text = max_text
@@ -55,8 +61,8 @@ class Retelling:
                 self._read_plain(self._plain)
         else:
             self._feed(chunk)
-        piece = self.completion.news()
-        return _event({"delta": piece}) if piece else b""
+        news = self.completion.news()
+        return _delta(self._mask.feed(news)) if news else b""
 
     def _feed(self, chunk: bytes) -> None:
         for event in self._parser.feed(chunk):
@@ -86,21 +92,24 @@ class Retelling:
         self.close()
 
     def close(self) -> bytes:
-        """The body has ended; nothing is left to send on.
+        """The body has ended; what is left to send on, where a key was cut off in it.
 
         An event that no blank line has ended is none, but where it tells an error that is told all the same.
         """
+        self._read_rest()
+        return _delta(self._mask.feed(""))
+
+    def _read_rest(self) -> None:
         if self._plain is not None:
             if not self._plain.over:
                 self._read_plain(self._plain)
-            return b""
+            return
         if not (self.over or self.whole) and self._parser.pending:
             value = _json_of(self._parser.remainder)
             if upstream_error.find_error(value, strict=True) is not None:
                 self._read(Event(self._parser.remainder))
         if not (self.over or self.whole) and self.completion.text is None:
             self.completion.error = self.completion.error or upstream_error.find_error(self._words)
-        return b""
 
     def _read(self, event: Event) -> bool:
         """Take an event; whether it was the last."""
@@ -169,8 +178,10 @@ def _may_be_a_piece(data: str) -> bool:
     return "{" in data or '"' in data
 
 
-def _event(value: dict[str, str]) -> bytes:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode("utf-8", "backslashreplace")
+def _delta(piece: str) -> bytes:
+    if not piece:
+        return b""
+    return f"data: {json.dumps({'delta': piece}, ensure_ascii=False)}\n\n".encode("utf-8", "backslashreplace")
 
 
 def last_event(envelope: bytes) -> bytes:

@@ -30,14 +30,14 @@ from addons.config.settings import Settings
 from addons.core import chat, envelope, sessions, upstream_error
 from addons.core.completion import Completion
 from addons.core.failures import ANSWER_TIMEOUT, Failure, classify
-from addons.core.key_mask import KeyMask
+from addons.core.key_mask import without_key
 from addons.core.relay_keys import RelayKey, owner_of
 from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
 from addons.endpoints.chat_answer import Ear, answer_text, completion_of, error_of, is_success, unreadable_event
 from addons.engine.transports import cut_upstream
-from addons.exchange import Exchange, Kind, Part, cap_answer, heard, of, ongoing
+from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, heard, of, ongoing
 from addons.flow.answers import add_common_headers, error_response, json_response, refuse
 from addons.flow.request_body import read_body
 from addons.flow.subrequest import ask
@@ -80,6 +80,11 @@ class Pending:
     """When the answer has to be there, on the loop's clock."""
     timer: asyncio.TimerHandle | None = field(default=None)
     retelling: Retelling | None = None
+
+    @property
+    def hidden(self) -> str:
+        """The key that the caller must not see: relay's own."""
+        return self.key if self.relay_key is not None else ""
 
     def request(self, completion: Completion) -> sessions.Request:
         """What was asked, and what upstream counted, for the tokens of earlier turns."""
@@ -175,6 +180,8 @@ class Chat:
         )
         params = {**settings.params, **options}
         key = message.api_key if relay_key is None else self.meter.gate.real_key(exchange.upstream)
+        if relay_key is not None:
+            REAL_KEY.keep(exchange, key.encode("utf-8", "surrogateescape"))
         messages = sessions.messages(sent, system=system, content=message.content)
         body = chat.completion_request(model, params, messages, stream=message.stream)
         admission = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body)
@@ -212,7 +219,7 @@ class Chat:
         if not retold or encoding != "identity" or not content_type.startswith(_SSE):
             exchange.answer.ear = Ear(exchange, encoding, limit, lambda: _wait_no_longer(flow, exchange, pending))
             return
-        pending.retelling = Retelling(limit)
+        pending.retelling = Retelling(limit, pending.hidden)
         exchange.committed = True
         _stream_headers(flow, response)
         add_common_headers(response, exchange)
@@ -298,9 +305,7 @@ class Chat:
         """Store the turn; the envelope that tells its text."""
         if (told := error_of(completion)) is not None:
             raise _refusal(told, pending)
-        text = answer_text(completion, pending.key, pending.model)
-        if pending.relay_key is not None:  # what went up is relay's own
-            text = text.replace(pending.key, "*" * len(pending.key))
+        text = without_key(answer_text(completion, pending.key, pending.model), pending.hidden)
         if completion.usage is not None:
             flow.metadata["relay.usage"] = asdict(completion.usage)
         counted = completion.usage.completion_tokens if completion.usage else None
@@ -357,17 +362,13 @@ def _teller(
 ) -> Callable[[bytes], bytes | list[bytes]]:
     """What turns the chunks of upstream's stream into those of the client's, and notes when it has ended."""
     metering = METERING.of(exchange)
-    mask = KeyMask(b"" if pending.relay_key is None else pending.key.encode("utf-8", "surrogateescape"))
 
     def tell(chunk: bytes) -> bytes | list[bytes]:
         if exchange.answer.tap is not None:
             exchange.answer.tap(chunk)
         if metering is not None:
             metering.hear(chunk)
-        shown = mask.feed(chunk)
-        told = retelling.feed(shown) if shown else b""
-        if not chunk:
-            told += retelling.close()
+        told = retelling.feed(chunk) if chunk else retelling.close()
         if retelling.overflowed:
             cut_upstream(flow, "relay: the answer is over chat.max_answer")
         else:

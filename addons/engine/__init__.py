@@ -35,6 +35,7 @@ corrections/websockets.py
   12. The record of a message may differ from what is sent, as that of an answer may.
   13. A message of more than 32 MiB ends its websocket. mitmproxy holds whatever comes, unpacked at once.
   14. A message of more than 1 MiB is sent in more frames. mitmproxy packs and masks all of it in one piece.
+      And what upstream says in a close, a ping or a pong passes without relay's own key. mitmproxy calls no hook.
 
 corrections/connections.py
   15. Connects. A keep-alive client may ask again after a failed connect. mitmproxy repeats the first failure for as

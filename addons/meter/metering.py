@@ -32,7 +32,7 @@ from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
 from addons.core.slices import Sliced
 from addons.core.usage_chunk import UsageChunk
-from addons.exchange import Exchange, Kind, Part, cap_answer, of, ongoing
+from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, of, ongoing
 from addons.flow.answers import add_common_headers, error_response, refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
 from addons.flow.decoding import TooLong, Undecodable, decoding, listener
@@ -173,8 +173,7 @@ _LATER = Part[Later]("later")
 _CALLER = Part[RelayKey]("relay_key")
 _UNCOUNTED = Part[Admission]("uncounted")
 """An admission of a request that is no generation."""
-_REAL = Part[bytes]("real_key")
-"""relay's own key that went up: its caller must not see it in what comes back."""
+_REAL = REAL_KEY
 _REPLACING = Part[str]("replacing")
 """Why an answer is read before it is passed on: `key`, `models`, or `refusal` for one that is encoded."""
 
@@ -341,7 +340,7 @@ class Meter:
                 exchange.answer.read_whole = True
                 cap_answer(flow, _HELD_ANSWER)
         metering = METERING.of(exchange)
-        edit = _masking(exchange, response)
+        edit = _masking(exchange)
         if metering is None:
             if exchange.kind == Kind.PASS and not exchange.answer.read_whole:
                 self._hear_uncounted(flow, exchange, edit)
@@ -417,7 +416,8 @@ class Meter:
         if key is not None and self.gate.prices.loaded:
             amount = self._cost(usage, upstream, model, asked)
         name = key.name if key is not None else None
-        now = self.gate.clock()
+        now, real = self.gate.clock(), _REAL.of(exchange)
+        request, model, asked = _unkeyed(request, real), _unkeyed(model, real), _unkeyed_values(asked, real)
         self.gate.ledger.settle(
             Settlement(request, now, caller, name, upstream, model, asked, path, FINISHED, usage, amount)
         )
@@ -446,6 +446,9 @@ class Meter:
         if exchange is None or flow.websocket is None:
             return
         message = flow.websocket.messages[-1]
+        real = _REAL.of(exchange)
+        if real and not message.from_client and real in message.content:
+            message.content = without_key(message.content, real)
         if message.from_client or b'"usage"' not in message.content or len(message.content) > _LONGEST_MESSAGE:
             return
         try:
@@ -519,6 +522,8 @@ class Meter:
             usage = _at_most(usage, told, metering)
         elif usage is None and reason == FINISHED and admission is not None:
             usage, estimated = _at_most(_guessed(told, metering), told, metering), True
+        real = _REAL.of(exchange)
+        told = replace(told, model=_unkeyed(told.model or "", real) or None, asked=_unkeyed_values(told.asked, real))
         settlement = Settlement(
             metering.request,
             metering.at,
@@ -624,7 +629,8 @@ class Meter:
         if key is None or not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
             return None
         allowed = [each for each in listed["data"] if isinstance(each, dict) and key.allows_model(str(each.get("id")))]
-        return json.dumps({**listed, "data": allowed}, ensure_ascii=False).encode()
+        told = json.dumps({**listed, "data": allowed}, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        return without_key(told, _REAL.of(exchange) or b"")
 
 
 class _Holding:
@@ -679,10 +685,28 @@ def _replacing(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
 
 
 def _hide_in_head(response: http.Response, real: bytes | None) -> None:
-    if real:
-        fields = response.headers.fields
-        if any(real in value for _, value in fields):
-            response.headers.fields = tuple((name, without_key(value, real)) for name, value in fields)
+    if not real:
+        return
+    if real in response.data.reason:
+        response.data.reason = without_key(response.data.reason, real)
+    fields, low = response.headers.fields, real.lower()
+    if any(real in value or (len(name) >= len(low) and low in name.lower()) for name, value in fields):
+        hidden = [(_without_key_in_name(name, low), without_key(value, real)) for name, value in fields]
+        response.headers.fields = tuple(hidden)
+
+
+def _without_key_in_name(name: bytes, low: bytes) -> bytes:
+    """In whatever case it stands: HTTP/2 has no other names than in lower case."""
+    return without_key(name.lower(), low) if low in name.lower() else name
+
+
+def _unkeyed(text: str, real: bytes | None) -> str:
+    """What upstream has told, as the ledger keeps it: its reports are shown to the caller, too."""
+    return without_key(text, real.decode("utf-8", "surrogateescape")) if real else text
+
+
+def _unkeyed_values(told: Mapping[str, str], real: bytes | None) -> Mapping[str, str]:
+    return {name: _unkeyed(text, real) for name, text in told.items()} if real else told
 
 
 async def _decoded(response: http.Response) -> bytes:
@@ -697,16 +721,18 @@ async def _hide_in_body(response: http.Response, real: bytes) -> bool:
         body = await _decoded(response)
     except (TooLong, Undecodable):
         return False
-    if real and real in body:
+    shown = without_key(body, real)
+    if shown != body:
         response.headers.pop("content-encoding", None)
-        response.content = without_key(body, real)
+        response.content = shown
     return True
 
 
-def _masking(exchange: Exchange, response: http.Response) -> Edit | None:
-    """What hides relay's own key in an answer as it comes; None where none went up, and for one that is encoded."""
+def _masking(exchange: Exchange) -> Edit | None:
+    """What hides relay's own key in an answer as it comes; None where none went up. In one that is compressed it finds
+    nothing, but many an encoding that is told is none (`utf-8`, `identity, identity`)."""
     real = _REAL.of(exchange)
-    return KeyMask(real).feed if real and _is_identity(response) else None
+    return KeyMask(real).feed if real else None
 
 
 def _both(first: Edit | None, second: Edit) -> Edit:

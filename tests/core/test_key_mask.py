@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from addons.core.key_mask import KeyMask, without_key
 
 KEY = b"sk-real-sk-real-0123"
+KEYS = st.sampled_from([KEY, b"sk-real-MARKx-0123456789", b"aaaaaaaaaaaaaaab", b"abaabaabaabaabaab", b"short"])
+PASSES = 8
 PIECES = st.lists(st.sampled_from([b"sk-", KEY, KEY[:7], KEY[7:], b"x", b"\n\n", b"sk-real-", b"0123"]), max_size=20)
 
 
@@ -44,7 +46,47 @@ def test_of_a_cut_key_no_more_than_its_beginning_passes() -> None:
 
 def test_what_is_held_leaves_at_the_end() -> None:
     mask = KeyMask(KEY)
-    assert mask.feed(b"ends in sk-real-sk-re") == b"ends in " and mask.feed(b"") == b"sk-real-sk-re"
+    assert mask.feed(b"ends in sk-real-sk-re") == b"ends in " and mask.feed(b"") == b"*" * 13
+    mask = KeyMask(KEY)
+    assert (mask.feed(b"in sk-re"), mask.feed(b"al-sk-"), mask.feed(b"")) == (b"in sk-re", b"", b"*" * 6)
+
+
+def regions(data: bytes, key: bytes) -> list[tuple[int, int]]:
+    """Where the key stands, and at the end more of its beginning than tells nothing."""
+    found, at = [], data.find(key)
+    while at >= 0:
+        found.append((at, at + len(key)))
+        at = data.find(key, at + len(key))
+    free = found[-1][1] if found else 0
+    cut = next((size for size in range(len(key) - 1, PASSES, -1) if data[free:].endswith(key[:size])), 0)
+    return [*found, (len(data) - cut, len(data))] if cut else found
+
+
+@given(KEYS, st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=12), st.data())
+def test_no_more_than_the_beginning_passes_where_the_key_stood(
+    key: bytes, pieces: list[tuple[int, int]], more: st.DataObject
+) -> None:
+    data = b"".join(key[start : start + size] or b" x" for start, size in pieces)
+    data += key[: more.draw(st.integers(0, len(key)))]
+    places = more.draw(st.lists(st.integers(0, 400), max_size=30))
+    mask = KeyMask(key)
+    passed = b"".join(mask.feed(chunk) for chunk in [*cut(data, places), b""])
+    hidden = regions(data, key)
+    for start, end in hidden:
+        begun = len(passed[start:end]) - len(passed[start:end].lstrip(key))
+        assert begun <= PASSES and passed[start : start + begun] == key[:begun]
+        assert passed[start + begun : end] == b"*" * (end - start - begun)
+    inside = {at for start, end in hidden for at in range(start, end)}
+    assert len(passed) == len(data)
+    assert all(passed[at] == data[at] for at in range(len(data)) if at not in inside), "all else is as it was"
+    text = KeyMask(key.decode())
+    assert "".join(text.feed(chunk.decode()) for chunk in [*cut(data, places), b""]) == passed.decode()
+
+
+def test_of_a_whole_text_a_cut_key_is_hidden_too() -> None:
+    assert without_key("你 sk-real-sk-real-0123 sk-real-sk-real-012", KEY.decode()) == f"你 {'*' * 20} {'*' * 19}"
+    assert without_key("sk-real-", KEY.decode()) == "sk-real-"
+    assert without_key(b"", KEY) == b"" and without_key(b"x", b"") == b"x"
 
 
 def test_no_key_hides_nothing() -> None:

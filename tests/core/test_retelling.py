@@ -160,3 +160,36 @@ def test_a_field_that_is_called_error_is_one(text: bytes, size: int) -> None:
     assert retelling.over and not retelling.whole
     assert retelling.completion.error is not None and retelling.completion.error["message"] == "no"
     assert retelling.completion.text == "one"
+
+
+# A key that is not told
+
+HIDDEN = "sk-real-MARKx-0123456789"
+
+
+def told_deltas(*pieces: bytes) -> list[str]:
+    retelling = Retelling(9999, HIDDEN)
+    said = [*(retelling.feed(piece) for piece in pieces), retelling.close()]
+    return [json.loads(each.removeprefix(b"data: "))["delta"] for each in b"".join(said).split(b"\n\n")[:-1]]
+
+
+def test_a_key_is_not_told_however_it_is_written() -> None:
+    escaped = event(HIDDEN).replace(b"sk-", b"\\u0073k\\u002d")
+    assert told_deltas(event("你: "), escaped, event("!", "stop")) == ["你: ", "*" * len(HIDDEN), "!"]
+
+
+@pytest.mark.parametrize("cut", range(1, len(HIDDEN)))
+def test_a_key_is_not_told_in_two_deltas(cut: int) -> None:
+    told = "".join(told_deltas(event(f"你{HIDDEN[:cut]}"), event(f"{HIDDEN[cut:]}好", "stop")))
+    begun = HIDDEN[:cut] if cut <= 8 else ""
+    assert told == f"你{begun}{'*' * (len(HIDDEN) - len(begun))}好"
+
+
+def test_a_key_that_is_cut_off_is_not_told_at_the_end() -> None:
+    assert told_deltas(event("it is sk-real-MARK"), event(None, "stop"), b"data: [DONE]\n\n") == ["it is ", "*" * 12]
+    assert told_deltas(event("it is sk-real-"), event(None, "stop")) == ["it is sk-real-"]
+
+
+def test_a_whole_completion_in_place_of_a_stream_holds_no_key_either() -> None:
+    body = {"choices": [{"index": 0, "message": {"content": f"it is {HIDDEN}"}, "finish_reason": "stop"}]}
+    assert told_deltas(json.dumps(body).encode()) == [f"it is {'*' * len(HIDDEN)}"]

@@ -20,7 +20,7 @@ import openai
 import pytest
 import yaml
 from mitmproxy import io as mio
-from wsproto.events import CloseConnection, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from addons.cli.fake_openai.answer import Behaviour
 from addons.cli.fake_openai.server import Upstream
@@ -28,6 +28,7 @@ from addons.store.ledger import NAME as LEDGER
 from tests.live.test_wire_websocket import Refused, Socket
 from tests.support import live
 from tests.support.live import ROOT, Live, environment, eventually
+from tests.support.raw import Client
 
 REAL = "sk-real-MARKx-0123456789abcdef"
 ALICE = "rk-alice-MARKx-0123456789abcdef"
@@ -683,3 +684,102 @@ def test_a_request_under_way_is_settled_by_the_code_that_comes_after(
         assert (row["reason"], row["amount"]) == ("finished", 3 * 2500 + 4 * 10_000)
         assert "held" not in relay.ask("GET", f"/pro/balance?apiKey={ALICE}").json()["detail"]
     assert "Traceback" not in relay.log
+
+
+# What upstream says of relay's own key, in other places than a body
+
+HIDDEN = "*" * len(REAL)
+JSON = [("Content-Type", "application/json")]
+SSE = [("Content-Type", "text/event-stream")]
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+def test_relay_s_own_key_stands_in_no_head(relay: Live, upstream: Upstream, status: int) -> None:
+    names = [(f"X-{REAL}", "1"), (f"x-{REAL.lower()}-2", "2"), ("Location", f"/?key={REAL}")]
+    upstream.script(CHAT, Behaviour(status=status, reason=f"no {REAL}", headers=[*JSON, *names], body=b"{}"))
+    body = json.dumps({"model": "gpt-4o", "messages": HELLO, "max_tokens": 5}).encode()
+    with Client(relay.port, 10) as asked:
+        head, _ = asked.ask("POST", CHAT, [("Authorization", f"Bearer {ALICE}")], body)
+    assert (head.status, head.reason) == (status, f"no {HIDDEN}")
+    assert head.get(f"x-{HIDDEN}") == "1" and head.get(f"x-{HIDDEN}-2") == "2"
+    assert head.get("location") == f"/?key={HIDDEN}" and REAL.lower() not in str(head.fields).lower()
+
+
+def test_relay_s_own_key_stands_in_no_list_of_models(relay: Live, upstream: Upstream) -> None:
+    listed = [{"id": "gpt-4o", "owned_by": REAL, "root": "\ud800"}, {"id": f"gpt-4o-{REAL}"}]
+    said = json.dumps({"data": listed}).replace("sk-", "\\u0073k-").encode()
+    for encoding, sent in (([], said), ([("Content-Encoding", "gzip")], gzip.compress(said))):
+        upstream.script("/v1/models", Behaviour(headers=[*JSON, *encoding], body=sent))
+        answer = relay.ask("GET", "/v1/models", headers=bearer(BOB))
+        shown = [{"id": "gpt-4o", "owned_by": HIDDEN, "root": "\ud800"}, {"id": f"gpt-4o-{HIDDEN}"}]
+        assert (answer.status, answer.json()["data"]) == (200, shown)
+
+
+def test_relay_s_own_key_is_told_in_no_delta(relay: Live, upstream: Upstream) -> None:
+    def delta(written: str) -> bytes:
+        return b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % written.encode()
+
+    escaped = "".join(f"\\u{ord(each):04x}" for each in REAL)
+    for session, deltas in enumerate(([REAL[:14], REAL[14:]], [escaped], list(REAL), [f"it is {REAL[:-1]}"])):
+        chunks = [(delta(each), 0.0) for each in deltas] + [(b"data: [DONE]\n\n", 0.0)]
+        upstream.script(CHAT, Behaviour(headers=SSE, chunks=chunks))
+        body = {"apiKey": EVERYTHING, "sessionId": f"deltas-{session}", "content": "who?", "stream": True}
+        *told, last = [json.loads(each) for each in relay.ask("POST", "/chat", body).body.decode().split("data: ")[1:]]
+        said = "".join(each["delta"] for each in told)
+        assert REAL[:9] not in said and said.endswith("*" * (len(REAL) - 9)), deltas
+        assert last["code"] == 200 and REAL[:9] not in last["data"] and last["data"].endswith("*" * (len(REAL) - 1))
+
+
+@pytest.mark.parametrize("ends", ["with its length", "with its connection"])
+def test_relay_s_own_key_is_not_told_by_cutting_it_off(relay: Live, upstream: Upstream, ends: str) -> None:
+    chunks = [(b"data: it is sk-r", 0.05), (REAL[4:-1].encode(), 0.0)]
+    framing: Any = "close" if ends == "with its connection" else "chunked"
+    upstream.script(CHAT, Behaviour(headers=SSE, chunks=chunks, framing=framing))
+    body = {"model": "gpt-4o", "messages": HELLO, "max_tokens": 5, "stream": True}
+    answer = relay.ask("POST", CHAT, body, bearer(EVERYTHING))
+    assert answer.body == b"data: it is sk-r" + b"*" * (len(REAL) - 5)
+    sent = gzip.compress(b'{"error":{"message":"it is ' + REAL[:-1].encode())
+    upstream.script(CHAT, Behaviour(status=400, headers=[*JSON, ("Content-Encoding", "gzip")], body=sent))
+    answer = relay.ask("POST", CHAT, body, bearer(EVERYTHING))
+    assert answer.body == b'{"error":{"message":"it is ' + b"*" * (len(REAL) - 1)
+
+
+def test_an_encoding_that_is_none_hides_no_key(relay: Live, upstream: Upstream) -> None:
+    for encoding in ("utf-8", "identity, identity", "gzip"):
+        upstream.script(CHAT, Behaviour(headers=[*JSON, ("Content-Encoding", encoding)], body=f'"{REAL}"'.encode()))
+        body = {"model": "gpt-4o", "messages": HELLO, "max_tokens": 5}
+        assert relay.ask("POST", CHAT, body, bearer(EVERYTHING)).body == f'"{HIDDEN}"'.encode()
+
+
+@pytest.mark.parametrize("deflate", [False, True], ids=["plain", "packed"])
+def test_a_websocket_tells_no_key_of_relay_s(relay: Live, deflate: bool) -> None:
+    with Socket(relay, headers=[(b"Authorization", f"Bearer {EVERYTHING}".encode())], deflate=deflate) as socket:
+        for said, heard in ((f"你 {REAL}!", f"你 {HIDDEN}!"), ("sk-real-", "sk-real-")):
+            socket.send(TextMessage(said))  # the look-alike says it again
+            assert socket.message() == heard
+        socket.send(BytesMessage(f"\0{REAL}".encode()))
+        assert socket.message() == f"\0{HIDDEN}".encode()
+        socket.send(TextMessage(f"/close 4001 no {REAL}"))
+        closed = socket.receive()
+    assert isinstance(closed, CloseConnection) and (closed.code, closed.reason) == (4001, f"no {HIDDEN}")
+
+
+def test_relay_s_own_key_stands_in_no_ledger(upstream: Upstream, tmp_path: Path) -> None:
+    with started(tmp_path, upstream) as relay:
+        usage = {"prompt_tokens": 10, "completion_tokens": 5}
+        said = {"choices": [], "usage": usage, "model": REAL, "service_tier": REAL}
+        upstream.script("/v1/embeddings", Behaviour(headers=JSON, body=json.dumps(said).encode()))
+        relay.ask("POST", "/v1/embeddings", {"input": "x", "model": "text-embedding-3-small"}, bearer(EVERYTHING))
+        message = {"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}
+        upstream.script(CHAT, Behaviour(headers=JSON, body=json.dumps(said | {"choices": [message]}).encode()))
+        assert relay.chat("hi", key=EVERYTHING)["code"] == 200
+        batch = {"id": f"batch_{REAL}", "object": "batch", "model": REAL, "status": "completed", "usage": usage}
+        for name, of_it in (("b1", batch), ("b2", batch | {"id": "x" * 60 + REAL})):
+            upstream.script(f"/v1/batches/{name}", Behaviour(headers=JSON, body=json.dumps(of_it).encode()))
+            relay.ask("GET", f"/v1/batches/{name}", headers=bearer(EVERYTHING))
+        assert eventually(lambda: len(rows(relay)) == 4), rows(relay)
+        kept = [" ".join(map(str, row.values())) for row in rows(relay)]
+        assert all(HIDDEN[:20] in row and REAL[:9] not in row for row in kept), kept
+        assert "sk-real" not in run(relay, "usage", "--by", "model").stdout
+    written = b"".join(path.read_bytes() for path in (tmp_path / "store").iterdir() if path.is_file())
+    assert REAL.encode() not in written

@@ -1,5 +1,6 @@
 """Websockets: what mitmproxy loses of one, and what it does without a bound."""
 
+import dataclasses
 import zlib
 from typing import Any
 
@@ -9,8 +10,9 @@ from mitmproxy.proxy.layers import websocket
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
 
+from addons.core.key_mask import without_key
 from addons.engine.wrapping import Commands, pause, wrap
-from addons.exchange import forget_message, original_message
+from addons.exchange import REAL_KEY, forget_message, of, original_message
 
 MOST = 32 << 20
 """Bytes of a message, or characters: twice what OpenAI takes of audio in one."""
@@ -20,6 +22,7 @@ _LONG = 1 << 20
 """Bytes of a message from which on it is sent in pieces: packing and masking 28 MB takes a second."""
 _LONG_PIECE = 1 << 18
 _PARTS = "relay_parts"
+_KEY = "relay_key"
 
 
 def install() -> None:
@@ -89,6 +92,8 @@ def _relay(stock: Any, layer: websocket.WebsocketLayer, event: Any) -> Commands:
     time, and what came is sent (`_send_what_came`). Remove when WebsocketLayer bounds what it unpacks in a turn, and a
     message's record is no longer what is sent.
     """
+    exchange = of(layer.flow)
+    setattr(layer.server_ws, _KEY, (REAL_KEY.of(exchange) if exchange is not None else None) or b"")
     if not isinstance(event, events.DataReceived) or len(event.data) <= _FEW or not _is_packed(layer):
         return (yield from _send_what_came(stock, layer, event))
     for at in range(0, len(event.data), _FEW):
@@ -124,7 +129,20 @@ def _bounded(stock: Any, peer: Any) -> Any:
             parts.held.clear()
             if event.message_finished:
                 parts.size = 0
-        yield event
+        yield _without_key(event, getattr(peer, _KEY, b""))
+
+
+def _without_key(event: Any, key: bytes) -> Any:
+    """mitmproxy 12.2.3 calls no hook for a close, a ping or a pong before it is passed on; so what an upstream says in
+    one could not be changed, and it may say relay's own key. Remove when there is a hook for control frames.
+    """
+    if not key:
+        return event
+    if isinstance(event, wsproto.events.CloseConnection) and event.reason:
+        return dataclasses.replace(event, reason=without_key(event.reason, key.decode()))
+    if isinstance(event, wsproto.events.Ping | wsproto.events.Pong):
+        return dataclasses.replace(event, payload=without_key(bytes(event.payload), key))
+    return event
 
 
 class _Parts:
