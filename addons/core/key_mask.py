@@ -4,6 +4,9 @@ Nothing is held back for that, but where a chunk ends in more of the key than it
 nothing: `sk-proj-` is the beginning of everybody's. An answer that is cut off there ends in asterisks.
 """
 
+_SHORTEST = 12
+"""A shorter key is no secret: `ollama`, `lm-studio` and `EMPTY` are what upstreams want that ask for none, and answers
+are full of such words."""
 _PASSES = 8
 """Bytes or characters of a key's beginning that may pass before it is known what follows."""
 
@@ -15,10 +18,10 @@ def without_key[Text: (bytes, str)](data: Text, key: Text) -> Text:
 
 
 class KeyMask[Text: (bytes, str)]:
-    """Hides one key in a stream of any length, of bytes or of text; an empty key hides nothing."""
+    """Hides one key in a stream of any length, of bytes or of text. One of less than 12 characters hides nothing."""
 
     def __init__(self, key: Text) -> None:
-        self._key: Text = key
+        self._key: Text = key if len(key) >= _SHORTEST else key[:0]
         self._asterisks: Text = _asterisks(key)
         self._tail: Text = key[:0]
         """What may be the beginning of the key, at the end of all that came."""

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,3 +92,10 @@ def test_of_a_whole_text_a_cut_key_is_hidden_too() -> None:
 
 def test_no_key_hides_nothing() -> None:
     assert KeyMask(b"").feed(b"anything") == b"anything"
+
+
+@pytest.mark.parametrize("key", ["none", "EMPTY", "lm-studio", "ollama"])
+def test_words_that_stand_for_no_key_are_hidden_nowhere(key: str) -> None:
+    said = f"there is {key} {key}"
+    assert without_key(said, key) == said
+    assert without_key(said.encode(), key.encode()) == said.encode()
