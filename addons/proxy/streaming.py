@@ -16,7 +16,7 @@ from addons.core.ending import Ending, ended
 from addons.core.upstream_error import is_event_stream
 from addons.engine.corrections import partings
 from addons.engine.transports import cut_upstream
-from addons.errors import TooLarge
+from addons.errors import TooLarge, Unavailable
 from addons.exchange import Exchange, Kind, Part, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import ANSWER, LISTENER, Copy, Listener, new_copy, warn_cut
@@ -116,11 +116,15 @@ class Unannounced:
 
 
 class Heard:
-    """The tap of an answer that somebody listens to, and may take something out of."""
+    """The tap of an answer that somebody listens to, and may take something out of: what that is must not pass."""
 
-    def __init__(self, listener: Listener, passing: Callable[[bytes], bytes | list[bytes]]) -> None:
+    def __init__(
+        self, flow: http.HTTPFlow, listener: Listener, passing: Callable[[bytes], bytes | list[bytes]]
+    ) -> None:
+        self._flow = weakref.ref(flow)  # as `Upload` has it
         self._listener = listener
         self._passing = passing
+        self._broken = False
 
     def __call__(self, chunk: bytes) -> bytes | list[bytes]:
         """Pass a chunk on."""
@@ -128,15 +132,27 @@ class Heard:
         edit = self._listener.edit
         if edit is None:
             return self._passing(chunk)
+        if self._broken:
+            return []
         try:
             kept = edit(chunk)
         except Exception:
-            logger.exception("a stream is not edited any more")
-            self._listener = self._listener._replace(edit=None)
-            return self._passing(chunk)
+            logger.exception("a stream is broken off, since it can't be edited")
+            self._break_off()
+            return []
         if chunk:
             return self._passing(kept) if kept else []
         return [each for piece in (kept, b"") for each in _pieces(self._passing(piece)) if each]
+
+    def _break_off(self) -> None:
+        self._broken = True
+        flow = self._flow()
+        if flow is not None:
+            if (exchange := of(flow)) is not None:
+                exchange.failure.fault = Unavailable("无法处理上游的流。", "The upstream's stream can't be handled.")
+            if flow.killable:
+                flow.kill()  # where all of it has come already, there must be no false end
+            cut_upstream(flow, "relay: a stream that can't be edited")
 
 
 def _pieces(passed: bytes | list[bytes]) -> list[bytes]:
@@ -195,7 +211,7 @@ class Streaming:
         elif "content-length" not in response.headers and "content-encoding" not in response.headers:
             response.stream = Unannounced(exchange, copy)
         if (listener := LISTENER.take(exchange)) is not None:
-            response.stream = Heard(listener, response.stream)
+            response.stream = Heard(flow, listener, response.stream)
 
     def client_disconnected(self, client: connection.Client) -> Awaitable[None] | None:
         """Hold upstream for a moment, where the client has left with the last event."""

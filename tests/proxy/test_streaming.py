@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mitmproxy import http
 
 from addons.exchange import Kind
-from addons.flow.capture import ANSWER, Copy
+from addons.flow.capture import ANSWER, Copy, Listener
 from addons.flow.upstream import declared_length
 from addons.proxy import streaming as streams
 from addons.proxy.streaming import Streaming, Upload
@@ -196,3 +196,20 @@ def test_a_body_that_was_held_is_its_own_record() -> None:
     flows.respond(flow, 200, b"held")
     Streaming().response(flow)
     assert flows.answer_of(flow).raw_content == b"held"
+
+
+def test_a_stream_that_can_t_be_edited_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuts: list[str] = []
+    monkeypatch.setattr(streams, "cut_upstream", lambda flow, why: cuts.append(why))
+    flow = flows.opened("POST", "/v1/chat/completions")
+    flow.live = True
+
+    def edit(chunk: bytes) -> bytes:
+        if chunk == b"second":
+            raise RuntimeError
+        return chunk
+
+    tap = streams.Heard(flow, Listener(lambda _chunk: None, edit), lambda chunk: chunk)
+    assert [tap(chunk) for chunk in (b"first", b"second", b"third", b"")] == [b"first", [], [], []]
+    assert len(cuts) == 1 and flow.error is not None
+    assert flows.exchange(flow).failure.fault is not None
