@@ -300,8 +300,10 @@ class Relay:
         """Close the store; what is under way there is finished first."""
         if ctx.master.should_exit.is_set():  # else the code is only loaded anew
             signals.leave(ctx.master.event_loop)
-            if self.gate is not None and self.long_lived is not None:
-                Meter(self.gate, self.long_lived.under_way).end()
+            for meter in (
+                each for each in (self.chain.addons if self.chain is not None else ()) if isinstance(each, Meter)
+            ):
+                meter.end()
         bounded_views.unregister()
         contentviews.unregister()
         if self.chain is not None:

@@ -167,7 +167,12 @@ def test_every_file_is_named_at_its_door(room: str) -> None:
     assert [file for file in files if not any(fnmatch(file, each) for each in named)] == []
 
 
-DISTRIBUTIONS = {"genai_prices": "genai-prices", "OpenSSL": "pyopenssl", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "genai_prices": "genai-prices",
+    "OpenSSL": "pyopenssl",
+    "python_socks": "python-socks",
+    "yaml": "pyyaml",
+}
 """Where a package is called otherwise than what it is imported by."""
 
 

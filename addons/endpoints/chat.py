@@ -44,7 +44,8 @@ from addons.flow.subrequest import ask
 from addons.flow.turns import in_turns
 from addons.flow.upstream import declared_length, set_upstream
 from addons.flow.upstream_errors import own_key_refused, refusal
-from addons.meter.metering import METERING, Meter
+from addons.meter.metering import Meter
+from addons.meter.under_way import METERING
 from addons.store import Lease, Store, StoreError
 from addons.store.queueing import lease_for, no_store
 
