@@ -12,7 +12,7 @@ Time is linear however the chunks are cut, and memory bounded. What can't be rea
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from addons.core import bounded_json, upstream_error
 from addons.core.claims import ASKED
@@ -26,6 +26,7 @@ _FAILS = re.compile(rb"\s*event:[ ]?(?:error|response\.failed)[\r\n]")
 _SLICE = 1 << 16
 _MARKS = 20_000
 _LONGEST_NAME = 200
+_LONGEST_TIER = 40
 _USAGE = b'"usage"'
 _OBJECT = re.compile(rb"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}\{")
 _TIER = re.compile(rb'(?<!\\)"service_tier"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}"([^"\\]{1,40})"')
@@ -184,14 +185,14 @@ class AnswerUsage:
                 self._usage |= _said(choice["usage"])  # Moonshot's streams
 
     def _note(self, said: Mapping[str, Any]) -> None:
-        if isinstance(model := said.get("model"), str) and 0 < len(model) <= _LONGEST_NAME:
+        if _is_name(model := said.get("model"), _LONGEST_NAME):
             self._model = model
         usage = said.get("usage")
         if isinstance(usage, Mapping):
             self._usage |= _said(usage)
         for name in ASKED:
             for place in (said, usage if isinstance(usage, Mapping) else {}):
-                if isinstance(found := place.get(name), str) and len(found) <= 40:
+                if _is_name(found := place.get(name), _LONGEST_TIER):
                     self._asked[name] = found
 
     def told(self) -> Reported:
@@ -231,6 +232,11 @@ class AnswerUsage:
         self._add(value)
         if isinstance(value, Mapping):
             self._failed = bool(value.get("error")) or value.get("status") == "failed"
+
+
+def _is_name(value: object, longest: int) -> TypeGuard[str]:
+    """Whether a value is a name that can be written down: JSON can name halves of characters, which nothing can."""
+    return isinstance(value, str) and len(value) <= longest and value.isprintable() and value != ""
 
 
 def _said(usage: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,6 +161,11 @@ def test_a_last_event_that_is_too_long_and_has_no_end_is_heard() -> None:
     assert heard(delta("a"), last[:-2]).usage == Metered(5)
 
 
+def test_names_that_can_not_be_written_down_are_none() -> None:
+    told = heard(b'{"model": "gpt\\ud800", "service_tier": "\\udfff", "usage": {"prompt_tokens": 3}}')
+    assert (told.model, told.asked, told.usage) == (None, {}, Metered(3))
+
+
 def test_asking_twice_tells_the_same() -> None:
     answer = AnswerUsage(words=True)
     answer.feed(delta("a") + event({"choices": [], "usage": USAGE})[:-1])
