@@ -43,14 +43,15 @@ from addons.core.claims import claiming
 from addons.core.completion import Completion
 from addons.core.ending import Ending
 from addons.core.failures import classify
-from addons.core.generations import Generation, generation_of
+from addons.core.form_fields import form, is_of_ascii
+from addons.core.generations import Generation, generation_of, model_in
 from addons.core.key_mask import KeyMask
 from addons.core.known_secrets import KnownSecrets
 from addons.core.reading import mend, page, values
 from addons.core.retelling import Retelling
 from addons.core.slices import Sliced
 from addons.core.sse import Parser
-from addons.core.top_level import finding
+from addons.core.top_level import NoObject, finding
 from addons.core.usage_chunk import UsageChunk
 from addons.engine.speed.lookups import values_by_name
 from addons.errors import RelayError
@@ -109,6 +110,14 @@ def claim_of_form(text: str) -> Sliced[object]:
         return (yield from read_claim(Generation.IMAGE, raw(text), "multipart/form-data; boundary=b"))
     except RelayError:
         return None
+
+
+def typed_form(text: str) -> None:
+    """A form whose content-type goes on like that."""
+    kind = "multipart/form-data; boundary=b" + text
+    is_of_ascii(kind)
+    with suppress(NoObject):
+        form(b"--b--", kind)
 
 
 def metered_by(size: int) -> Callable[[str], Sliced[object]]:
@@ -657,7 +666,17 @@ READERS = (
     Reader("claim: a body", claim, ANSWER, (*DENSE, *ESCAPES, '"a#":1,', '"image_url":', '"type":"image"', "\\u0061")),
     Reader("claim: its messages", claim_of("messages"), ANSWER, (*DENSE, *ESCAPES, '"type" : "file",', '"file_id"  :')),
     Reader("claim: its tools", claim_of("tools"), ANSWER, ('{"type":"a#"},', *DENSE)),
-    Reader("claim: a form", claim_of_form, ANSWER, ("\r\n--b", '\r\n--b\r\nContent-Disposition: x; name="a#"\r\n\r\n')),
+    Reader(
+        "claim: a form",
+        claim_of_form,
+        ANSWER,
+        (
+            "\r\n--b",
+            Shape(('\r\n--b\r\nContent-Disposition: form-data; name="a#"\r\n\r\n',), after="\r\n--b--"),
+            Shape((" ",), before="--b\r\nContent-Disposition: form-data;", after="\r\n\r\n\r\n--b--"),
+            Shape(("name=",), before="--b\r\nContent-Disposition: form-data;", after="\r\n\r\n\r\n--b--"),
+        ),
+    ),
     Reader("usage of a stream", metered_by(1 << 16), ANSWER, (USED, '"usage":{', "error\n\n", "data:\n", "\n\n")),
     Reader("usage, byte by byte", metered_by(1), LONG, (USED, '"usage" :', "\n", "\r\n", "data: error\n\n", "a")),
     Reader(
@@ -669,7 +688,16 @@ READERS = (
     Reader("key mask, byte by byte", masked_in(1), LONG, (KEY, KEY[:-1], "s", "sk-test-")),
     Reader("usage of JSON, byte by byte", lambda text: metered_by(1)('{"a":' + text), LONG, (*DENSE, *ESCAPES, '"')),
     Reader("credentials", shown_keys, HEAD, (",", "openai-insecure-api-key.,", " ", "Bearer ")),
-    Reader("generation", lambda text: generation_of("POST", "/" + text), HEAD, ("/completions", "%2F", "%")),
+    Reader(
+        "generation",
+        lambda text: generation_of("POST", "/" + text),
+        HEAD,
+        ("/completions", "%2F", "%", ";", "%25", "//", "%00"),
+    ),
+    Reader(
+        "model in a path", lambda text: model_in("/v1/engines/" + text + "/completions"), HEAD, ("/engines/", "%2F")
+    ),
+    Reader("content-type of a form", typed_form, HEAD, (" ", ";", "a=b;", "; boundary=", '"', "\\", "charset ")),
     Reader("replay: JSON", asked(JSON), LONG, (*DENSE, *KEYS)),
     Reader("replay: form", asked(FORM), LONG, ('\r\n--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n',)),
     Reader("replay: a part", lambda text: asked(FORM)(f"--b\r\nContent-Disposition: a{text}\r\n\r\n"), LONG, (';"',)),

@@ -5,8 +5,8 @@ into addons/store. Its groups:
 
 - chat and sessions: chat.py, lenient.py, sessions.py, completion.py, retelling.py, envelope.py
 - event streams: sse.py, stream_end.py, ending.py, usage_chunk.py
-- what usage costs: answer_usage.py, json_member.py, metered.py, generations.py, rates.py, claims.py, accounts.py,
-  relay_keys.py
+- what usage costs: answer_usage.py, json_member.py, metered.py, generations.py, rates.py, claims.py, form_fields.py,
+  accounts.py, relay_keys.py
 - balances and money: balances.py, money.py
 - what went wrong: upstream_error.py, failures.py
 - paths, urls and headers: paths.py, urls.py, headers.py

@@ -2,6 +2,7 @@
 
 1. An event stream is cut into events, and of these only those with a usage object are read. The last one counts, field
    by field: Anthropic tells input at the beginning and output at the end, others say all of it again with each event.
+   What has come of a last event counts, though it has not ended.
 2. JSON of up to `_KEPT` bytes is read whole; of what is longer the members are caught by their places (json_member.py),
    since what a model has written may look like usage.
 
@@ -11,7 +12,7 @@ Time is linear however the chunks are cut, and memory bounded. What can't be rea
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from addons.core import bounded_json, upstream_error
 from addons.core.claims import ASKED
@@ -25,6 +26,7 @@ _FAILS = re.compile(rb"\s*event:[ ]?(?:error|response\.failed)[\r\n]")
 _SLICE = 1 << 16
 _MARKS = 20_000
 _LONGEST_NAME = 200
+_LONGEST_TIER = 40
 _USAGE = b'"usage"'
 _OBJECT = re.compile(rb"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}\{")
 _TIER = re.compile(rb'(?<!\\)"service_tier"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}"([^"\\]{1,40})"')
@@ -180,26 +182,37 @@ class AnswerUsage:
             self._note(each)
         for choice in value.get("choices") or () if isinstance(value.get("choices"), list) else ():
             if isinstance(choice, Mapping) and isinstance(choice.get("usage"), Mapping):
-                self._usage |= choice["usage"]  # Moonshot's streams
+                self._usage |= _said(choice["usage"])  # Moonshot's streams
 
     def _note(self, said: Mapping[str, Any]) -> None:
-        if isinstance(model := said.get("model"), str) and 0 < len(model) <= _LONGEST_NAME:
+        if _is_name(model := said.get("model"), _LONGEST_NAME):
             self._model = model
         usage = said.get("usage")
         if isinstance(usage, Mapping):
-            self._usage |= usage
+            self._usage |= _said(usage)
         for name in ASKED:
             for place in (said, usage if isinstance(usage, Mapping) else {}):
-                if isinstance(found := place.get(name), str) and len(found) <= 40:
+                if _is_name(found := place.get(name), _LONGEST_TIER):
                     self._asked[name] = found
 
     def told(self) -> Reported:
         """What was heard; to be called at the end, or where the answer broke off."""
-        if not self._stream:
+        if self._stream:
+            self._take_rest()
+        else:
             self._read_json()
         usage = metered(self._usage, images=self._images) if self._usage else None
         text = max(self._words or 0, self._pieces) if self._stream else self._size
         return Reported(usage, self._model, self._asked, self._failed, self._pieces, self._size, text)
+
+    def _take_rest(self) -> None:
+        """Take what has come of an event that no blank line has ended: a parser would drop it, a bill would not."""
+        if self._catcher is not None:
+            self._take_caught(self._catcher)
+            self._catcher = None
+        rest, self._held = bytes(self._held), bytearray()
+        if rest.strip():
+            self._take(rest + b"\n\n")
 
     def _read_json(self) -> None:
         if self._catcher is not None:
@@ -219,6 +232,16 @@ class AnswerUsage:
         self._add(value)
         if isinstance(value, Mapping):
             self._failed = bool(value.get("error")) or value.get("status") == "failed"
+
+
+def _is_name(value: object, longest: int) -> TypeGuard[str]:
+    """Whether a value is a name that can be written down: JSON can name halves of characters, which nothing can."""
+    return isinstance(value, str) and len(value) <= longest and value.isprintable() and value != ""
+
+
+def _said(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the nulls: what an earlier event has told stays."""
+    return {name: value for name, value in usage.items() if value is not None}
 
 
 def _has_usage(events: bytes) -> bool:

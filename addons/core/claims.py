@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from addons.core.form_fields import Form
 from addons.core.generations import Generation
 from addons.core.rates import Bound
 from addons.core.slices import Sliced, at_once
@@ -67,15 +68,29 @@ _OUTPUTS: Mapping[Generation, tuple[str, ...]] = {
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _SAYINGS = ("content", "arguments", "output", "encrypted_content", "result", "input", "code", "queries", "action")
 """Fields of an item that hold what was said."""
-_ELSEWHERE = ("previous_response_id", "conversation", "prompt_id", "container", "mcp_servers", "web_search_options")
-_OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch")
+_ELSEWHERE = (
+    *("previous_response_id", "conversation", "prompt_id", "container", "mcp_servers", "web_search_options"),
+    *("search_parameters", "enable_search"),  # xAI's, and Alibaba's
+)
+_OWN_TOOLS = ("function", "custom", "local_shell", "apply_patch")
 """Types of tools that the client runs. Anthropic's have a date at their end."""
+_SHELL = "shell"
+"""The client's where it says so, else a container of upstream's:
+https://platform.openai.com/docs/guides/tools-shell"""
 _CLIENT_TOOLS = ("computer_", "bash_", "text_editor_", "memory_")
 _LARGEST = 1 << 22
 """Characters of a value that is parsed: more would take too long at once."""
 _SCHEMAS = ("tools", "functions", "response_format", "text", "tool_choice", "metadata")
 """Members that hold no content: names in a schema are the client's own."""
 _MARKS = 20_000
+
+_ALWAYS_SEARCHES = re.compile(r"(?:\A|[-/:])(?:search|online|sonar|deep-research)(?:[-:]|\Z)")
+"""In the names of models that search whether they are asked to or not: OpenAI's `gpt-4o-search-preview` and
+`gpt-5-search-api`, Perplexity's, and OpenRouter's `:online`."""
+_SEARCHERS = (Generation.CHAT, Generation.COMPLETION, Generation.RESPONSE, Generation.MESSAGE)
+_BY_ADDRESS = ("url", "file_url")
+"""Where the audio is, of those that fetch it: Groq's."""
+_PICTURES = ("image", "mask")
 
 
 READ = frozenset(
@@ -105,6 +120,15 @@ def ambiguous(names: Iterable[str]) -> str | None:
     return next((name for name in names if name not in READ and name.strip().casefold() in READ), None)
 
 
+def ambiguous_in_form(names: Iterable[str]) -> str | None:
+    """The same, of the fields of a form: PHP and Ruby take `model[]` and `model[0]` for `model`, too."""
+    return next((name for name in names if name not in READ and _without_index(name).strip().casefold() in READ), None)
+
+
+def _without_index(name: str) -> str:
+    return name.partition("[")[0]
+
+
 class Unreadable(ValueError):
     """A field that the bound depends on is none; the text names it."""
 
@@ -128,6 +152,8 @@ class Claimed:
     stream: bool = False
     wants_usage: bool = False
     background: bool = False
+    routing: str | None = None
+    """A field by which some upstreams choose another model than `model`."""
 
 
 def claimed(kind: Generation, body: Members, size: int) -> Claimed:
@@ -145,14 +171,16 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
     unbounded += hosted
     images = max(signs["image"], signs["inline"])
     drawn = kind is Generation.IMAGE
+    transcribed = kind is Generation.TRANSCRIPTION
     spoken = len(_text(body, "input") or "") if kind is Generation.SPEECH else 0
     bound = Bound(
         input=size + images * _image_tokens(model) + added,
-        audio=bool(signs["audio"]) or "audio" in (_value(body, "modalities") or ()),
+        audio=transcribed or bool(signs["audio"]) or "audio" in _texts(body, "modalities"),
         images=drawn or bool(images),
         cache_writes=kind is not Generation.MESSAGE or bool(signs["cache"]) or "cache_control" in body,
         hour_long=bool(signs["hour"]),
-        searches=_searches(body, unbounded),
+        searches=_searches(kind, body, model or "", unbounded),
+        milliseconds=_heard(size) if transcribed else 0,
         characters=spoken,
     )
     found = Claimed(
@@ -163,10 +191,13 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         unbounded=unbounded,
         extra_output=len(body.raw("prediction").encode()),
         asked={name: value for name in ASKED if (value := _text(body, name))},
-        stream=_value(body, "stream") is True,
+        stream=_flag(body, "stream"),
         wants_usage=_wants_usage(body),
-        background=_value(body, "background") is True,
+        background=_flag(body, "background"),
+        routing=next((name for name in ROUTING if name in body), None),
     )
+    if transcribed:
+        return replace(found, output=None, unbounded=unbounded + _fetched(body.spans))
     if drawn:
         return replace(found, output=_PICTURE, extra_output=0)
     if kind is Generation.EMBEDDING:
@@ -176,18 +207,35 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
     return found
 
 
-def of_form(kind: Generation, fields: Mapping[str, str], size: int, files: int) -> Claimed:
-    """What a multipart form of `size` bytes with so many `files` claims."""
-    model = fields.get("model")
+def of_form(kind: Generation, form: Form, size: int) -> Claimed:
+    """What a multipart form of `size` bytes claims. Raises Unreadable."""
+    fields, names = form.fields, {*form.fields, *form.files}
+    if (name := next((each for each in form.files if each in READ), None)) is not None:
+        raise Unreadable(name)
     count = fields.get("n", "1")
     if not (count.isascii() and count.isdigit() and 0 < int(count[:9]) <= 1000):
         raise Unreadable("n")
+    found = Claimed(
+        fields.get("model"),
+        stream=fields.get("stream") == "true",
+        routing=next((name for name in ROUTING if name in map(_without_index, names)), None),
+    )
     if kind is Generation.IMAGE:
         text = sum(len(value.encode()) for value in fields.values())
-        bound, output = Bound(text + files * IMAGE_TOKENS, images=True), _PICTURE
-        return Claimed(model, bound, output, int(count), stream=fields.get("stream") == "true")
-    heard = Bound(size, audio=True, milliseconds=-(-size * 1000 // _BYTES_A_SECOND))
-    return Claimed(model, heard, None, stream=fields.get("stream") == "true")
+        pictures = len(form.files) + sum(name.startswith(_PICTURES) for name in fields)
+        bound = Bound(text + pictures * IMAGE_TOKENS, images=True)
+        return replace(found, bound=bound, output=_PICTURE, answers=int(count))
+    heard = Bound(size, audio=True, milliseconds=_heard(size))
+    return replace(found, bound=heard, output=None, unbounded=_fetched(fields))
+
+
+def _heard(size: int) -> int:
+    """Milliseconds of audio that so many bytes may be."""
+    return -(-size * 1000 // _BYTES_A_SECOND)
+
+
+def _fetched(names: Iterable[str]) -> tuple[str, ...]:
+    return ("audio by its address",) if any(name in _BY_ADDRESS for name in names) else ()
 
 
 def _signs(body: Members) -> Sliced[Counter[str]]:
@@ -219,7 +267,7 @@ def _refers(body: Members) -> bool:
 
 
 def _unbounded(kind: Generation, body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
-    names = [name for name in _ELSEWHERE if _value(body, name) not in (None, [])]
+    names = [name for name in _ELSEWHERE if _value(body, name) not in (None, False, [])]
     if body.raw("prompt").startswith("{"):  # a prompt that is kept upstream
         names.append("prompt.id")
     if signs["address"] or signs["image"] > signs["inline"]:
@@ -245,17 +293,31 @@ def _tools(kind: Generation, body: Members) -> tuple[tuple[str, ...], int]:
         raise Unreadable("tools")
     hosted = []
     for tool in tools:
-        type_ = tool.get("type") if isinstance(tool, dict) else None
-        if type_ is None or type_ in _OWN_TOOLS or (isinstance(type_, str) and type_.startswith(_CLIENT_TOOLS)):
-            continue
-        hosted.append(f"the tool {str(type_)[:40]}")
+        if not isinstance(tool, dict):
+            raise Unreadable("tools")
+        if not _is_own(tool):
+            hosted.append(f"the tool {str(tool.get('type') or next(iter(tool), ''))[:40]}")
     return tuple(dict.fromkeys(hosted)), added
 
 
-def _searches(body: Members, unbounded: Sequence[str]) -> int:
-    if not any("search" in name for name in unbounded):
+def _is_own(tool: Mapping[str, object]) -> bool:
+    """Whether the client runs a tool."""
+    type_ = tool.get("type")
+    if type_ is None:
+        # Anthropic's have a name, and OpenAI's old ones a function; Google's own say nothing but what they are.
+        return "name" in tool or "function" in tool
+    if type_ == _SHELL:
+        where = tool.get("environment")
+        return where is None or (isinstance(where, dict) and where.get("type") == "local")
+    return isinstance(type_, str) and (type_ in _OWN_TOOLS or type_.startswith(_CLIENT_TOOLS))
+
+
+def _searches(kind: Generation, body: Members, model: str, unbounded: Sequence[str]) -> int:
+    always = kind in _SEARCHERS and _ALWAYS_SEARCHES.search(model.lower()) is not None
+    if not always and not any("search" in name for name in unbounded):
         return 0
-    bound = _number(body, "max_tool_calls")
+    # Only the Responses API has this field; others pass over it.
+    bound = _number(body, "max_tool_calls") if kind is Generation.RESPONSE and not always else None
     return _SEARCHES if bound is None else bound
 
 
@@ -265,8 +327,7 @@ def _output(kind: Generation, body: Members) -> int | None:
     # An upstream may read another name than the one that is meant.
     bounds = [bound for name in _BOUNDS if (bound := _number(body, name)) is not None]
     if kind is Generation.MESSAGE and bounds and isinstance(thinking := _value(body, "thinking"), dict):
-        budget = thinking.get("budget_tokens")
-        bounds.append(budget if isinstance(budget, int) and not isinstance(budget, bool) else 0)
+        bounds.append(_whole(thinking.get("budget_tokens"), "thinking") or 0)
     return max(bounds) if bounds else None
 
 
@@ -282,11 +343,34 @@ def _answers(kind: Generation, body: Members) -> int:
 
 def _wants_usage(body: Members) -> bool:
     options = _value(body, "stream_options")
-    return isinstance(options, dict) and options.get("include_usage") is True
+    if options is not None and not isinstance(options, dict):
+        raise Unreadable("stream_options")
+    return options is not None and options.get("include_usage") is True
+
+
+def _flag(body: Members, name: str) -> bool:
+    """A boolean: some upstreams take 1 and "true" for one, others for none."""
+    value = _value(body, name)
+    if value is not None and not isinstance(value, bool):
+        raise Unreadable(name)
+    return value is True
+
+
+def _texts(body: Members, name: str) -> Sequence[str]:
+    value = _value(body, name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Unreadable(name)
+    return value
 
 
 def _number(body: Members, name: str) -> int | None:
-    value = _value(body, name)
+    return _whole(_value(body, name), name)
+
+
+def _whole(value: object, name: str) -> int | None:
+    """A number that is whole, not negative, and within what anybody asks for. Raises Unreadable."""
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer():

@@ -6,7 +6,8 @@ of https://docs.anthropic.com/en/api/messages.
 
 import enum
 import re
-from urllib.parse import unquote
+
+from addons.core.paths import is_plain, readings
 
 
 class Generation(enum.StrEnum):
@@ -35,33 +36,60 @@ _BY_END = (
     ("/audio/transcriptions", Generation.TRANSCRIPTION),
     ("/audio/translations", Generation.TRANSCRIPTION),
 )
-_FREE = ("/moderations", "/messages/count_tokens", "/responses/input_tokens", "/tokenize")
+_FREE = re.compile(
+    r"(?:(?:/(?!v[0-9])[a-z][a-z-]*+){0,2}/v[0-9][a-z0-9]{0,7})?(?:(?:/openai)?/(?:deployments|engines)/[^/]+)?"
+    r"/(?:moderations|messages/count_tokens|responses/input_tokens|tokenize)/?"
+)
+"""What costs nothing, behind the version of an interface or a deployment. Somewhere else it may be the end of a path
+that does."""
 _FREE_METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
 _MODELS = "/v1/models"
-_IN_PATH = re.compile(r"/(?:deployments|engines)/([^/?]{1,200})/")
-_SLASHES = re.compile("/{2,}")
+_NAMES_MODEL = re.compile(r"/(?:deployments|engines)/", re.IGNORECASE)
+_EXTENSIONS = "/extensions"
 _THREADS = "/threads/"
 
 
 def generation_of(method: str, path: str) -> Generation | None:
-    """What a request asks a model for; None where it asks none. `path` is without a route's prefix."""
+    """What a request asks a model for; None where it asks none, however a server reads its path. `path` is without a
+    route's prefix."""
     if method in _FREE_METHODS:
         return None
-    path = _SLASHES.sub("/", unquote(path.partition("?")[0])).rstrip("/").lower()
-    if _THREADS in path:  # messages of the Assistants API are stored, and no model sees them yet
-        return None
-    return next((kind for end, kind in _BY_END if path.endswith(end)), None)
+    for reading in readings(path):
+        lower = reading.lower()
+        # Messages of the Assistants API are stored, and no model sees them yet.
+        if _THREADS not in lower and (found := _end_of(lower)) is not None:
+            return found[1]
+    return None
+
+
+def _end_of(lower: str) -> tuple[str, Generation] | None:
+    """How the path of a generation ends, and what that asks for."""
+    return next((each for each in _BY_END if lower.endswith(each[0])), None)
 
 
 def is_harmless(method: str, path: str) -> bool:
     """Whether a request costs nothing and shows and changes nothing that is somebody else's."""
-    path = path.partition("?")[0].rstrip("/")
+    path = path.partition("?")[0]
     if method in ("GET", "HEAD"):
+        path = path.rstrip("/")
         return path == _MODELS or path.startswith(f"{_MODELS}/")
-    return method == "OPTIONS" or (method == "POST" and path.endswith(_FREE))
+    return method == "OPTIONS" or (method == "POST" and _is_free(path))
+
+
+def _is_free(path: str) -> bool:
+    """A server may take whatever stands below the path of a generation for that."""
+    below = any(
+        f"{end}/" in path.lower() for end, kind in _BY_END if kind not in (Generation.RESPONSE, Generation.MESSAGE)
+    )
+    return is_plain(path) and not below and _FREE.fullmatch(path) is not None
 
 
 def model_in(path: str) -> str | None:
-    """The model that a path names, as Azure's deployments and OpenAI's old engines have it."""
-    found = _IN_PATH.search(unquote(path.partition("?")[0]))
-    return None if found is None else found[1]
+    """The model that the path of a generation names, as Azure's deployments and OpenAI's old engines have it: all that
+    stands before its end, since some upstreams have slashes in the names of models."""
+    for reading in readings(path):
+        found, end = _NAMES_MODEL.search(reading), _end_of(reading.lower())
+        if found is not None and end is not None:
+            name = reading[found.end() : len(reading) - len(end[0])].removesuffix(_EXTENSIONS)
+            return name or None
+    return None

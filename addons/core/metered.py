@@ -2,7 +2,10 @@
 
 Upstreams count in different ways, and each place that differs has a comment. Shapes:
 https://platform.openai.com/docs/api-reference (chat completions, responses, images, audio, realtime) and
-https://docs.anthropic.com/en/api/messages (`usage`). What is not understood is passed over; nothing raises.
+https://docs.anthropic.com/en/api/messages (`usage`). Fields that are not known are passed over; nothing raises.
+
+A count that is there and can't be read (`"12"`, 12.5, -5) makes all of the usage unknown: to take it for 0 would make
+free what was used.
 """
 
 from collections.abc import Mapping
@@ -10,8 +13,12 @@ from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Self
 
-_MOST = 1 << 53
-"""More than anybody counts."""
+_MOST = 1 << 32
+"""More than anybody counts; at any price there is, it costs less nano-dollars than a database's integers hold."""
+
+
+class _Uncounted(ValueError):
+    """A count that can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +59,36 @@ NAMES = tuple(field.name for field in fields(Metered))
 
 
 def metered(usage: object, *, images: bool = False) -> Metered | None:
-    """The counts in a usage object; None where it holds none. With `images` the answer consists of images.
+    """The counts in a usage object; None where it holds none, or one that can't be read. With `images` the answer
+    consists of images.
 
     >>> metered({"prompt_tokens": 12, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 4}})
     Metered(input=12, output=8, cached=4, ...)
     """
     if not isinstance(usage, Mapping):
         return None
+    try:
+        found = _metered(usage, images)
+    except _Uncounted:
+        return None
+    return None if found is None or max(found.input, found.output) > _MOST else found
+
+
+def _metered(usage: Mapping[str, object], images: bool) -> Metered | None:
+    """Raises _Uncounted."""
     if (seconds := _seconds(usage)) is not None:
         return Metered(milliseconds=seconds)
-    given = first(usage, "prompt_tokens", "input_tokens")
-    produced = first(usage, "completion_tokens", "output_tokens")
-    if given is None and produced is None:
-        total = count(usage.get("total_tokens"))  # some embeddings upstreams tell nothing else
+    given = _told(usage, "prompt_tokens", "input_tokens")
+    produced = _told(usage, "completion_tokens", "output_tokens")
+    total = _told(usage, "total_tokens")
+    if given is None and produced is None:  # some embeddings upstreams tell nothing but a total
         return None if total is None else Metered(input=total)
+    if given is None and produced is not None:
+        if total is None or total < produced:
+            raise _Uncounted  # no answer is without a question
+        given = total - produced
     given, produced = given or 0, produced or 0
-    if (total := count(usage.get("total_tokens"))) is not None:  # xAI counts reasoning beside what was completed
+    if total is not None:  # xAI counts reasoning beside what was completed
         produced = max(produced, total - given)
     written = _of_anthropic(usage)
     if written is not None:
@@ -82,16 +103,16 @@ def metered(usage: object, *, images: bool = False) -> Metered | None:
             searches=_in(_object(usage, "server_tool_use"), "web_search_requests"),
         )
     into, out = _details(usage, "input"), _details(usage, "output")
-    cached = first(into, "cached_tokens")
+    cached = _told(into, "cached_tokens")
     if cached is None:  # DeepSeek, Moonshot
-        cached = first(usage, "prompt_cache_hit_tokens", "cached_tokens") or 0
+        cached = _told(usage, "prompt_cache_hit_tokens", "cached_tokens") or 0
     cached_details = _object(into, "cached_tokens_details")  # realtime
-    drawn = first(out, "image_tokens")
+    drawn = _told(out, "image_tokens")
     return Metered(
         input=given,
         output=produced,
         cached=min(cached, given),
-        cache_write=min(first(into, "cache_write_tokens", "cache_creation_tokens") or 0, given),
+        cache_write=min(_told(into, "cache_write_tokens", "cache_creation_tokens") or 0, given),
         input_audio=min(_in(into, "audio_tokens"), given),
         cached_audio=_in(cached_details, "audio_tokens"),
         input_image=min(_in(into, "image_tokens"), given),
@@ -100,7 +121,8 @@ def metered(usage: object, *, images: bool = False) -> Metered | None:
         # gpt-image-1 has no details of its output: it is one image, or several.
         output_image=min(drawn, produced) if drawn is not None else produced if images else 0,
         reasoning=_in(out, "reasoning_tokens"),
-        searches=_in(usage, "num_search_queries"),  # Perplexity
+        # Perplexity's, and of those that tell Anthropic's without its cache.
+        searches=_in(usage, "num_search_queries") + _in(_object(usage, "server_tool_use"), "web_search_requests"),
     )
 
 
@@ -143,7 +165,15 @@ def _seconds(usage: Mapping[str, object]) -> int | None:
 
 
 def _in(value: Mapping[str, object], name: str) -> int:
-    return count(value.get(name)) or 0
+    return _told(value, name) or 0
+
+
+def _told(value: Mapping[str, object], *names: str) -> int | None:
+    """As `first`. Raises _Uncounted where only such are there that can't be read."""
+    found = first(value, *names)
+    if found is None and any(value.get(name) is not None for name in names):
+        raise _Uncounted
+    return found
 
 
 def first(value: Mapping[str, object], *names: str) -> int | None:

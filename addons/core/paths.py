@@ -8,6 +8,7 @@ own paths, at their end. The rest of the path, and the query, stay as they were 
 import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
+from urllib.parse import unquote, unquote_to_bytes
 
 VERSION = "/v1"
 OWN = ("/healthz", "/readyz")
@@ -30,7 +31,8 @@ _COMPLETIONS = "/chat/completions"
 _OFFICIAL = ("/v1/", "/dashboard/billing/")
 _LEADING_SLASHES = re.compile(r"^/{2,}")
 _ONE_TOO_MANY = re.compile(r"^/v1/(?:/|v1/)++")
-_UNSENDABLE = re.compile(rb"[\x00-\x20\x7f]")
+_UNSENDABLE = re.compile(rb"[\x00-\x20\x7f#]")
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@-]++)++/?")
 
 
 def _spelt(*characters: bytes) -> str:
@@ -51,6 +53,12 @@ _END = rf"{_SLASH}|{_BLANK}|[;#?]|%3b|%23|%3f|\Z"
 _DOT_SEGMENT = re.compile(
     rf"(?:{_SLASH})(?:{_BLANK})*+(?:{_DOT})(?:(?:{_BLANK})*+(?:{_DOT}))?+(?:{_END})", re.IGNORECASE
 )
+_UNICODE_SLASH = re.compile(rb"%u(?:2215|002f|005c|ff0f|ff3c)", re.IGNORECASE)
+_PARAMETER = re.compile(rb";[^/]*+")
+_ENDS = re.compile(rb"[#?]")
+_ENDS_EARLY = re.compile(rb"[;#?\x00]")
+_RUNS = re.compile(rb"/{2,}+")
+_DROPPED = bytes((*range(0x21), 0x7F))
 
 
 class Target(NamedTuple):
@@ -122,12 +130,44 @@ def is_official(path: str) -> bool:
 
 
 def is_sendable(target: bytes) -> bool:
-    """Whether a request target can stand in a request line as it is: without blanks and control bytes.
+    """Whether a request target can stand in a request line as it is: without blanks, control bytes and `#`.
 
     HTTP/2 carries them (RFC 9113, 8.3.1 leaves it to the receiver to refuse them), and in a line of HTTP/1 they would
-    end the path, or the line.
+    end the path, or the line. A target has no fragment (RFC 9112, 3.2), and servers that are shown one cut it off: they
+    would serve another path than the one that was judged.
     """
     return _UNSENDABLE.search(target) is None
+
+
+def is_plain(path: str) -> bool:
+    """Whether all servers read a path alike: it has no empty segment, nothing that separates or ends segments but `/`,
+    and nothing encoded that could be more than a letter. A query is no part of it."""
+    if _PLAIN.fullmatch(path) is not None:
+        return True
+    decoded = unquote(path)
+    return _PLAIN.fullmatch(decoded) is not None and decoded.count("/") == path.count("/")
+
+
+def readings(path: str) -> tuple[str, ...]:
+    """What servers may take a path for, each decoded, with single slashes and none at its end; one where it is plain.
+
+    They differ as `climbs` tells: some drop the parameter of a segment (`;a=b`), some all that follows it, and some
+    decode once more.
+
+    >>> readings("/v1/chat;a/completions%23/moderations")
+    ('/v1/chat/completions', '/v1/chat')
+    """
+    path = path.partition("?")[0]
+    if _PLAIN.fullmatch(path) is not None:
+        return (path.rstrip("/"),)
+    found = []
+    for spelt in dict.fromkeys((path, path.replace("%25", "%"))):
+        sent = unquote_to_bytes(_UNICODE_SLASH.sub(b"/", spelt.encode("utf-8", "surrogateescape")))
+        for each in (*_SLASHES, *_SLASHES_ALIKE):
+            sent = sent.replace(each, b"/")
+        for each in (_ENDS.split(_PARAMETER.sub(b"", sent), 1)[0], _ENDS_EARLY.split(sent, 1)[0]):
+            found.append(_RUNS.sub(b"/", each.translate(None, _DROPPED)).decode("utf-8", "replace").rstrip("/"))
+    return tuple(dict.fromkeys(found))
 
 
 def climbs(path: str) -> bool:

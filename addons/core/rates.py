@@ -17,6 +17,11 @@ NANO = 10**9
 """Nano-dollars of a dollar."""
 _CONTEXT = Context(prec=60)
 _MILLION = Decimal(1_000_000)
+_THOUSAND = Decimal(1000)
+"""What searches are counted in. Where a request has a price of its own and they have none, they are a part of it:
+Perplexity's."""
+_MOST = 1 << 62
+"""Nano-dollars. What is said to have cost more was not: no database's integer holds twice as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +82,21 @@ def flat(price: Decimal) -> Rate:
 
 
 def cost(usage: Metered, rates: Rates, factor: Decimal = Decimal(1)) -> int | None:
-    """Nano-dollars, `factor` times list price, rounded half up; None where a rate that is needed is not known."""
+    """Nano-dollars, `factor` times list price, rounded half up; None where a rate that is needed is not known, or for
+    more than anything costs."""
     total = Decimal(0)
     for count, rate, unit in _lines(usage, rates):
         if not count:
             continue
         if rate is None:
+            if unit == _THOUSAND and rates.request is not None:
+                continue
             return None
         total += _CONTEXT.divide(rate.at(usage.input) * count, unit)
     if rates.request is not None:
         total += rates.request.at(usage.input)
-    return _nano(total * factor, ROUND_HALF_UP)
+    amount = _nano(total * factor, ROUND_HALF_UP)
+    return amount if amount <= _MOST else None
 
 
 def _lines(usage: Metered, rates: Rates) -> Iterable[tuple[int, Rate | None, Decimal]]:
@@ -113,7 +122,7 @@ def _lines(usage: Metered, rates: Rates) -> Iterable[tuple[int, Rate | None, Dec
         (reasoned, rates.reasoning, _MILLION),
         (usage.output_audio, rates.output_audio, _MILLION),
         (usage.output_image, rates.output_image or rates.output, _MILLION),
-        (usage.searches, rates.searches, Decimal(1000)),
+        (usage.searches, rates.searches, _THOUSAND),
         (usage.milliseconds, rates.hours, Decimal(3_600_000)),
         (usage.characters, rates.characters, _MILLION),
     )
@@ -165,7 +174,7 @@ def _worst(bound: Bound, rates: Rates) -> Decimal | None:
     for count, wanted, unit in (
         (bound.input, into, _MILLION),
         (bound.output, out, _MILLION),
-        (bound.searches, [rates.searches], Decimal(1000)),
+        (bound.searches, [rates.searches], _THOUSAND),
         (bound.milliseconds, [rates.hours], Decimal(3_600_000)),
         (bound.characters, [rates.characters], _MILLION),
     ):
@@ -173,6 +182,8 @@ def _worst(bound: Bound, rates: Rates) -> Decimal | None:
             continue
         known = [rate.dearest(bound.input) for rate in wanted if rate is not None]
         if not known:
+            if unit == _THOUSAND and rates.request is not None:
+                continue
             return None
         total += _CONTEXT.divide(max(known) * count, unit)
     if rates.request is not None:

@@ -64,7 +64,8 @@ class Members:
 
     def put(self, changes: Mapping[str, object]) -> str:
         """The text with these values, each in place of the one of its name, or behind the last member."""
-        said = {name: json.dumps(value, ensure_ascii=False) for name, value in changes.items()}
+        # In ASCII: a value that was read may hold halves of characters, which only escapes can write.
+        said = {name: json.dumps(value) for name, value in changes.items()}
         fresh = ", ".join(f"{json.dumps(name)}: {value}" for name, value in said.items() if name not in self.spans)
         comma = ", " if fresh and self.spans else ""
         text = f"{self.text[: self.end]}{comma}{fresh}{self.text[self.end :]}"

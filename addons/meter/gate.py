@@ -8,7 +8,6 @@
 
 import asyncio
 import itertools
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,12 +18,14 @@ from addons.config.settings import Settings, Upstream
 from addons.core import claims
 from addons.core.accounts import Claim, Refused, Terms
 from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
+from addons.core.form_fields import form, is_of_ascii
 from addons.core.generations import Generation, model_in
+from addons.core.paths import is_plain
 from addons.core.rates import Bound, Rates, dollars, worst
 from addons.core.relay_keys import RelayKey, renews
 from addons.core.slices import Sliced
 from addons.core.top_level import Members, NoObject, Repeated, finding
-from addons.exchange import Exchange
+from addons.exchange import Exchange, Kind
 from addons.flow.turns import in_turns
 from addons.meter.keyring import Keyring
 from addons.meter.prices import LONGEST_NAME, Prices
@@ -34,11 +35,7 @@ from addons.store.ledger_file import FINISHED, LEFT, REFUSED
 
 _STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
 _BOUNDS: Mapping[Generation | None, str] = {Generation.RESPONSE: "max_output_tokens"}
-_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;,]{1,200}))', re.IGNORECASE)
-_FIELD = re.compile(rb'[;\s]name="?([^";\r\n]{1,100})"?', re.IGNORECASE)
-_FILE = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
-_MOST_PARTS = 200
-_LONGEST_FIELD = 1 << 16
+_FORMS = ("multipart/", "urlencoded")
 _PATIENCE = 10.0
 """Seconds that the ledger has to write a hold."""
 _MOST_NAMED = 6
@@ -140,10 +137,13 @@ class Gate:
         await self.prices.ready()
         if kind is not None:
             asked, members = await in_turns(read_claim(kind, body, content_type))
-            asked = _with_model_of_path(exchange.path, asked)
+            if exchange.kind == Kind.PASS:
+                if _is_bound(key):
+                    _check_reading(path, content_type, form=members is None)
+                asked = _with_model_of_path(path, asked)
             self._check_model(key, asked)
-            if members is not None and (key.models or key.budget is not None):
-                _check_routing(members)
+            if key.models or key.budget is not None:
+                _check_routing(asked.routing)
         budgeted = key.budget is not None and kind is not None
         now = self.clock()
         if budgeted and asked.background:
@@ -193,8 +193,9 @@ class Gate:
             output=output,
             price=price,
         )
+        admission = _changed(admission, kind, asked, members, reserve)
         await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
-        return _changed(admission, kind, asked, members, reserve)
+        return admission
 
     def _check_model(self, key: RelayKey, asked: Claimed) -> None:
         if asked.model and len(asked.model) > LONGEST_NAME:
@@ -203,8 +204,12 @@ class Gate:
                 f"model is too long: at most {LONGEST_NAME} characters are taken.",
                 param="model",
             )
+        bound = bool(key.models) or key.budget is not None
+        if asked.model and (not _can_be_written(asked.model) or (bound and "," in asked.model)):
+            # LiteLLM asks all the models of a list that is divided by commas.
+            raise errors.BadRequest("model 的值无效。", "The value of model is no model's name.", param="model")
         if not asked.model:
-            if key.models or key.budget is not None:
+            if bound:
                 raise errors.BadRequest("缺少 model。", "model is missing: say which one.", param="model")
         elif not key.allows_model(asked.model):
             shown = asked.model[:80]
@@ -242,6 +247,8 @@ class Gate:
         used, output = asked.bound.input, asked.output
         unbounded = asked.unbounded
         if kind == Generation.TRANSCRIPTION:
+            if by_time and unbounded:
+                raise _unbounded(unbounded)
             used, unbounded = (0, ()) if by_time else (used, ("the length of the audio",))
             output = 0 if by_time else output
         if kind == Generation.SPEECH and by_characters:
@@ -266,14 +273,10 @@ class Gate:
         return bound, output * asked.answers + asked.extra_output, choices
 
     def _window(self, unbounded: Sequence[str], model: str, window: int | None) -> int:
-        names = ", ".join(unbounded[:_MOST_NAMED])
         if self.settings.keys.unbounded == "refuse":
-            raise errors.BadRequest(
-                f"有预算的密钥不能使用：{names}。",
-                f"A key with a budget can't use this: {names}. What it costs can't be told from the request.",
-                code="input_not_bounded",
-            )
+            raise _unbounded(unbounded)
         if window is None:
+            names = ", ".join(unbounded[:_MOST_NAMED])
             raise errors.BadRequest(
                 f"无法预留费用：不知道模型 {model[:80]} 的上下文长度（{names}）。",
                 f"Nothing can be held for {names}: the context window of {model[:80]} is not known. Whoever runs this "
@@ -322,6 +325,15 @@ def ended(admission: Admission, reason: str) -> Settlement:
     )
 
 
+def _can_be_written(text: str) -> bool:
+    """Whether a text is one in UTF-8: JSON can name halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _with_model_of_path(path: str, asked: Claimed) -> Claimed:
     """A model that the path names is the one that is used. Raises BadRequest where the body names another."""
     named = model_in(path)
@@ -334,9 +346,44 @@ def _with_model_of_path(path: str, asked: Claimed) -> Claimed:
     return replace(asked, model=named)
 
 
-def _check_routing(members: Members) -> None:
-    """Raise BadRequest for fields by which an upstream may choose another model than the one that is priced."""
-    name = next((each for each in claims.ROUTING if each in members), None)
+def _is_bound(key: RelayKey) -> bool:
+    """Whether there is anything that a key might go round."""
+    limits = (key.budget, key.requests, key.tokens, key.parallel)
+    return bool(key.models or key.paths) or any(limit is not None for limit in limits)
+
+
+def _check_reading(path: str, content_type: str, *, form: bool) -> None:
+    """Raise RelayError where an upstream may read another path than the one that is judged, or a form in a body that
+    is read as JSON."""
+    if not is_plain(path):
+        shown = path[:80]
+        raise errors.Forbidden(
+            f"此密钥不能使用 {shown}：上游可能把它读作另一个路径。",
+            f"This key may not use {shown}: it may be read as another path. Write it without `;`, `//` and encodings.",
+            code="path_not_allowed",
+        )
+    if not is_of_ascii(content_type) or (not form and any(word in content_type.lower() for word in _FORMS)):
+        raise errors.BadRequest(
+            "请求体是 UTF-8 的 JSON，请使用 Content-Type: application/json。",
+            "The body is JSON in UTF-8: say so in its Content-Type (application/json).",
+            code="invalid_json",
+        )
+
+
+def _check_names(name: str | None) -> None:
+    """Raise BadRequest for a name that may be read as another one."""
+    if name is not None:
+        shown = name[:80]
+        raise errors.BadRequest(
+            f"字段 {shown} 的大小写或写法有误，请使用小写。",
+            f"The field {shown} may be read as another one: write it plainly, and in lower case.",
+            code="ambiguous_field",
+            param=shown,
+        )
+
+
+def _check_routing(name: str | None) -> None:
+    """Raise BadRequest for a field by which an upstream may choose another model than the one that is priced."""
     if name is not None:
         raise errors.BadRequest(
             f"此密钥不能使用字段 {name}：它可能选用其他模型。",
@@ -352,18 +399,12 @@ def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple
         if content_type.lower().startswith("multipart/form-data"):
             if kind not in (Generation.IMAGE, Generation.TRANSCRIPTION):
                 raise NoObject("a multipart form is not taken here")
-            fields, files = _form(body, content_type)
-            return claims.of_form(kind, fields, len(body), files), None
+            found = form(body, content_type)
+            _check_names(claims.ambiguous_in_form((*found.fields, *found.files)))
+            return claims.of_form(kind, found, len(body)), None
         text = body.decode("utf-8").removeprefix("\ufeff")
         members = yield from finding(text)
-        if (name := claims.ambiguous(members.spans)) is not None:
-            shown = name[:80]
-            raise errors.BadRequest(
-                f"字段 {shown} 的大小写有误，请使用小写。",
-                f"The field {shown} may be read as another one: write it in lower case.",
-                code="ambiguous_field",
-                param=shown,
-            )
+        _check_names(claims.ambiguous(members.spans))
         return (yield from claiming(kind, members, len(body))), members
     except UnicodeDecodeError:
         raise errors.BadRequest("请求体不是 UTF-8 编码。", "The body is not UTF-8.") from None
@@ -382,33 +423,6 @@ def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple
         raise errors.BadRequest(
             "请求体不是有效的 JSON 对象。", f"The body can't be read: {error}.", code="invalid_json"
         ) from None
-
-
-def _form(body: bytes, content_type: str) -> tuple[dict[str, str], int]:
-    """The short fields of a multipart form, and how many files are in it. Raises NoObject, and Repeated."""
-    found = _BOUNDARY.search(content_type)
-    if found is None:
-        raise NoObject("a multipart form without a boundary")
-    mark = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
-    whole = b"\r\n" + body
-    _, *parts = whole.split(b"\r\n" + mark, _MOST_PARTS)
-    if whole.count(mark) != len(parts):
-        raise NoObject("the form's parts are not divided by line breaks of CR LF, or are too many")
-    fields: dict[str, str] = {}
-    files = 0
-    for part in parts:
-        head, divided, content = part.partition(b"\r\n\r\n")
-        if b"\n" in head.replace(b"\r\n", b"") or (not divided and not part.startswith(b"--")):
-            raise NoObject("the head of a form's part does not end in CR LF")
-        named = _FIELD.search(head[:4096])
-        if _FILE.search(head[:4096]):
-            files += 1
-        elif named is not None and len(content) <= _LONGEST_FIELD:
-            name = named[1].decode("utf-8", "replace")
-            if name in fields and not name.endswith("[]"):
-                raise Repeated(name)
-            fields[name] = content.decode("utf-8", "replace").removesuffix("\r\n")
-    return fields, files
 
 
 def _changed(
@@ -508,6 +522,15 @@ def shown(nano: int) -> str:
     whole, _, rest = text.partition(".")
     rest = rest.rstrip("0")
     return f"{whole}.{rest.ljust(2, '0')}"
+
+
+def _unbounded(what: Sequence[str]) -> errors.RelayError:
+    names = ", ".join(what[:_MOST_NAMED])
+    return errors.BadRequest(
+        f"有预算的密钥不能使用：{names}。",
+        f"A key with a budget can't use this: {names}. What it costs can't be told from the request.",
+        code="input_not_bounded",
+    )
 
 
 def _unpriced(model: str) -> errors.RelayError:

@@ -126,8 +126,8 @@ def _malformed(flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:
         )
     if not paths.is_sendable(request.data.path):
         return BadRequest(
-            "请求路径或查询参数中有空格或控制字符，请先做百分号编码（空格写作 %20）。",
-            "The path or query holds a blank or a control character: percent-encode it (a blank is %20).",
+            "请求路径或查询参数中有空格、控制字符或 #，请先做百分号编码（空格写作 %20，# 写作 %23）。",
+            "The path or query holds a blank, a control character or `#`: percent-encode it (%20, %23).",
             code="invalid_path",
         )
     versions = _BINARY.get(flow.client_conn.alpn or b"", _LINE_VERSIONS)

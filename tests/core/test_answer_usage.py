@@ -36,6 +36,21 @@ STREAMS: dict[str, tuple[bytes, Metered | None]] = {
         b"".join(delta("a", usage={"prompt_tokens": 9, "completion_tokens": n}) for n in range(5)) + DONE,
         Metered(9, 4),
     ),
+    "in a last event without its blank line": (
+        delta("a") + event({"choices": [], "usage": USAGE})[:-1],
+        Metered(9, 4, 2),
+    ),
+    "in a last event without any end": (delta("a") + event({"choices": [], "usage": USAGE})[:-2], Metered(9, 4, 2)),
+    "in a last event that was cut behind it": (
+        delta("a") + b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}, "x": ',
+        Metered(9, 4),
+    ),
+    "in a last event that was cut in it": (delta("a") + b'data: {"usage": {"prompt_tokens": 9, "completion', None),
+    "with nulls behind what is known": (
+        event({"type": "message_start", "message": {"usage": {"input_tokens": 5, "cache_read_input_tokens": 3}}})
+        + event({"type": "message_delta", "usage": {"input_tokens": None, "output_tokens": 7}}),
+        Metered(8, 7, 3),
+    ),
     "in no chunk": (delta("a", usage=None) + DONE, None),
     "at the choice": (event({"choices": [{"delta": {}, "usage": {"prompt_tokens": 3}}]}) + DONE, Metered(3)),
     "of a response": (
@@ -137,6 +152,25 @@ def test_a_last_event_that_is_too_long_tells_at_its_end() -> None:
     last = event({"type": "response.completed", "response": {"output": text, "usage": {"input_tokens": 5}}})
     told = heard(*[last[at : at + 10_000] for at in range(0, len(last), 10_000)], event({"type": "other"}))
     assert told.usage == Metered(5)
+
+
+def test_a_last_event_that_is_too_long_and_has_no_end_is_heard() -> None:
+    last = event({"type": "response.completed", "response": {"usage": {"input_tokens": 5}, "output": "x" * (1 << 20)}})
+    told = heard(delta("a"), *[last[at : at + 10_000] for at in range(0, len(last) - 2, 10_000)])
+    assert told.usage == Metered(5)
+    assert heard(delta("a"), last[:-2]).usage == Metered(5)
+
+
+def test_names_that_can_not_be_written_down_are_none() -> None:
+    told = heard(b'{"model": "gpt\\ud800", "service_tier": "\\udfff", "usage": {"prompt_tokens": 3}}')
+    assert (told.model, told.asked, told.usage) == (None, {}, Metered(3))
+
+
+def test_asking_twice_tells_the_same() -> None:
+    answer = AnswerUsage(words=True)
+    answer.feed(delta("a") + event({"choices": [], "usage": USAGE})[:-1])
+    assert answer.told() == answer.told()
+    assert answer.told().usage == Metered(9, 4, 2)
 
 
 FAKE = {"usage": {"prompt_tokens": 0, "completion_tokens": 0}, "text": "x" * 100_000}

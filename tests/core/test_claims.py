@@ -4,13 +4,27 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from addons.core.claims import Claimed, Unreadable, ambiguous, claimed, estimated_tokens, longest_answer, of_form
+from addons.core.claims import (
+    READ,
+    Claimed,
+    Unreadable,
+    ambiguous,
+    ambiguous_in_form,
+    claimed,
+    estimated_tokens,
+    longest_answer,
+    of_form,
+)
+from addons.core.form_fields import Form
 from addons.core.generations import Generation, generation_of, is_harmless, model_in
 from addons.core.top_level import members
 
 CHAT, COMPLETION, RESPONSE = Generation.CHAT, Generation.COMPLETION, Generation.RESPONSE
 MESSAGE, EMBEDDING, IMAGE, SPEECH = Generation.MESSAGE, Generation.EMBEDDING, Generation.IMAGE, Generation.SPEECH
+TRANSCRIPTION = Generation.TRANSCRIPTION
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -77,6 +91,11 @@ UNBOUNDED: dict[str, tuple[Generation, dict[str, Any]]] = {
     "an item without a type": (RESPONSE, {"input": [{"id": "msg_123"}]}),
     "reasoning by its id": (RESPONSE, {"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}),
     "a picture by its id": (RESPONSE, {"input": [{"type": "image_generation_call", "id": "ig_1"}]}),
+    "a shell of upstream's": (RESPONSE, {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}),
+    "a shell somewhere": (RESPONSE, {"tools": [{"type": "shell", "environment": "local"}]}),
+    "Google's own tool": (CHAT, {"tools": [{"google_search": {}}]}),
+    "a search of xAI's": (CHAT, {"search_parameters": {"mode": "auto"}}),
+    "a type that is none": (CHAT, {"tools": [{"type": ["function"]}]}),
     "sound by its id": (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}),
 }
 
@@ -109,6 +128,9 @@ BOUNDED: dict[str, tuple[Generation, dict[str, Any]]] = {
         RESPONSE,
         {"input": [{"id": "msg_1", "type": "message", "content": [{"type": "output_text", "text": "x"}]}]},
     ),
+    "a shell of the client's": (RESPONSE, {"tools": [{"type": "shell"}, {"type": "local_shell"}]}),
+    "a shell that says so": (RESPONSE, {"tools": [{"type": "shell", "environment": {"type": "local", "skills": []}}]}),
+    "no search": (CHAT, {"enable_search": False}),
     "nulls": (RESPONSE, {"previous_response_id": None, "conversation": None, "tools": None, "input": "x"}),
     "escapes that hide nothing": (CHAT, {"messages": [{"role": "user", "content": "\u003cb\u003e你"}]}),
 }
@@ -134,6 +156,9 @@ def test_other_things_that_cost_are_noticed() -> None:
     assert claim(CHAT, prediction={"content": "x" * 100}).extra_output > 100
     assert claim(RESPONSE, tools=[{"type": "web_search"}]).bound.searches == 20
     assert claim(RESPONSE, tools=[{"type": "web_search"}], max_tool_calls=3).bound.searches == 3
+    assert claim(CHAT, web_search_options={}, max_tool_calls=0).bound.searches == 20, "a field of the Responses API"
+    assert claim(CHAT, search_parameters={"mode": "on"}).bound.searches == 20
+    assert claim(CHAT, tools=[{"google_search": {}}]).bound.searches == 20
     others = [{"type": each} for each in ("file_search", "code_interpreter", "mcp", "image_generation", "computer_use")]
     assert claim(RESPONSE, tools=[*others, {"type": "web_search"}]).bound.searches == 20, "behind many others, too"
     cached = {"role": "user", "content": [{"type": "text", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}
@@ -149,11 +174,67 @@ def test_other_things_that_cost_are_noticed() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_tokens", "10"), ("max_tokens", -1), ("max_tokens", True), ("max_tokens", 1.5), ("n", []), ("model", 4)],
+    [
+        *(("max_tokens", "10"), ("max_tokens", -1), ("max_tokens", True), ("max_tokens", 1.5), ("n", []), ("model", 4)),
+        *(("background", 1), ("background", "true"), ("background", "false"), ("background", {}), ("background", 0)),
+        *(("stream", 1), ("stream", "true"), ("stream", []), ("stream_options", 5), ("stream_options", [])),
+        *(("modalities", 5), ("modalities", True), ("modalities", "audio"), ("modalities", {"audio": 1})),
+        *(("modalities", [5]), ("tools", {}), ("tools", "x"), ("tools", ["x"]), ("tools", [None])),
+    ],
 )
 def test_a_field_that_is_none_is_named(name: str, value: object) -> None:
     with pytest.raises(Unreadable, match=name):
         claim(CHAT, **{name: value})
+
+
+@pytest.mark.parametrize("budget", ["50000", -1, 1.5, True, []])
+def test_a_budget_of_thinking_that_is_none(budget: object) -> None:
+    with pytest.raises(Unreadable, match="thinking"):
+        claim(MESSAGE, max_tokens=5, thinking={"budget_tokens": budget})
+
+
+def test_flags_may_be_null() -> None:
+    found = claim(CHAT, background=None, stream=None, stream_options=None, modalities=None)
+    assert not (found.background or found.stream or found.wants_usage)
+
+
+SEARCHERS = ["gpt-4o-search-preview", "openai/gpt-4o-mini-search-preview-2025-03-11", "gpt-5-search-api", "sonar"]
+SEARCHERS += ["sonar-pro", "perplexity/sonar-reasoning", "openai/gpt-4o:online", "llama-3.1-sonar-small-128k-online"]
+SEARCHERS += ["o3-deep-research", "Sonar-Deep-Research"]
+
+
+@pytest.mark.parametrize("model", SEARCHERS)
+def test_models_that_always_search_are_held_for_it(model: str) -> None:
+    for kind in (CHAT, RESPONSE, MESSAGE):
+        assert claim(kind, model=model, messages=HELLO, max_tool_calls=0).bound.searches == 20
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "NousResearch/Hermes-4-70B", "gpt-rosalind-research", "researcher-1"])
+def test_other_models_search_when_they_are_told_to(model: str) -> None:
+    assert claim(CHAT, model=model, messages=HELLO).bound.searches == 0
+    assert claim(EMBEDDING, model="text-search-ada-doc-001", input="x").bound.searches == 0
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    | st.sampled_from(["audio", "function", "shell", "\ud800", 1 << 70, 1e300]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted({
+        "type", "environment", "id", "content", "budget_tokens", "include_usage", "url", "image_url", "x",
+    })), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.sampled_from(Generation), st.dictionaries(st.sampled_from(sorted(READ)), _JSON, max_size=6))
+def test_any_value_is_claimed_or_named(kind: Generation, body: dict[str, Any]) -> None:
+    text = json.dumps(body)
+    try:
+        found = claimed(kind, members(text), len(text))
+    except Unreadable as error:
+        assert str(error) in body
+        return
+    assert isinstance(found, Claimed)
+    assert min(found.answers, found.bound.input, found.bound.searches, found.extra_output) >= 0
 
 
 def test_signs_across_two_slices_are_found() -> None:
@@ -164,13 +245,33 @@ def test_signs_across_two_slices_are_found() -> None:
 
 
 def test_forms() -> None:
-    picture = of_form(IMAGE, {"model": "gpt-image-1", "prompt": "x" * 30, "n": "2"}, 5_000_000, 2)
+    prompt = {"model": "gpt-image-1", "prompt": "x" * 30, "n": "2"}
+    picture = of_form(IMAGE, Form(prompt, ("image[]", "image[]")), 5_000_000)
     assert (picture.output, picture.answers) == (16_384, 2)
     assert 2 * 16_384 < picture.bound.input < 2 * 16_384 + 100
-    heard = of_form(Generation.TRANSCRIPTION, {"model": "whisper-1"}, 50_000, 1)
-    assert heard.bound.audio and heard.bound.milliseconds == 100_000
-    with pytest.raises(Unreadable):
-        of_form(IMAGE, {"n": "many"}, 1, 1)
+    assert of_form(IMAGE, Form({**prompt, "image": "data:image/png;base64,AAAA"}, ()), 9).bound.input > 16_384
+    heard = of_form(TRANSCRIPTION, Form({"model": "whisper-1"}, ("file",)), 50_000)
+    assert heard.bound.audio and heard.bound.milliseconds == 100_000 and not heard.unbounded
+    assert of_form(TRANSCRIPTION, Form({"model": "whisper-1", "url": "https://x/a.mp3"}, ()), 200).unbounded
+    assert of_form(IMAGE, Form({"model": "m", "models[]": "o1-pro"}, ()), 1).routing == "models"
+
+
+@pytest.mark.parametrize("count", ["many", "", "0", " 2", "2 ", "1" * 20, "-1", "1.0", "\u0661"])
+def test_a_count_of_a_form_that_is_none(count: str) -> None:
+    with pytest.raises(Unreadable, match="n"):
+        of_form(IMAGE, Form({"n": count}, ()), 1)
+
+
+@pytest.mark.parametrize("name", ["n", "model", "stream", "prompt"])
+def test_a_file_in_place_of_a_field_that_is_read_is_none(name: str) -> None:
+    with pytest.raises(Unreadable, match=name):
+        of_form(IMAGE, Form({"model": "gpt-image-1"}, ("image", name)), 1)
+
+
+def test_a_transcription_in_json_is_held_by_its_bytes() -> None:
+    found = claim(TRANSCRIPTION, model="whisper-1", file="x" * 50_000)
+    assert found.bound.milliseconds > 100_000 and found.bound.audio and found.output is None
+    assert claim(TRANSCRIPTION, model="whisper-1", url="https://x/a.mp3").unbounded
 
 
 PATHS = {
@@ -187,6 +288,19 @@ PATHS = {
     ("POST", "/v1/images/edits"): IMAGE,
     ("POST", "/v1/audio/speech"): SPEECH,
     ("POST", "/v1/audio/translations"): Generation.TRANSCRIPTION,
+    ("POST", "/v1/chat/completions%20"): CHAT,
+    ("POST", "/v1/chat/completions;x=1"): CHAT,
+    ("POST", "/v1/chat/completions;x/moderations"): CHAT,
+    ("POST", "/v1/chat;x/completions"): CHAT,
+    ("POST", "/v1/chat/completions%23/moderations"): CHAT,
+    ("POST", "/v1/chat/completions%3F"): CHAT,
+    ("POST", "/v1/chat/completions\\"): CHAT,
+    ("POST", "/v1/chat%5Ccompletions"): CHAT,
+    ("POST", "/v1/chat/completions%00"): CHAT,
+    ("POST", "/v1/chat/completions/%0d%0a"): CHAT,
+    ("POST", "/v1/chat/completions%2523"): CHAT,
+    ("POST", "/v1/chat%c0%afcompletions"): CHAT,
+    ("POST", "/v1/chat/completions/x"): None,
     ("GET", "/v1/responses"): None,
     ("POST", "/v1/responses/resp_1/cancel"): None,
     ("POST", "/v1/threads/t/messages"): None,
@@ -202,7 +316,18 @@ def test_generations_are_known_by_their_paths(asked: tuple[str, str], kind: Gene
 
 
 def test_what_is_harmless_is_known_and_nothing_else() -> None:
-    assert all(is_harmless("POST", f"/v1/{path}") for path in ("moderations", "messages/count_tokens"))
+    for path in ("moderations", "moderations/", "messages/count_tokens", "responses/input_tokens", "tokenize"):
+        assert is_harmless("POST", f"/v1/{path}") and is_harmless("POST", f"/compatible-mode/v1/{path}?a=b")
+    assert is_harmless("POST", "/openai/deployments/x/moderations") and is_harmless("POST", "/tokenize")
+    for path in ("/v1/chat/completions#/moderations", "/v1/chat/completions/moderations", "/v1/videos/moderations"):
+        assert not is_harmless("POST", path)
+    for path in (
+        "/v1/moderations;x",
+        "/v1//moderations",
+        "/v1/videos%23/v1/moderations",
+        "/chat/completions/v1/tokenize",
+    ):
+        assert not is_harmless("POST", path)
     assert is_harmless("GET", "/v1/models") and is_harmless("GET", "/v1/models/gpt-4o")
     for path in ("batches", "realtime/sessions", "fine_tuning/jobs", "videos", "files", "threads/runs"):
         assert not is_harmless("POST", f"/v1/{path}")
@@ -215,12 +340,25 @@ def test_models_in_paths() -> None:
     assert model_in("/azure/openai/deployments/o1-pro/chat/completions?api-version=1") == "o1-pro"
     assert model_in("/v1/engines/o1%2Dpro/completions") == "o1-pro"
     assert model_in("/v1/chat/completions") is None
+    for path in (
+        "/v1/engines//o1-pro/completions",
+        "/v1/Engines/o1-pro/chat/completions",
+        "/x/DEPLOYMENTS/o1-pro/responses",
+    ):
+        assert model_in(path) == "o1-pro"
+    assert model_in("/openai/deployments//x/chat//completions") == "x"
+    assert model_in("/openai/deployments/gpt-4o/extensions/chat/completions") == "gpt-4o"
+    # LiteLLM's path takes all that stands there.
+    assert model_in("/engines/gpt-4o-mini/engines/o1-pro/chat/completions") == "gpt-4o-mini/engines/o1-pro"
+    assert model_in("/v1/engines/completions") is None
 
 
 def test_names_that_some_parsers_take_for_others() -> None:
     assert ambiguous(["model", "Model"]) == "Model"
     assert ambiguous(["MAX_TOKENS"]) == "MAX_TOKENS" and ambiguous([" model"]) == " model"
     assert ambiguous(["model", "user", "Temperature"]) is None
+    assert ambiguous_in_form(["model", "image[]", "include[]", "timestamp_granularities[]"]) is None
+    assert [ambiguous_in_form([name]) for name in ("Model", "n[]", "model[0]")] == ["Model", "n[]", "model[0]"]
 
 
 def test_models_say_no_more_than_they_can() -> None:

@@ -88,6 +88,33 @@ USAGES: dict[str, tuple[Any, Metered | None]] = {
     "booleans": ({"prompt_tokens": True, "completion_tokens": False}, None),
     "text": ("12 tokens", None),
     "numbers that nobody counts": ({"prompt_tokens": 10**30}, None),
+    "a number as text": ({"prompt_tokens": "12", "completion_tokens": 5}, None),
+    "a fraction": ({"prompt_tokens": 12.5, "completion_tokens": 5}, None),
+    "less than nothing": ({"prompt_tokens": 5, "completion_tokens": -5}, None),
+    "output that can't be read": ({"input_tokens": 5, "output_tokens": "5"}, None),
+    "a float that nobody counts": ({"prompt_tokens": 1e30, "completion_tokens": 5}, None),
+    "4 billion tokens": ({"prompt_tokens": 5, "completion_tokens": 1 << 40}, None),
+    "4 billion tokens together": ({"input_tokens": 1 << 32, "output_tokens": 1, "cache_read_input_tokens": 5}, None),
+    "a total that can't be read": ({"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": "many"}, None),
+    "details that can't be read": ({"prompt_tokens": 5, "prompt_tokens_details": {"audio_tokens": "5"}}, None),
+    "a cache that can't be read": ({"input_tokens": 5, "cache_read_input_tokens": -1}, None),
+    "searches that can't be read": ({"input_tokens": 5, "server_tool_use": {"web_search_requests": "2"}}, None),
+    "one of two names that can be read": ({"prompt_tokens": "x", "input_tokens": 5}, Metered(5)),
+    "searches without a cache": (
+        {"input_tokens": 5, "output_tokens": 1, "server_tool_use": {"web_search_requests": 2}},
+        Metered(5, 1, searches=2),
+    ),
+    "nulls": (
+        {
+            "prompt_tokens": 5,
+            "completion_tokens": 1,
+            "total_tokens": None,
+            "prompt_tokens_details": {"audio_tokens": None},
+        },
+        Metered(5, 1),
+    ),
+    "an answer without a question": ({"completion_tokens": 5}, None),
+    "an answer and a total": ({"completion_tokens": 5, "total_tokens": 12}, Metered(7, 5)),
     "a length that is none": ({"type": "duration", "seconds": "NaN"}, None),
 }
 

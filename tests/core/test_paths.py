@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.paths import OPENAI, Target, climbs, is_official, is_sendable, resolve, session_in
+from addons.core.paths import (
+    OPENAI,
+    Target,
+    climbs,
+    is_official,
+    is_plain,
+    is_sendable,
+    readings,
+    resolve,
+    session_in,
+)
 
 ROUTES = ("/deepseek", "/deepseek/eu", "/ds")
 
@@ -224,22 +234,26 @@ def test_a_dot_in_a_name_stays(path: str) -> None:
     assert is_official(path)
 
 
-@pytest.mark.parametrize("byte", [*range(0x21), 0x7F])
-def test_blanks_and_control_bytes_can_not_be_sent(byte: int) -> None:
+@pytest.mark.parametrize("byte", [*range(0x21), 0x7F, ord("#")])
+def test_blanks_control_bytes_and_the_mark_of_a_fragment_can_not_be_sent(byte: int) -> None:
     for target in (b"/v1/..%c/admin", b"/v1/a?b=%c", b"%c/v1/a", b"/v1/a%c"):
         assert not is_sendable(target % byte)
 
 
 def test_all_other_bytes_can() -> None:
-    assert is_sendable(bytes(each for each in range(0x100) if each > 0x20 and each != 0x7F))
+    assert is_sendable(bytes(each for each in range(0x100) if each > 0x20 and each not in b"\x7f#"))
 
 
-@pytest.mark.parametrize("piece", ["/.", "/%20", "%20", "/%09.", ".%00", "\\", "/v1/", "//", ";", "/..a"])
+@pytest.mark.parametrize(
+    "piece", ["/.", "/%20", "%20", "/%09.", ".%00", "\\", "/v1/", "//", ";", "/..a", "%25", "a", "%3b/"]
+)
 def test_judging_a_path_is_linear_in_it(piece: str) -> None:
     # A rescan from every separator would take minutes for the longest head that is let in.
     began = time.process_time()
     resolve("/v1/" + piece * (1 << 16) + "x", ROUTES)
     climbs("/v1/" + piece * (1 << 16) + "x")
+    readings("/v1/" + piece * (1 << 16) + "x")
+    is_plain("/v1/" + piece * (1 << 16) + "x")
     assert time.process_time() - began < 2
 
 
@@ -249,3 +263,43 @@ def test_what_is_served_never_leaves_its_folder(segments: list[str]) -> None:
     if is_official(path):
         decoded = path.replace("%2e", ".").replace("%2E", ".").split("/")
         assert not {".", ".."} & set(decoded)
+
+
+PLAIN = [
+    "/v1/chat/completions",
+    "/v1/responses/",
+    "/openai/deployments/gpt-4o/chat/completions",
+    "/v1/engines/o1%2Dpro/x",
+]
+ODD = [
+    *("/v1/chat/completions%20", "/v1/chat/completions;x=1", "/v1/chat;x=1/completions", "/v1/chat/completions%3Bx"),
+    *(
+        "/v1/chat/completions%23/moderations",
+        "/v1/chat/completions%3f",
+        "/v1/chat//completions",
+        "/v1/chat/completions//",
+    ),
+    *("/v1/chat%2Fcompletions", "/v1/chat\\completions", "/v1/chat%5ccompletions", "/v1/chat/%0acompletions"),
+    *("/v1/chat/completions%00/x", "/v1/chat/completions%2523x", "/v1/chat%252fcompletions", "/v1/ch%00at/completions"),
+    *("/v1/chat%c0%afcompletions", "/v1/chat/completions%0d%0a", "/v1/chat%ef%bc%8fcompletions"),
+    *("/v1/chat/completions;/moderations", "/v1/chat/;a/completions"),
+]
+
+
+@pytest.mark.parametrize("path", PLAIN)
+def test_a_plain_path_has_one_reading(path: str) -> None:
+    assert is_plain(path)
+    assert readings(path) == (path.replace("%2D", "-").rstrip("/"),)
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_an_odd_path_is_read_as_some_server_would(path: str) -> None:
+    assert not is_plain(path)
+    assert "/v1/chat/completions" in readings(path)
+
+
+@given(st.text(st.sampled_from("/ab.;#?%2035FfBb\\ -_"), max_size=12))
+def test_what_is_plain_has_one_reading(text: str) -> None:
+    path = "/v1/" + text
+    if is_plain(path):
+        assert len(readings(path)) == 1

@@ -48,6 +48,13 @@ COSTS = {
     "cached tokens without a rate of their own": (Metered(10, 0, cached=10), Rates(input=flat(D(2))), 20_000),
     "an hour of the cache has no substitute": (Metered(10, 0, cache_write_1h=10), GPT, None),
     "searches": (Metered(0, 0, searches=3), Rates(searches=flat(D(10))), 30_000_000),
+    "searches that are a part of a request": (Metered(0, 0, searches=3), Rates(request=flat(D("0.012"))), 12_000_000),
+    "the most that is counted, at the dearest price there is": (
+        Metered(1 << 32, 1 << 32),
+        Rates(input=flat(D(150)), output=flat(D(600))),
+        (1 << 32) * 750_000,
+    ),
+    "more than a database's integer": (Metered(1 << 32, 0), Rates(input=flat(D(10**7))), None),
     "searches without a rate": (Metered(1, 1, searches=1), GPT, None),
     "an hour of audio": (Metered(milliseconds=1_800_000), Rates(hours=flat(D("0.36"))), 180_000_000),
     "whisper by tokens is not free": (Metered(10, 5), Rates(hours=flat(D("0.36"))), None),

@@ -1,16 +1,20 @@
 """Admission: what is held for a request, what is changed in it, and how a refusal says what would fit."""
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
+from hypothesis import strategies as st
 
 from addons import errors
 from addons.config.settings import Settings, load_settings
+from addons.core.claims import READ
 from addons.core.generations import Generation
 from addons.core.relay_keys import RelayKey
 from addons.exchange import Exchange, Kind
@@ -38,9 +42,15 @@ def key(budget: int | None = DOLLAR, **more: Any) -> RelayKey:
 
 
 def admit(
-    gate: Gate, holder: RelayKey, body: object, kind: Generation | None = CHAT, content_type: str = "application/json"
+    gate: Gate,
+    holder: RelayKey,
+    body: object,
+    kind: Generation | None = CHAT,
+    content_type: str = "application/json",
+    path: str = "/v1/x",
+    asked: Kind = Kind.PASS,
 ) -> Admission:
-    exchange = Exchange(gate.settings, gate.settings.upstreams[0], Kind.PASS, "/v1/x")
+    exchange = Exchange(gate.settings, gate.settings.upstreams[0], asked, path)
     text = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
     return asyncio.run(gate.admit(exchange, holder, kind, text, content_type))
 
@@ -216,6 +226,155 @@ def test_forms(tmp_path: Path) -> None:
         a_gate(under(tmp_path)), key(), twice, kind=Generation.IMAGE, content_type="multipart/form-data; boundary=b"
     )
     assert error.code == "duplicate_field"
+
+
+FORM = "multipart/form-data; boundary=b"
+IMAGE_FILE = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png'
+
+
+def picture(*parts: bytes) -> bytes:
+    """A form that asks for a picture, and says this, too."""
+    named = b'Content-Disposition: form-data; name="model"\r\n\r\ngpt-image-1'
+    all_of_it = (named, IMAGE_FILE + b"\r\n\r\nPNG", *parts)
+    return b"".join(b"--b\r\n" + part + b"\r\n" for part in all_of_it) + b"--b--\r\n"
+
+
+def field(name: bytes, value: bytes, more: bytes = b"") -> bytes:
+    return b'Content-Disposition: form-data; name="' + name + b'"' + more + b"\r\n\r\n" + value
+
+
+FORMS: dict[str, tuple[bytes, str]] = {
+    "a count behind a filename elsewhere": (
+        field(b"n", b"10", b"\r\nContent-Type: text/plain\r\nX: a; filename=x\r\nX: b"),
+        "invalid_json",
+    ),
+    "a count in an encoded name": (b"Content-Disposition: form-data; name*=UTF-8''n\r\n\r\n10", "invalid_json"),
+    "a count as a file": (field(b"n", b"10", b'; filename="x"'), "bad_request"),
+    "a second model as a file": (field(b"model", b"o1-pro", b'; filename="x"'), "bad_request"),
+    "a second model": (field(b"model", b"o1-pro"), "duplicate_field"),
+    "a list of counts": (field(b"n[]", b"10"), "ambiguous_field"),
+    "a model in other letters": (field(b"Model", b"o1-pro"), "ambiguous_field"),
+    "a padded count": (field(b"n", b" " * 70_000 + b"10"), "bad_request"),
+    "other models": (field(b"models", b"o1-pro"), "routing_not_allowed"),
+}
+
+
+@pytest.mark.parametrize(("part", "code"), FORMS.values(), ids=FORMS)
+def test_what_a_form_hides_is_refused(tmp_path: Path, part: bytes, code: str) -> None:
+    error = refused(a_gate(under(tmp_path)), key(), picture(part), kind=Generation.IMAGE, content_type=FORM)
+    assert (error.status, error.code or "bad_request") == (400, code)
+
+
+def test_what_a_form_asks_for_is_held(tmp_path: Path) -> None:
+    held = []
+    for part in ((), (field(b"n", b"2"),), (field(b"n", b"2", b"\r\nContent-Type: text/plain; filename=x"),)):
+        found = admit(a_gate(under(tmp_path)), key(100 * DOLLAR), picture(*part), Generation.IMAGE, FORM)
+        held.append(found.hold or 0)
+    assert held[1] == held[2] > held[0] > 0
+
+
+def test_audio_that_upstream_fetches_has_no_length(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    body = {"model": "whisper-1", "url": "https://x.example/a.mp3"}
+    assert refused(gate, key(), body, kind=Generation.TRANSCRIPTION).code == "input_not_bounded"
+    assert admit(gate, key(), {"model": "whisper-1", "file": "x" * 50_000}, Generation.TRANSCRIPTION).hold
+
+
+ODD_PATHS = [
+    *("/v1/chat/completions;x=1", "/v1/chat/completions%20", "/v1/chat/completions%23/moderations"),
+    *("/v1/engines//gpt-4o/completions", "/v1/chat%2Fcompletions", "/v1/chat/completions%3Fx"),
+    "/v1/chat\\completions",
+]
+BOUNDS: list[dict[str, Any]] = [
+    *({"budget": DOLLAR}, {"models": ("gpt-4o*",)}, {"requests": 5}, {"tokens": 5}, {"parallel": 1}),
+    {"paths": ("/v1/*",)},
+]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+def test_a_path_that_may_be_another_one_goes_round_no_bound(tmp_path: Path, path: str) -> None:
+    gate = a_gate(under(tmp_path))
+    for bound in BOUNDS:
+        holder = key(**{"budget": None, **bound})
+        assert refused(gate, holder, hello(max_tokens=5), path=path).code == "path_not_allowed", bound
+    assert admit(gate, key(None), hello(), path=path), "without a bound it passes"
+    assert admit(gate, key(), hello(max_tokens=5), path="/chat/a%2Fengines%2Fo1%2Fcompletions", asked=Kind.CHAT)
+
+
+def test_the_model_of_a_path_is_the_one_that_is_used(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    only = key(None, models=("gpt-4o-mini",))
+    for path in ("/v1/engines/o1-pro/chat/completions", "/v1/Engines/o1-pro/chat/completions/"):
+        assert refused(gate, only, hello(model="gpt-4o-mini"), path=path).status == 400
+        assert refused(gate, only, {"messages": []}, path=path).code == "model_not_allowed"
+    within = "/openai/deployments/gpt-4o-mini/chat/completions"
+    assert admit(gate, only, {"messages": []}, path=within).model == "gpt-4o-mini"
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/x-www-form-urlencoded", " multipart/mixed; boundary=b", "application/json; charset=utf-7"]
+)
+def test_a_body_that_may_be_read_as_a_form_is_none(tmp_path: Path, kind: str) -> None:
+    gate = a_gate(under(tmp_path))
+    assert refused(gate, key(), hello(max_tokens=5), content_type=kind).code == "invalid_json"
+    assert admit(gate, key(None), hello(), content_type=kind), "without a bound it passes"
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain;charset=UTF-8", "application/json; charset=utf-8"])
+def test_a_body_that_says_it_is_something_else_is_still_json(tmp_path: Path, kind: str) -> None:
+    assert admit(a_gate(under(tmp_path)), key(), hello(max_tokens=5), content_type=kind)
+
+
+def test_names_of_models_that_are_none(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    for holder in (key(), key(None), key(None, models=("*",))):
+        error = refused(gate, holder, b'{"model": "gpt-4o-\\ud800", "messages": [], "max_tokens": 5}')
+        assert (error.status, error.param) == (400, "model")
+    assert refused(gate, key(None, models=("gpt-4o*",)), hello(model="gpt-4o,o1-pro")).param == "model"
+    assert admit(gate, key(None), hello(model="a,b")).model == "a,b"
+
+
+def test_halves_of_characters_elsewhere_stay_what_they_are(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    text = b'{"model": "gpt-4o", "max_tokens": 5, "stream": true, "stream_options": {"x": "\\ud800"}}'
+    gate.release(found := admit(gate, key(), text))
+    assert found.body is not None
+    assert json.loads(found.body)["stream_options"] == {"x": "\ud800", "include_usage": True}
+    again = refused(gate, key(), b'{"\\ud800": 1, "\\ud800": 2}')
+    assert again.code == "duplicate_field" and b"stands twice" in again.openai_body()
+
+
+_ANY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["gpt-4o", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None)
+@hypothesis.given(st.sampled_from(Generation), st.dictionaries(st.sampled_from(sorted(READ)), _ANY, max_size=4))
+def test_any_body_is_admitted_or_refused(tmp_path: Path, kind: Generation, body: dict[str, Any]) -> None:
+    gate = a_gate(under(tmp_path))
+    for holder in (key(), key(None)):
+        with contextlib.suppress(errors.RelayError):
+            admit(gate, holder, json.dumps({"model": "gpt-4o", **body}).encode(), kind)
+
+
+def test_a_model_that_always_searches_is_held_for_its_searches(tmp_path: Path) -> None:
+    body = hello(model="gpt-4o-search-preview", max_tokens=5)
+    assert refused(a_gate(under(tmp_path)), key(), body).code == "model_not_priced", "the list has no price of a search"
+    price = {"gpt-4o-search-preview": {"input": 2.5, "output": 10, "searches": 50}}
+    found = admit(a_gate(under(tmp_path, prices=price)), key(10 * DOLLAR), body)
+    assert found.hold is not None and found.hold > DOLLAR
+    sonar = a_gate(under(tmp_path, "https://api.perplexity.ai"))
+    assert admit(sonar, key(), hello(model="sonar", max_tokens=5)).hold, (
+        "the price of a request holds that of its searches"
+    )
 
 
 def test_limits_a_minute_and_at_once(tmp_path: Path) -> None:
