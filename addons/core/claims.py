@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from addons.core import bounded_json
 from addons.core.form_fields import Form
 from addons.core.generations import Generation
 from addons.core.rates import Bound
@@ -79,7 +80,12 @@ _SHELL = "shell"
 https://platform.openai.com/docs/guides/tools-shell"""
 _CLIENT_TOOLS = ("computer_", "bash_", "text_editor_", "memory_")
 _LARGEST = 1 << 22
-"""Characters of a value that is parsed: more would take too long at once."""
+"""Characters of a value that is parsed, of those that may be long: more would take too long at once."""
+_LARGEST_OTHER = 1 << 16
+"""The same for all others."""
+_LONGEST_WORD = 100
+_NONE = ("", "null", "false", "[]")
+_LONGEST_NONE = max(map(len, _NONE))
 _SCHEMAS = ("tools", "functions", "response_format", "text", "tool_choice", "metadata")
 """Members that hold no content: names in a schema are the client's own."""
 _MARKS = 20_000
@@ -166,8 +172,10 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
     signs = yield from _signs(body)
     model = _text(body, "model")
     output = _output(kind, body)
-    unbounded = _unbounded(kind, body, signs)
-    hosted, added = _tools(kind, body)
+    unbounded = _unbounded(body, signs)
+    if kind is Generation.RESPONSE and (yield from _refers(body)):
+        unbounded += ("an item by its id",)
+    hosted, added = yield from _tools(kind, body)
     unbounded += hosted
     images = max(signs["image"], signs["inline"])
     drawn = kind is Generation.IMAGE
@@ -187,10 +195,10 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         model,
         bound,
         output,
-        answers=_answers(kind, body),
+        answers=(yield from _answers(kind, body)),
         unbounded=unbounded,
-        extra_output=len(body.raw("prediction").encode()),
-        asked={name: value for name in ASKED if (value := _text(body, name))},
+        extra_output=(yield from _bytes(body, "prediction")),
+        asked={name: value for name in ASKED if (value := _word(body, name))},
         stream=_flag(body, "stream"),
         wants_usage=_wants_usage(body),
         background=_flag(body, "background"),
@@ -253,12 +261,24 @@ def _signs(body: Members) -> Sliced[Counter[str]]:
     return found
 
 
-def _refers(body: Members) -> bool:
+def _bytes(body: Members, name: str) -> Sliced[int]:
+    """How many bytes of the body a value is."""
+    start, end = body.spans.get(name, (0, 0))
+    if body.text.isascii():
+        return end - start
+    size = 0
+    for at in range(start, end, _SLICE):
+        size += len(body.text[at : min(end, at + _SLICE)].encode())
+        yield
+    return size
+
+
+def _refers(body: Members) -> Sliced[bool]:
     """Whether an item of a response's input stands for one that upstream has: it has an id, and nothing to say."""
-    if '"id"' not in body.raw("input"):
+    if not body.holds("input", '"id"'):
         return False
     try:
-        items = _value(body, "input")
+        items = yield from _reading(body, "input")
     except Unreadable:  # too much to be read
         return True
     return isinstance(items, list) and any(
@@ -266,9 +286,9 @@ def _refers(body: Members) -> bool:
     )
 
 
-def _unbounded(kind: Generation, body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
-    names = [name for name in _ELSEWHERE if _value(body, name) not in (None, False, [])]
-    if body.raw("prompt").startswith("{"):  # a prompt that is kept upstream
+def _unbounded(body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
+    names = [name for name in _ELSEWHERE if body.size(name) > _LONGEST_NONE or body.raw(name) not in _NONE]
+    if body.begins("prompt", "{"):  # a prompt that is kept upstream
         names.append("prompt.id")
     if signs["address"] or signs["image"] > signs["inline"]:
         names.append("an image's address")
@@ -278,14 +298,12 @@ def _unbounded(kind: Generation, body: Members, signs: Mapping[str, int]) -> tup
         names.append("letters written as \\u escapes")
     if signs["blanks"]:
         names.append("a hundred blanks in a row")
-    if kind == Generation.RESPONSE and _refers(body):
-        names.append("an item by its id")
     return tuple(names)
 
 
-def _tools(kind: Generation, body: Members) -> tuple[tuple[str, ...], int]:
+def _tools(kind: Generation, body: Members) -> Sliced[tuple[tuple[str, ...], int]]:
     """Tools that upstream runs, and tokens that tools add."""
-    tools = _value(body, "tools")
+    tools = yield from _reading(body, "tools")
     if tools is None:
         return (), 0
     added = _TOOL_PROMPT if kind is Generation.MESSAGE else 0
@@ -331,11 +349,11 @@ def _output(kind: Generation, body: Members) -> int | None:
     return max(bounds) if bounds else None
 
 
-def _answers(kind: Generation, body: Members) -> int:
+def _answers(kind: Generation, body: Members) -> Sliced[int]:
     answers = _number(body, "n") or 1
     if kind is Generation.COMPLETION:
         answers = max(answers, _number(body, "best_of") or 1)
-        prompts = _value(body, "prompt") if body.raw("prompt").startswith("[") else ""
+        prompts = (yield from _reading(body, "prompt")) if body.begins("prompt", "[") else ""
         if isinstance(prompts, list) and not all(isinstance(each, int) for each in prompts):
             answers *= max(1, len(prompts))
     return answers
@@ -387,13 +405,32 @@ def _text(body: Members, name: str) -> str | None:
     return value
 
 
+def _word(body: Members, name: str) -> str | None:
+    """A text that names one of a few things."""
+    if body.size(name) > _LONGEST_WORD:
+        raise Unreadable(name)
+    return _text(body, name)
+
+
 def _value(body: Members, name: str) -> Any:
     if name not in body:
         return None
-    if len(body.raw(name)) > _LARGEST:
+    if body.size(name) > _LARGEST_OTHER:
         raise Unreadable(name)
     try:
         return body.value(name, marks=_MARKS)
+    except ValueError:
+        raise Unreadable(name) from None
+
+
+def _reading(body: Members, name: str) -> Sliced[Any]:
+    """A value that may be long, in slices."""
+    if body.size(name) <= _LARGEST_OTHER:
+        return _value(body, name)
+    if body.size(name) > _LARGEST:
+        raise Unreadable(name)
+    try:
+        return (yield from bounded_json.loading(body.raw(name), marks=_MARKS))
     except ValueError:
         raise Unreadable(name) from None
 

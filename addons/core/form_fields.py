@@ -9,15 +9,20 @@ What OpenAI's libraries, curl, browsers, Go, Ruby, Java and .NET write passes; .
 names, Ruby says `Content-Transfer-Encoding: binary`.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from addons.core.slices import Sliced, at_once
 from addons.core.top_level import NoObject, Repeated
 
 _MOST_PARTS = 200
 _LONGEST_HEAD = 4096
 _MOST_HEADERS = 8
+_SLICE = 1 << 20
+_SHORT = 1 << 16
+_BESIDE = "something stands before or behind the form's parts, or their end is missing"
 _LONGEST_FIELD = 1 << 20
 """Bytes. What is longer is a file, and has a `filename`."""
 _QUOTED = r'"(?:[^"\\\r\n]|\\[^\r\n])*+"'
@@ -49,30 +54,54 @@ class Form:
 
 
 def form(body: bytes, content_type: str) -> Form:
-    """Read a whole form. Raises NoObject for one that parsers might read in different ways, and Repeated."""
+    """`reading_form` without a pause."""
+    return at_once(reading_form(body, content_type))
+
+
+def reading_form(body: bytes, content_type: str) -> Sliced[Form]:
+    """Read a whole form, in slices. Raises NoObject for one that parsers might read in different ways, and Repeated."""
     mark = b"--" + _boundary(content_type)
-    whole = b"\r\n" + body
-    before, *parts = whole.split(b"\r\n" + mark, _MOST_PARTS)
-    if whole.count(mark) != len(parts):
+    marks = yield from _found(body, mark)
+    if any(at and body[at - 2 : at] != b"\r\n" for at in marks) or len(marks) > _MOST_PARTS:
         raise NoObject("the form's parts are not divided by line breaks of CR LF, or are too many")
-    if before.strip(b"\r\n") or not parts or not parts[-1].startswith(b"--") or parts[-1][2:].strip(b"\r\n"):
-        raise NoObject("something stands before or behind the form's parts, or their end is missing")
+    if not marks or marks[0] > _LONGEST_HEAD or len(body) - marks[-1] > len(mark) + _LONGEST_HEAD:
+        raise NoObject(_BESIDE)
+    before, behind = body[: marks[0]], body[marks[-1] + len(mark) :]
+    if before.strip(b"\r\n") or not behind.startswith(b"--") or behind[2:].strip(b"\r\n"):
+        raise NoObject(_BESIDE)
     fields: dict[str, str] = {}
     files: list[str] = []
-    for part in parts[:-1]:
-        head, divided, _ = part[: _LONGEST_HEAD + 4].partition(b"\r\n\r\n")
+    for begin, end in itertools.pairwise(marks):
+        begin, end = begin + len(mark), end - 2
+        head, divided, _ = body[begin : min(end, begin + _LONGEST_HEAD + 4)].partition(b"\r\n\r\n")
         if not divided or not head.startswith(b"\r\n"):
             raise NoObject("the head of a form's part is none, or too long")
         name, is_file = _named(_headers(head[2:]))
         if is_file:
             files.append(name)
             continue
-        if len(part) - len(head) > _LONGEST_FIELD:
+        begin += len(head) + len(divided)
+        if end - begin > _LONGEST_FIELD:
             raise NoObject("a field of the form is too long")
         if name in fields and not name.endswith("[]"):
             raise Repeated(name)
-        fields[name] = _text(part[len(head) + len(divided) :])
+        fields[name] = _text(body[begin:end])
+        if end - begin > _SHORT:
+            yield
     return Form(fields, tuple(files))
+
+
+def _found(body: bytes, mark: bytes) -> Sliced[list[int]]:
+    """Where a mark stands, at most one more often than a form may have parts."""
+    found: list[int] = []
+    for start in range(0, len(body), _SLICE):
+        end, at = min(len(body), start + _SLICE + len(mark) - 1), start
+        while len(found) <= _MOST_PARTS and (at := body.find(mark, at, end)) >= 0:
+            found.append(at)
+            at += len(mark)
+        if end < len(body):
+            yield
+    return found
 
 
 def _boundary(content_type: str) -> bytes:

@@ -18,7 +18,8 @@ from addons.core.slices import Sliced, at_once
 MOST_MEMBERS = 1000
 _LONGEST_NAME = 256
 _SLICE = 1 << 14
-_BLANK = re.compile(r"[ \t\n\r]*+")
+_BLANK = re.compile(r"[ \t\n\r]{0,65536}+")
+"""More than that between two tokens is no JSON that anybody writes: it is looked through at once."""
 _SCALAR = re.compile(r"[^ \t\n\r,{}\[\]:\"]{1,200}")
 _TOKEN = re.compile(r'["\[{\]}]')
 _INSIDE = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -52,6 +53,20 @@ class Members:
         """The text of a value, "" for a member that is not there."""
         start, end = self.spans.get(name, (0, 0))
         return self.text[start:end]
+
+    def size(self, name: str) -> int:
+        """Characters of a value, 0 for a member that is not there."""
+        start, end = self.spans.get(name, (0, 0))
+        return end - start
+
+    def begins(self, name: str, beginning: str) -> bool:
+        """Whether the text of a value begins so."""
+        start, end = self.spans.get(name, (0, 0))
+        return self.text.startswith(beginning, start, end)
+
+    def holds(self, name: str, text: str) -> bool:
+        """Whether this stands in the text of a value."""
+        return self.text.find(text, *self.spans.get(name, (0, 0))) >= 0
 
     def value(self, name: str, default: Any = None, *, marks: int = bounded_json.MAX_MARKS) -> Any:
         """A value. Raises ValueError where it is no JSON, or one of more than `marks` values."""

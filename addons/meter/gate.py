@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import codecs
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from addons.config.settings import Settings, Upstream
 from addons.core import claims
 from addons.core.accounts import Claim, Refused, Terms
 from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
-from addons.core.form_fields import form, is_of_ascii
+from addons.core.form_fields import is_of_ascii, reading_form
 from addons.core.generations import Generation, model_in
 from addons.core.paths import is_plain
 from addons.core.rates import Bound, Rates, dollars, worst
@@ -36,6 +37,9 @@ from addons.store.ledger_file import FINISHED, LEFT, REFUSED
 _STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
 _BOUNDS: Mapping[Generation | None, str] = {Generation.RESPONSE: "max_output_tokens"}
 _FORMS = ("multipart/", "urlencoded")
+_OPTIONS = "stream_options"
+_SLICE = 1 << 20
+"""Characters or bytes that are encoded or decoded at a time."""
 _PATIENCE = 10.0
 """Seconds that the ledger has to write a hold."""
 _MOST_NAMED = 6
@@ -193,7 +197,9 @@ class Gate:
             output=output,
             price=price,
         )
-        admission = _changed(admission, kind, asked, members, reserve)
+        if members is not None and (changes := _changes(kind, asked, members, reserve)):
+            body = await in_turns(_written(members, changes))
+            admission = replace(admission, body=body, strips_usage=_OPTIONS in changes)
         await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
         return admission
 
@@ -399,10 +405,10 @@ def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple
         if content_type.lower().startswith("multipart/form-data"):
             if kind not in (Generation.IMAGE, Generation.TRANSCRIPTION):
                 raise NoObject("a multipart form is not taken here")
-            found = form(body, content_type)
+            found = yield from reading_form(body, content_type)
             _check_names(claims.ambiguous_in_form((*found.fields, *found.files)))
             return claims.of_form(kind, found, len(body)), None
-        text = body.decode("utf-8").removeprefix("\ufeff")
+        text = (yield from _decoded(body)).removeprefix("\ufeff")
         members = yield from finding(text)
         _check_names(claims.ambiguous(members.spans))
         return (yield from claiming(kind, members, len(body))), members
@@ -425,26 +431,40 @@ def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple
         ) from None
 
 
-def _changed(
-    admission: Admission,
-    kind: Generation | None,
-    asked: Claimed,
-    members: Members | None,
-    reserve: tuple[str, int] | None,
-) -> Admission:
-    """With the body that goes up, where it is another one."""
-    if members is None:
-        return admission
+def _changes(
+    kind: Generation | None, asked: Claimed, members: Members, reserve: tuple[str, int] | None
+) -> dict[str, object]:
+    """What has to be put into a body before it goes up."""
     changes: dict[str, object] = {}
-    strips = asked.stream and not asked.wants_usage and kind in _STREAMS_USAGE
-    if strips:
-        options = members.value("stream_options")
-        changes["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    if asked.stream and not asked.wants_usage and kind in _STREAMS_USAGE:
+        options = members.value(_OPTIONS)
+        changes[_OPTIONS] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     if reserve is not None:
         changes[reserve[0]] = reserve[1]
-    if not changes:
-        return admission
-    return replace(admission, body=members.put(changes).encode(), strips_usage=strips)
+    return changes
+
+
+def _written(members: Members, changes: Mapping[str, object]) -> Sliced[bytes]:
+    """The body with these changes, in slices."""
+    text = members.put(changes)
+    if len(text) <= _SLICE:
+        return text.encode()
+    pieces = []
+    for at in range(0, len(text), _SLICE):
+        yield
+        pieces.append(text[at : at + _SLICE].encode())
+    return b"".join(pieces)
+
+
+def _decoded(body: bytes) -> Sliced[str]:
+    """The text of a body, in slices. Raises UnicodeDecodeError."""
+    if len(body) <= _SLICE:
+        return body.decode("utf-8")
+    decoder, pieces = codecs.getincrementaldecoder("utf-8")(), []
+    for at in range(0, len(body), _SLICE):
+        pieces.append(decoder.decode(body[at : at + _SLICE]))
+        yield
+    return "".join((*pieces, decoder.decode(b"", True)))
 
 
 def _pricing(bound: Bound, choices: Sequence[Rates], factor: Decimal) -> Callable[[int], int]:
