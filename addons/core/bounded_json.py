@@ -32,6 +32,7 @@ _SLICE = 1 << 15  # characters that strings are taken out of in a slice: 4 ms wh
 _END = "\0"
 """Stands behind a slice, and is gone where a string goes on. JSON has no such character outside strings."""
 _STRING = re.compile(r'"[^"\\]*+(?:(?:\\.)++[^"\\]*+)*+(?:"|\Z)', re.DOTALL)  # possessive: nothing is tried twice
+_STRING_BYTES = re.compile(_STRING.pattern.encode(), re.DOTALL)
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 
@@ -142,25 +143,16 @@ class Whole:
 
     def feed(self, piece: bytes) -> bool:
         """Take the next bytes; whether they closed the value."""
-        at = 0
         if self._escaped and piece:
-            at, self._escaped = 1, False
-        while found := (_STRING_MARKS if self._inside else _MARKS).search(piece, at):
-            at = found.end()
-            match found[0]:
-                case b"\\":
-                    self._escaped = at == len(piece)
-                    at += 1
-                case b'"':
-                    self._inside = not self._inside
-                case b"[" | b"{":
-                    self._level += 1
-                case _:
-                    self._level -= 1
-                    if self._level <= 0:
-                        return True
-        return False
-
-
-_MARKS = re.compile(rb'["\[\]{}]')
-_STRING_MARKS = re.compile(rb'["\\]')
+            piece, self._escaped = piece[1:], False
+        if self._inside:
+            piece = b'"' + piece
+        outside = _STRING_BYTES.sub(b"", piece + _END.encode())
+        self._inside = not outside.endswith(_END.encode())
+        self._escaped = self._inside and (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
+        brackets = outside.translate(_STEPS, _NO_BRACKETS)
+        if not brackets:
+            return False
+        levels = list(accumulate(array("b", brackets), initial=self._level))
+        self._level = levels.pop()
+        return self._level <= 0 or min(levels[1:], default=1) <= 0
