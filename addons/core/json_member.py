@@ -56,7 +56,7 @@ def catching(data: bytes, wanted: Collection[tuple[str, ...]]) -> Sliced[dict[st
 
 
 class MemberCatcher:
-    """Catches the values at `wanted` paths, of one name or two."""
+    """Catches the values at `wanted` paths of names."""
 
     def __init__(self, wanted: Collection[tuple[str, ...]]) -> None:
         self.found: dict[tuple[str, ...], Any] = {}
