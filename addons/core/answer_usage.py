@@ -27,6 +27,7 @@ _SLICE = 1 << 16
 _MARKS = 20_000
 _LONGEST_NAME = 200
 _LONGEST_TIER = 40
+_MOST_FIELDS = 100
 _USAGE = b'"usage"'
 _OBJECT = re.compile(rb"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}\{")
 _TIER = re.compile(rb'(?<!\\)"service_tier"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}"([^"\\]{1,40})"')
@@ -182,14 +183,20 @@ class AnswerUsage:
             self._note(each)
         for choice in value.get("choices") or () if isinstance(value.get("choices"), list) else ():
             if isinstance(choice, Mapping) and isinstance(choice.get("usage"), Mapping):
-                self._usage |= _said(choice["usage"])  # Moonshot's streams
+                self._note_usage(choice["usage"])  # Moonshot's streams
+
+    def _note_usage(self, usage: Mapping[str, Any]) -> None:
+        """Of ever new fields no more are kept."""
+        for name, value in _said(usage).items():
+            if name in self._usage or len(self._usage) < _MOST_FIELDS:
+                self._usage[name] = value
 
     def _note(self, said: Mapping[str, Any]) -> None:
         if _is_name(model := said.get("model"), _LONGEST_NAME):
             self._model = model
         usage = said.get("usage")
         if isinstance(usage, Mapping):
-            self._usage |= _said(usage)
+            self._note_usage(usage)
         for name in ASKED:
             for place in (said, usage if isinstance(usage, Mapping) else {}):
                 if _is_name(found := place.get(name), _LONGEST_TIER):

@@ -19,7 +19,7 @@ from addons.core.stream_end import DONE, StreamEnd
 MAX_EVENT = 1 << 20
 """Bytes of one event: reading it as JSON takes some 5 ms."""
 
-_MARKS = 20_000  # values of one event; a chunk of a completion has some thirty
+_MARKS = 20_000  # values of one event, or of a completion: some thirty where they are honest
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _MAX_BLANK = 64  # bytes before the first letter
 _SLICE = 1 << 14  # bytes of a body that was read whole: if all of it are tiny events, 10 ms
@@ -78,7 +78,7 @@ class Retelling:
         plain.over = True
         try:
             text = plain.body.decode("utf-8-sig")
-            self.completion = Completion.from_json(bounded_json.loads(text), self._max_text)
+            self.completion = Completion.from_json(bounded_json.loads(text, marks=_MARKS), self._max_text)
         except ValueError:
             self.unreadable = True
 

@@ -3,40 +3,39 @@
 https://platform.openai.com/docs/api-reference/batch/object and `background` of the Responses API.
 """
 
-from collections.abc import Mapping
-
-from addons.core import bounded_json
+from addons.core.json_member import MemberCatcher
 from addons.core.metered import Metered, metered
 
-_MOST = 1 << 20
 _OVER = ("completed", "incomplete", "expired", "cancelled", "failed")
+_WANTED = tuple((name,) for name in ("id", "object", "status", "background", "model", "service_tier", "usage"))
 
 
 class Later:
-    """Hears an answer that tells of such work."""
+    """Hears an answer that tells of such work. It may be long: only what is wanted of it is kept."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._catcher = MemberCatcher(_WANTED)
+        self._is_object: bool | None = None
 
     def hear(self, chunk: bytes) -> None:
         """Take a chunk as it came."""
-        if len(self._held) <= _MOST:
-            self._held += chunk
+        if self._is_object is None:
+            chunk = chunk.lstrip(b" \t\r\n")
+            if not chunk:
+                return
+            self._is_object = chunk.startswith(b"{")  # and neither an event stream nor compressed
+        if self._is_object:
+            self._catcher.feed(chunk)
 
     def told(self) -> tuple[str, str, Metered, dict[str, str]] | None:
         """Id, model, usage, and what the price depends on besides; None for work that goes on, or is none of these."""
-        if len(self._held) > _MOST:
-            return None
-        try:
-            said = bounded_json.loads(bytes(self._held).decode("utf-8"))
-        except ValueError:  # compressed, or broken
-            return None
-        if not isinstance(said, Mapping) or said.get("status") not in _OVER or not isinstance(said.get("id"), str):
-            return None
-        is_batch = said.get("object") == "batch"
+        said = self._catcher.members
+        name, model, is_batch = said.get("id"), said.get("model"), said.get("object") == "batch"
         usage = metered(said.get("usage"))
-        if usage is None or not (is_batch or said.get("background") is True):
+        if usage is None or said.get("status") not in _OVER or not isinstance(name, str):
             return None
-        tier, model = "batch" if is_batch else said.get("service_tier"), said.get("model")
+        if not (is_batch or said.get("background") is True):
+            return None
+        tier = "batch" if is_batch else said.get("service_tier")
         asked = {"service_tier": tier} if isinstance(tier, str) else {}
-        return said["id"][:80], model if isinstance(model, str) else "", usage, asked
+        return name[:80], model if isinstance(model, str) else "", usage, asked

@@ -215,6 +215,16 @@ def test_images_are_counted_as_images() -> None:
     assert heard(body.encode(), images=True).usage == Metered(5, 272, output_image=272)
 
 
+def test_of_ever_new_fields_of_usage_no_more_are_kept() -> None:
+    answer = AnswerUsage()
+    answer.feed(b'data: {"usage":{"input_tokens":1}}\n\n')
+    for number in range(50):
+        fields = ",".join(f'"{number}-{each}":0' for each in range(100))
+        answer.feed(b'data: {"usage":{' + fields.encode() + b',"input_tokens":%d}}\n\n' % number)
+    assert len(answer._usage) <= 100
+    assert answer.told().usage == Metered(input=49)
+
+
 def test_memory_is_bounded() -> None:
     answer = AnswerUsage()
     answer.feed(b"data: ")

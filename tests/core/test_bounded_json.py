@@ -1,12 +1,14 @@
 """How much work a JSON text is, counted before it is parsed."""
 
 import json
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.bounded_json import MAX_DEPTH, MAX_MARKS, TooComplex, Whole, loads, measuring
+from addons.core import bounded_json
+from addons.core.bounded_json import MAX_DEPTH, MAX_MARKS, TooComplex, TooDeep, Whole, loads, measuring
 from addons.core.slices import at_once
 
 JSON = st.recursive(
@@ -25,6 +27,13 @@ def marks_of(value: object) -> int:
     return 0
 
 
+def depth_of(value: object) -> int:
+    """How deep it nests."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(depth_of, value), default=0) if isinstance(value, list) else 0
+
+
 @given(JSON, st.booleans())
 def test_marks_inside_strings_do_not_count(value: object, ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
@@ -33,6 +42,19 @@ def test_marks_inside_strings_do_not_count(value: object, ascii_only: bool) -> N
     if found:
         with pytest.raises(TooComplex):
             at_once(measuring(text, marks=found - 1))
+
+
+@given(JSON, st.booleans(), st.integers(2, 7), st.integers(0, 4))
+def test_slices_may_end_anywhere(value: object, ascii_only: bool, size: int, depth: int) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    with patch.object(bounded_json, "_SLICE", size):
+        at_once(bounded_json._counting(text, marks_of(value), depth_of(value)))
+        if found := marks_of(value):
+            with pytest.raises(TooComplex):
+                at_once(bounded_json._counting(text, found - 1, depth_of(value)))
+        if depth < depth_of(value):
+            with pytest.raises(TooDeep):
+                at_once(bounded_json._counting(text, marks_of(value), depth))
 
 
 @given(JSON)
@@ -77,7 +99,15 @@ def test_what_never_ends_is_counted_to_its_end(text: str) -> None:
         loads(text)
 
 
-def test_others_get_their_turn_every_few_thousand_tokens() -> None:
+@pytest.mark.parametrize("unit", ["]", "}", '"', '""', '"" ', '""]', "[]]", '"a"1'])
+def test_what_is_seen_to_be_broken_is_not_looked_through(unit: str) -> None:
+    text = '{"a":"' + "[" * 70 + '","b":[' + unit * ((1 << 20) // len(unit))
+    assert sum(1 for _ in measuring(text)) <= 2
+    with pytest.raises(ValueError):
+        loads(text)
+
+
+def test_others_get_their_turn_every_few_milliseconds() -> None:
     turns = sum(1 for _ in measuring('"' + "[" * 1_000_000 + '"'))
     assert turns >= 30
 
