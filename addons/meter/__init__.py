@@ -3,6 +3,6 @@
 prices.py finds the rates of a model, from genai-prices and relay.yaml. keyring.py knows the keys that relay hands out.
 gate.py admits their requests against a budget and rewrites them for upstream, credentials.py puts relay's own key in
 their head. metering.py hears what each answer used and settles it, later.py what work in the background has used, once
-it is asked about. reports.py sums up. What is spent and held is kept by addons/store/ledger.py; how it is reckoned
-stands in addons/core.
+it is asked about. reports.py sums up, in the threads of runs.py. What is spent and held is kept by
+addons/store/ledger.py; how it is reckoned stands in addons/core.
 """

@@ -127,6 +127,7 @@ class Prices:
         self._upstreams = {upstream.name: upstream for upstream in settings.upstreams}
         self._kept_rates = lru_cache(_MOST_KEPT)(self._rates)
         self._kept_choices = lru_cache(_MOST_KEPT)(self._choices)
+        self._kept_hourly = lru_cache(_MOST_KEPT)(self._hourly)
         self._kept_flat = lru_cache(_MOST_KEPT)(self._flat)
 
     async def ready(self) -> None:
@@ -183,6 +184,9 @@ class Prices:
 
     def hourly(self, upstream: str, model: str) -> bool:
         """Whether the price of a model changes with the hour; others change with the day."""
+        return (self._kept_hourly if self._keeps(model) else self._hourly)(upstream, model)
+
+    def _hourly(self, upstream: str, model: str) -> bool:
         info = self.price_list.find(model, self._url(upstream))
         return info is not None and _is_hourly(info)
 

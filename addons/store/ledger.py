@@ -624,7 +624,8 @@ _UNEVEN = " OR ".join(
 )
 _ROWS = f"""
 SELECT day, min(at), max(key), max(name), upstream, model, asked, priced, min({{above}}), sum(estimated),
-    sum(amount IS NULL AND (usage IS NOT NULL OR NOT failed)), sum(failed), sum(amount), max(usage), count(*),
+    sum(amount IS NULL AND (usage IS NOT NULL OR NOT failed)), sum(failed), sum(amount), max(usage),
+    CASE WHEN {_TOO_LARGE} OR NOT priced AND ({_UNEVEN}) THEN request END AS alone, count(*),
     {", ".join(f"sum({name})" for name in _EVEN)}
 FROM (
     SELECT request, at, day, key, name, upstream, model, asked, reason IN ({", ".join("?" * len(FAILURES))}) AS failed,
@@ -632,7 +633,7 @@ FROM (
     FROM Settlements WHERE day >= ?{{where}} LIMIT ?
 )
 GROUP BY {{key}}day, model, upstream, asked, CASE WHEN NOT priced THEN {_PARTS} + {1 << len(_EVEN)} * ({{above}}) END,
-    CASE WHEN NOT priced THEN {{span}} END, CASE WHEN {_TOO_LARGE} OR NOT priced AND ({_UNEVEN}) THEN request END
+    CASE WHEN NOT priced THEN {{span}} END, alone
 """
 _SUMS = """
 SELECT day, key, name, upstream, model, requests, failures, estimated, unpriced, input, output, cached, amount FROM Days
@@ -667,13 +668,14 @@ def _above(steps: Sequence[int]) -> str:
 
 def _used(row: Sequence[Any]) -> Used:
     day, at, key, name, upstream, model, asked, priced, above, *counts = row
-    estimated, unpriced, failures, amount, usage, requests, *sums = counts
+    estimated, unpriced, failures, amount, usage, alone, requests, *sums = counts
     if usage is None:
         told = None
-    elif requests == 1:
+    elif alone is not None:
         told = Metered.of(json.loads(usage))
     else:
-        told = Metered(**dict(zip(_EVEN, sums, strict=True)))
+        given, said, cached, written, hour_long, reasoned = sums
+        told = Metered(given, said, cached, written, hour_long, reasoning=reasoned)
     return Used(
         day,
         None if priced else at,
@@ -681,7 +683,7 @@ def _used(row: Sequence[Any]) -> Used:
         name,
         upstream,
         model,
-        json.loads(asked),
+        json.loads(asked) if asked != "{}" else {},
         estimated,
         unpriced,
         failures,
