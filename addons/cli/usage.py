@@ -34,7 +34,9 @@ def usage(own: Namespace, rest: list[str]) -> int:
     prices = Prices(settings, PriceList())
     since = _since(own.since)
     try:
-        sums = summed(used(settings.store.path / NAME, since), prices.cost_once_loaded, _BY[own.by])
+        prices.price_list.load()
+        entries = used(settings.store.path / NAME, since, grain=prices, by_key=own.by == "key")
+        sums = summed(entries, prices, _BY[own.by])
     except StoreError as error:
         raise Refusal(str(error)) from error
     names = sorted(sums) if own.by == "day" else sorted(sums, key=lambda name: (-sums[name].amount, name))

@@ -19,6 +19,7 @@ from addons.core.balances import LEDGER
 from addons.core.bounded_json import TooComplex
 from addons.core.slices import Sliced
 from addons.core.upstream_error import ErrorKind
+from addons.endpoints.leaving import Waiting
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 from addons.flow.decoding import TooLong, content_of, decoding
@@ -50,7 +51,7 @@ class Balance:
     def __init__(self, clock: Callable[[], float], gate: Gate | None = None) -> None:
         self.clock = clock
         self.gate = gate
-        self._asking: dict[str, set[asyncio.Task[Told]]] = {}
+        self._asking = Waiting()
         self._known: OrderedDict[bytes, Told] = OrderedDict()
         self._secret = secrets.token_bytes(32)  # a key is never kept as it is
 
@@ -99,7 +100,7 @@ class Balance:
         if known is not None and 0 <= now - known.at < exchange.settings.balance.cache:
             return known, False
         try:
-            told = await self._ask(client, exchange, key)
+            told = await self._asking.do(client, self._find_out(exchange, key))
         except _PASSING as error:
             says_it = error.code == "insufficient_quota"  # the key has nothing left, whatever it had
             if says_it or known is None or not 0 <= now - known.at < _OLDEST:
@@ -110,23 +111,6 @@ class Balance:
         if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
         return told, False
-
-    async def _ask(self, client: connection.Client, exchange: Exchange, key: str) -> Told:
-        asking = asyncio.ensure_future(self._find_out(exchange, key))
-        self._asking.setdefault(client.id, set()).add(asking)
-        try:
-            return await asking
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if asking.cancelled() and not (task is not None and task.cancelling()):
-                raise errors.Unavailable("客户端已断开。", "The client has left.") from None
-            asking.cancel()
-            raise
-        finally:
-            tasks = self._asking[client.id]
-            tasks.discard(asking)
-            if not tasks:
-                del self._asking[client.id]
 
     async def _find_out(self, exchange: Exchange, key: str) -> Told:
         """What upstream says; where it tells no balance, what relay has seen of the key itself."""
@@ -142,10 +126,13 @@ class Balance:
             raise errors.BalanceUnknown("没有账目。", "There is no ledger.")
         return await reports.of_caller(self.gate, upstream, key, settings, self.clock())
 
+    def done(self) -> None:
+        """relay ends: no report keeps it from doing so."""
+        reports.RUNS.stop()
+
     def client_disconnected(self, client: connection.Client) -> None:
         """Nobody waits for the answer any more."""
-        for task in list(self._asking.get(client.id, ())):
-            task.cancel()
+        self._asking.left(client)
 
 
 async def ask_balance(upstream: Upstream, key: str, settings: Settings, now: float) -> Told:

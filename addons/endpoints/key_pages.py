@@ -9,18 +9,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from mitmproxy import http
+from mitmproxy import connection, http
 
 from addons import errors
 from addons.core.money import Balance
 from addons.core.paths import STATUS_PAGE, TOKEN_PAGE
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
+from addons.endpoints.leaving import Waiting
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 from addons.meter import reports
 from addons.meter.credentials import keys_in
 from addons.meter.gate import Gate
+from addons.meter.reports import Days
 from addons.store import StoreError
 
 UNIT = 500_000
@@ -36,6 +38,7 @@ class KeyPages:
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
+        self._asking = Waiting()
 
     def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Answer at once: none of these has a body."""
@@ -43,15 +46,27 @@ class KeyPages:
         page = _page(exchange) if exchange is not None else None
         if exchange is None or page is None:
             return None
-        key = next((each for each in keys_in(flow.request.headers.fields) if self.gate.keyring.find(each)), None)
         if flow.request.method in ("GET", "HEAD"):
             if page is _status and self.gate.keyring.any:
                 answer(flow, json_response(_json(_site())))
+                return None
+            try:
+                key = self._key(flow)
+            except errors.RelayError as error:
+                refuse(flow, exchange, error)
                 return None
             if key is not None:
                 return self._answer(flow, exchange, key, page)
         if exchange.kind == Kind.OWN:
             refuse(flow, exchange, self._refusal(flow.request.method))
+        return None
+
+    def _key(self, flow: http.HTTPFlow) -> RelayKey | None:
+        """The relay key in a head, if there is one. Raises RelayError, also for one that does not work."""
+        keyring = self.gate.keyring
+        for text in keys_in(flow.request.headers.fields):
+            if (found := keyring.find(text)) is not None:
+                return keyring.check(found, text, self.gate.clock())
         return None
 
     def _refusal(self, method: str) -> errors.RelayError:
@@ -64,23 +79,25 @@ class KeyPages:
             "Send a key that this relay has handed out, as Authorization: Bearer rk-...",
         )
 
-    async def _answer(self, flow: http.HTTPFlow, exchange: Exchange, text: str, page: "_Page") -> None:
+    async def _answer(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, page: "_Page") -> None:
         now = self.gate.clock()
         try:
-            key = self.gate.keyring.authenticate(text, now)
-            if key is None:
-                return
             told = await reports.of_relay_key(self.gate, key, now)
-            days = await reports.daily(self.gate, key, now, _SHOWN_DAYS) if page is _usage else {}
+            days = Days()
+            if page is _usage:
+                days = await self._asking.do(flow.client_conn, reports.daily(self.gate, key, now, _SHOWN_DAYS))
             answer(flow, json_response(_json(page(key, told.balance, days))))
         except errors.RelayError as error:
             refuse(flow, exchange, error)
         except StoreError:
             refuse(flow, exchange, errors.Unavailable("无法读取账目，请稍后再试。", "The ledger can't be read now."))
 
+    def client_disconnected(self, client: connection.Client) -> None:
+        """Nobody waits for the answer any more."""
+        self._asking.left(client)
 
-type _Days = Mapping[str, Mapping[str, int]]
-type _Page = Callable[[RelayKey, Balance, _Days], Mapping[str, object]]
+
+type _Page = Callable[[RelayKey, Balance, Days], Mapping[str, object]]
 
 
 def _json(value: Mapping[str, object]) -> bytes:
@@ -100,7 +117,7 @@ def _expiry(key: RelayKey) -> int:
     return int(datetime(key.expires.year, key.expires.month, key.expires.day, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
-def _subscription(key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, object]:
+def _subscription(key: RelayKey, balance: Balance, _days: Days) -> Mapping[str, object]:
     never = int(datetime.fromisoformat(f"{_FOREVER}T00:00:00+00:00").timestamp())
     return {
         "object": "billing_subscription",
@@ -112,19 +129,20 @@ def _subscription(key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str,
     }
 
 
-def _usage(_key: RelayKey, balance: Balance, days: _Days) -> Mapping[str, object]:
+def _usage(_key: RelayKey, balance: Balance, days: Days) -> Mapping[str, object]:
     """In cents. `daily_costs` has the shape that OpenAI's page had until 2023."""
     costs = [
         {
             "timestamp": datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp(),
             "line_items": [{"name": model, "cost": dollars(amount) * 100} for model, amount in sorted(models.items())],
         }
-        for day, models in sorted(days.items())
+        for day, models in sorted(days.amounts.items())
     ]
-    return {"object": "list", "daily_costs": costs, "total_usage": (balance.used or Decimal(0)) * 100}
+    told = {"object": "list", "daily_costs": costs, "total_usage": (balance.used or Decimal(0)) * 100}
+    return told if days.whole else {**told, "incomplete": True}
 
 
-def _grants(_key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, object]:
+def _grants(_key: RelayKey, balance: Balance, _days: Days) -> Mapping[str, object]:
     return {
         "object": "credit_summary",
         "total_granted": balance.total,
@@ -133,7 +151,7 @@ def _grants(_key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, obje
     }
 
 
-def _token(key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, object]:
+def _token(key: RelayKey, balance: Balance, _days: Days) -> Mapping[str, object]:
     units = {
         "total_granted": balance.total,
         "total_used": balance.used,
@@ -146,7 +164,7 @@ def _token(key: RelayKey, balance: Balance, _days: _Days) -> Mapping[str, object
     return {"code": True, "message": "ok", "data": data}
 
 
-def _status(_key: RelayKey, _balance: Balance, _days: _Days) -> Mapping[str, object]:
+def _status(_key: RelayKey, _balance: Balance, _days: Days) -> Mapping[str, object]:
     return _site()
 
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Collection, Iterator
 
+from addons import errors
 from addons.core.chat import read_bearer
 from addons.core.headers import Fields
 
+_MOST = 8
+"""Keys in one head; nobody has use for more than two."""
 _BEARER = b"authorization"
 _PLAIN = (b"x-api-key", b"api-key", b"x-goog-api-key")
 _PROTOCOLS = b"sec-websocket-protocol"
@@ -13,7 +16,24 @@ _IN_PROTOCOL = "openai-insecure-api-key."
 
 
 def keys_in(fields: Fields) -> Iterator[str]:
-    """The keys in a head, as they stand there."""
+    """The keys in a head, as they stand there, each once.
+
+    Raises BadRequest where there are too many: each has to be looked at, since none that relay has handed out may go
+    up.
+    """
+    found: set[str] = set()
+    for key in _shown_in(fields):
+        if key in found:
+            continue
+        if len(found) == _MOST:
+            raise errors.BadRequest(
+                f"请求头中的密钥过多，最多 {_MOST} 个。", f"Too many keys in the head: at most {_MOST} are taken."
+            )
+        found.add(key)
+        yield key
+
+
+def _shown_in(fields: Fields) -> Iterator[str]:
     for name, value in fields:
         low, text = name.lower(), value.decode("utf-8", "surrogateescape")
         if low == _BEARER:

@@ -8,7 +8,8 @@ genai-prices gives list price for a context that it does not know (`service_tier
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -16,16 +17,20 @@ from typing import TYPE_CHECKING
 
 from addons.config.settings import Settings, Upstream
 from addons.core.metered import Metered
-from addons.core.rates import Rate, Rates, cost, flat, overridden
+from addons.core.rates import RATE_NAMES, Rate, Rates, cost, flat, overridden
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 _MOST_KEPT = 2000
 _SPAN = 300.0
-"""Seconds for which rates are kept: a price may change with the hour."""
+"""Seconds for which rates are kept that change with the hour."""
+_DAY = 86400.0
+"""The same for all others: a new price begins at midnight, UTC."""
 LONGEST_NAME = 200
 """Characters of a model's name; a longer one is nobody's, and is not kept."""
+LONGEST_ASKED = 40
+"""Characters of a tier's name and the like; a longer one is none, has no price, and is not kept."""
 _DATED = re.compile(r"-(?:20\d\d-\d\d-\d\d|20\d{6}|\d{4})$")
 _PLAIN_TIERS = ("", "auto", "default", "standard", "on_demand")
 """Service tiers at list price: OpenAI's, Anthropic's, Groq's."""
@@ -63,6 +68,7 @@ class PriceList:
         self._providers: list[Provider] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._kept = lru_cache(_MOST_KEPT)(self._find)
+        self._steps: tuple[int, ...] | None = None
 
     @property
     def loaded(self) -> bool:
@@ -85,6 +91,16 @@ class PriceList:
     def find(self, model: str, url: str) -> "ModelInfo | None":
         """What is known of a model, as the provider at `url` sells it. None for one that nobody knows."""
         return self._kept(model, url) if self.loaded and 0 < len(model) <= LONGEST_NAME else None
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """Tokens of input from which on one of its rates is another one."""
+        if self._steps is None and self._providers is not None:
+            models = (model for provider in self._providers for model in provider.models)
+            prices = (price for model in models for price in _prices_of(model))
+            rates = (rate for price in prices for rate in vars(price).values())
+            self._steps = tuple(sorted({tier.start for rate in rates for tier in getattr(rate, "tiers", ())}))
+        return self._steps or ()
 
     def _find(self, model: str, url: str) -> "ModelInfo | None":
         providers = self._providers or []
@@ -111,6 +127,8 @@ class Prices:
         self._upstreams = {upstream.name: upstream for upstream in settings.upstreams}
         self._kept_rates = lru_cache(_MOST_KEPT)(self._rates)
         self._kept_choices = lru_cache(_MOST_KEPT)(self._choices)
+        self._kept_hourly = lru_cache(_MOST_KEPT)(self._hourly)
+        self._kept_flat = lru_cache(_MOST_KEPT)(self._flat)
 
     async def ready(self) -> None:
         """Wait until rates can be asked for."""
@@ -139,13 +157,56 @@ class Prices:
         found = self._upstreams.get(upstream)
         return Decimal(1) if found is None or found.price is None else found.price
 
+    def cost_of_sum(
+        self, usage: Metered, upstream: str, model: str, asked: Mapping[str, str], at: float, requests: int, above: int
+    ) -> int | None:
+        """The same of so many answers with the same rates: `usage` is their sum, and the input of each is more than
+        `above`, one of `steps`, and not more than the next one. Rounded once."""
+        if not _is_short(asked):
+            return None
+        find = self._kept_flat if self._keeps(model) else self._flat
+        rates = find(upstream, model, tuple(sorted(asked.items())), self._from(upstream, model, at), above)
+        if rates is None:
+            return None
+        if rates.request is not None:
+            rates = replace(rates, request=flat(rates.request.at(0) * requests))
+        return cost(usage, rates, self.factor(upstream))
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """Tokens of input from which on a rate may be another one."""
+        return self.price_list.steps
+
+    @property
+    def span(self) -> float:
+        """Seconds for which an hourly price is the same."""
+        return _SPAN
+
+    def hourly(self, upstream: str, model: str) -> bool:
+        """Whether the price of a model changes with the hour; others change with the day."""
+        return (self._kept_hourly if self._keeps(model) else self._hourly)(upstream, model)
+
+    def _hourly(self, upstream: str, model: str) -> bool:
+        info = self.price_list.find(model, self._url(upstream))
+        return info is not None and _is_hourly(info)
+
     def rates(self, upstream: str, model: str, asked: Mapping[str, str], at: float) -> Rates | None:
         """What is billed for a model, as served; None where nothing is known, or not of this tier."""
-        find = self._kept_rates if self.loaded and len(model) <= LONGEST_NAME else self._rates
-        return find(upstream, model, tuple(sorted(asked.items())), int(at // _SPAN))
+        if not _is_short(asked):
+            return None
+        find = self._kept_rates if self._keeps(model) else self._rates
+        return find(upstream, model, tuple(sorted(asked.items())), self._from(upstream, model, at))
 
-    def _rates(self, upstream: str, model: str, said: _Said, span: int) -> Rates | None:
-        asked, at = dict(said), span * _SPAN
+    def _keeps(self, model: str) -> bool:
+        return self.loaded and len(model) <= LONGEST_NAME
+
+    def _from(self, upstream: str, model: str, at: float) -> float:
+        """Since when the prices of `at` have held, at least."""
+        span = _SPAN if self.hourly(upstream, model) else _DAY
+        return at // span * span
+
+    def _rates(self, upstream: str, model: str, said: _Said, at: float) -> Rates | None:
+        asked = dict(said)
         own = self._own(model)
         info = self.price_list.find(model, self._url(upstream))
         found = None
@@ -157,14 +218,24 @@ class Prices:
             found = overridden(found or Rates(), own)
         return found
 
+    def _flat(self, upstream: str, model: str, said: _Said, at: float, above: int) -> Rates | None:
+        """The same where the input is just above a step."""
+        rates = self._rates(upstream, model, said, at)
+        if rates is None:
+            return None
+        known = {name: rate for name in RATE_NAMES if (rate := getattr(rates, name)) is not None}
+        return Rates(**{name: flat(rate.at(above + 1)) for name, rate in known.items()})
+
     def choices(self, upstream: str, model: str, asked: Mapping[str, str], at: float) -> Sequence[Rates]:
         """All rates that may be billed for a request that asks for this, at `at` or soon after; none where one of them
         is not known."""
-        find = self._kept_choices if self.loaded and len(model) <= LONGEST_NAME else self._choices
-        return find(upstream, model, tuple(sorted(asked.items())), int(at // _SPAN))
+        if not _is_short(asked):
+            return []
+        find = self._kept_choices if self._keeps(model) else self._choices
+        return find(upstream, model, tuple(sorted(asked.items())), self._from(upstream, model, at))
 
-    def _choices(self, upstream: str, model: str, said: _Said, span: int) -> Sequence[Rates]:
-        asked, at = dict(said), span * _SPAN
+    def _choices(self, upstream: str, model: str, said: _Said, at: float) -> Sequence[Rates]:
+        asked = dict(said)
         own = self._own(model)
         info = self.price_list.find(model, self._url(upstream))
         found: list[Rates] = []
@@ -202,6 +273,22 @@ class Prices:
     def _url(self, upstream: str) -> str:
         found: Upstream | None = self._upstreams.get(upstream)
         return found.url if found is not None else ""
+
+
+def _is_short(asked: Mapping[str, str]) -> bool:
+    return all(len(value) <= LONGEST_ASKED for value in asked.values())
+
+
+def _prices_of(info: "ModelInfo") -> Iterator["ModelPrice"]:
+    """All that it may cost."""
+    yield from [each.prices for each in info.prices] if isinstance(info.prices, list) else [info.prices]
+    yield from (variant.prices for variant in info.price_variants or ())
+
+
+def _is_hourly(info: "ModelInfo") -> bool:
+    conditions = [*(info.prices if isinstance(info.prices, list) else ()), *(info.price_variants or ())]
+    # A kind of condition that is not known here may change at any time.
+    return any(each.constraint is not None and not hasattr(each.constraint, "start_date") for each in conditions)
 
 
 def _context(asked: Mapping[str, str]) -> dict[str, str]:

@@ -4,23 +4,29 @@ What a caller's own key has used is priced when somebody asks: the rates are tho
 overrides those that relay.yaml has now.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
 
 from addons.config.settings import Settings, Upstream
 from addons.core.money import UNLIMITED, Balance
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey, day_of, renews
 from addons.meter.gate import Gate
-from addons.store.ledger import Used, used
-from addons.store.ledger_file import Pricer
+from addons.meter.prices import Prices
+from addons.meter.runs import Runs, Stop
+from addons.store.ledger import Stopped, Used, used
 
 _A_DAY = 86400.0
 _MOST = 1_000_000
+"""Settlements that an answer to a client is summed up from, the newest ones: some seconds of work."""
+
+_LOOK = 1000
+"""Entries between two looks at whether somebody waits."""
+
+RUNS = Runs()
+"""Those of this process: its clients wait for them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Sum:
     """Requests whose usage or price is not known."""
     estimated: int = 0
 
-    def add(self, entry: Used, price: Pricer) -> None:
+    def add(self, entry: Used, prices: Prices) -> None:
         """Count one more."""
         self.requests += entry.requests
         self.failures += entry.failures
@@ -68,7 +74,7 @@ class Sum:
             self.input += entry.usage.input
             self.output += entry.usage.output
             self.cached += entry.usage.cached
-        amount = priced(entry, price)
+        amount = priced(entry, prices)
         if amount is None:
             self.unpriced += entry.requests
         else:
@@ -76,20 +82,19 @@ class Sum:
             self.unpriced += entry.unpriced if entry.at is None else 0
 
 
-def priced(entry: Used, price: Pricer) -> int | None:
-    """What a settlement has cost, in nano-dollars; None where nobody knows."""
-    if entry.amount is not None:
+def priced(entry: Used, prices: Prices) -> int | None:
+    """What settlements have cost, in nano-dollars; None where nobody knows."""
+    if entry.amount is not None or entry.usage is None:
         return entry.amount
-    if entry.usage is None:
-        return 0 if entry.failures else None
-    return price(entry.usage, entry.upstream, entry.model, entry.asked, entry.at or 0.0)
+    about = (entry.upstream, entry.model, entry.asked, entry.at or 0.0)
+    return prices.cost_of_sum(entry.usage, *about, entry.requests, entry.above)
 
 
-def summed(entries: Iterable[Used], price: Pricer, by: Callable[[Used], str]) -> dict[str, Sum]:
+def summed(entries: Iterable[Used], prices: Prices, by: Callable[[Used], str]) -> dict[str, Sum]:
     """Sums of the settlements, by what `by` calls them."""
     sums: dict[str, Sum] = {}
     for entry in entries:
-        sums.setdefault(by(entry), Sum()).add(entry, price)
+        sums.setdefault(by(entry), Sum()).add(entry, prices)
     return sums
 
 
@@ -117,37 +122,67 @@ async def of_caller(gate: Gate, upstream: Upstream, text: str, settings: Setting
 
     It is no balance of the account: what was used elsewhere is not in it.
     """
-    await gate.prices.ready()
+    prices, path = gate.prices, gate.ledger.path
+    await prices.ready()
     caller, since = gate.keyring.caller(text), day_back(now, settings.balance.window_days)
-    entries = used(gate.ledger.path, since, caller)
-    found = await asyncio.to_thread(_sum_of, entries, gate.prices.cost, upstream.name)
+
+    def read(stop: Stop) -> tuple[Sum, bool]:
+        return _sum_of(used(path, since, caller, prices, most=_MOST + 1, stop=stop), prices, upstream.name, stop)
+
+    found, whole = await RUNS.run((of_caller, path, caller, since, upstream.name, prices), read)
     spent: Decimal | None = dollars(found.amount)
     more: dict[str, object] = {"estimated": True, "since": since, "requests": found.requests}
     if found.unpriced:
         more["unpriced_requests"] = found.unpriced
+    if not whole:
+        more["incomplete"] = True
     if not found.amount and (found.unpriced or not found.requests):
         spent = None  # nothing is known, which is not nothing
     return Told(Balance(upstream.granted, spent), "ledger", now, more)
 
 
-def _sum_of(entries: Iterator[Used], price: Pricer, upstream: str) -> Sum:
-    found = Sum()
-    for entry in entries:
+def _sum_of(entries: Iterator[Used], prices: Prices, upstream: str, stop: Stop) -> tuple[Sum, bool]:
+    """The sum, and whether nothing is left out of it."""
+    found, rows = Sum(), 0
+    for entry in _until(stop, entries):
+        rows += entry.rows
         if entry.upstream == upstream:
-            found.add(entry, price)
-    return found
+            found.add(entry, prices)
+    return found, rows <= _MOST
 
 
-async def daily(gate: Gate, key: RelayKey, now: float, days: int) -> dict[str, dict[str, int]]:
-    """Nano-dollars of a relay key by day and model. Raises StoreError."""
-    entries = used(gate.ledger.path, day_back(now, days), key.id)
-    return await asyncio.to_thread(_by_day, entries)
+@dataclass(frozen=True)
+class Days:
+    """Nano-dollars by day and model."""
+
+    amounts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    whole: bool = True
+    """Whether nothing is left out."""
 
 
-def _by_day(entries: Iterator[Used]) -> dict[str, dict[str, int]]:
+async def daily(gate: Gate, key: RelayKey, now: float, days: int) -> Days:
+    """What a relay key has cost by day. Raises StoreError."""
+    path, since = gate.ledger.path, day_back(now, days)
+
+    def read(stop: Stop) -> Days:
+        return _by_day(used(path, since, key.id, most=_MOST + 1, stop=stop), stop)
+
+    return await RUNS.run((daily, path, key.id, since), read)
+
+
+def _by_day(entries: Iterator[Used], stop: Stop) -> Days:
     found: dict[str, dict[str, int]] = {}
-    for entry in islice(entries, _MOST):
+    rows = 0
+    for entry in _until(stop, entries):
+        rows += entry.rows
         if entry.amount:
             models = found.setdefault(entry.day, {})
             models[entry.model] = models.get(entry.model, 0) + entry.amount
-    return found
+    return Days(found, rows <= _MOST)
+
+
+def _until(stop: Stop, entries: Iterator[Used]) -> Iterator[Used]:
+    for number, entry in enumerate(entries):
+        if number % _LOOK == 0 and stop():
+            raise Stopped
+        yield entry

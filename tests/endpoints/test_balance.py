@@ -1,6 +1,8 @@
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from addons import errors
 from addons.config.settings import Upstream
 from addons.endpoints import balance as balance_module
 from addons.endpoints.balance import Balance
+from addons.meter import reports
+from addons.store.ledger import Stopped, Used
 from tests.support import flows
 from tests.support.metering import a_gate
 
@@ -166,6 +170,67 @@ def test_what_openai_does_not_tell_any_more_the_ledger_does(
         assert answer["detail"]["requests"] == 0
     else:
         assert "data" not in answer
+
+
+def test_equal_questions_to_the_ledger_are_one_and_end_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Callable[[], bool]] = []
+    go_on = threading.Event()
+
+    def slow(*_: object, stop: Callable[[], bool], **__: object) -> Iterator[Used]:
+        begun.append(stop)
+        while not go_on.wait(0.005) and not stop():
+            pass
+        yield from ()
+
+    monkeypatch.setattr(reports, "used", slow)
+    upstreams = [{"name": "a", "url": "https://api.example.com", "balance": "ledger"}]
+
+    async def scenario() -> None:
+        addon = Balance(lambda: NOW, a_gate())
+        path = f"/pro/balance?apiKey={KEY}"
+        flowing = [flows.opened("GET", path, {}, upstreams=upstreams, routes=[]) for _ in range(5)]
+        asking = [asyncio.ensure_future(addon.request(flow)) for flow in flowing]
+        while not begun:
+            await asyncio.sleep(0.005)
+        for flow in flowing[1:]:
+            addon.client_disconnected(flow.client_conn)
+        await asyncio.wait(asking, timeout=0.05)
+        assert not begun[0]() and len(begun) == 1
+        addon.client_disconnected(flowing[0].client_conn)
+        await asyncio.wait_for(asyncio.gather(*asking), 5)
+        assert begun[0]() and not addon._asking
+        last = asyncio.ensure_future(addon.request(flows.opened("GET", path, {}, upstreams=upstreams, routes=[])))
+        while len(begun) < 2:
+            await asyncio.sleep(0.005)
+        go_on.set()
+        await asyncio.wait_for(last, 5)
+
+    asyncio.run(scenario())
+
+
+def test_relay_ends_while_a_report_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def endless(*_: object, stop: Callable[[], bool], **__: object) -> Iterator[Used]:
+        begun.set()
+        while not stop():
+            time.sleep(0.005)
+        yield from ()
+        raise Stopped
+
+    monkeypatch.setattr(reports, "used", endless)
+    upstreams = [{"name": "a", "url": "https://api.example.com", "balance": "ledger"}]
+
+    async def scenario() -> None:
+        addon = Balance(lambda: NOW, a_gate())
+        flow = flows.opened("GET", f"/pro/balance?apiKey={KEY}", {}, upstreams=upstreams, routes=[])
+        asking = asyncio.ensure_future(addon.request(flow))
+        await asyncio.to_thread(begun.wait, 10)
+        addon.done()
+        await asyncio.wait_for(asking, 5)
+        assert flows.json_of(flow)["code"] == 503
+
+    asyncio.run(scenario())
 
 
 def test_a_key_without_a_limit_says_so_beside_the_data(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Rates of models: genai-prices' own, its traps avoided, and relay.yaml's over them."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from addons.config.settings import Settings, load_settings
 from addons.core.claims import ASKED
 from addons.core.metered import Metered
 from addons.core.rates import Bound, worst
-from addons.meter.prices import PriceList, Prices
+from addons.meter.prices import LONGEST_ASKED, PriceList, Prices, _is_hourly
 from tests.support.metering import PRICES
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
+DAY = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
 USED = Metered(1_000_000, 1_000_000)
 
 
@@ -180,5 +181,66 @@ def test_strangers_can_t_fill_the_memory(prices: Prices) -> None:
     for number in range(2100):
         prices.rates("openai", f"model-{number}", {}, NOW)
         prices.choices("openai", f"model-{number}", {}, NOW)
-    for kept in (prices._kept_rates, prices._kept_choices, prices.price_list._kept):
+        prices.cost_of_sum(USED, "openai", f"model-{number}", {}, NOW, 2, 0)
+    for kept in (prices._kept_rates, prices._kept_choices, prices._kept_flat, prices.price_list._kept):
         assert kept.cache_info().currsize == kept.cache_info().maxsize == 2000
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_tier_that_is_too_long_to_be_one_has_no_price_and_is_not_kept(prices: Prices, name: str) -> None:
+    asked = {name: "x" * (LONGEST_ASKED + 1)}
+    assert prices.rates("openai", "gpt-4.1", asked, NOW) is None
+    assert prices.cost(USED, "openai", "gpt-4.1", asked, NOW) is None
+    assert prices.cost_of_sum(USED, "openai", "gpt-4.1", asked, NOW, 2, 0) is None
+    assert prices.choices("openai", "gpt-4.1", asked, NOW) == []
+    for kept in (prices._kept_rates, prices._kept_choices, prices._kept_flat):
+        assert kept.cache_info().currsize == 0
+
+
+def test_the_names_of_all_tiers_are_shorter() -> None:
+    models = [model for provider in PRICES._providers or () for model in provider.models]
+    said = [value for model in models for each in model.price_variants or () for value in each.when.values()]
+    assert said and max(map(len, said)) <= LONGEST_ASKED
+
+
+def test_rates_are_kept_for_the_day_unless_they_change_with_the_hour(tmp_path: Path) -> None:
+    upstreams = [
+        {"name": "openai", "url": "https://api.openai.com"},
+        {"name": "d", "url": "https://api.deepseek.com"},
+    ]
+    prices = Prices(under(tmp_path, upstreams=upstreams), PRICES)
+    assert [prices.hourly(*each) for each in (("openai", "gpt-4o"), ("d", "deepseek-chat"), ("d", "nobody-knows"))] == [
+        False,
+        True,
+        False,
+    ]
+    for number in range(288):
+        prices.rates("openai", "gpt-4o", {}, DAY + number * 300)
+    assert prices._kept_rates.cache_info().currsize == 1
+    hourly = {prices.cost(USED, "d", "deepseek-chat", {}, DAY + number * 300) for number in range(288)}
+    assert len(hourly) == 2 and prices._kept_rates.cache_info().currsize == 289
+
+
+def test_a_new_price_begins_at_midnight() -> None:
+    """A price that is kept for a day is the one that the list has at each hour of it."""
+    models = [model for provider in PRICES._providers or () for model in provider.models if not _is_hourly(model)]
+    dated = [(model, model.prices) for model in models if isinstance(model.prices, list)]
+    assert dated
+    for model, prices_since in dated:
+        for each in prices_since:
+            start = getattr(each.constraint, "start_date", None)
+            if start is None:
+                continue
+            midnight = datetime(start.year, start.month, start.day, tzinfo=UTC)
+            for hours in (-24, -1, 0, 1, 23):
+                at = midnight + timedelta(hours=hours)
+                day = at.replace(hour=0)
+                assert model.get_prices(at) == model.get_prices(day), model.id
+
+
+def test_a_step_is_passed_by_all_of_a_sum(prices: Prices) -> None:
+    model: tuple[str, str, dict[str, str], float] = ("anthropic", "claude-sonnet-4-5", {}, NOW)
+    [below, at, above] = [prices.cost(Metered(given, 10), *model) for given in (1, 200_000, 200_001)]
+    assert 200_000 in prices.steps and below and at and above
+    assert prices.cost_of_sum(Metered(200_001, 20), *model, 2, 0) == below + at
+    assert prices.cost_of_sum(Metered(400_002, 20), *model, 2, 200_000) == 2 * above

@@ -262,7 +262,7 @@ def test_old_rows_become_sums_of_days(tmp_path: Path, clock: Clock) -> None:
     book.close()
     assert rows(tmp_path, "Settlements") == rows(tmp_path, "Holds") == []
     after = entries(tmp_path)
-    assert sum(entry.requests for entry in after) == len(before) == 5
+    assert sum(entry.requests for entry in after) == sum(entry.requests for entry in before) == 5
     mine = next(entry for entry in after if entry.key == "k1")
     assert (mine.requests, mine.failures, mine.amount, mine.unpriced, mine.name) == (3, 1, 14, 0, "alice")
     assert mine.usage is not None and mine.usage.input == 27
