@@ -17,7 +17,7 @@ from addons.meter.keyring import of_settings
 from addons.store import StoreError, keys_file
 from addons.store.keys_file import StoredKey
 from addons.store.ledger import NAME as LEDGER
-from addons.store.ledger import used
+from addons.store.ledger_reader import used
 
 _LENGTH = 40
 _OF_NEW = ("budget", "per", "upstream", "models", "paths", "requests", "tokens", "parallel", "expires")

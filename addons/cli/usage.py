@@ -18,7 +18,8 @@ from addons.core.rates import dollars
 from addons.meter.prices import PriceList, Prices
 from addons.meter.reports import Sum, day_back, summed
 from addons.store import StoreError
-from addons.store.ledger import NAME, Used, used
+from addons.store.ledger import NAME
+from addons.store.ledger_reader import Used, used
 
 _SPAN = re.compile(r"([1-9][0-9]{0,4})d")
 _TITLES = ("requests", "failures", "input", "cached", "output", "cost", "unpriced", "estimated")

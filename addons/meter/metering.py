@@ -11,22 +11,25 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from mitmproxy import http
 
 from addons import errors
-from addons.core import bounded_json
 from addons.core.generations import Generation, generation_of, is_harmless
+from addons.core.json_member import catching
 from addons.core.key_mask import without_key
 from addons.core.metered import Metered, metered
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
+from addons.core.slices import at_once
 from addons.core.usage_chunk import UsageChunk
 from addons.exchange import REAL_KEY, Exchange, Kind, cap_answer, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
 from addons.flow.request_body import read_body
+from addons.flow.turns import in_turns
 from addons.flow.upstream import set_upstream
 from addons.meter.credentials import keys_in, replaced
 from addons.meter.gate import Admission, Gate
@@ -54,6 +57,10 @@ logger = logging.getLogger(__name__)
 _UNCOUNTED_BODY = 1 << 20
 """Bytes of a request body that don't count towards `limits.held`."""
 _LONGEST_MESSAGE = 1 << 20
+_LONG_MESSAGE = 1 << 16
+"""Bytes of a message from a websocket that is searched at once."""
+_IN_A_TURN = ("id", "model", "usage")
+_TURN = (("event_id",), *((name,) for name in _IN_A_TURN), *(("response", name) for name in _IN_A_TURN))
 
 
 class Meter:
@@ -319,39 +326,40 @@ class Meter:
         if exchange is not None:
             self._over(flow, exchange, FINISHED)
 
-    def websocket_message(self, flow: http.HTTPFlow) -> None:
+    def websocket_message(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Count what upstream tells of a turn that has ended."""
         exchange = of(flow)
         if exchange is None or flow.websocket is None:
-            return
+            return None
         message = flow.websocket.messages[-1]
+        if message.from_client:
+            return None
         real = REAL_KEY.of(exchange)
-        if real and not message.from_client and real in message.content:
+        if real and real in message.content:
             message.content = without_key(message.content, real)
-        if message.from_client or b'"usage"' not in message.content or len(message.content) > _LONGEST_MESSAGE:
-            return
+        content = message.content
+        if b'"usage"' not in content or len(content) > _LONGEST_MESSAGE:
+            return None
+        if len(content) > _LONG_MESSAGE:
+            return self._read_turn(flow, exchange, content)
+        self._count_turn(flow, exchange, at_once(catching(content, _TURN)))
+        return None
+
+    async def _read_turn(self, flow: http.HTTPFlow, exchange: Exchange, content: bytes) -> None:
+        self._count_turn(flow, exchange, await in_turns(catching(content, _TURN)))
+
+    def _count_turn(self, flow: http.HTTPFlow, exchange: Exchange, said: Mapping[str, Any]) -> None:
+        """Never raises: the message is for the client, whatever becomes of the count."""
         try:
-            self._count_turn(flow, exchange, message.content)
+            inner = said.get("response")
+            inner = inner if isinstance(inner, Mapping) else said
+            usage = metered(inner.get("usage"))
+            if usage is not None:
+                model, number = inner.get("model"), inner.get("id") or said.get("event_id")
+                name = model if isinstance(model, str) and model else _asked_model(flow)
+                self._count(flow, exchange, f"{exchange.id}.{str(number)[:80]}", exchange.path, usage, name, {})
         except Exception:
             logger.exception("a message of a websocket is not metered")
-
-    def _count_turn(self, flow: http.HTTPFlow, exchange: Exchange, content: bytes) -> None:
-        try:
-            said = bounded_json.loads(content.decode("utf-8"))
-        except ValueError:
-            return
-        if not isinstance(said, dict):
-            return
-        inner = said.get("response") if isinstance(said.get("response"), dict) else said
-        usage = metered(inner.get("usage")) if isinstance(inner, dict) else None
-        number = said.get("event_id")
-        if usage is None or not isinstance(inner, dict):
-            return
-        model = inner.get("model") or _asked_model(flow)
-        name = model if isinstance(model, str) else ""
-        self._count(
-            flow, exchange, f"{exchange.id}.{str(inner.get('id') or number)[:80]}", exchange.path, usage, name, {}
-        )
 
     # Settlement
 

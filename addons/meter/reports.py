@@ -16,7 +16,7 @@ from addons.core.relay_keys import RelayKey, day_of, renews
 from addons.meter.gate import Gate
 from addons.meter.prices import Prices
 from addons.meter.runs import Runs, Stop
-from addons.store.ledger import Stopped, Used, used
+from addons.store.ledger_reader import Stopped, Used, used
 
 _A_DAY = 86400.0
 _MOST = 1_000_000

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from addons import errors
-from addons.store.ledger import Stopped
+from addons.store.ledger_reader import Stopped
 
 _THREADS = 2
 

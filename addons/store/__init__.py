@@ -5,7 +5,8 @@ beside it), and a worker has the same of its parent (addons/workers/remote_store
 session in after the other, queueing.py says to clients why they can't come in, expiry.py sweeps out what is over its
 time. certificate.py joins key and chain for mitmproxy, in the same folder.
 
-ledger.py keeps what every request has cost and what is held, keys_file.py the hashes of keys that were handed out.
+ledger.py keeps what every request has cost and what is held, in ledger_file.py's tables; ledger_reader.py reads it for
+reports. keys_file.py keeps the hashes of keys that were handed out.
 """
 
 from collections.abc import Callable, Coroutine, Generator

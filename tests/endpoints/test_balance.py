@@ -13,7 +13,7 @@ from addons.config.settings import Upstream
 from addons.endpoints import balance as balance_module
 from addons.endpoints.balance import Balance
 from addons.meter import reports
-from addons.store.ledger import Stopped, Used
+from addons.store.ledger_reader import Stopped, Used
 from tests.support import flows
 from tests.support.metering import a_gate
 

@@ -22,7 +22,7 @@ ROOMS = [
     for folder in (corrections, speed)
     for each in pkgutil.iter_modules(folder.__path__)
 ]
-ARGUMENTS: dict[str, tuple[Any, ...]] = {"framing": (65536, print), "listening": ((),)}
+ARGUMENTS: dict[str, tuple[Any, ...]] = {"framing": (65536, print), "listening": ((),), "socks": ((),)}
 """What `install` takes, where it takes something."""
 REACHING_IN: tuple[Callable[..., Any], ...] = (
     bodies.held,

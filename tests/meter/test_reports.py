@@ -17,8 +17,9 @@ from addons.meter import reports
 from addons.meter.gate import Gate
 from addons.meter.prices import Prices
 from addons.store import StoreError, ledger
-from addons.store.ledger import Settlement, Stopped, used
+from addons.store.ledger import Settlement
 from addons.store.ledger_file import BROKE, FAILURES, FINISHED, REFUSED, SETTLEMENT, open_file
+from addons.store.ledger_reader import Stopped, used
 from tests.support.metering import PRICES, MemoryLedger, a_gate
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()

@@ -9,7 +9,7 @@ import pytest
 
 from addons import errors
 from addons.meter.runs import Runs, Stop
-from addons.store.ledger import Stopped
+from addons.store.ledger_reader import Stopped
 
 
 class Work:

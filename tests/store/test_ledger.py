@@ -20,8 +20,9 @@ from addons.core.accounts import Claim, Terms
 from addons.core.metered import Metered
 from addons.core.relay_keys import day_of
 from addons.store import StoreError
-from addons.store.ledger import NAME, Book, LocalLedger, OverLimit, Settlement, Used, used
+from addons.store.ledger import NAME, Book, LocalLedger, OverLimit, Settlement
 from addons.store.ledger_file import BROKE, FINISHED, KILLED, REFUSED
+from addons.store.ledger_reader import Used, used
 from tests.support.live import ROOT, eventually
 
 NOON = 1_764_504_000.0

@@ -13,7 +13,7 @@ from python_socks import ProxyError, ProxyTimeoutError, ProxyType
 from python_socks.async_.asyncio import Proxy
 
 from addons.config.settings import Upstream
-from addons.engine.wrapping import wrap
+from addons.engine.wrapping import replace_all, wrap
 
 FAILED = "SOCKS proxy "
 """How the reason of a connect begins that such a proxy has failed (addons/core/failures.py reads it)."""
@@ -36,7 +36,7 @@ def install(upstreams: Iterable[Upstream]) -> None:
             _logins[upstream.way, (upstream.host, upstream.port)] = upstream.proxy_auth
     wrap(_upstream_proxy.HttpUpstreamProxy, "make", _make)
     wrap(server.ConnectionHandler, "open_connection", _open_connection)
-    vars(server)["asyncio"] = _asyncio
+    replace_all([(server, "asyncio", _asyncio)])
 
 
 def _make(stock: Any, inner: context.Context, send_connect: bool) -> tunnel.LayerStack:
@@ -79,6 +79,12 @@ def _is_socks(scheme: str) -> bool:
     return scheme.startswith("socks")
 
 
-_asyncio = types.ModuleType("asyncio")
-"""What mitmproxy's server takes for asyncio: the same, but for one function."""
+class _Asyncio(types.ModuleType):
+    """mitmproxy 12.2.3 calls `asyncio.open_connection` in the midst of what it does for a connection, and gives nobody
+    the word; so another way to connect needs all of that again. This is what its server takes for asyncio: the same,
+    but for that function. Remove when `via` knows SOCKS.
+    """
+
+
+_asyncio = _Asyncio("asyncio")
 vars(_asyncio).update(vars(asyncio), open_connection=_connect)
