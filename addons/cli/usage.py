@@ -66,7 +66,7 @@ def _since(text: str) -> str:
 
 def _key_of(entry: Used) -> str:
     """The name of a relay key, or the beginning of the hash of a caller's own."""
-    return entry.name or f"own key {entry.key[:8]}"
+    return entry.name or (f"own key {entry.key[:8]}" if entry.key else "keys not taken")
 
 
 _BY: Mapping[str, Callable[[Used], str]] = {

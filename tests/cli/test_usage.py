@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from addons.cli.usage import _sum, _table
+from addons.cli.usage import _BY, _sum, _table
 from addons.meter.reports import Sum
+from addons.store.ledger_reader import Used
 from tests.support.pages import commands
 
 
@@ -34,3 +35,12 @@ def test_small_sums_have_more_places() -> None:
         "$0.0100",
         "$12.3457",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "said"),
+    [("id1", "alice", "alice"), ("0123456789abcdef", None, "own key 01234567"), ("", None, "keys not taken")],
+)
+def test_whose_use_it_is(key: str, name: str | None, said: str) -> None:
+    entry = Used("2026-11-24", None, key, name, "openai", "", {}, 0, 0, 0, 0, None)
+    assert _BY["key"](entry) == said
