@@ -48,58 +48,62 @@ corrections/connections.py
   19. A client may have a thousand connections to an upstream. mitmproxy allows five, and the sixth stream of an HTTP/2
       client waits.
 
+corrections/reuse.py
+  20. A request that is sent on a kept connection while upstream closes it is asked once more, where upstream can't have
+      had it. mitmproxy answers 502. No method is wrapped for it: the files beside it ask.
+
 corrections/socks.py
-  20. An upstream may be reached by a SOCKS proxy. mitmproxy knows HTTP proxies only.
+  21. An upstream may be reached by a SOCKS proxy. mitmproxy knows HTTP proxies only.
 
 corrections/printing.py
-  21. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
+  22. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
       pass, and whatever a websocket's path and close say.
 
 corrections/listening.py
-  22. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
+  23. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
       same address.
-  23. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
-  24. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
+  24. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
+  25. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
 corrections/output.py
-  25. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
-  26. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
+  26. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+  27. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
 
 corrections/saving.py
-  27. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
+  28. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
 
 corrections/web.py
-  28. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
+  29. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
       time the page is opened.
-  29. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
+  30. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
 
 corrections/views.py
-  30. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
+  31. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
       the loop.
-  31. A view of relay's can be taken out again. mitmproxy lets views in only.
+  32. A view of relay's can be taken out again. mitmproxy lets views in only.
 
 speed/dispatch.py
-  32. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+  33. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
       switched off among them.
 
 speed/serving.py
-  33. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+  34. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  34. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
+  35. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
 speed/layers.py
-  35. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
+  36. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 speed/lookups.py
-  36. A header is found by its name without a call for every other name.
+  37. A header is found by its name without a call for every other name.
 
 speed/trifles.py
-  37. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+  38. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 speed/lines.py
-  38. mitmdump's two lines for an exchange are put together and written at once.
+  39. mitmdump's two lines for an exchange are put together and written at once.
 
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 

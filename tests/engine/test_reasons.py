@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from addons.engine import corrections, speed
-from addons.engine.corrections import bodies, connections, listening, output, partings, views, web
+from addons.engine.corrections import bodies, connections, listening, output, partings, reuse, views, web
 from addons.engine.speed import dispatch
 from addons.mitmproxy_version import WRITTEN_FOR
 
@@ -35,6 +35,7 @@ REACHING_IN: tuple[Callable[..., Any], ...] = (
     output.install,
     output.ErrorsOnly,
     partings.begin,
+    reuse.ask_again,
     views.wrap_all,
     views.remove,
     web.Digest,

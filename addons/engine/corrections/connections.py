@@ -12,6 +12,7 @@ from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.tunnel import TunnelLayer
 
+from addons.engine.corrections import reuse
 from addons.engine.wrapping import Commands, pause, replace, wrap
 
 _STEP = 1 << 16
@@ -41,12 +42,15 @@ def install() -> None:
 
 def _forget_failed_connects(stock: Any, layer: HttpLayer, event: Any, **kwargs: Any) -> Any:
     """mitmproxy 12.2.3 keeps the error of a failed connect with the server, and answers with it again; so a keep-alive
-    client hears of the first failure for as long as its own connection lives. Remove when get_connection tries anew
-    where connection.error is set.
+    client hears of the first failure for as long as its own connection lives. It also takes a connection that upstream
+    has closed for a good one until the end has been read; so the next request fails on it. Remove when get_connection
+    tries anew where connection.error is set, and looks whether a connection is still open.
     """
     for known in layer.connections:
-        if isinstance(known, Server) and known.error and known not in layer.waiting_for_establishment:
-            known.error = None
+        if isinstance(known, Server):
+            if known.error and known not in layer.waiting_for_establishment:
+                known.error = None
+            reuse.pass_over(known)
     return stock(layer, event, **kwargs)
 
 
@@ -64,6 +68,9 @@ async def _begin_after_registration(stock: Any, handler: Any, connection: Any) -
         protocol = io.writer.transport.get_protocol()
         if type(protocol) is asyncio.StreamReaderProtocol:
             protocol.__class__ = _WholeReading
+            if isinstance(connection, Server):
+                wire = reuse.begin(connection, io.writer.transport.get_extra_info("socket"))
+                vars(protocol)["wire"] = wire
     await stock(handler, connection)
 
 
@@ -161,7 +168,12 @@ class _WholeReading(asyncio.StreamReaderProtocol):
     that nobody else's is touched. Remove when asyncio reads what is left before it reports a failed write.
     """
 
+    wire: reuse.Wire | None = None
+    """Of an upstream's connection."""
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.wire is not None:
+            self.wire.close()
         reader: asyncio.StreamReader | None = self._stream_reader  # type: ignore[attr-defined]
         transport = self._transport  # type: ignore[attr-defined]
         if isinstance(exc, ConnectionError) and reader is not None and transport is not None:

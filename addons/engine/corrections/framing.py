@@ -22,6 +22,7 @@ from mitmproxy.proxy.layers.http._events import (
 
 from addons import errors
 from addons.core import headers
+from addons.engine.corrections import reuse
 from addons.engine.wrapping import Commands, wrap, wrap_inner
 
 _BINARY = ("HTTP/2", "HTTP/3")
@@ -65,6 +66,7 @@ def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Any:
     over its trailers; so upstream takes the body for the next request. Here it gets chunks, and trailers are dropped.
     Remove when Http1Client.send adds Transfer-Encoding itself and takes RequestTrailers.
     """
+    reuse.note(client.conn, event)
     if isinstance(event, RequestHeaders) and not event.end_stream and event.request.http_version.startswith(_BINARY):
         fields = event.request.headers
         if "content-length" not in fields:
@@ -87,6 +89,7 @@ def _skip_interim_answers(stock: Any, client: Any, event: Any) -> Any:
     taken for unasked data. Remove when Http1Client.read_headers reads on behind a 1xx (issue #2229).
     """
     if isinstance(event, events.DataReceived) and client.request is not None:
+        reuse.answered(client.conn)
         while _INTERIM.match(head := _beginning(client.buf)) and head[9:12] != b"101":
             if client.buf.maybe_extract_lines() is None or not client.buf:
                 return _NOTHING

@@ -1,0 +1,86 @@
+"""An upstream that closes kept connections at moments of its own, and counts the requests that it has read whole."""
+
+import contextlib
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@dataclass
+class ClosingUpstream:
+    """What it does, and what it has seen."""
+
+    port: int
+    after: tuple[float, float] = (0.0, 0.02)
+    """Seconds after an answer, at random between these, after which a connection is closed without reading."""
+    only_read: bool = False
+    """The second request of a connection is read whole, and then the connection is closed without an answer."""
+    say_first: bytes = b""
+    """Said in place of the second answer, before the connection is closed."""
+    accepted: list[bytes] = field(default_factory=list)
+    """The bodies of requests that were read whole."""
+    connections: int = 0
+    closed: int = 0
+
+    @property
+    def url(self) -> str:
+        """As relay.yaml wants it."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def running(seed: int = 1) -> Iterator[ClosingUpstream]:
+    """One on a free port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+        upstream = ClosingUpstream(listener.getsockname()[1])
+        threading.Thread(target=_serve, args=(listener, upstream, random.Random(seed)), daemon=True).start()
+        yield upstream
+
+
+def _serve(listener: socket.socket, upstream: ClosingUpstream, chance: random.Random) -> None:
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        upstream.connections += 1
+        threading.Thread(target=_talk, args=(client, upstream, random.Random(chance.random())), daemon=True).start()
+
+
+def _talk(client: socket.socket, upstream: ClosingUpstream, chance: random.Random) -> None:
+    with client, contextlib.suppress(OSError):
+        body = _read(client)
+        if body is None:
+            return
+        upstream.accepted.append(body)
+        client.sendall(_ANSWER)
+        if upstream.only_read or upstream.say_first:
+            if (body := _read(client)) is not None:
+                upstream.accepted.append(body)
+                client.sendall(upstream.say_first)
+            return
+        time.sleep(chance.uniform(*upstream.after))
+        upstream.closed += 1
+
+
+def _read(client: socket.socket) -> bytes | None:
+    """The body of the next request."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if not (chunk := client.recv(65536)):
+            return None
+        data += chunk
+    head, _, body = data.partition(b"\r\n\r\n")
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    length = int(lengths[0].split(b":")[1]) if lengths else 0
+    while len(body) < length:
+        if not (chunk := client.recv(65536)):
+            return None
+        body += chunk
+    return body
