@@ -1,7 +1,6 @@
 """SOCKS: a connection that leads by such a proxy is made by it, and all that follows is as without one."""
 
-import asyncio
-import types
+import socket
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
@@ -13,7 +12,7 @@ from python_socks import ProxyError, ProxyTimeoutError, ProxyType
 from python_socks.async_.asyncio import Proxy
 
 from addons.config.settings import Upstream
-from addons.engine.wrapping import replace_all, wrap
+from addons.engine.wrapping import wrap
 
 FAILED = "SOCKS proxy "
 """How the reason of a connect begins that such a proxy has failed (addons/core/failures.py reads it)."""
@@ -26,7 +25,6 @@ type _Way = tuple[str, tuple[str, int]]
 _logins: dict[tuple[_Way, tuple[str, int]], str | None] = {}
 """`user:password` for a proxy, by it and the upstream's address: what mitmproxy keeps of a connection is shown."""
 _through: ContextVar[Server | None] = ContextVar("through", default=None)
-"""The connection that is made in this task, where that leads by a SOCKS proxy."""
 
 
 def install(upstreams: Iterable[Upstream]) -> None:
@@ -36,7 +34,6 @@ def install(upstreams: Iterable[Upstream]) -> None:
             _logins[upstream.way, (upstream.host, upstream.port)] = upstream.proxy_auth
     wrap(_upstream_proxy.HttpUpstreamProxy, "make", _make)
     wrap(server.ConnectionHandler, "open_connection", _open_connection)
-    replace_all([(server, "asyncio", _asyncio)])
 
 
 def _make(stock: Any, inner: context.Context, send_connect: bool) -> tunnel.LayerStack:
@@ -59,32 +56,23 @@ async def _open_connection(stock: Any, handler: Any, command: commands.OpenConne
     await stock(handler, command)
 
 
-async def _connect(host: str, port: int, **more: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """As `asyncio.open_connection`, by a SOCKS proxy where one is named. Raises OSError."""
-    found = _through.get()
-    if found is None or found.via is None:
-        return await asyncio.open_connection(host, port, **more)
-    place = found.via[1]
-    user, _, password = (_logins.get((found.via, (host, port))) or "").partition(":")
-    by_proxy = str(found.via[0]) == "socks5h"  # else the name is looked up here
+def way() -> Server | None:
+    """The connection that is made in this task, where that leads by a SOCKS proxy."""
+    return _through.get()
+
+
+async def connect(wanted: Server, host: str, port: int) -> socket.socket:
+    """A connection to `host` by the proxy of `wanted`. Raises OSError."""
+    assert wanted.via is not None
+    place = wanted.via[1]
+    user, _, password = (_logins.get((wanted.via, (host, port))) or "").partition(":")
+    by_proxy = str(wanted.via[0]) == "socks5h"  # else the name is looked up here
     proxy = Proxy(ProxyType.SOCKS5, *place, username=user or None, password=password or None, rdns=by_proxy)
     try:
-        connection = await proxy.connect(host, port, timeout=_LONGEST)
+        return await proxy.connect(host, port, timeout=_LONGEST)
     except (ProxyError, ProxyTimeoutError, OSError) as error:
         raise OSError(f"{FAILED}{place[0]}:{place[1]}: {error}") from None
-    return await asyncio.open_connection(sock=connection)
 
 
 def _is_socks(scheme: str) -> bool:
     return scheme.startswith("socks")
-
-
-class _Asyncio(types.ModuleType):
-    """mitmproxy 12.2.3 calls `asyncio.open_connection` in the midst of what it does for a connection, and gives nobody
-    the word; so another way to connect needs all of that again. This is what its server takes for asyncio: the same,
-    but for that function. Remove when `via` knows SOCKS.
-    """
-
-
-_asyncio = _Asyncio("asyncio")
-vars(_asyncio).update(vars(asyncio), open_connection=_connect)

@@ -1,0 +1,125 @@
+"""How a connection to an upstream is made.
+
+1. By a SOCKS proxy, where one is named (socks.py).
+2. Else by the addresses of its name, 250 ms apart and alternating by family (RFC 8305, sections 4 and 5): one that
+   leads nowhere costs that much and not `limits.connect`.
+3. A name is looked up by a thread of its own, once at a time, and kept for 30 s: a resolver that hangs over one name
+   delays no other upstream, and not the end of relay.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+import types
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from aiohappyeyeballs import start_connection
+from mitmproxy.proxy import server
+
+from addons.core.urls import is_address
+from addons.engine.corrections import socks
+from addons.engine.wrapping import replace_all
+
+_DELAY = 0.25
+_KEPT = 30.0
+_MOST_AT_ONCE = 64
+"""Look-ups that are under way; names come from relay.yaml, and nobody has so many."""
+
+type Address = tuple[int, int, int, str, Any]
+"""As `socket.getaddrinfo` tells it."""
+type _Place = tuple[str, int]
+type Find = Callable[..., Sequence[Any]]
+
+
+class Names:
+    """Addresses of names. `find` is called as `socket.getaddrinfo`, in a thread; `clock` tells seconds."""
+
+    def __init__(self, find: Find | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._find = find
+        self._clock = clock
+        self._kept: dict[_Place, tuple[float, Sequence[Address]]] = {}
+        self._asked: dict[_Place, asyncio.Future[Sequence[Address]]] = {}
+
+    async def look_up(self, host: str, port: int) -> Sequence[Address]:
+        """Its addresses, in the resolver's order. Raises OSError."""
+        place, loop = (host, port), asyncio.get_running_loop()
+        until, found = self._kept.get(place, (0.0, ()))
+        if found and self._clock() < until:
+            return found
+        asked = self._asked.get(place)
+        if asked is None or asked.get_loop() is not loop:
+            if len(self._asked) >= _MOST_AT_ONCE:
+                raise OSError("too many names are being looked up")
+            asked = self._asked[place] = loop.create_future()
+            asked.add_done_callback(lambda future: future.cancelled() or future.exception())  # somebody has heard it
+            threading.Thread(target=self._ask, args=(place, asked), name=f"relay-name {host}", daemon=True).start()
+        return await asyncio.shield(asked)
+
+    def forget(self, host: str, port: int) -> None:
+        """Look it up anew the next time: what it led to can't be reached."""
+        self._kept.pop((host, port), None)
+
+    def _ask(self, place: _Place, asked: asyncio.Future[Sequence[Address]]) -> None:
+        """In a thread."""
+        find = self._find or socket.getaddrinfo
+        told: Sequence[Address] | Exception
+        try:
+            told = [*find(*place, type=socket.SOCK_STREAM)]
+        except Exception as error:
+            told = error if isinstance(error, OSError) else OSError(str(error))
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            asked.get_loop().call_soon_threadsafe(partial(self._take, place, asked, told))
+
+    def _take(
+        self, place: _Place, asked: asyncio.Future[Sequence[Address]], told: Sequence[Address] | Exception
+    ) -> None:
+        if self._asked.get(place) is asked:
+            del self._asked[place]
+        if asked.done():
+            return
+        if isinstance(told, Exception):
+            asked.set_exception(told)
+        elif not told:
+            asked.set_exception(OSError("No address associated with hostname"))
+        else:
+            self._kept[place] = (self._clock() + _KEPT, told)
+            asked.set_result(told)
+
+
+names = Names()
+
+
+def install() -> None:
+    """Make the changes of this room."""
+    replace_all([(server, "asyncio", _asyncio)])
+
+
+async def connect(host: str, port: int, **more: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """As `asyncio.open_connection`. Raises OSError."""
+    if (way := socks.way()) is not None:
+        return await asyncio.open_connection(sock=await socks.connect(way, host, port))
+    if is_address(host) or more.get("local_addr") is not None:
+        return await asyncio.open_connection(host, port, **more)
+    addresses = await names.look_up(host, port)
+    try:
+        made = await start_connection(addresses, happy_eyeballs_delay=_DELAY)
+    except OSError:
+        names.forget(host, port)
+        raise
+    return await asyncio.open_connection(sock=made)
+
+
+class _Asyncio(types.ModuleType):
+    """mitmproxy 12.2.3 calls `asyncio.open_connection` in the midst of what it does for a connection: names are looked
+    up in the threads that all share, and each address is waited for until the kernel gives up; so one resolver, or one
+    address that leads nowhere, stops many. This is what its server takes for asyncio: the same, but for that function.
+    Remove when open_connection takes `happy_eyeballs_delay` and a resolver.
+    """
+
+
+_asyncio = _Asyncio("asyncio")
+vars(_asyncio).update(vars(asyncio), open_connection=connect)
