@@ -30,7 +30,7 @@ help() {
 ./run.sh demo      relay before a small upstream of its own: no key, no network (demo web: in mitmweb)
 ./run.sh check     read relay.yaml and say what it means, or what is wrong with it
 ./run.sh record    relay that saves what passes to a file, without keys: ./run.sh record FILE
-./run.sh replay    answer apps from that file, without upstream or key: ./run.sh replay FILE [--fast] [--or-forward] [--list]
+./run.sh replay    answer apps from that file, without upstream or key: ./run.sh replay FILE [--fast] [--or-forward] [--list] [--faults 0.2]
 ./run.sh keys      hand out keys of relay's own, with budgets: ./run.sh keys new NAME [--budget 20 --per month], list, revoke, rotate
 ./run.sh usage     what was used and what it has cost: ./run.sh usage [--by key|model|day] [--since 7d] [--json|--csv]
 ./run.sh test      the tests; --quick: those that start no relay; further arguments go to pytest

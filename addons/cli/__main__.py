@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from addons import addresses, workers
 from addons.addresses import Refusal
 from addons.cli import arguments, children
+from addons.cli.faults import as_options, faults_of, told_faults
 from addons.cli.fixtures import record, replay
 from addons.cli.introduction import advice_on_proxy, introduction, place, say, web_line
 from addons.cli.keys import keys
@@ -94,7 +95,8 @@ def demo(own: Namespace, rest: list[str]) -> int:
         raise Refusal(_NO_CONFIG)
     listen = load_settings(settings_path("", os.environ, ROOT), os.environ).listen
     with children.family(ROOT) as family:
-        path = family.upstream(listen.host, listen.port)
+        wanted = faults_of(own)
+        path = family.upstream(listen.host, listen.port, as_options(own) if wanted is not None else ())
         settings = load_settings(path, {})
         options = relay_options(settings, path, extra)
         in_force = options | given
@@ -104,7 +106,7 @@ def demo(own: Namespace, rest: list[str]) -> int:
         if program == "mitmweb":
             say([web_line(in_force)])
         say([("try", command) for command in children.commands(addresses.origin(in_force, tls=False))])
-        say([("", "any key works; Ctrl-C ends it")])
+        say([*told_faults(own), ("", "any key works; Ctrl-C ends it")])
         family.wait()
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from addons.addresses import Refusal
+from addons.core.faults import EXPECTED
 from addons.core.relay_keys import PERIODS
 
 _REST = (
@@ -98,6 +99,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     command("web", "relay in mitmweb, to look inside")
     demo = command("demo", "relay before a small upstream of its own: no key, no network")
     demo.add_argument("program", nargs="?", choices=["web"], help="in mitmweb rather than mitmdump")
+    _faults(demo)
     check = command("check", "say what relay.yaml means, or what is wrong with it", "")
     check.add_argument("file", metavar="FILE", nargs="?", help="the file to check in place of relay.yaml")
     record = command("record", "relay in mitmdump that saves what passes to a file, without keys")
@@ -109,6 +111,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     replay.add_argument("--fast", action="store_true", help="at once, not in the rhythm that was recorded")
     replay.add_argument("--list", action="store_true", help="only say what is in it")
     replay.add_argument("--or-forward", action="store_true", help="ask the real upstream for the rest, and record it")
+    _faults(replay)
     _keys(command)
     usage = command("usage", "what was used and what it has cost, from the ledger", _FILE)
     usage.add_argument("--by", choices=["key", "model", "day"], default="key", help="what is summed up (key)")
@@ -116,6 +119,12 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     usage.add_argument("--json", action="store_true", help="as JSON")
     usage.add_argument("--csv", action="store_true", help="as CSV")
     return whole, found
+
+
+def _faults(parser: _Parser) -> None:
+    """Of answers that go wrong on purpose."""
+    parser.add_argument("--faults", metavar="SHARES", help=f"what goes wrong on purpose: {EXPECTED}")
+    parser.add_argument("--seed", metavar="N", type=int, default=1, help="of the faults: the same ones each time (1)")
 
 
 def _keys(command: Callable[..., _Parser]) -> None:

@@ -41,11 +41,12 @@ class Family:
         self.ended = False
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def upstream(self, host: str, port: int) -> Path:
+    def upstream(self, host: str, port: int, arguments: Sequence[str] = ()) -> Path:
         """Start the upstream; the relay.yaml for a relay before it that listens at host and port."""
         log = self.folder / "upstream.log"
+        command = [sys.executable, "-u", "-m", "addons.cli.fake_openai.server", "--port", "0", *arguments]
         with log.open("wb") as file:
-            self._start("upstream", [sys.executable, "-u", "-m", "addons.cli.fake_openai.server", "--port", "0"], file)
+            self._start("upstream", command, file)
         self._until(lambda: b"\n" in log.read_bytes(), "upstream")
         said = log.read_text(encoding="utf-8")
         address = re.search(r"https?://\S+", said)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from addons import addresses
 from addons.addresses import Refusal
 from addons.cli import children
+from addons.cli.faults import faults_of, told_faults
 from addons.cli.introduction import introduction, place, say
 from addons.cli.launch import QUIET, ROOT, become, check_start, checked, mitmproxy, prepare, relay_options
 from addons.config.mitmproxy_options import as_arguments, given_in
@@ -53,11 +54,12 @@ def replay(own: Namespace, rest: list[str]) -> int:
         raise Refusal("replay writes a relay.yaml of its own, so relay_config can't be given: use RELAY_CONFIG")
     settings = load_settings(settings_path("", os.environ, ROOT), os.environ)
     library = server.Library(path, settings)
+    wanted = faults_of(own)
     if own.or_forward and flow_file.is_har(path):
         raise Refusal(f"{path} is a HAR, to which nothing can be added: --or-forward needs a file of ./run.sh record")
     with children.family(ROOT, "replay") as family:
         forward = _forwarding(family, path, settings) if own.or_forward else None
-        with server.Server(library, fast=own.fast, forward=forward).running() as url:
+        with server.Server(library, fast=own.fast, forward=forward, faults=wanted).running() as url:
             options = _written(family.folder / "relay.yaml", server.front(settings, url, family.folder))
             in_force = options | given
             check_start(in_force, "mitmdump")
@@ -68,7 +70,7 @@ def replay(own: Namespace, rest: list[str]) -> int:
             if forward is not None:
                 say([("else asks", place(settings.upstreams[0]) + ", and records that")])
             say([("try", f"OPENAI_BASE_URL={addresses.origin(in_force, tls=tls)}/v1 OPENAI_API_KEY=any your-app")])
-            say([("", "any key works; Ctrl-C ends it")])
+            say([*told_faults(own), ("", "any key works; Ctrl-C ends it")])
             family.wait()
     return 0
 

@@ -13,6 +13,7 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -21,6 +22,7 @@ import h11
 
 from addons.config.settings import Settings
 from addons.core import matching
+from addons.core.faults import BREAKS_AFTER, HEADER, LATE, Faults, refusal
 from addons.core.matching import Ask, RecordedAnswers
 from addons.errors import NotFound
 from addons.flow.decoding import decode
@@ -79,9 +81,18 @@ class Library:
 class Server:
     """Answers from a library."""
 
-    def __init__(self, library: Library, *, fast: bool = False, forward: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        library: Library,
+        *,
+        fast: bool = False,
+        forward: tuple[str, int] | None = None,
+        faults: Faults | None = None,
+    ) -> None:
         self.library = library
         self.fast = fast
+        self.faults = faults
+        """What POST requests meet on purpose."""
         self.forward = forward
         """Where a relay listens that asks the real upstreams; None refuses what is not recorded."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,6 +149,18 @@ class Server:
         if peer.connection.they_are_waiting_for_100_continue:
             await peer.send(h11.InformationalResponse(status_code=100, headers=[]))
         body, whole = await peer.body()
+        fault = None
+        if self.faults is not None and request.method == b"POST":
+            fault = self.faults.next(_header(request, HEADER.encode()) or None)
+        if fault in ("429", "500"):
+            await _say(peer, *refusal(fault))
+            return peer.reusable
+        if fault == "silence":
+            while await peer.reader.read(_READ):
+                pass
+            raise _Gone
+        if fault == "slow":
+            await asyncio.sleep(LATE)
         target = request.target.decode("latin-1")
         upstream, asked = self._asked(request, target, body)
         record = self.library.find(upstream, asked) if whole else None
@@ -145,7 +168,7 @@ class Server:
             self.library.reread()
             record = self.library.find(upstream, asked) if whole else None
         if record is not None:
-            return await self._replay(peer, request, record)
+            return await self._replay(peer, request, record, BREAKS_AFTER if fault == "break" else None)
         if self.forward is not None and whole:
             return await self._hand_on(peer, request, body, self.forward)
         await _refuse(peer, self.library.refusal(upstream, asked))
@@ -167,7 +190,9 @@ class Server:
     def _is_versioned(self, name: str) -> bool:
         return any(known.versioned and known.name == name for known in self.library.settings.upstreams)
 
-    async def _replay(self, peer: "_Peer", request: h11.Request, record: Record) -> bool:
+    async def _replay(
+        self, peer: "_Peer", request: h11.Request, record: Record, breaks_after: int | None = None
+    ) -> bool:
         if not record.status:
             raise _Gone
         accepted = _header(request, b"accept-encoding").lower()
@@ -184,12 +209,17 @@ class Server:
         await _until(began)
         await peer.send(h11.Response(status_code=record.status, reason=record.reason, headers=headers))
         if request.method != b"HEAD" and record.status not in (204, 304):
-            for at, piece in record.pieces(decoded=decoded) if record.streamed else [(0.0, b"")]:
+            whole = record.content() if decoded else record.body
+            for at, piece in record.pieces(decoded=decoded) if record.streamed else [(0.0, whole)]:
                 if paced:
                     await _until(began + at)
+                if breaks_after is not None and len(piece) >= breaks_after:
+                    await peer.send(h11.Data(data=piece[:breaks_after]))
+                    raise _Gone
                 await peer.send(h11.Data(data=piece))
-            if not record.streamed:
-                await peer.send(h11.Data(data=record.content() if decoded else record.body))
+                breaks_after = None if breaks_after is None else breaks_after - len(piece)
+            if breaks_after is not None:
+                raise _Gone
         if record.broken:
             raise _Gone
         await peer.send(h11.EndOfMessage())
@@ -272,9 +302,13 @@ async def _until(moment: float) -> None:
 
 
 async def _refuse(peer: _Peer, error: NotFound) -> None:
-    body = error.openai_body()
-    headers = [("content-type", "application/json; charset=utf-8"), ("content-length", str(len(body)))]
-    await peer.send(h11.Response(status_code=error.status, reason=b"Not Found", headers=headers))
+    await _say(peer, error.status, {"content-type": "application/json; charset=utf-8"}, error.openai_body())
+
+
+async def _say(peer: _Peer, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    fields = [*headers.items(), ("content-length", str(len(body)))]
+    reason = HTTPStatus(status).phrase.encode()
+    await peer.send(h11.Response(status_code=status, reason=reason, headers=fields))
     await peer.send(h11.Data(data=body))
     await peer.send(h11.EndOfMessage())
 

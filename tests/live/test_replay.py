@@ -6,6 +6,7 @@
 import http.client
 import io
 import json
+import random
 import re
 import sys
 import time
@@ -23,6 +24,7 @@ from mitmproxy.io import FlowReader
 
 from addons.cli import __main__ as cli
 from addons.cli.fake_openai.server import Behaviour, Upstream
+from addons.core.faults import Faults
 from addons.replay import flow_file
 from tests.support.live import Live, environment, eventually, free_port, started
 
@@ -199,6 +201,26 @@ def test_what_was_not_recorded_is_told_in_an_envelope(replayed: Live) -> None:
     assert envelope["code"] == 404
     assert '"我叫小明", asked "我叫大明"' in envelope["message"]
     assert "model" not in envelope["message"].partition("differs")[0]
+
+
+def test_what_goes_wrong_on_purpose(recorded: Recorded, tmp_path: Path) -> None:
+    ask = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "twice"}]}
+    command = ["replay", str(recorded.file), "--fast", "--faults", "429=0.5", "--seed", "9"]
+    with run(tmp_path, command, nowhere()) as relay:
+
+        def status(fault: str = "") -> int:
+            headers = PACED | ({"x-relay-fault": fault} if fault else {})
+            return relay.ask("POST", "/v1/chat/completions", ask, headers).status
+
+        expected = Faults({"429": 0.5}, random.Random(9).random)
+        assert [status() for _ in range(10)] == [429 if expected.next() else 200 for _ in range(10)]
+        assert [status(fault) for fault in ("none", "429", "500")] == [200, 429, 500]
+        with pytest.raises(TimeoutError):
+            relay.ask("POST", "/v1/chat/completions", ask, PACED | {"x-relay-fault": "silence"}, timeout=2)
+        begin = time.monotonic()
+        assert status("slow") == 200 and time.monotonic() - begin > 2.5
+        with pytest.raises(http.client.IncompleteRead):
+            relay.ask("POST", "/v1/chat/completions", STREAM, PACED | {"x-relay-fault": "break"})
 
 
 def test_clients_that_leave_and_bad_requests_harm_nobody(fast: Live) -> None:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any, Literal, Self
 
 from addons.cli.fake_openai.wire import Connection, Cut, Head, Headers, header
+from addons.core import faults
 
 type Pieces = Iterable[tuple[bytes, float]]
 type Framing = Literal["chunked", "length", "close"]
@@ -98,6 +99,18 @@ class Behaviour:
         if self.gzip:
             answer = _gzipped(answer)
         return answer
+
+
+def of_fault(kind: str | None) -> Behaviour:
+    """How a fault on purpose is answered."""
+    if kind in ("429", "500"):
+        status, headers, body = faults.refusal(kind)
+        return Behaviour(status=status, headers=[*headers.items()], body=body)
+    return Behaviour(
+        break_after=faults.BREAKS_AFTER if kind == "break" else None,
+        never=kind == "silence",
+        delay_headers=faults.LATE if kind == "slow" else 0,
+    )
 
 
 def _as_bytes(value: Any) -> bytes:

@@ -14,6 +14,7 @@ a `Behaviour` itself by a header `x-test` that holds the fields as JSON. All tim
 import argparse
 import asyncio
 import contextlib
+import random
 import signal
 import ssl
 import sys
@@ -24,11 +25,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Self
 
 from addons.cli.fake_openai import api as api
-from addons.cli.fake_openai.answer import Answer, Behaviour, send
+from addons.cli.fake_openai.answer import Answer, Behaviour, of_fault, send
 from addons.cli.fake_openai.call import ApiError, Call, File
 from addons.cli.fake_openai.record import Arrival, Record, Seen
 from addons.cli.fake_openai.websocket import Websocket
 from addons.cli.fake_openai.wire import Connection, Cut, Head, Left, Malformed, Reader
+from addons.core.faults import EXPECTED, HEADER, Faults, shares
 
 __all__ = ["Behaviour", "Seen", "Upstream", "main"]
 
@@ -36,8 +38,16 @@ __all__ = ["Behaviour", "Seen", "Upstream", "main"]
 class Upstream:
     """The look-alike. What has no underscore may be used from any thread."""
 
-    def __init__(self, *, delay: float = 0.0, prefix: str = "", ssl_context: ssl.SSLContext | None = None) -> None:
-        """`delay`: seconds between streamed pieces; `prefix`: a path under which all of it lives, e.g. /x/y."""
+    def __init__(
+        self,
+        *,
+        delay: float = 0.0,
+        prefix: str = "",
+        ssl_context: ssl.SSLContext | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        """`delay`: seconds between streamed pieces; `prefix`: a path under which all of it lives, e.g. /x/y; `faults`:
+        what POST requests meet."""
         self.delay = delay
         self.prefix = prefix
         self.host = ""
@@ -47,6 +57,7 @@ class Upstream:
         self.open = 0
         """Connections now."""
         self._ssl = ssl_context
+        self._faults = faults
         self._record = Record()
         self._files: OrderedDict[str, File] = OrderedDict()
         self._scripts: defaultdict[str, deque[Behaviour]] = defaultdict(deque)
@@ -211,6 +222,8 @@ class Upstream:
         for path in (seen.path, "*"):
             if waiting := self._scripts.get(path):
                 return waiting.popleft()
+        if self._faults is not None and head.method == "POST":
+            return of_fault(self._faults.next(head.get(HEADER)))
         asked = head.get("x-test")
         try:
             return Behaviour.from_json(asked) if asked else Behaviour()
@@ -269,12 +282,12 @@ async def _complain(connection: Connection, error: Malformed) -> None:
         await connection.write(head.encode() + b"connection: close\r\n\r\n" + body)
 
 
-async def _serve(host: str, port: int, delay: float) -> None:
+async def _serve(host: str, port: int, delay: float, faults: Faults | None) -> None:
     done, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: SIGINT arrives as KeyboardInterrupt
             loop.add_signal_handler(number, done.set)
-    async with Upstream(delay=delay).serving(host, port) as up:
+    async with Upstream(delay=delay, faults=faults).serving(host, port) as up:
         print(f"upstream: listening at {up.url}", flush=True)
         await done.wait()
 
@@ -285,10 +298,16 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8081, help="0: any free one")
     parser.add_argument("--delay-ms", type=float, default=40, help="between streamed pieces (default: 40)")
+    parser.add_argument("--faults", metavar="SHARES", help=EXPECTED)
+    parser.add_argument("--seed", type=int, default=1, help="of the faults (default: 1)")
     given = parser.parse_args()
     try:
+        faults = None if given.faults is None else Faults(shares(given.faults), random.Random(given.seed).random)
+    except ValueError as error:
+        sys.exit(f"upstream: --faults: {error}")
+    try:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(given.host, given.port, given.delay_ms / 1000))
+            asyncio.run(_serve(given.host, given.port, given.delay_ms / 1000, faults))
     except OSError as error:
         sys.exit(f"upstream: cannot listen at {given.host}:{given.port}: {error.strerror or error}")
 
