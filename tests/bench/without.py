@@ -17,6 +17,12 @@ def _layers() -> None:
     vars(layers)["straight"] = lambda _top: None  # else serving.py goes on leading events past the layers
 
 
+def _dispatch() -> None:
+    dispatch.uninstall()
+    # serving.py asks it by itself, and not by mitmproxy's method.
+    vars(dispatch)["begin"] = lambda manager, event, _args: manager.handle_lifecycle(event)
+
+
 def _trifle(*names: str) -> Callable[[], None]:
     def take_back() -> None:
         found = [(owner, name) for owner, name, _ in trifles.CHANGES if name in names]
@@ -33,7 +39,7 @@ def unseen() -> None:
 
 
 CHANGES: Mapping[str, Callable[[], Any]] = {
-    "dispatch": dispatch.uninstall,
+    "dispatch": _dispatch,
     "serving": serving.uninstall,
     "layers": _layers,
     "lookups": lookups.uninstall,
