@@ -436,7 +436,7 @@ def _supplied(value: Any, where: Location) -> Iterator[tuple[str, str]]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what config_yaml reads: text that either YAML 1.1 or 1.2 takes for something else stands in quotes."""
+    """Writes what loader.py reads: text that either YAML 1.1 or 1.2 takes for something else stands in quotes."""
 
 
 for _name, _pattern, _ in loader.PLAIN:

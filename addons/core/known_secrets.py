@@ -14,7 +14,6 @@ from addons.core.secrets import (
     may_hold_key,
     note,
     replaced,
-    scrub,
     scrubbing,
 )
 from addons.core.slices import Sliced, at_once
@@ -173,10 +172,3 @@ def unescaped(data: bytes) -> bytes:
 def _meant(found: re.Match[bytes]) -> bytes:
     code = found[1] or found[3]
     return bytes((int(code, 16),)) if code else found[2] or b"\\"
-
-
-def mask_known(text: str, known: dict[str, str]) -> str:
-    """`text` with each of these few values replaced by what is shown for it, then scrubbed."""
-    for value in sorted(known, key=len, reverse=True):
-        text = text.replace(value, known[value])
-    return scrub(text)

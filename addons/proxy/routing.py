@@ -110,8 +110,9 @@ class Routing:
 
     def http_connect_upstream(self, flow: http.HTTPFlow) -> None:
         """Show relay's own name and password to an HTTP proxy on the way out."""
+        asked, proxy = (flow.request.host, flow.request.port), flow.server_conn.address
         for upstream in self.settings.upstreams:
-            if upstream.proxy_auth and (upstream.host, upstream.port) == (flow.request.host, flow.request.port):
+            if upstream.proxy_auth and upstream.via == proxy and (upstream.host, upstream.port) == asked:
                 token = b64encode(upstream.proxy_auth.encode()).decode()
                 flow.request.headers["Proxy-Authorization"] = f"Basic {token}"
 

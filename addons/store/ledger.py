@@ -35,9 +35,10 @@ from addons.core.relay_keys import Per, day_of
 from addons.store import StoreError
 from addons.store.folder import is_damage, make_file, make_folder, store_error
 from addons.store.ledger_file import (
+    FAILURES,
+    FINISHED,
     HOLD,
     KILLED,
-    REFUSED,
     SETTLEMENT,
     STRANGER,
     Pricer,
@@ -73,6 +74,7 @@ _OF_A_ROW = (
 )
 """What is raised for a row that can't be written, wherever to."""
 _MOST_CALLERS = 10_000
+_OVER = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ class Book:
         """Rows that went to the thread (the loop counts), those that it has taken up (it counts), and those lost."""
         self._lost_at = 0.0
         self._callers: OrderedDict[str, None] = OrderedDict()
-        """Callers whose own keys upstream has taken, those seen last behind."""
+        """Callers whose own keys upstream has served, those seen last behind."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         make_folder(folder)
@@ -248,7 +250,8 @@ class Book:
         if not settlement.kept:
             return
         if self._is_stranger(settlement):
-            self._put(_Work(STRANGER, (day, settlement.upstream)), _AT_LEISURE)
+            failed = int(settlement.reason in FAILURES)
+            self._put(_Work(STRANGER, (day, settlement.upstream, failed)), _AT_LEISURE)
             return
         row = _row(settlement, day, amount)
         if settlement.held:
@@ -263,11 +266,11 @@ class Book:
             self._put(_Work(SETTLEMENT, row), _AT_LEISURE)
 
     def _is_stranger(self, settlement: Settlement) -> bool:
-        """Whether upstream did not take a key of which relay has never seen another: anybody can send such, and a row
-        for each would let the ledger grow as they like."""
+        """Whether nothing came of it, and nothing ever of its key: anybody can send keys that are none, and a row for
+        each would let the ledger grow."""
         if settlement.name is not None:
             return False
-        if settlement.reason != REFUSED or settlement.usage is not None:
+        if settlement.reason == FINISHED or settlement.usage is not None:
             self._callers[settlement.key] = None
             self._callers.move_to_end(settlement.key)
             if len(self._callers) > _MOST_CALLERS:
@@ -345,18 +348,18 @@ class Book:
 
     def _run(self) -> None:
         waiting: list[_Work] = []
-        ended, folding, fold_at = False, None, time.monotonic()
+        ended, fold, fold_at = False, None, time.monotonic()
         while not ended:
-            patience = 0.0 if folding is not None else max(fold_at - time.monotonic(), 0.0)
+            patience = 0.0 if fold is not None else max(fold_at - time.monotonic(), 0.0)
             batch, ended = self._next(waiting, patience)
             waiting = self._do(batch)
             if len(waiting) > _MOST_WAITING:
                 self._lose(len(waiting) - _MOST_WAITING)
                 del waiting[_MOST_WAITING:]
-            if folding is None and time.monotonic() >= fold_at:
-                folding, fold_at = self._folding(), time.monotonic() + _FOLD_EVERY
-            if folding is not None and next(folding, self) is self:
-                folding = None
+            if fold is None and time.monotonic() >= fold_at:
+                fold, fold_at = self._folding(), time.monotonic() + _FOLD_EVERY
+            if fold is not None and next(fold, _OVER) is _OVER:
+                fold = None
         if waiting:
             self._lose(len(waiting))
         self._sql.close()

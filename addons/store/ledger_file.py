@@ -52,8 +52,8 @@ ON CONFLICT (day, key, upstream, model) DO UPDATE SET requests = requests + excl
     unpriced = unpriced + excluded.unpriced, input = input + excluded.input, output = output + excluded.output,
     cached = cached + excluded.cached, amount = amount + excluded.amount
 """
-STRANGER = f"INSERT INTO Days VALUES (?, '', NULL, ?, '', 1, 1, 0, 0, 0, 0, 0, 0) {_ADD}"
-"""A request of a key that nobody knows, and that upstream did not take either."""
+STRANGER = f"INSERT INTO Days VALUES (?, '', NULL, ?, '', 1, ?, 0, 0, 0, 0, 0, 0) {_ADD}"
+"""A request, failed or not, of which nothing has come, with a key of which nothing ever has."""
 _UNSETTLED = """
 SELECT request, at, day, key, name, upstream, model, path, amount FROM Holds h
 WHERE NOT EXISTS (SELECT 1 FROM Settlements s WHERE s.request = h.request)

@@ -213,20 +213,3 @@ def test_a_stream_that_can_t_be_edited_is_broken_off(monkeypatch: pytest.MonkeyP
     assert [tap(chunk) for chunk in (b"first", b"second", b"third", b"")] == [b"first", [], [], []]
     assert len(cuts) == 1 and flow.error is not None
     assert flows.exchange(flow).failure.fault is not None
-
-
-def test_a_stream_that_can_t_be_edited_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuts: list[str] = []
-    monkeypatch.setattr(streams, "cut_upstream", lambda flow, why: cuts.append(why))
-    flow = flows.opened("POST", "/v1/chat/completions")
-    flow.live = True
-
-    def edit(chunk: bytes) -> bytes:
-        if chunk == b"second":
-            raise RuntimeError
-        return chunk
-
-    tap = streams.Heard(flow, Listener(lambda _chunk: None, edit), lambda chunk: chunk)
-    assert [tap(chunk) for chunk in (b"first", b"second", b"third", b"")] == [b"first", [], [], []]
-    assert len(cuts) == 1 and flow.error is not None
-    assert flows.exchange(flow).failure.fault is not None

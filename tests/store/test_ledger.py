@@ -21,7 +21,7 @@ from addons.core.metered import Metered
 from addons.core.relay_keys import day_of
 from addons.store import StoreError
 from addons.store.ledger import NAME, Book, LocalLedger, OverLimit, Settlement
-from addons.store.ledger_file import BROKE, FINISHED, KILLED, REFUSED
+from addons.store.ledger_file import BROKE, FINISHED, KILLED, LEFT, REFUSED
 from addons.store.ledger_reader import Used, used
 from tests.support.live import ROOT, eventually
 
@@ -421,7 +421,7 @@ def test_strangers_leave_one_row_a_day(book: Book, tmp_path: Path) -> None:
     async def life() -> None:
         ledger = LocalLedger(book)
         for n in range(500):
-            ledger.settle(own(f"r{n}", f"stranger{n}", reason=REFUSED, usage=None))
+            ledger.settle(own(f"r{n}", f"stranger{n}", reason=REFUSED if n % 2 else LEFT, usage=None))
         ledger.settle(own("known", "customer"))
         ledger.settle(own("refused", "customer", reason=REFUSED, usage=None))
 
@@ -429,8 +429,8 @@ def test_strangers_leave_one_row_a_day(book: Book, tmp_path: Path) -> None:
     book.close()
     assert sorted(row[0] for row in rows(tmp_path, "Settlements")) == ["known", "refused"]
     [sums] = rows(tmp_path, "Days")
-    assert sums[1] == "" and sums[5:7] == (500, 500)
-    assert sum(entry.failures for entry in entries(tmp_path)) == 501
+    assert sums[1] == "" and sums[5:7] == (500, 250)
+    assert sum(entry.failures for entry in entries(tmp_path)) == 251
 
 
 def test_folding_lets_holds_through(tmp_path: Path, clock: Clock) -> None:
