@@ -227,7 +227,7 @@ KINDS: Mapping[str, BalanceQuery] = {
     for kind in (
         BalanceQuery("billing", _billing, _read_billing),
         BalanceQuery("credit_grants", _one("/v1/dashboard/billing/credit_grants"), _read_grants),
-        BalanceQuery("newapi", lambda _about: ("/api/usage/token", "/api/status"), _read_newapi),
+        BalanceQuery("newapi", lambda _about: ("/api/usage/token/", "/api/status"), _read_newapi),
         BalanceQuery("openrouter-key", _one("/v1/key"), _read_openrouter_key),
         BalanceQuery("openrouter", _one("/v1/credits"), _read_openrouter),
         BalanceQuery("deepseek", _one("/user/balance"), _read_deepseek),

@@ -43,22 +43,27 @@ ASKED = ("service_tier", "speed", "inference_geo")
 """What the price depends on besides the model."""
 _SLICE = 1 << 18
 _OVERLAP = 1024
+_BLANK = r"[ \t\r\n]{0,100}+"
 _COLON = r"[ \t\r\n]{0,100}+:[ \t\r\n]{0,100}+"
 _SIGNS = re.compile(
     rf"""(?<!\\)"(?:
-        (?P<image>image_url"{_COLON}|type"{_COLON}"image")
-        |(?P<inline>data:image/|type"{_COLON}"base64")
+        image_url"{_COLON}(?:
+            (?P<inline>(?:\{{{_BLANK}(?:"detail"{_COLON}"[a-z]{{1,20}}"{_BLANK},{_BLANK})?"url"{_COLON})?"data:image/)
+            |(?P<image>))
+        |(?P<picture>type"{_COLON}"image")
+        |(?P<base64>type"{_COLON}"base64")
         |(?P<address>type"{_COLON}"url")
-        |(?P<stored>(?:file_id|file_url|file_data|video_url)"{_COLON}
+        |(?P<stored>(?:file_id|file_url|file_data|video_url|audio_url)"{_COLON}
+            |data"{_COLON}"https?:
             |audio"{_COLON}\{{
             |type"{_COLON}"(?:input_file|file|item_reference|document|container_upload|video|image_file)")
         |(?P<audio>input_audio"{_COLON})
         |(?P<cache>cache_control"{_COLON})
-        |(?P<hour>ttl"{_COLON}"1h")
+        |(?P<hour>ttl"{_COLON}(?!"5m"))
         )
-        |(?P<escaped>\\u00[4-7][0-9A-Fa-f])
-        |(?P<blanks>[ \t\r\n]{{100}})""",
-    re.VERBOSE,
+        |(?P<escaped>\\u00(?:4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9A]))
+        |(?P<blanks>(?<=[":])[ \t\r\n]{{100}})""",
+    re.VERBOSE | re.IGNORECASE,  # Go reads names so
 )
 _OUTPUTS: Mapping[Generation, tuple[str, ...]] = {
     Generation.CHAT: ("max_completion_tokens", "max_tokens"),
@@ -86,6 +91,8 @@ _LARGEST_OTHER = 1 << 16
 _LONGEST_WORD = 100
 _NONE = ("", "null", "false", "[]")
 _LONGEST_NONE = max(map(len, _NONE))
+_OF_TOOLS = ("cache", "hour")
+"""Signs that count in `tools`, too: Anthropic's clients have them cached."""
 _SCHEMAS = ("tools", "functions", "response_format", "text", "tool_choice", "metadata")
 """Members that hold no content: names in a schema are the client's own."""
 _MARKS = 20_000
@@ -117,18 +124,26 @@ READ = frozenset(
     )
 )
 """The names that a bound depends on."""
-ROUTING = ("models", "preset", "plugins", "fallbacks", "route")
-"""Names by which some upstreams choose another model than `model`: OpenRouter's and LiteLLM's."""
+ROUTING = (
+    *("models", "preset", "plugins", "fallbacks", "route", "context_window_fallbacks", "content_policy_fallbacks"),
+    *("default_fallbacks", "user_config", "providerOptions"),
+)
+"""Names by which some upstreams choose another model than `model`: OpenRouter's, LiteLLM's and Vercel's."""
+_KNOWN = READ | {name.casefold() for name in ROUTING}
 
 
 def ambiguous(names: Iterable[str]) -> str | None:
     """A name that some parsers take for one that is read here: Go's compare without case."""
-    return next((name for name in names if name not in READ and name.strip().casefold() in READ), None)
+    return next((name for name in names if _is_like_another(name, name)), None)
 
 
 def ambiguous_in_form(names: Iterable[str]) -> str | None:
     """The same, of the fields of a form: PHP and Ruby take `model[]` and `model[0]` for `model`, too."""
-    return next((name for name in names if name not in READ and _without_index(name).strip().casefold() in READ), None)
+    return next((name for name in names if _is_like_another(name, _without_index(name))), None)
+
+
+def _is_like_another(name: str, read: str) -> bool:
+    return name not in READ and name not in ROUTING and read.strip().casefold() in _KNOWN
 
 
 def _without_index(name: str) -> str:
@@ -158,6 +173,8 @@ class Claimed:
     stream: bool = False
     wants_usage: bool = False
     background: bool = False
+    openai_alone: bool = False
+    """`output` is set by a field that others than OpenAI may not know: `max_completion_tokens`."""
     routing: str | None = None
     """A field by which some upstreams choose another model than `model`."""
 
@@ -177,7 +194,7 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         unbounded += ("an item by its id",)
     hosted, added = yield from _tools(kind, body)
     unbounded += hosted
-    images = max(signs["image"], signs["inline"])
+    images = signs["image"] + signs["inline"] + max(signs["picture"], signs["base64"])
     drawn = kind is Generation.IMAGE
     transcribed = kind is Generation.TRANSCRIPTION
     spoken = len(_text(body, "input") or "") if kind is Generation.SPEECH else 0
@@ -198,10 +215,12 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         answers=(yield from _answers(kind, body)),
         unbounded=unbounded,
         extra_output=(yield from _bytes(body, "prediction")),
-        asked={name: value for name in ASKED if (value := _word(body, name))},
+        asked={name: value for name in ASKED if _is_of(kind, name) and (value := _word(body, name))},
         stream=_flag(body, "stream"),
         wants_usage=_wants_usage(body),
-        background=_flag(body, "background"),
+        # Of a picture it is something else.
+        background=_flag(body, "background") if kind is Generation.RESPONSE else False,
+        openai_alone=kind is Generation.CHAT and _number(body, "max_tokens") is None,
         routing=next((name for name in ROUTING if name in body), None),
     )
     if transcribed:
@@ -249,15 +268,16 @@ def _fetched(names: Iterable[str]) -> tuple[str, ...]:
 def _signs(body: Members) -> Sliced[Counter[str]]:
     found: Counter[str] = Counter()
     for name, (begin, end) in body.spans.items():
-        if name in _SCHEMAS:
+        if name in _SCHEMAS and name != "tools":
             continue
         for start in range(begin, end, _SLICE):
             if end - begin > _SLICE:
                 yield
             # What begins in the overlap belongs to the next slice.
             for sign in _SIGNS.finditer(body.text, start, min(end, start + _SLICE + _OVERLAP)):
-                if sign.start() < start + _SLICE:
-                    found[sign.lastgroup or ""] += 1
+                kind = sign.lastgroup or ""
+                if sign.start() < start + _SLICE and (name != "tools" or kind in _OF_TOOLS):
+                    found[kind] += 1
     return found
 
 
@@ -290,7 +310,7 @@ def _unbounded(body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
     names = [name for name in _ELSEWHERE if body.size(name) > _LONGEST_NONE or body.raw(name) not in _NONE]
     if body.begins("prompt", "{"):  # a prompt that is kept upstream
         names.append("prompt.id")
-    if signs["address"] or signs["image"] > signs["inline"]:
+    if signs["address"] or signs["image"]:
         names.append("an image's address")
     if signs["stored"]:
         names.append("a file")
@@ -430,13 +450,18 @@ def _reading(body: Members, name: str) -> Sliced[Any]:
     if body.size(name) > _LARGEST:
         raise Unreadable(name)
     try:
-        return (yield from bounded_json.loading(body.raw(name), marks=_MARKS))
+        return (yield from bounded_json.loading(body.raw(name)))
     except ValueError:
         raise Unreadable(name) from None
 
 
+def _is_of(kind: Generation, name: str) -> bool:
+    """Whether a price may depend on a field: `speed` is another one where text is read aloud."""
+    return name != "speed" or kind is Generation.MESSAGE
+
+
 def _image_tokens(model: str | None) -> int:
-    return next((count for name, count in _DEAR_IMAGES if (model or "").startswith(name)), IMAGE_TOKENS)
+    return next((count for name, count in _DEAR_IMAGES if name in (model or "")), IMAGE_TOKENS)
 
 
 _LONGEST_ANSWERS = (

@@ -13,7 +13,9 @@ from urllib.parse import unquote, unquote_to_bytes
 VERSION = "/v1"
 OWN = ("/healthz", "/readyz")
 """Paths of relay's own that have no place in relay.yaml."""
-TOKEN_PAGE, STATUS_PAGE = KEY_PAGES = ("/api/usage/token", "/api/status")
+TOKEN_PAGE = "/api/usage/token"
+STATUS_PAGE = "/api/status"
+KEY_PAGES = (TOKEN_PAGE, f"{TOKEN_PAGE}/", STATUS_PAGE, f"{STATUS_PAGE}/")
 """new-api's: what is left on a token, and what a unit of that is worth. Answered for keys that relay has handed out."""
 PAGE = "/"
 """Where a person finds out what this is. Under a route it is the upstream's, like any other path there."""

@@ -175,7 +175,12 @@ def _site() -> Mapping[str, object]:
 
 _BILLING: Mapping[str, _Page] = {"subscription": _subscription, "usage": _usage, "credit_grants": _grants}
 _FOLDERS = ("/v1/dashboard/billing/", "/dashboard/billing/")
-_OWN: Mapping[str, _Page] = {TOKEN_PAGE: _token, STATUS_PAGE: _status}
+_OWN: Mapping[str, _Page] = {
+    TOKEN_PAGE: _token,
+    f"{TOKEN_PAGE}/": _token,  # as new-api calls it
+    STATUS_PAGE: _status,
+    f"{STATUS_PAGE}/": _status,
+}
 
 
 def _page(exchange: Exchange) -> _Page | None:

@@ -144,7 +144,7 @@ class Gate:
             if exchange.kind == Kind.PASS:
                 if _is_bound(key):
                     _check_reading(path, content_type, form=members is None)
-                asked = _with_model_of_path(path, asked)
+                asked = self._with_model_of_path(key, path, asked)
             self._check_model(key, asked)
             if key.models or key.budget is not None:
                 _check_routing(asked.routing)
@@ -156,6 +156,8 @@ class Gate:
                 "A key with a budget can't use background: what that costs is known only later.",
                 param="background",
             )
+        if asked.openai_alone and not _is_openai(exchange.upstream):
+            asked = replace(asked, output=None)
         reserve = self._reserved(exchange.upstream, kind, asked)
         if reserve is not None:
             asked = replace(asked, output=reserve[1])
@@ -203,6 +205,18 @@ class Gate:
         await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
         return admission
 
+    def _with_model_of_path(self, key: RelayKey, path: str, asked: Claimed) -> Claimed:
+        """A model that the path names is the one that is used; Azure's deployments have names of their own, and the
+        body's is then one that the key has to be allowed as well. Raises RelayError."""
+        named = model_in(path)
+        if named is None or named == asked.model:
+            return asked
+        if asked.model is not None:
+            self._check_model(key, asked)
+            if not (key.models or key.budget is not None):
+                return asked  # whose price is the one that is known
+        return replace(asked, model=named)
+
     def _check_model(self, key: RelayKey, asked: Claimed) -> None:
         if asked.model and len(asked.model) > LONGEST_NAME:
             raise errors.BadRequest(
@@ -233,8 +247,7 @@ class Gate:
             return None
         if kind == Generation.CHAT:
             # OpenAI's reasoning models refuse the old name, and most others don't know the new one.
-            own = upstream.host.endswith(("openai.com", "openai.azure.com"))
-            return ("max_completion_tokens" if own else "max_tokens"), tokens
+            return ("max_completion_tokens" if _is_openai(upstream) else "max_tokens"), tokens
         if kind == Generation.RESPONSE:
             return "max_output_tokens", tokens
         return ("max_tokens", tokens) if kind == Generation.COMPLETION else None
@@ -340,16 +353,8 @@ def _can_be_written(text: str) -> bool:
     return True
 
 
-def _with_model_of_path(path: str, asked: Claimed) -> Claimed:
-    """A model that the path names is the one that is used. Raises BadRequest where the body names another."""
-    named = model_in(path)
-    if named is None or named == asked.model:
-        return asked
-    if asked.model is not None:
-        raise errors.BadRequest(
-            "路径和请求体中的模型不一致。", "The path names another model than the body.", param="model"
-        )
-    return replace(asked, model=named)
+def _is_openai(upstream: Upstream) -> bool:
+    return upstream.host.endswith(("openai.com", "openai.azure.com"))
 
 
 def _is_bound(key: RelayKey) -> bool:

@@ -116,8 +116,8 @@ def _is_identity(response: http.Response) -> bool:
 
 def is_plain_stream(response: http.Response) -> bool:
     """Whether an answer is an event stream that can be read as it comes."""
-    kind = response.headers.get("content-type", "").lower()
-    return _is_identity(response) and kind.startswith("text/event-stream") and response.status_code < 300
+    kind = response.headers.get("content-type", "").lower()  # some upstreams call it text/plain, or nothing
+    return _is_identity(response) and not kind.startswith("application/json") and response.status_code < 300
 
 
 async def replace_answer(flow: http.HTTPFlow, exchange: Exchange, why: str) -> None:

@@ -12,7 +12,7 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from mitmproxy import http
 
@@ -48,7 +48,7 @@ from addons.meter.hiding import (
 )
 from addons.meter.later import Later
 from addons.meter.settling import Settler, broken
-from addons.meter.under_way import CALLER, LATER, METERING, REPLACING, UNCOUNTED, Metering
+from addons.meter.under_way import CALLER, LATER, METERING, REPLACING, UNCOUNTED, Metering, Unpacked
 from addons.store.ledger import Settlement
 from addons.store.ledger_file import ENDED, FINISHED, REFUSED
 
@@ -57,6 +57,8 @@ logger = logging.getLogger(__name__)
 _UNCOUNTED_BODY = 1 << 20
 """Bytes of a request body that don't count towards `limits.held`."""
 _LONGEST_MESSAGE = 1 << 20
+_STEERING = b"x-portkey-"
+"""How headers begin by which a gateway may choose another model: https://portkey.ai/docs/api-reference/headers"""
 _LONG_MESSAGE = 1 << 16
 """Bytes of a message from a websocket that is searched at once."""
 _IN_A_TURN = ("id", "model", "usage")
@@ -126,6 +128,9 @@ class Meter:
         realtime = socket and path == "/v1/realtime" and key.budget is None
         unknown = kind is None and not realtime and (socket or not is_harmless(flow.request.method, path))
         bound = key.budget is not None or bool(key.models)
+        steered = bound and any(name.lower().startswith(_STEERING) for name, _ in flow.request.headers.fields)
+        if steered:
+            raise _model_refused()
         if not key.allows_path(path) or (bound and unknown and not key.names_path(path)):
             shown = path[:80]
             raise errors.Forbidden(
@@ -229,7 +234,7 @@ class Meter:
         edit = masking(exchange)
         if metering is None:
             if exchange.kind == Kind.PASS and not exchange.answer.read_whole:
-                self._hear_uncounted(flow, exchange, edit)
+                self._hear_uncounted(flow, response, exchange, edit)
             return
         metering.begin_answer(response)
         if exchange.kind != Kind.PASS:
@@ -240,10 +245,12 @@ class Meter:
                 response.headers["Transfer-Encoding"] = "chunked"
         LISTENER.keep(exchange, Listener(metering.hear, edit))
 
-    def _hear_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, edit: Edit | None) -> None:
+    def _hear_uncounted(
+        self, flow: http.HTTPFlow, response: http.Response, exchange: Exchange, edit: Edit | None
+    ) -> None:
         if _tells_later(flow, exchange):
-            later = LATER.keep(exchange, Later())
-            LISTENER.keep(exchange, Listener(later.hear, edit))
+            later, unpacked = LATER.keep(exchange, Later()), Unpacked(response)
+            LISTENER.keep(exchange, Listener(lambda chunk: unpacked.feed(chunk, later.hear), edit))
         elif edit is not None:
             LISTENER.keep(exchange, Listener(lambda _chunk: None, edit))
 
@@ -451,5 +458,8 @@ def _tells_later(flow: http.HTTPFlow, exchange: Exchange) -> bool:
 
 
 def _asked_model(flow: http.HTTPFlow) -> str:
-    model = flow.request.query.get("model", "")
-    return str(model)[:200]
+    """The model that a websocket's address names, or Azure's deployment; "" where it names several, for upstreams
+    take another one of them each."""
+    said = parse_qsl(flow.request.path.partition("?")[2], keep_blank_values=True)
+    named = [value for name, value in said if name.strip().casefold().removesuffix("[]") in ("model", "deployment")]
+    return named[0][:200] if len(named) == 1 else ""

@@ -30,6 +30,37 @@ _MOST_DECODED = 1 << 19
 """Bytes that may come out of one chunk: they are heard at once."""
 
 
+class Unpacked:
+    """The bytes of an answer as they are meant, for somebody who listens; nothing any more once they can't be read."""
+
+    def __init__(self, response: http.Response) -> None:
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        plain = encoding in ("", "identity")
+        self._decode = None if plain else listener(encoding)
+        self._deaf = not plain and self._decode is None
+
+    def feed(self, chunk: bytes, hear: Callable[[bytes], object]) -> None:
+        """Have a chunk heard. Never raises."""
+        if self._deaf:
+            return
+        try:
+            if self._decode is None:
+                hear(chunk)
+                return
+            decoded = 0
+            for start in range(0, len(chunk), _PIECE):
+                piece = self._decode(chunk[start : start + _PIECE])
+                decoded += len(piece)
+                if decoded > _MOST_DECODED:
+                    raise TooLong
+                hear(piece)
+        except ValueError:
+            self._deaf = True
+        except Exception:
+            self._deaf = True
+            logger.exception("an answer is not metered")
+
+
 @dataclass(eq=False)
 class Metering:
     """What is known of a generation that is under way."""
@@ -54,8 +85,7 @@ class Metering:
     answer: AnswerUsage = field(default_factory=AnswerUsage)
     cut_short: str | None = None
     """Why the last of several tries has no answer, as settlements say it."""
-    _decode: Callable[[bytes], bytes] | None = None
-    _deaf: bool = False
+    _unpacked: "Unpacked | None" = None
     _unheard: list[bytes] = field(default_factory=list)
     """Chunks that are looked through together: one by one, their number would cost more than their bytes."""
     _unheard_size: int = 0
@@ -80,10 +110,7 @@ class Metering:
         has_budget = self.admission is not None and self.admission.price is not None
         self.answer = AnswerUsage(images=self.kind == Generation.IMAGE, words=has_budget)
         self.first_at = None
-        encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        plain = encoding in ("", "identity")
-        self._decode = None if plain else listener(encoding)
-        self._deaf = not plain and self._decode is None
+        self._unpacked = Unpacked(response)
         self._unheard, self._unheard_size = [], 0
 
     def hear(self, chunk: bytes) -> None:
@@ -103,24 +130,8 @@ class Metering:
     def _listen(self) -> None:
         chunk = b"".join(self._unheard)
         self._unheard, self._unheard_size = [], 0
-        if self._deaf:
-            return
-        try:
-            if self._decode is None:
-                self.answer.feed(chunk)
-                return
-            decoded = 0
-            for start in range(0, len(chunk), _PIECE):
-                piece = self._decode(chunk[start : start + _PIECE])
-                decoded += len(piece)
-                if decoded > _MOST_DECODED:
-                    raise TooLong
-                self.answer.feed(piece)
-        except ValueError:
-            self._deaf = True
-        except Exception:
-            self._deaf = True
-            logger.exception("an answer is not metered")
+        if self._unpacked is not None:
+            self._unpacked.feed(chunk, self.answer.feed)
 
     def hearing(self, body: bytes) -> Sliced[None]:
         """Take a whole answer, in slices."""

@@ -161,7 +161,7 @@ def test_which_ways_are_tried(named: str, host: str, key: str, kinds: str) -> No
     ("kind", "questions"),
     [
         ("billing", ["/v1/dashboard/billing/subscription", "?start_date=2023-08-16&end_date=2023-11-15"]),
-        ("newapi", ["/api/usage/token", "/api/status"]),
+        ("newapi", ["/api/usage/token/", "/api/status"]),
         ("costs", ["/v1/organization/costs?start_time=1692144000&bucket_width=1d&limit=180"]),
         ("deepseek", ["/user/balance"]),
     ],

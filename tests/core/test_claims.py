@@ -176,7 +176,6 @@ def test_other_things_that_cost_are_noticed() -> None:
     ("name", "value"),
     [
         *(("max_tokens", "10"), ("max_tokens", -1), ("max_tokens", True), ("max_tokens", 1.5), ("n", []), ("model", 4)),
-        *(("background", 1), ("background", "true"), ("background", "false"), ("background", {}), ("background", 0)),
         *(("stream", 1), ("stream", "true"), ("stream", []), ("stream_options", 5), ("stream_options", [])),
         *(("modalities", 5), ("modalities", True), ("modalities", "audio"), ("modalities", {"audio": 1})),
         *(("modalities", [5]), ("tools", {}), ("tools", "x"), ("tools", ["x"]), ("tools", [None])),
@@ -185,6 +184,92 @@ def test_other_things_that_cost_are_noticed() -> None:
 def test_a_field_that_is_none_is_named(name: str, value: object) -> None:
     with pytest.raises(Unreadable, match=name):
         claim(CHAT, **{name: value})
+
+
+@pytest.mark.parametrize("value", [1, "true", "false", {}, 0])
+def test_a_background_that_is_none_is_named(value: object) -> None:
+    with pytest.raises(Unreadable, match="background"):
+        claim(RESPONSE, background=value)
+    assert not claim(IMAGE, background="transparent").background, "of a picture it is something else"
+
+
+def test_speed_is_a_price_s_where_a_model_answers_and_not_where_it_reads_aloud() -> None:
+    assert claim(MESSAGE, max_tokens=5, speed="fast").asked == {"speed": "fast"}
+    assert claim(SPEECH, input="hi", speed=1.25).asked == {}
+    with pytest.raises(Unreadable, match="service_tier"):
+        claim(CHAT, service_tier="x" * 1000)
+
+
+def test_what_is_cached_among_the_tools_counts() -> None:
+    def tools(**control: object) -> Claimed:
+        return claim(MESSAGE, max_tokens=5, tools=[{"name": "f", "input_schema": {}, "cache_control": control}])
+
+    assert tools(type="ephemeral").bound.cache_writes and not tools(type="ephemeral").bound.hour_long
+    assert tools(type="ephemeral", ttl="1h").bound.hour_long
+    assert not tools(type="ephemeral", ttl="5m").bound.hour_long
+    schema = {"type": "object", "properties": {"image_url": {"type": "string"}, "file_id": {"type": "string"}}}
+    named = claim(CHAT, tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}])
+    assert named.unbounded == () and not named.bound.images, "names in a schema are the client's own"
+
+
+def test_an_hour_can_t_be_hidden() -> None:
+    body = '{"model": "c", "max_tokens": 5, "messages": [{"cache_control": {"type": "ephemeral", "ttl": "%s"}}]}'
+    for value, hour in (("1h", True), ("\\u0031h", True), ("5m", False)):
+        text = body % value
+        assert claimed(MESSAGE, members(text), len(text)).bound.hour_long is hour
+
+
+def test_letters_may_be_hidden_in_escapes_and_signs_not() -> None:
+    for text, hidden in (
+        ("\\u0060\\u0060", False),
+        ("\\u003c\\u0040\\u007b", False),
+        ("fil\\u0065_id", True),
+        ("\\u005f", True),
+    ):
+        body = f'{{"model": "m", "messages": [{{"content": "{text}"}}]}}'
+        found = claimed(CHAT, members(body), len(body)).unbounded
+        assert ("letters written as \\u escapes" in found) is hidden, text
+    assert claim(CHAT, messages=[{"content": f"a{' ' * 300}b"}]).unbounded == (), (
+        "blanks in a table are none between tokens"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "images", "unbounded"),
+    [
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, True, False),
+        ({"type": "image_url", "image_url": {"detail": "low", "url": "data:image/png;base64,AAAA"}}, True, False),
+        ({"type": "input_image", "image_url": "data:image/png;base64,AAAA"}, True, False),
+        ({"type": "image_url", "image_url": {"url": "https://a.test/x.png"}}, True, True),
+        ({"type": "image_url", "Image_URL": {"url": "https://a.test/x.png"}}, True, True),
+        ({"type": "image", "source": {"type": "base64", "data": "AAAA"}}, True, False),
+        ({"type": "image", "source": {"type": "url", "url": "https://a.test"}}, True, True),
+        ({"type": "audio_url", "audio_url": {"url": "https://a.test"}}, False, True),
+        ({"type": "input_audio", "input_audio": {"data": "https://a.test/x.wav"}}, False, True),
+    ],
+)
+def test_pictures_and_what_stands_elsewhere(part: dict[str, object], images: bool, unbounded: bool) -> None:
+    decoy = {"type": "text", "text": "data:image/", "url": "data:image/png"}
+    for content in ([part], [part, decoy, decoy]):
+        found = claim(CHAT, messages=[{"role": "user", "content": content}])
+        assert (found.bound.images, bool(found.unbounded)) == (images, unbounded), content
+
+
+def test_dear_images_are_known_by_any_name_of_their_model() -> None:
+    picture = [{"content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]
+    dear = [claim(CHAT, model=name, messages=picture).bound.input for name in ("gpt-4o-mini", "openai/gpt-4o-mini")]
+    assert all(each > 48_169 for each in dear)
+
+
+@pytest.mark.parametrize("name", ["Fallbacks", "MODELS", "fallbacks ", "USER_CONFIG", "provideroptions"])
+def test_routing_fields_are_read_in_any_case(name: str) -> None:
+    assert ambiguous([name]) == name
+    assert ambiguous(["models", "providerOptions"]) is None, "which are refused as what they are"
+
+
+@pytest.mark.parametrize("name", ["context_window_fallbacks", "content_policy_fallbacks", "user_config", "fallbacks"])
+def test_fields_that_choose_another_model(name: str) -> None:
+    assert claim(CHAT, **{name: []}).routing == name
 
 
 @pytest.mark.parametrize("budget", ["50000", -1, 1.5, True, []])

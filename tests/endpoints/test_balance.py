@@ -428,7 +428,7 @@ def test_what_is_kept_is_bounded_and_holds_no_key(monkeypatch: pytest.MonkeyPatc
 
 def test_ways_are_tried_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(path: str) -> tuple[int, Any]:
-        if path.endswith("/api/usage/token"):
+        if path.endswith("/api/usage/token/"):
             data = {"total_granted": 10_000_000, "total_used": 500_000, "total_available": 9_500_000}
             return 200, {"code": True, "message": "ok", "data": data}
         if path.endswith("/api/status"):

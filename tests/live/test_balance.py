@@ -32,7 +32,7 @@ WAYS: dict[str, tuple[dict[str, Any], str]] = {
         '{"total": 10.00, "balance": 7.50, "used": 2.50}',
     ),
     "newapi": (
-        {"/api/usage/token": {"code": True, "message": "ok", "data": TOKEN}, "/api/status": SITE},
+        {"/api/usage/token/": {"code": True, "message": "ok", "data": TOKEN}, "/api/status": SITE},
         '{"total": 20.00, "balance": 19.00, "used": 1.00}',
     ),
     "credit_grants": (

@@ -332,6 +332,7 @@ def test_apps_find_the_same_amounts_everywhere(relay: Live, upstream: Upstream) 
         assert page["usage"]["total_usage"] == spent * 100
         assert (page["credit_grants"]["total_used"], page["credit_grants"]["total_available"]) == (spent, 5 - spent)
     token = relay.ask("GET", "/api/usage/token", headers=bearer(APPS)).json()
+    assert relay.ask("GET", "/api/usage/token/", headers=bearer(APPS)).json() == token
     unit = relay.ask("GET", "/api/status").json()["data"]["quota_per_unit"]
     assert token["code"] is True and token["data"]["total_used"] == spent * unit
     every = relay.ask("GET", f"/pro/balance?apiKey={EVERYTHING}").json()
@@ -458,6 +459,32 @@ def test_a_batch_is_counted_once_it_is_over(relay: Live, upstream: Upstream) -> 
     assert eventually(lambda: any(row["path"] == "/v1/batches" for row in rows(relay)))
     [row] = [row for row in rows(relay) if row["path"] == "/v1/batches"]
     assert row["amount"] == 1000 * 75 + 100 * 300
+
+
+def test_a_batch_that_comes_compressed_is_counted(relay: Live, upstream: Upstream) -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    said = {"id": "batch_z", "object": "batch", "model": "gpt-4o-mini", "status": "completed", "usage": usage}
+    headers = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")]
+    upstream.script("/v1/batches/batch_z", Behaviour(headers=headers, body=gzip.compress(json.dumps(said).encode())))
+    before = len(rows(relay, "every"))
+    answer = relay.ask("GET", "/v1/batches/batch_z", headers=bearer(EVERYTHING) | {"Accept-Encoding": "gzip"})
+    assert json.loads(gzip.decompress(answer.body)) == said
+    assert eventually(lambda: [row["amount"] for row in rows(relay, "every")[before:]] == [105_000])
+
+
+def test_a_websocket_names_one_model(upstream: Upstream, tmp_path: Path) -> None:
+    listed = [{"name": "one", "key": ALICE, "models": ["gpt-realtime-mini"]}]
+    with started(tmp_path, upstream, keys={"list": listed}) as relay:
+        headers = [(b"Authorization", f"Bearer {ALICE}".encode())]
+        with Socket(relay, target="/v1/realtime?model=gpt-realtime-mini", headers=headers):
+            pass
+        for query in ("model=gpt-realtime-mini&model=gpt-realtime", "model=gpt-realtime-mini&Model=gpt-realtime", ""):
+            with pytest.raises(Refused) as caught:
+                Socket(relay, target=f"/v1/realtime?{query}", headers=headers)
+            assert caught.value.status == 403
+        steered = bearer(ALICE) | {"x-portkey-config": "{}"}
+        body = {"model": "gpt-realtime-mini", "messages": HELLO}
+        assert relay.ask("POST", CHAT, body, steered).status == 403
 
 
 def test_a_batch_that_is_asked_about_first_of_all_is_priced(upstream: Upstream, tmp_path: Path) -> None:

@@ -305,8 +305,13 @@ def test_the_model_of_a_path_is_the_one_that_is_used(tmp_path: Path) -> None:
     gate = a_gate(under(tmp_path))
     only = key(None, models=("gpt-4o-mini",))
     for path in ("/v1/engines/o1-pro/chat/completions", "/v1/Engines/o1-pro/chat/completions/"):
-        assert refused(gate, only, hello(model="gpt-4o-mini"), path=path).status == 400
+        assert refused(gate, only, hello(model="gpt-4o-mini"), path=path).status == 403
+        assert refused(gate, key(None, models=("o1-pro",)), hello(model="gpt-4o-mini"), path=path).status == 403
         assert refused(gate, only, {"messages": []}, path=path).code == "model_not_allowed"
+    azure = "/openai/deployments/prod-4o/chat/completions"
+    assert admit(gate, key(None), hello(model="gpt-4o"), path=azure).model == "gpt-4o"
+    both = key(None, models=("gpt-4o", "prod-4o"))
+    assert admit(gate, both, hello(model="gpt-4o"), path=azure).model == "prod-4o"
     within = "/openai/deployments/gpt-4o-mini/chat/completions"
     assert admit(gate, only, {"messages": []}, path=within).model == "gpt-4o-mini"
 
@@ -323,6 +328,15 @@ def test_a_body_that_may_be_read_as_a_form_is_none(tmp_path: Path, kind: str) ->
 @pytest.mark.parametrize("kind", ["", "text/plain;charset=UTF-8", "application/json; charset=utf-8"])
 def test_a_body_that_says_it_is_something_else_is_still_json(tmp_path: Path, kind: str) -> None:
     assert admit(a_gate(under(tmp_path)), key(), hello(max_tokens=5), content_type=kind)
+
+
+def test_a_bound_that_others_may_not_know_is_none_there(tmp_path: Path) -> None:
+    body = hello(model="gpt-4o-mini", max_completion_tokens=5)
+    near = admit(a_gate(under(tmp_path)), key(), body).hold or 0
+    far = admit(a_gate(under(tmp_path, "https://reseller.test")), key(), body).hold or 0
+    assert far > 100 * near
+    both = admit(a_gate(under(tmp_path, "https://reseller.test")), key(), body | {"max_tokens": 5}).hold or 0
+    assert both < 2 * near
 
 
 def test_names_of_models_that_are_none(tmp_path: Path) -> None:
