@@ -100,6 +100,7 @@ class _Minute:
     def add(self, now: float, count: int) -> None:
         """Count."""
         second = int(now)
+        self.at(now)  # so that what is older takes no room
         if self.seconds and self.seconds[-1][0] >= second:
             second, before = self.seconds.pop()
             self.seconds.append((second, before + count))
@@ -192,9 +193,10 @@ class Accounts:
         self._spend(hold.claim.key, hold.day, cost)
         return hold.day, cost
 
-    def spend(self, key: str, amount: int, now: float) -> None:
-        """Count what was spent without a hold."""
+    def spend(self, key: str, amount: int, tokens: int, now: float) -> None:
+        """Count what was spent without a hold; a key's tokens a minute count it, too."""
         self._spend(key, day_of(now), amount)
+        self._account(key).tokens.add(now, tokens)
 
     def cancel(self, request: str) -> None:
         """Forget a hold whose request never went up."""

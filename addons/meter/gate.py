@@ -35,7 +35,13 @@ from addons.store.ledger import Ledger, OverLimit, Settlement
 from addons.store.ledger_file import FINISHED, LEFT, REFUSED
 
 _STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
-_BOUNDS: Mapping[Generation | None, str] = {Generation.RESPONSE: "max_output_tokens"}
+_BOUNDS: Mapping[Generation | None, str] = {
+    **dict.fromkeys((Generation.CHAT, Generation.COMPLETION, Generation.MESSAGE), "max_tokens"),
+    Generation.RESPONSE: "max_output_tokens",
+}
+"""The field that bounds an answer, of those that have one."""
+_REASONING = ("o1", "o3", "o4", "gpt-5")
+"""How names of models begin that know `max_completion_tokens` alone."""
 _FORMS = ("multipart/", "urlencoded")
 _OPTIONS = "stream_options"
 _SLICE = 1 << 20
@@ -527,18 +533,25 @@ def _over_budget(
     refused: Refused, claim: Claim, admission: Admission, fitting: Callable[[int], int | None]
 ) -> errors.RelayError:
     left, hold = max(refused.left, 0), claim.amount
-    fits = fitting(left)
+    name = _bound_of(admission)
+    fits = fitting(left) if name is not None else None
     day = renews(claim.terms.per, admission.at)
     zh = f"余额不足：此请求最多可能花费 ${shown(hold)}，剩余 ${shown(left)}。"
     en = f"The budget of this key does not suffice: this request may cost ${shown(hold)}, and ${shown(left)} is left."
     if fits is not None:
-        name = _BOUNDS.get(admission.kind, "max_tokens")
         zh += f"把 {name} 设为 {fits} 或更小即可。"
         en += f" {name} of {fits} would fit."
     if day is not None:
         zh += f"预算将于 {day}（UTC）更新。"
         en += f" The budget begins anew on {day} (UTC)."
     return errors.RateLimited(zh, en, code="insufficient_quota", headers={"x-should-retry": "false"})
+
+
+def _bound_of(admission: Admission) -> str | None:
+    """The field that would make a request fit."""
+    if admission.kind is Generation.CHAT and admission.model.startswith(_REASONING):
+        return "max_completion_tokens"
+    return _BOUNDS.get(admission.kind)
 
 
 def shown(nano: int) -> str:

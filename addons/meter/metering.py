@@ -312,7 +312,10 @@ class Meter:
         now, real = self.gate.clock(), REAL_KEY.of(exchange)
         request, model, asked = unkeyed(request, real), unkeyed(model, real), unkeyed_values(asked, real)
         self.gate.ledger.settle(
-            Settlement(request, now, caller, name, upstream, model, asked, path, FINISHED, usage, amount)
+            Settlement(
+                *(request, now, caller, name, upstream, model, asked, path, FINISHED, usage, amount),
+                tokens=usage.input + usage.output,
+            )
         )
 
     def _caller_of(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[str, RelayKey | None]:

@@ -256,10 +256,10 @@ class Book:
         row = _row(settlement, day, amount)
         if settlement.held:
             self._put(_Work(SETTLEMENT, row), _PATIENCE)
-        elif amount:
+        elif settlement.name is not None:
             # A batch, or an answer in the background, is fetched as often as the client likes, and paid for once.
             def spend() -> None:
-                self.accounts.spend(settlement.key, amount, now)
+                self.accounts.spend(settlement.key, amount or 0, settlement.tokens or 0, now)
 
             self._put(_Work(SETTLEMENT, row, new=spend), GATHER)
         else:

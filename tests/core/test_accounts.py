@@ -142,7 +142,7 @@ def test_a_claim_travels_between_processes() -> None:
 def test_the_days_that_are_told_apart_are_few(history: list[tuple[int, int]]) -> None:
     accounts = Accounts()
     for day, amount in sorted(history):
-        accounts.spend("alice", amount, NOON + day * DAY)
+        accounts.spend("alice", amount, 0, NOON + day * DAY)
     assert accounts.balance("alice", "total", NOON)[0] == sum(amount for _, amount in history)
     assert len(accounts._account("alice").days) <= 64
 
@@ -194,3 +194,14 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_what_was_spent_without_a_hold_counts_for_the_minute() -> None:
+    accounts, terms = Accounts(), Terms(tokens=100)
+    accounts.spend("alice", 5, 250, NOON)
+    refused = accounts.reserve(Claim("a", "alice", 0, 1, terms), NOON + 1)
+    assert refused is not None and refused.why == "tokens"
+    assert accounts.reserve(Claim("a", "alice", 0, 1, terms), NOON + 61) is None
+    for second in range(10_000):
+        accounts.spend("bob", 0, 1, NOON + second)
+    assert len(accounts._account("bob").tokens.seconds) <= 61

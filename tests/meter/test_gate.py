@@ -106,6 +106,14 @@ def test_a_refusal_of_a_response_names_its_own_bound(tmp_path: Path) -> None:
     assert re.search(r"max_output_tokens of \d+ would fit", error.en)
 
 
+def test_a_refusal_names_the_bound_that_there_is(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path))
+    error = refused(gate, key(DOLLAR // 10), hello(model="o1", max_completion_tokens=5000))
+    assert "max_completion_tokens of" in error.en
+    picture = refused(gate, key(DOLLAR // 1000), {"model": "gpt-image-1", "prompt": "x", "n": 9}, kind=Generation.IMAGE)
+    assert picture.code == "insufficient_quota" and "would fit" not in picture.en
+
+
 def test_a_refusal_names_no_bound_where_none_would_fit_and_says_when_more_comes(tmp_path: Path) -> None:
     error = refused(a_gate(under(tmp_path)), key(1, per="day"), hello(max_tokens=5))
     assert "would fit" not in error.en and "begins anew on 2026-12-01" in error.en and "2026-12-01" in error.zh
