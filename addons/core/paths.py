@@ -33,7 +33,7 @@ _COMPLETIONS = "/chat/completions"
 _OFFICIAL = ("/v1/", "/dashboard/billing/")
 _LEADING_SLASHES = re.compile(r"^/{2,}")
 _ONE_TOO_MANY = re.compile(r"^/v1/(?:/|v1/)++")
-_UNSENDABLE = re.compile(rb"[\x00-\x20\x7f#]")
+_UNSENDABLE = re.compile(rb"[\x00-\x20\x7f]")
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@-]++)++/?")
 
 
@@ -132,13 +132,14 @@ def is_official(path: str) -> bool:
 
 
 def is_sendable(target: bytes) -> bool:
-    """Whether a request target can stand in a request line as it is: without blanks, control bytes and `#`.
+    """Whether a request target can stand in a request line as it is: without blanks and control bytes, and without `#`
+    in its path.
 
     HTTP/2 carries them (RFC 9113, 8.3.1 leaves it to the receiver to refuse them), and in a line of HTTP/1 they would
     end the path, or the line. A target has no fragment (RFC 9112, 3.2), and servers that are shown one cut it off: they
-    would serve another path than the one that was judged.
+    would serve another path than the one that was judged. Behind a `?` only the query gets shorter.
     """
-    return _UNSENDABLE.search(target) is None
+    return _UNSENDABLE.search(target) is None and b"#" not in target.partition(b"?")[0]
 
 
 def is_plain(path: str) -> bool:

@@ -115,12 +115,19 @@ def test_relay_s_own_paths_say_so_in_an_envelope(joined: Live, line: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/..#/admin", "/v1/..%00/admin", "/batches/..%23/../admin", "/glm/..%5c..%5cadmin", "/glm/v1/.%09./x"]
+    "path", ["/v1/..%23/admin", "/v1/..%00/admin", "/batches/..%23/../admin", "/glm/..%5c..%5cadmin", "/glm/v1/.%09./x"]
 )
 def test_what_may_climb_goes_nowhere(joined: Live, upstream: Upstream, path: str) -> None:
     upstream.clear()
     answer = answer_in(joined.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()))
     assert (answer.status, answer.json()["error"]["code"]) == (404, "unknown_path")
+    assert not upstream.seen
+
+
+def test_a_path_with_a_fragment_goes_nowhere(joined: Live, upstream: Upstream) -> None:
+    upstream.clear()
+    answer = answer_in(joined.raw(b"GET /v1/..#/admin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_path")
     assert not upstream.seen
 
 

@@ -74,9 +74,9 @@ def test_clients_don_t_hear_of_connections_that_are_closed_between_requests(
     statuses = sum((each.statuses for each in clients), Counter())
     said = [json.loads(body)["said"] for body in closing.accepted]
     assert len(said) == len(set(said)) == statuses[200], "each was accepted once"
-    # One in 12,000 arrives in the microseconds between upstream's last look and its close, and its kernel acknowledges
-    # it at once: nobody can tell that from one that was read. Without asking again it is one in seven.
-    assert statuses.total() == 1200 and statuses[502] == 1200 - statuses[200] <= 3
+    # What arrives between upstream's last look and its close may be acknowledged by its kernel at once: nobody can tell
+    # that from what was read. It is one in thousands, or more on a busy machine; without asking again, one in seven.
+    assert statuses.total() == 1200 and statuses[502] == 1200 - statuses[200] <= 36
     assert closing.closed > 200, "connections were closed meanwhile"
 
 
