@@ -18,6 +18,7 @@ import yaml
 import yaml.reader
 
 from addons.config.mistakes import ConfigError, Location, Place, Problem, dotted
+from addons.core.printable import is_encodable
 
 MAX_FILE = 1 << 20
 MAX_NODES = 20_000
@@ -191,7 +192,7 @@ class _Builder:
             # Of what stands around it nothing need be told: it may be half of an address with a password.
             alone = written if _REFERENCE.fullmatch(written) else f"...${{{unset[0]}}}..."
             self._wrong(where, alone, f"{unset[0]} is not set in the environment; {advice}")
-        elif not _encodable(text):
+        elif not is_encodable(text):
             self._wrong(where, written, "expected text that can be written in UTF-8")
         match = _REFERENCE.fullmatch(written)
         whole = match is not None and match["name"] is not None
@@ -199,14 +200,6 @@ class _Builder:
 
     def _wrong(self, where: Location, value: str | None, expected: str) -> None:
         self.problems.append(Problem.at(where, value, expected))
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def text_of(path: Path) -> str:

@@ -27,6 +27,15 @@ for _kept in (0x09, 0x0A):
     del _ESCAPED[_kept]
 
 
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written in UTF-8: JSON and YAML can name halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str, *, one_line: bool = False) -> str:
     """`text` with what steers a terminal as an escape of Python's; with `one_line` tabs and line feeds, too.
 

@@ -36,6 +36,7 @@ from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
 from addons.core.upstream_error import UpstreamError
 from addons.endpoints.chat_answer import Ear, answer_text, completion_of, error_of, is_success, unreadable_event
+from addons.endpoints.leaving import Waiting
 from addons.engine.transports import cut_upstream
 from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, heard, of, ongoing
 from addons.flow.answers import add_common_headers, error_response, json_response, refuse
@@ -111,7 +112,7 @@ class Chat:
     def __init__(self, store: Store, meter: Meter) -> None:
         self.store = store
         self.meter = meter
-        self._retries: dict[str, set[asyncio.Task[Completion | UpstreamError]]] = {}
+        self._retries = Waiting()
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Bound what is to be read."""
@@ -203,8 +204,7 @@ class Chat:
     def client_disconnected(self, client: connection.Client) -> None:
         """Whoever leaves gives up its place, and second tries. What else is under way upstream ends in `error`."""
         self.store.waiter_left(client.id)
-        for retry in list(self._retries.get(client.id, ())):
-            retry.cancel()
+        self._retries.left(client)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Retell a stream piece by piece; everything else is read whole first."""
@@ -252,7 +252,7 @@ class Chat:
             if retelling.unreadable:
                 raise unreadable_event()
             if not completion.text and (told := error_of(completion)) is not None:
-                completion = await self._shortened(flow.client_conn.id, exchange, pending, told)
+                completion = await self._shortened(flow.client_conn, exchange, pending, told)
             said = await self._keep(flow, exchange, pending, completion)
         except errors.RelayError as error:
             said = error.envelope()
@@ -263,7 +263,7 @@ class Chat:
         try:
             await _hear(exchange, flow.response)
             answered = await in_turns(completion_of(flow.response, limit, ended=exchange.answer.whole))
-            completion = await self._shortened(flow.client_conn.id, exchange, pending, answered)
+            completion = await self._shortened(flow.client_conn, exchange, pending, answered)
             said = await self._keep(flow, exchange, pending, completion)
             answer = json_response(said)
             if pending.message.stream:
@@ -274,7 +274,7 @@ class Chat:
         flow.response = answer
 
     async def _shortened(
-        self, client: str, exchange: Exchange, pending: Pending, answered: Completion | UpstreamError
+        self, client: connection.Client, exchange: Exchange, pending: Pending, answered: Completion | UpstreamError
     ) -> Completion:
         """Ask again with half of the earlier turns, and half of these, as long as upstream finds that too long: the
         caller hears nothing of it. Raises RelayError for what it refuses then, or for another reason."""
@@ -282,25 +282,11 @@ class Chat:
             if not (isinstance(answered, UpstreamError) and answered.shorter_may_pass and pending.sent):
                 break
             pending.sent = pending.sent[(len(pending.sent) + 1) // 2 :] if left else ()
-            answered = await self._retry(client, exchange, pending)
+            # mitmproxy does not call `error` before this hook has returned: a client that leaves has to end it.
+            answered = await self._retries.do(client, _ask_again(exchange, pending))
         if isinstance(answered, UpstreamError):
             raise _refusal(answered, pending)
         return answered
-
-    async def _retry(self, client: str, exchange: Exchange, pending: Pending) -> Completion | UpstreamError:
-        # mitmproxy does not call `error` before this hook has returned: a client that leaves has to end it.
-        retry = asyncio.ensure_future(_ask_again(exchange, pending))
-        self._retries.setdefault(client, set()).add(retry)
-        try:
-            return await retry
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            raise errors.Unavailable("客户端已断开。", "The client has left.") from None
-        finally:
-            self._retries[client].discard(retry)
-            if not self._retries[client]:
-                del self._retries[client]
 
     async def _keep(self, flow: http.HTTPFlow, exchange: Exchange, pending: Pending, completion: Completion) -> bytes:
         """Store the turn; the envelope that tells its text."""

@@ -7,6 +7,7 @@ connection is gone already, nothing happens.
 from mitmproxy import connection, ctx, http
 from mitmproxy.proxy import server
 
+from addons.engine.corrections import reuse
 from addons.exchange import kept_handler
 
 
@@ -25,6 +26,7 @@ def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
     handler = kept_handler(flow) or handler_of(flow.client_conn)
     if handler is None:
         return
+    reuse.settle(flow.server_conn)
     established = handler.transports.get(flow.server_conn)
     if established is not None:
         doomed = [established]

@@ -22,6 +22,7 @@ from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
 from addons.core.form_fields import is_of_ascii, reading_form
 from addons.core.generations import Generation, model_in
 from addons.core.paths import is_plain
+from addons.core.printable import is_encodable
 from addons.core.rates import Bound, Rates, dollars, worst
 from addons.core.relay_keys import RelayKey, renews
 from addons.core.slices import Sliced
@@ -162,7 +163,7 @@ class Gate:
                 "A key with a budget can't use background: what that costs is known only later.",
                 param="background",
             )
-        if asked.openai_alone and not _is_openai(exchange.upstream):
+        if budgeted and asked.openai_alone and not _is_openai(exchange.upstream):
             asked = replace(asked, output=None)
         reserve = self._reserved(exchange.upstream, kind, asked)
         if reserve is not None:
@@ -231,7 +232,7 @@ class Gate:
                 param="model",
             )
         bound = bool(key.models) or key.budget is not None
-        if asked.model and (not _can_be_written(asked.model) or (bound and "," in asked.model)):
+        if asked.model and (not is_encodable(asked.model) or (bound and "," in asked.model)):
             # LiteLLM asks all the models of a list that is divided by commas.
             raise errors.BadRequest("model 的值无效。", "The value of model is no model's name.", param="model")
         if not asked.model:
@@ -348,15 +349,6 @@ def ended(admission: Admission, reason: str) -> Settlement:
         0,
         held=True,
     )
-
-
-def _can_be_written(text: str) -> bool:
-    """Whether a text is one in UTF-8: JSON can name halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_openai(upstream: Upstream) -> bool:

@@ -156,3 +156,30 @@ def test_what_can_t_be_reached_is_looked_up_anew(monkeypatch: pytest.MonkeyPatch
 
     asyncio.run(life())
     assert len(resolver.asked) == 2
+
+
+def test_without_a_thread_a_look_up_fails_and_the_next_one_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(Resolver())
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def life() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(OSError, match="no thread"):
+                await names.look_up("one", 1)
+        assert await names.look_up("one", 1)
+
+    asyncio.run(life())
+
+
+def test_of_very_many_names_not_all_are_kept() -> None:
+    names = Names(Resolver())
+
+    async def life() -> None:
+        for number in range(3 * dialing._MOST_KEPT):
+            await names.look_up(f"name{number}", 1)
+        assert len(names._kept) <= dialing._MOST_KEPT
+
+    asyncio.run(life())

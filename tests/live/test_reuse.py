@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +95,20 @@ def test_a_byte_of_an_answer_ends_it(relay: live.Live, closing: ClosingUpstream)
     assert client.ask("first") == 200
     assert client.ask("second") == 502
     assert len(closing.accepted) == 2
+
+
+def test_what_relay_cuts_off_itself_is_not_asked_again(closing: ClosingUpstream, tmp_path: Path) -> None:
+    closing.after = (5.0, 5.0)
+    try:
+        with live.relay(tmp_path, closing.url, limits={"body": "300"}) as relay:
+            client = Client(relay, 3)
+            assert client.ask("first") == 200
+            before = closing.connections
+            body = iter([b'{"said": "' + b"x" * 100, b"x" * 500, b'"}'])
+            client.connection.request("POST", CHAT, body, HEADERS, encode_chunked=True)
+            assert client.connection.getresponse().status == 413
+            time.sleep(0.5)
+    finally:
+        closing.after = (0.0, 0.02)
+    assert closing.connections == before, "upstream saw no second connection"
+    assert len(closing.accepted) == 1

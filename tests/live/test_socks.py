@@ -15,6 +15,7 @@ from wsproto.events import CloseConnection, TextMessage
 from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.live.test_wire_websocket import Socket
 from tests.support import live, socks_proxy
+from tests.support.connect_proxy import listening, serve
 from tests.support.live import eventually, free_port
 from tests.support.shapes import openai_error
 from tests.support.socks_proxy import NOBODY, SocksProxy
@@ -124,6 +125,22 @@ def test_a_proxy_that_refuses_is_502_and_says_where_to_look(relay: live.Live, pr
     openai_error(answer, 502, 504)
     assert "proxy" in answer.json()["error"]["message"]
     assert str(proxy.port) not in answer.body.decode() and NOBODY not in answer.body.decode()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x04\x00", b"\x05\x00\x05", bytes(300)])
+def test_what_is_no_socks_proxy(upstream: Upstream, tmp_path: Path, answer: bytes) -> None:
+    def talk(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.recv(100)
+            client.sendall(answer)
+
+    with listening() as listener:
+        serve(listener, talk)
+        url = f"socks5h://127.0.0.1:{listener.getsockname()[1]}"
+        with live.relay(tmp_path, [{"name": "test", "url": upstream.url, "proxy": url}]) as relay:
+            said = relay.ask("GET", "/v1/models", headers=AUTH)
+            openai_error(said, 502)
+            assert "proxy" in said.json()["error"]["message"]
 
 
 def test_a_proxy_that_is_not_there(relay: live.Live) -> None:

@@ -3,10 +3,11 @@
 import contextlib
 import random
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from tests.support.connect_proxy import listening, serve
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -36,24 +37,16 @@ class ClosingUpstream:
 @contextlib.contextmanager
 def running(seed: int = 1) -> Iterator[ClosingUpstream]:
     """One on a free port."""
-    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+    chance = random.Random(seed)
+    with listening() as listener:
         upstream = ClosingUpstream(listener.getsockname()[1])
-        threading.Thread(target=_serve, args=(listener, upstream, random.Random(seed)), daemon=True).start()
+        serve(listener, lambda client: _talk(client, upstream, random.Random(chance.random())))
         yield upstream
 
 
-def _serve(listener: socket.socket, upstream: ClosingUpstream, chance: random.Random) -> None:
-    while True:
-        try:
-            client, _ = listener.accept()
-        except OSError:
-            return
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        upstream.connections += 1
-        threading.Thread(target=_talk, args=(client, upstream, random.Random(chance.random())), daemon=True).start()
-
-
 def _talk(client: socket.socket, upstream: ClosingUpstream, chance: random.Random) -> None:
+    upstream.connections += 1
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with client, contextlib.suppress(OSError):
         body = _read(client)
         if body is None:

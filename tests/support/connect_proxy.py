@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 
@@ -28,19 +28,37 @@ class Proxy:
 @contextlib.contextmanager
 def running() -> Iterator[Proxy]:
     """A proxy on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening() as listener:
         proxy = Proxy(listener.getsockname()[1])
-        threading.Thread(target=_serve, args=(listener, proxy), daemon=True).start()
+        serve(listener, lambda client: _tunnel(client, proxy))
         yield proxy
 
 
-def _serve(listener: socket.socket, proxy: Proxy) -> None:
-    while True:
-        try:
-            client, _ = listener.accept()
-        except OSError:
-            return
-        threading.Thread(target=_tunnel, args=(client, proxy), daemon=True).start()
+def listening() -> socket.socket:
+    """A socket on a free port."""
+    return socket.create_server(("127.0.0.1", 0), backlog=200)
+
+
+def serve(listener: socket.socket, talk: Callable[[socket.socket], None]) -> None:
+    """Have a thread of its own talk to each client, until the listener is closed."""
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=talk, args=(client,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def join(client: socket.socket, upstream: socket.socket) -> None:
+    """Pass on what each says to the other, to the end of both."""
+    back = threading.Thread(target=_copy, args=(upstream, client), daemon=True)
+    back.start()
+    _copy(client, upstream)
+    back.join(5)
 
 
 def _tunnel(client: socket.socket, proxy: Proxy) -> None:
@@ -60,13 +78,10 @@ def _tunnel(client: socket.socket, proxy: Proxy) -> None:
         host, _, port = head.split()[1].decode().rpartition(":")
         with socket.create_connection((host.strip("[]"), int(port))) as upstream:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=copy, args=(upstream, client), daemon=True)
-            back.start()
-            copy(client, upstream)
-            back.join(5)
+            join(client, upstream)
 
 
-def copy(source: socket.socket, target: socket.socket) -> None:
+def _copy(source: socket.socket, target: socket.socket) -> None:
     """All of one side to the other, and its end."""
     with contextlib.suppress(OSError):
         while chunk := source.recv(65536):

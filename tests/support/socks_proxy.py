@@ -2,11 +2,10 @@
 
 import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.support.connect_proxy import copy
+from tests.support.connect_proxy import join, listening, serve
 
 NOBODY = "upstream.nowhere.invalid"
 """A name that no resolver knows; the proxy leads it to 127.0.0.1."""
@@ -35,19 +34,10 @@ class SocksProxy:
 @contextlib.contextmanager
 def running() -> Iterator[SocksProxy]:
     """A proxy on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening() as listener:
         proxy = SocksProxy(listener.getsockname()[1])
-        threading.Thread(target=_serve, args=(listener, proxy), daemon=True).start()
+        serve(listener, lambda client: _tunnel(client, proxy))
         yield proxy
-
-
-def _serve(listener: socket.socket, proxy: SocksProxy) -> None:
-    while True:
-        try:
-            client, _ = listener.accept()
-        except OSError:
-            return
-        threading.Thread(target=_tunnel, args=(client, proxy), daemon=True).start()
 
 
 def _tunnel(client: socket.socket, proxy: SocksProxy) -> None:
@@ -64,10 +54,7 @@ def _tunnel(client: socket.socket, proxy: SocksProxy) -> None:
         if proxy.refuse:
             return
         with socket.create_connection(("127.0.0.1" if host == NOBODY else host, port)) as upstream:
-            back = threading.Thread(target=copy, args=(upstream, client), daemon=True)
-            back.start()
-            copy(client, upstream)
-            back.join(5)
+            join(client, upstream)
 
 
 def _greet(client: socket.socket, proxy: SocksProxy) -> bool:

@@ -29,6 +29,8 @@ _KEPT = 30.0
 _MOST_AT_ONCE = 64
 """Look-ups that are under way; names come from relay.yaml, and nobody has so many."""
 
+_MOST_KEPT = 256
+
 type Address = tuple[int, int, int, str, Any]
 """As `socket.getaddrinfo` tells it."""
 type _Place = tuple[str, int]
@@ -54,9 +56,13 @@ class Names:
         if asked is None or asked.get_loop() is not loop:
             if len(self._asked) >= _MOST_AT_ONCE:
                 raise OSError("too many names are being looked up")
-            asked = self._asked[place] = loop.create_future()
+            asked = loop.create_future()
             asked.add_done_callback(lambda future: future.cancelled() or future.exception())  # somebody has heard it
-            threading.Thread(target=self._ask, args=(place, asked), name=f"relay-name {host}", daemon=True).start()
+            try:
+                threading.Thread(target=self._ask, args=(place, asked), name=f"relay-name {host}", daemon=True).start()
+            except RuntimeError as error:
+                raise OSError(f"no thread to look up a name: {error}") from None
+            self._asked[place] = asked
         return await asyncio.shield(asked)
 
     def forget(self, host: str, port: int) -> None:
@@ -86,6 +92,8 @@ class Names:
         elif not told:
             asked.set_exception(OSError("No address associated with hostname"))
         else:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
             self._kept[place] = (self._clock() + _KEPT, told)
             asked.set_result(told)
 
@@ -99,9 +107,12 @@ def install() -> None:
 
 
 async def connect(host: str, port: int, **more: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """As `asyncio.open_connection`. Raises OSError."""
-    if (way := socks.way()) is not None:
-        return await asyncio.open_connection(sock=await socks.connect(way, host, port))
+    """As `asyncio.open_connection`. Raises OSError, and nothing else: mitmproxy would leave the client waiting."""
+    if (wanted := socks.way()) is not None:
+        target = host
+        if not (is_address(host) or socks.looks_up(wanted)):
+            target = (await names.look_up(host, port))[0][4][0]
+        return await asyncio.open_connection(sock=await socks.connect(wanted, (host, port), target))
     if is_address(host) or more.get("local_addr") is not None:
         return await asyncio.open_connection(host, port, **more)
     addresses = await names.look_up(host, port)

@@ -89,7 +89,7 @@ def _skip_interim_answers(stock: Any, client: Any, event: Any) -> Any:
     taken for unasked data. Remove when Http1Client.read_headers reads on behind a 1xx (issue #2229).
     """
     if isinstance(event, events.DataReceived) and client.request is not None:
-        reuse.answered(client.conn)
+        reuse.settle(client.conn)
         while _INTERIM.match(head := _beginning(client.buf)) and head[9:12] != b"101":
             if client.buf.maybe_extract_lines() is None or not client.buf:
                 return _NOTHING

@@ -8,7 +8,6 @@ acknowledges.
 """
 
 import contextlib
-import logging
 import socket
 import struct
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ from mitmproxy.proxy.layers.http._events import (
 )
 
 from addons.engine.wrapping import Commands
-
-logger = logging.getLogger(__name__)
 
 REPEATED = "relay.repeated"
 """In the metadata of a flow whose request was asked once more."""
@@ -105,8 +102,8 @@ def note(connection: Server, event: HttpEvent) -> None:
             sent.events.append(event)
 
 
-def answered(connection: Server) -> None:
-    """Upstream has said something: nothing is asked again."""
+def settle(connection: Server) -> None:
+    """Upstream has said something, or relay cuts it off: nothing is asked again."""
     if getattr(connection, _SENT, None) is not None:
         setattr(connection, _SENT, None)
 

@@ -61,16 +61,20 @@ def way() -> Server | None:
     return _through.get()
 
 
-async def connect(wanted: Server, host: str, port: int) -> socket.socket:
-    """A connection to `host` by the proxy of `wanted`. Raises OSError."""
+def looks_up(wanted: Server) -> bool:
+    """Whether its proxy looks up the names of upstreams."""
+    return wanted.via is not None and str(wanted.via[0]) == "socks5h"
+
+
+async def connect(wanted: Server, address: tuple[str, int], host: str) -> socket.socket:
+    """A connection by the proxy of `wanted` to the upstream at `address`, asked for as `host`. Raises OSError."""
     assert wanted.via is not None
     place = wanted.via[1]
-    user, _, password = (_logins.get((wanted.via, (host, port))) or "").partition(":")
-    by_proxy = str(wanted.via[0]) == "socks5h"  # else the name is looked up here
-    proxy = Proxy(ProxyType.SOCKS5, *place, username=user or None, password=password or None, rdns=by_proxy)
+    user, _, password = (_logins.get((wanted.via, address)) or "").partition(":")
+    proxy = Proxy(ProxyType.SOCKS5, *place, username=user or None, password=password or None, rdns=True)
     try:
-        return await proxy.connect(host, port, timeout=_LONGEST)
-    except (ProxyError, ProxyTimeoutError, OSError) as error:
+        return await proxy.connect(host, address[1], timeout=_LONGEST)
+    except (ProxyError, ProxyTimeoutError, OSError, ValueError) as error:  # a name that can't be sent is a ValueError
         raise OSError(f"{FAILED}{place[0]}:{place[1]}: {error}") from None
 
 

@@ -139,7 +139,7 @@ def _without_key(event: Any, key: bytes) -> Any:
     if not key:
         return event
     if isinstance(event, wsproto.events.CloseConnection) and event.reason:
-        return dataclasses.replace(event, reason=without_key(event.reason, key.decode()))
+        return dataclasses.replace(event, reason=without_key(event.reason, key.decode("utf-8", "surrogateescape")))
     if isinstance(event, wsproto.events.Ping | wsproto.events.Pong):
         return dataclasses.replace(event, payload=without_key(bytes(event.payload), key))
     return event
