@@ -63,7 +63,8 @@ _PATIENCE = 0.02
 hold comes meanwhile, and both go in one commit."""
 _RETRY = 1.0
 _MOST_WAITING = 100_000
-"""Settlements that wait while the disk refuses; more are lost, and their holds settled at the next start."""
+"""Rows that wait while the disk refuses. Of more, holds are refused, and settlements lost: their holds are settled at
+the next start."""
 _FOLD_EVERY = 3600.0
 _MARGIN = 7
 """Days that rows are kept beyond `balance.window_days`."""
@@ -280,8 +281,11 @@ class Book:
 
     def _put(self, work: _Work, wait: float) -> None:
         """Hand it to the thread within `wait` seconds, in its turn."""
-        if work.done is None and self._handed - self._taken > _MOST_WAITING:
-            self._lose(1)
+        if self._handed - self._taken > _MOST_WAITING:
+            if work.done is not None:
+                work.done("too many rows wait")
+            else:
+                self._lose(1)
             return
         loop = asyncio.get_running_loop()
         if loop is not self._loop:

@@ -496,3 +496,31 @@ def test_a_settlement_travels_between_processes() -> None:
     whole = settlement("a", 5, asked={"service_tier": "flex"}, estimated=True, tokens=3, at_hold=True)
     assert Settlement.from_json(whole.to_json()) == whole
     assert Settlement.from_json(replace(whole, usage=None).to_json()).usage is None
+
+
+def test_while_the_disk_takes_nothing_no_more_than_so_much_waits(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module: Any = importlib.import_module("addons.store.ledger")
+    monkeypatch.setattr(module, "_MOST_WAITING", 50)
+    book = Book(tmp_path, clock, 90)
+    locked = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    locked.execute("BEGIN IMMEDIATE")
+
+    async def life() -> None:
+        ledger = LocalLedger(book)
+        for n in range(500):
+            ledger.settle(replace(settlement(f"{n}", None), held=False, key="hash", name=None))
+            if n % 25 == 24:
+                await asyncio.sleep(0.11)  # they go to the thread
+        with pytest.raises(StoreError, match="too many rows wait"):
+            await ledger.reserve(claim("a"))
+        assert not book.accounts.holds, "what was not written holds nothing"
+        assert book._handed - book._taken <= 100
+
+    asyncio.run(life())
+    locked.execute("ROLLBACK")
+    locked.close()
+    book.close()
+    assert len(rows(tmp_path, "Settlements")) >= 50
+    assert "are lost" in caplog.text
