@@ -75,7 +75,7 @@ def test_a_run_that_nobody_waits_for_ends_and_one_that_has_not_begun_never_does(
         runs = Runs()
         asked = [asyncio.ensure_future(runs.run(number, work)) for number in range(12)]
         await until(lambda: work.begun == 2)
-        for each in asked:
+        for each in reversed(asked):  # those that wait first: a thread that is free takes the next
             each.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
         await until(lambda: work.stopped == 2)
