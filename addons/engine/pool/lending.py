@@ -141,8 +141,8 @@ def begin(handler: Any, connection: Connection) -> None:
 def end(handler: Any, connection: Connection) -> None:
     """A connection is not read any more. What rests with a client that has left rests with nobody.
 
-    mitmproxy 12.2.3 closes a client's connections to servers with the client; so every new client needs new ones. Remove
-    when connections to servers are shared by clients.
+    mitmproxy 12.2.3 closes a client's connections to servers with the client; so every new client needs new ones.
+    Remove when connections to servers are shared by clients.
     """
     if not isinstance(connection, Client):
         return

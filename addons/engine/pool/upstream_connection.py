@@ -23,7 +23,7 @@ _SEAT = "relay_seat"
 class Seat:
     """A client's use of a connection: what mitmproxy knows of it as `server`, in one HTTP layer."""
 
-    __slots__ = ("connection", "fresh", "handler", "layer", "place", "server")
+    __slots__ = ("connection", "fresh", "handler", "layer", "place", "reused", "server")
 
     def __init__(self, place: Place, server: Server, layer: Any, *, fresh: bool) -> None:
         self.place = place
@@ -34,6 +34,8 @@ class Seat:
         self.handler: Any = None
         """mitmproxy's ConnectionHandler, once the connection is there."""
         self.connection: UpstreamConnection | None = None
+        self.reused = 0
+        """Exchanges that the connection had had when the one that is under way began."""
         setattr(server, _SEAT, self)
 
 
