@@ -131,7 +131,7 @@ def test_what_rests_too_long_is_closed_without_being_asked_for(monkeypatch: pyte
         one = Connection()
         scene.rest(one)
         await asyncio.sleep(0.05)
-        assert not one.discarded
+        assert scene.pool.count(HERE) == 1
         scene.now = 61.0
         await asyncio.sleep(0.05)
         assert one.discarded and scene.pool.count(HERE) == 0
