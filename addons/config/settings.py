@@ -290,6 +290,7 @@ with warnings.catch_warnings():
         keepalive: fields.Duration = 75.0
         idle: fields.Duration = 3600.0
         upstream_idle: fields.Duration = 60.0
+        drain: fields.DurationOrZero = 30.0
 
 
 class InspectSettings(_Section):
