@@ -27,6 +27,7 @@ from pydantic import (
 from addons.config.loader import FromEnviron, plain_value
 from addons.core.balances import KINDS, LEDGER
 from addons.core.frozen import FrozenDict, freeze
+from addons.core.model_mapping import LONGEST_NAME
 from addons.core.relay_keys import LEAST, is_name
 from addons.core.units import DURATION_EXPECTED, SIZE_EXPECTED, format_duration, format_size, parse_duration, parse_size
 from addons.core.urls import PROXY_EXPECTED, URL_EXPECTED, is_host, parse_proxy, parse_upstream, proxy_from_environ
@@ -232,6 +233,19 @@ def _prices(value: Any) -> Any:
     return {str(name): price for name, price in value.items()}
 
 
+def _model_names(value: Any) -> FrozenDict:
+    expected = "expected names of models and what goes up in their place, e.g. {gpt-4o: deepseek-chat}"
+    if value is None:
+        return FrozenDict()
+    if not isinstance(value, Mapping):
+        raise ValueError(expected)
+    names = {str(name): text(sent, expected) for name, sent in value.items()}
+    for name in (*names, *names.values()):
+        if not name.strip() or name != name.strip() or len(name) > LONGEST_NAME:
+            raise ValueError(f"{expected}, of at most {LONGEST_NAME} characters each")
+    return FrozenDict(names)
+
+
 def _web_path(value: Any) -> str:
     expected = "expected a path such as /chat: a slash first, none last, of letters, digits and -._~!$&'()*+,;=:@/"
     path = text(value, expected)
@@ -382,6 +396,11 @@ Limit = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}),
 ]
 PriceTable = BeforeValidator(_prices)
+ModelNames = Annotated[
+    Mapping[str, str],
+    PlainValidator(_model_names),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
+]
 WebPath = Annotated[str, BeforeValidator(_web_path)]
 FilePath = Annotated[Path, BeforeValidator(_file_path)]
 Authority = Annotated[Path | None, BeforeValidator(_authority)]

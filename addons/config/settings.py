@@ -75,6 +75,7 @@ class Upstream(_Section):
     name: fields.Name
     url: fields.Url
     model: fields.OptionalText = None
+    models: fields.ModelNames = Field(default_factory=FrozenDict)
     proxy: Annotated[fields.ProxyUrl, Field(repr=False)] = None
     balance: fields.BalanceKind = "auto"
     granted: fields.Dollars = None
