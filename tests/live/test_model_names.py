@@ -156,11 +156,14 @@ def test_a_websocket_names_its_model_in_its_address(relay: Live, upstream: Upstr
 # Size
 
 
-@pytest.mark.parametrize("path", ["/plain/v1/echo/large", "/v1/files"])
+@pytest.mark.parametrize("path", ["/plain/v1/large", "/v1/files"])
 def test_an_upload_of_100_mb_streams_where_nothing_has_to_be_read(relay: Live, upstream: Upstream, path: str) -> None:
     head, tail, length = multipart_head(100 * MB)
     kind = f"multipart/form-data; boundary={BOUNDARY}" if path == "/v1/files" else "application/json"
     target = path.removeprefix("/plain")
+    upstream.script("/v1/large", Behaviour(body=b"{}"))
+    for _ in range(2):  # what the first uploads take and keep is not this one's
+        assert relay.ask("POST", "/plain/v1/echo/warm", BLOCK * 4, dict([AUTH])).status == 200
     hashed = hashlib.sha256()
     for block in (head, *([BLOCK] * 100), tail):
         hashed.update(block)
