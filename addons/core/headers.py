@@ -33,6 +33,7 @@ _CORS = {b"access-control-allow-origin", b"access-control-expose-headers", b"acc
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
 _OPTIONS = {b"close", b"keep-alive", b"upgrade", b"connection"}
 _DOWN_TO_BROWSERS = _DOWN | _CORS
+_KEPT = re.compile(rb"(?i)\btimeout=([0-9]{1,6})")
 _FRAMING = {b"transfer-encoding", b"content-length", b"host"}
 _SHORT = 64
 """Bytes of a name that is remembered. Strangers may send thousands of names, of 60 KB each."""
@@ -133,6 +134,20 @@ def _without(kept: list[tuple[bytes, bytes]], named: set[bytes]) -> Fields:
     if named - _OPTIONS:
         return tuple((name, value) for name, value in kept if (low := name.lower()) not in named or low in _OPTIONS)
     return tuple(kept)
+
+
+def seconds_kept(fields: Fields) -> float | None:
+    """How long a server keeps a connection after its answer, a little less than it says itself (`Keep-Alive:
+    timeout=5`, RFC 2068, 19.7.1.1); None where it does not say.
+
+    >>> seconds_kept(((b"Keep-Alive", b"timeout=5, max=100"),))
+    4.0
+    """
+    for name, value in fields:
+        if len(name) == 10 and name.lower() == b"keep-alive":
+            found = _KEPT.search(value)
+            return max(0.0, int(found[1]) - 1.0) if found else None
+    return None
 
 
 def size(fields: Fields) -> int:
