@@ -6,34 +6,38 @@
    names a model that nobody can tell; so does JSON in UTF-16 or UTF-32. These are refused.
 3. In forms, paths and queries nothing is replaced: a mapped name is refused there.
 
-What comes in is decoded: no Content-Encoding any more. Time is linear, in slices, and memory that of two bodies.
+What comes in is decoded: no Content-Encoding any more. Time is linear, in slices, and memory that of three bodies.
 """
 
+import codecs
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote, unquote_plus
 
+from addons.core import bounded_json
 from addons.core.form_fields import reading_form
 from addons.core.paths import readings
 from addons.core.slices import Sliced
-from addons.core.top_level import Members, NoObject, Repeated, decoding, finding
+from addons.core.top_level import Members, NoObject, Repeated, finding
 
 LONGEST_NAME = 200
 """Characters of a model's name, as relay.yaml may have it."""
-_LONGEST_VALUE = 6 * LONGEST_NAME + 2
-"""Characters of such a name in JSON, all of them escapes."""
+_LONGEST_VALUE = 12 * LONGEST_NAME + 2
+"""Bytes of such a name in JSON, all of it pairs of escapes."""
 _LONGEST_FORM = 1 << 16
 """Bytes of an urlencoded form: these are read at once."""
-_MOST_FIELDS = 1000
+_LONGEST_PARAMETER = 100
+_LONGEST_PATH = 4096
+"""Characters of a path that are looked through."""
 _MODEL = "model"
 _BOM = b"\xef\xbb\xbf"
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*+\{")
 _SLICE = 1 << 20
-"""Characters that are counted at a time."""
+"""Bytes that are checked at a time."""
 _NAMING = ("model", "deployment")
 """Parameters of a query that name one: OpenAI's, and Azure's."""
 _NAMED_IN_PATH = re.compile(
@@ -112,46 +116,51 @@ def mapping(body: bytes, content_type: str, models: Models) -> Sliced[Mapped]:
 
 
 def _mapped(body: bytes, models: Models) -> Sliced[Mapped]:
+    yield from _check_utf8(body)
+    mark = len(_BOM) if body.startswith(_BOM) else 0
+    # A letter a byte: places in the text are places in the body, and no other letters make it four times as large. What
+    # divides JSON is ASCII, which stands for itself in UTF-8.
     try:
-        text = yield from decoding(body)
-        mark = len(_BOM) if body.startswith(_BOM) else 0
-        members = yield from finding(text[1:] if mark else text)
-        asked = _named(members)
-    except UnicodeDecodeError:
-        raise NotUtf8("the body is not UTF-8") from None
+        members = yield from finding(body[mark:].decode("latin-1"))
     except Repeated as error:
-        raise Twice(error.name) from None
+        raise Twice(_meant(error.name)) from None
     except NoObject as error:
         raise Unreadable(str(error)) from None
+    asked = _named(members)
     if asked is None or asked not in models:
         return Mapped(body)
-    first, last = members.spans[_MODEL]
-    start = mark + (yield from _size(members.text, 0, first))
-    end = start + (yield from _size(members.text, first, last))
+    start, end = members.spans[_MODEL]
     sent = models[asked]
-    return Mapped(b"".join((body[:start], json.dumps(sent).encode(), body[end:])), asked, sent)
+    return Mapped(b"".join((body[: mark + start], json.dumps(sent).encode(), body[mark + end :])), asked, sent)
 
 
 def _named(members: Members) -> str | None:
-    """The model that an object names. Raises NoObject."""
+    """The model that an object names. Raises Unreadable."""
     if not members.begins(_MODEL, '"') or members.size(_MODEL) > _LONGEST_VALUE:
         return None
     try:
-        return str(members.value(_MODEL))
+        return str(bounded_json.parse(_meant(members.raw(_MODEL))))
     except ValueError:
-        raise NoObject("the value of model can't be read") from None
+        raise Unreadable("the value of model can't be read") from None
 
 
-def _size(text: str, start: int, end: int) -> Sliced[int]:
-    """Bytes of a part of a text in UTF-8, in slices."""
-    if text.isascii():
-        return end - start
-    size = 0
-    for at in range(start, end, _SLICE):
-        size += len(text[at : min(end, at + _SLICE)].encode())
-        if at + _SLICE < end:
+def _meant(text: str) -> str:
+    """What was read with a letter a byte; as it is where it has other letters, by escapes."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+def _check_utf8(body: bytes) -> Sliced[None]:
+    """Raise NotUtf8 for another charset: in GBK a byte of a letter may look like a bracket."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for at in range(0, len(body), _SLICE):
+            decoder.decode(body[at : at + _SLICE], at + _SLICE >= len(body))
             yield
-    return size
+    except UnicodeDecodeError:
+        raise NotUtf8("the body is not UTF-8") from None
 
 
 def _is_wide(body: bytes) -> bool:
@@ -169,25 +178,32 @@ def _check_form(body: bytes, content_type: str, models: Models) -> Sliced[None]:
         raise Unreadable(str(error)) from None
     if any(_is_named(name, (_MODEL,)) for name in form.files):
         raise Unreadable("a file stands in place of the field model")
-    _check_fields(iter(form.fields.items()), models, "form")
+    _check_fields(form.fields.items(), models, "form", str)
 
 
 def _urlencoded(body: bytes) -> Iterator[tuple[str, str]]:
     """Raises Unreadable."""
     if len(body) > _LONGEST_FORM:
         raise Unreadable(f"an urlencoded form of more than {_LONGEST_FORM} bytes")
-    try:
-        fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
-    except ValueError:
-        raise Unreadable(f"an urlencoded form of more than {_MOST_FIELDS} fields") from None
-    return iter(fields)
+    return _pairs(body.decode("utf-8", "replace"))
 
 
-def _check_fields(fields: Iterator[tuple[str, str]], models: Models, place: Place) -> None:
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Names and values of an urlencoded text that may name a model, of up to 64 KB: those that are short."""
+    for each in text.split("&"):
+        name, _, value = each.partition("=")
+        if len(name) <= _LONGEST_PARAMETER and len(value) <= _LONGEST_VALUE:
+            yield unquote_plus(name), value
+
+
+def _check_fields(
+    fields: Iterable[tuple[str, str]], models: Models, place: Place, read: Callable[[str], str] = unquote_plus
+) -> None:
+    """`read` says what a value means."""
     names = _NAMING if place == "query" else (_MODEL,)
     for name, value in fields:
-        if _is_named(name, names) and value.strip() in models:
-            raise MappedInPlace(value.strip(), place)
+        if _is_named(name, names) and (named := read(value).strip()) in models:
+            raise MappedInPlace(named, place)
 
 
 def _is_named(name: str, names: tuple[str, ...]) -> bool:
@@ -205,11 +221,12 @@ def check_address(path: str, query: str, models: Models) -> None:
     if (named := _in_path(path, models)) is not None:
         raise MappedInPlace(named, "path")
     if "=" in query:
-        _check_fields(iter(parse_qsl(query, keep_blank_values=True)), models, "query")
+        _check_fields(_pairs(query), models, "query")
 
 
 def _in_path(path: str, models: Models) -> str | None:
     """A mapped model that stands in a path where one is named, as a whole: `/models/a`, `/models/a:generate`."""
+    path = path[:_LONGEST_PATH]
     for reading in dict.fromkeys((path, unquote(path), *readings(path))):
         for found in islice(_NAMED_IN_PATH.finditer(reading), _MOST_NAMED):
             rest = found[1].rstrip("/")

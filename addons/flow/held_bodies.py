@@ -1,12 +1,17 @@
 """Request bodies that are read whole: how much of them this process holds, and no more than `limits.held` together."""
 
+import asyncio
+
 from mitmproxy import http
 
 from addons import errors
 from addons.exchange import Exchange
 from addons.flow.answers import refuse
+from addons.flow.request_body import read_body
 from addons.flow.upstream import declared_length
 
+_AT_ONCE = 4
+"""Compressed bodies that are unpacked at a time."""
 _UNCOUNTED = 1 << 20
 """Bytes of a body that don't count."""
 
@@ -17,6 +22,8 @@ class HeldBodies:
     def __init__(self) -> None:
         self.size = 0
         """Bytes that are held now."""
+
+        self._decoding = asyncio.Semaphore(_AT_ONCE)
 
     def hold(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Have a body read whole, of at most `limits.json`, or refuse it by its declared length.
@@ -29,6 +36,21 @@ class HeldBodies:
             return
         exchange.body.cap = limits.json
         exchange.body.holding = _Holding(self, limits.held)
+
+    async def read(self, flow: http.HTTPFlow, exchange: Exchange) -> bytes:
+        """A body that has come, decoded. Raises RelayError.
+
+        A few bytes may unpack to `limits.json`: so few are unpacked at a time, and what comes out counts.
+        """
+        request, limit = flow.request, exchange.settings.limits.json
+        if request.headers.get("content-encoding", "").strip().lower() in ("", "identity"):
+            return await read_body(request, limit)
+        async with self._decoding:
+            body = await read_body(request, limit)
+            holding = exchange.body.holding
+            if holding is not None and (error := holding(len(request.raw_content or b"") + len(body))) is not None:
+                raise error
+            return body
 
 
 class _Holding:

@@ -31,7 +31,7 @@ from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
 from addons.flow.held_bodies import HeldBodies, release
 from addons.flow.model_mapping import mapped_for
-from addons.flow.request_body import read_body, replace_body
+from addons.flow.request_body import replace_body
 from addons.flow.turns import in_turns
 from addons.flow.upstream import set_upstream
 from addons.meter.credentials import keys_in, replaced
@@ -184,7 +184,7 @@ class Meter:
     async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, kind: Generation) -> None:
         request = flow.request
         try:
-            body = await read_body(request, exchange.settings.limits.json)
+            body = await self.held.read(flow, exchange)
             admission = await self.gate.admit(exchange, key, kind, body, request.headers.get("content-type", ""))
         except errors.RelayError as error:
             refuse(flow, exchange, error)

@@ -14,7 +14,7 @@ from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import refuse
 from addons.flow.held_bodies import HeldBodies
 from addons.flow.model_mapping import check_address, mapped_for
-from addons.flow.request_body import read_body, replace_body
+from addons.flow.request_body import replace_body
 from addons.meter.under_way import METERING
 
 _BODILESS = ("GET", "HEAD", "OPTIONS")
@@ -58,7 +58,7 @@ class ModelNames:
     async def _map(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         request = flow.request
         try:
-            body = await read_body(request, exchange.settings.limits.json)
+            body = await self.held.read(flow, exchange)
             mapped = await mapped_for(exchange.upstream, body, request.headers.get("content-type", ""))
         except errors.RelayError as error:
             refuse(flow, exchange, error)

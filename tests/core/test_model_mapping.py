@@ -70,6 +70,7 @@ UNCHANGED: dict[str, tuple[bytes, str]] = {
     "a name of great length": (b'{"model":"' + b"gpt-4o" * 10_000 + b'"}', JSON),
     "an array": (b'[{"model":"gpt-4o"}]', JSON),
     "nothing": (b"", JSON),
+    "an escape of half a letter": (b'{"model":"\\ud800"}', JSON),
     "sound": (b"RIFF\0\0\0\0WAVE", "audio/wav"),
     "sound that is called nothing": (b"RIFFxxxx\0\0", ""),
     "a form of another model": (b"model=gpt-4o-mini&input=gpt-4o", "application/x-www-form-urlencoded"),
@@ -114,6 +115,7 @@ REFUSED: dict[str, tuple[bytes, str, type[Unmapped]]] = {
     "UTF-16, the other way": ('{"model":"gpt-4o"}'.encode("utf-16-be"), JSON, NotUtf8),
     "UTF-32": ('{"model":"gpt-4o"}'.encode("utf-32"), JSON, NotUtf8),
     "UTF-16 that is called nothing": ('{"model":"gpt-4o"}'.encode("utf-16-be"), "", NotUtf8),
+    "GBK, whose letters look like JSON": ('{"user":"乗","model":"gpt-4o"}'.encode("gbk"), JSON, NotUtf8),
     "Latin-1": ('{"user":"é","model":"gpt-4o"}'.encode("latin-1"), JSON, NotUtf8),
     "a form": (a_form(prompt="x", model="gpt-4o"), FORM, MappedInPlace),
     "a form's list": (a_form(**{"model[]": "gpt-4o"}), FORM, MappedInPlace),
@@ -121,7 +123,11 @@ REFUSED: dict[str, tuple[bytes, str, type[Unmapped]]] = {
     "a form with a model twice": (a_form(model="x").replace(b"--x--", b"") + a_form(model="gpt-4o"), FORM, Twice),
     "an urlencoded form": (b"input=x&model=gpt%2D4o", "application/x-www-form-urlencoded", MappedInPlace),
     "a large urlencoded form": (b"a=" + b"x" * 70_000, "application/x-www-form-urlencoded", Unreadable),
-    "an urlencoded form of many fields": (b"a=b&" * 2000, "application/x-www-form-urlencoded", Unreadable),
+    "an urlencoded form of many fields": (
+        b"a=b&" * 9000 + b"model=o3",
+        "application/x-www-form-urlencoded",
+        MappedInPlace,
+    ),
 }
 
 
@@ -271,17 +277,17 @@ def test_any_name_is_found_in_a_path_that_encodes_it(name: str) -> None:
 def test_no_slice_of_a_large_body_takes_long(make: Any) -> None:
     work, longest = make(), 0.0
     while True:
-        before = time.perf_counter()
+        before = time.process_time()
         try:
             next(work)
         except (StopIteration, Unmapped):
             break
-        longest = max(longest, time.perf_counter() - before)
+        longest = max(longest, time.process_time() - before)
     assert longest < 0.25  # 5 to 10 ms, and this machine has other work
 
 
 def test_no_address_takes_long() -> None:
     for path in ("/models/" * 8000, "/models/" + "a/" * 30_000, "/models/" + "%2F" * 20_000):
-        before = time.perf_counter()
+        before = time.process_time()
         check_address(path, "model=x&" * 8000, MODELS)
-        assert time.perf_counter() - before < 0.5
+        assert time.process_time() - before < 0.25

@@ -1,6 +1,7 @@
 """Which bodies are read whole for an upstream with names of its own, and what becomes of them."""
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from mitmproxy import http
 
 from addons.core.generations import Generation
 from addons.exchange import Exchange
+from addons.flow import held_bodies
 from addons.flow.held_bodies import HeldBodies, release
 from addons.meter.under_way import METERING, Metering
 from addons.proxy.model_names import ModelNames
@@ -55,9 +57,9 @@ def test_what_may_name_a_model_is_read_whole_and_all_else_streams(
     assert bool(flow.request.stream) is not held
 
 
-def mapped(flow: http.HTTPFlow) -> http.HTTPFlow:
+def mapped(flow: http.HTTPFlow, held: HeldBodies | None = None) -> http.HTTPFlow:
     async def run() -> None:
-        pending = ModelNames(HeldBodies()).request(flow)
+        pending = ModelNames(held or HeldBodies()).request(flow)
         assert pending is not None
         await pending
 
@@ -148,3 +150,37 @@ def test_the_model_that_is_counted_is_the_one_that_went_up() -> None:
     metering = Metering(Generation.CHAT, 0.0, "r", "c", "mapped", CHAT)
     METERING.keep(flows.exchange(flow), metering)
     assert json.loads(mapped(flow).request.raw_content or b"")["model"] == metering.model == "deepseek-chat"
+
+
+def test_what_a_body_unpacks_to_counts() -> None:
+    held = HeldBodies()
+    packed = gzip.compress(b'{"model":"gpt-4o","x":"' + b"x" * (3 << 20) + b'"}')
+    headers = {**JSON, "Content-Encoding": "gzip"}
+    refused = []
+    for _ in range(2):
+        flow = opened("POST", CHAT, headers, packed, limits={"held": "5m"})
+        flows.exchange(flow).body.cap = None
+        held.hold(flow, flows.exchange(flow))
+        mapped(flow, held)
+        refused.append(None if flow.response is None else flow.response.status_code)
+    assert refused == [None, 503] and 3 << 20 < held.size < 4 << 20
+
+
+def test_few_are_unpacked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, at_once, most = HeldBodies(), 0, 0
+
+    async def read_body(_request: object, _limit: int) -> bytes:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        at_once -= 1
+        return b""
+
+    async def read_all() -> None:
+        found = [opened("POST", CHAT, {**JSON, "Content-Encoding": "zstd"}, b"x") for _ in range(20)]
+        await asyncio.gather(*(held.read(flow, flows.exchange(flow)) for flow in found))
+
+    monkeypatch.setattr(held_bodies, "read_body", read_body)
+    asyncio.run(read_all())
+    assert most == 4
