@@ -115,8 +115,8 @@ class Upstream(_Section):
     """What [list prices](balance.md#what-a-request-costs) are multiplied by at this upstream: 0.8 for a discount, 7.2
     where it counts in another currency."""
     warm: Annotated[int, Field(strict=True, ge=0, le=100), fields.Reference] = 0
-    """Connections to it that each process keeps ready, so that a new client need not wait for TCP and TLS. Raise it
-    where the upstream is far away."""
+    """Connections that are kept ready for it, in each process, so that a new client need not wait for TCP and TLS.
+    Raise it where the upstream is far away; see [Networks](networks.md#behind-a-bad-network)."""
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)
@@ -403,8 +403,8 @@ with warnings.catch_warnings():
         """Time until an exchange in which nothing moves is given up. Models that think for long are silent
         meanwhile."""
         upstream_idle: fields.Duration = 60.0
-        """Time for which a connection to an upstream is kept while nobody uses it. Lower it where the upstream, or a
-        firewall on the way, closes idle connections sooner."""
+        """Time that a connection to an upstream rests between two exchanges, 15 s at most behind a proxy. Lower it
+        where the upstream, or a firewall on the way, closes idle connections sooner."""
 
 
 class InspectSettings(_Section):

@@ -136,18 +136,26 @@ def _without(kept: list[tuple[bytes, bytes]], named: set[bytes]) -> Fields:
     return tuple(kept)
 
 
-def seconds_kept(fields: Fields) -> float | None:
-    """How long a server keeps a connection after its answer, a little less than it says itself (`Keep-Alive:
-    timeout=5`, RFC 2068, 19.7.1.1); None where it does not say.
+def seconds_kept(fields: Fields, version: bytes) -> float | None:
+    """How long a server keeps a connection after its answer, a second less than it says itself (`Keep-Alive:
+    timeout=5`, RFC 2068, 19.7.1.1); 0 where the answer is the last, None where it does not say.
 
-    >>> seconds_kept(((b"Keep-Alive", b"timeout=5, max=100"),))
+    >>> seconds_kept(((b"Keep-Alive", b"timeout=5, max=100"),), b"HTTP/1.1")
     4.0
     """
+    persistent, longest = version != b"HTTP/1.0", None
     for name, value in fields:
-        if len(name) == 10 and name.lower() == b"keep-alive":
-            found = _KEPT.search(value)
-            return max(0.0, int(found[1]) - 1.0) if found else None
-    return None
+        if len(name) != 10:  # both names have ten letters
+            continue
+        lower = name.lower()
+        if lower == b"connection":
+            tokens = _tokens(value)
+            if b"close" in tokens:
+                return 0.0
+            persistent = persistent or b"keep-alive" in tokens
+        elif lower == b"keep-alive" and (found := _KEPT.search(value)):
+            longest = max(0.0, int(found[1]) - 1.0)
+    return longest if persistent else 0.0
 
 
 def size(fields: Fields) -> int:

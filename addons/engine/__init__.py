@@ -189,8 +189,10 @@ def allow_upstreams(handler: ConnectionHandler, count: int) -> None:
 
 
 async def take_over(master: Any) -> None:
-    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn."""
+    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn. Begin to keep
+    connections to upstreams ready."""
     if installed():
+        lending.pool.start()
         await listening.take_over(master)
 
 

@@ -42,6 +42,12 @@ def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
             transport.handler.cancel(why)
 
 
+def reused(server: connection.Server) -> int:
+    """Exchanges that this connection to an upstream had had before the last one that it was used for."""
+    seat = seat_of(server)
+    return seat.reused if seat is not None else 0
+
+
 def close_client(client: connection.Client, why: str) -> None:
     """Close a client's connection, and with it everything that was going on there."""
     handler = handler_of(client)

@@ -121,7 +121,7 @@ class WholeReading(asyncio.StreamReaderProtocol):
     """
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Read what is left, then tell. What comes through TLS is read by that (pool/tls.py)."""
+        """Read what is left, then tell. What comes through TLS is read by that (engine/pool/tls.py)."""
         reader: asyncio.StreamReader | None = self._stream_reader  # type: ignore[attr-defined]
         transport = self._transport  # type: ignore[attr-defined]
         plain = transport is not None and not self._over_ssl  # type: ignore[attr-defined]

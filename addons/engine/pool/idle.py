@@ -104,9 +104,14 @@ class Pool:
         self.longest, self.connect_within = longest, connect_within
         self._dial = dial
         self._warm = {place: _Warmth(count) for place, count in warm.items() if count}
-        with contextlib.suppress(RuntimeError):  # without a loop nothing can rest
-            asyncio.get_running_loop()
-            self._see_to_it()
+        with contextlib.suppress(RuntimeError):  # mitmproxy reads relay.yaml before its loop runs
+            self.start()
+
+    def start(self) -> None:
+        """From now on connections are kept ready, where that is wanted. Raises RuntimeError without a running loop."""
+        asyncio.get_running_loop()
+        if self._timer is None:
+            self._look()
 
     def _see_to_it(self) -> None:
         if self._timer is None:

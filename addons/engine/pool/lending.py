@@ -15,7 +15,6 @@ from typing import Any
 from mitmproxy import ctx
 from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.http import Request, Response
-from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events, server
 from mitmproxy.proxy.layers.http import GetHttpConnectionCompleted, HttpClient, HttpLayer, HttpStream
 from mitmproxy.proxy.layers.http._http1 import Http1Client, should_make_pipe
@@ -32,7 +31,6 @@ from addons.exchange import aimed_at, of
 pool = Pool()
 places = Places()
 
-_BINARY = ("HTTP/2", "HTTP/3")
 _LAST = "relay_last"
 """On an HTTP layer: the connection that rested there last."""
 _wanted: ContextVar[Seat | None] = ContextVar("wanted", default=None)
@@ -141,10 +139,12 @@ def begin(handler: Any, connection: Connection) -> None:
 def end(handler: Any, connection: Connection) -> None:
     """A connection is not read any more. What rests with a client that has left rests with nobody.
 
-    mitmproxy 12.2.3 closes a client's connections to servers with the client; so every new client needs new ones. Remove
-    when connections to servers are shared by clients.
+    mitmproxy 12.2.3 closes a client's connections to servers with the client; so every new client needs new ones.
+    Remove when connections to servers are shared by clients.
     """
     if not isinstance(connection, Client):
+        if (seat := seat_of(connection)) is not None:
+            seat.end()
         return
     for peer in [each for each in handler.transports if each is not connection]:
         seat = seat_of(peer)
@@ -197,18 +197,13 @@ def _note_head(stock: Any, stream: HttpStream, event: Any) -> Any:
 
 
 def _seconds_kept(asked: Request, answer: Response) -> float | None:
-    """How long upstream keeps the connection; 0 where it ends with this answer, None where it does not say."""
-    try:
-        if http1.expected_http_body_size(asked, answer) == -1:
-            return 0
-    except ValueError:  # an addon has set headers that can't be
+    """How long upstream keeps the connection; 0 where it ends with this answer, None where it does not say.
+
+    An answer that the end of its connection ends needs no look: nothing is left of that.
+    """
+    if asked.data.http_version == b"HTTP/1.0":
         return 0
-    version = "HTTP/1.1" if asked.http_version.startswith(_BINARY) else asked.http_version
-    if http1.connection_close(version, asked.headers):
-        return 0
-    if http1.connection_close(answer.http_version, answer.headers):
-        return 0
-    return seconds_kept(answer.headers.fields)
+    return seconds_kept(answer.data.headers.fields, answer.data.http_version)
 
 
 def _rest(connection: UpstreamConnection, keeps: float | None) -> None:

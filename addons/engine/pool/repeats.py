@@ -43,9 +43,10 @@ def note(server: Server, event: HttpEvent) -> None:
     """Keep what is sent of a request, where its connection has rested before."""
     if isinstance(event, RequestHeaders):
         seat = seat_of(server)
-        connection = seat.connection if seat is not None else None
-        if connection is None:
+        if seat is None or seat.connection is None:
             return
+        connection = seat.connection
+        seat.reused = connection.uses
         acknowledged = connection.kernel.acknowledged() if connection.expires_at else None
         connection.uses += 1
         setattr(server, _SENT, None if acknowledged is None else _Sent(acknowledged, [event]))

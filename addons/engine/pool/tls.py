@@ -169,7 +169,7 @@ class TlsProtocol(sslproto.SSLProtocol):
             exc = None if self._read_rest() else exc
         if self.on_lost is not None:
             self.on_lost()
-        super().connection_lost(exc)  # type: ignore[arg-type]
+        super().connection_lost(exc)
 
     def _read_rest(self) -> bool:
         found = False

@@ -23,7 +23,7 @@ _SEAT = "relay_seat"
 class Seat:
     """A client's use of a connection: what mitmproxy knows of it as `server`, in one HTTP layer."""
 
-    __slots__ = ("connection", "fresh", "handler", "layer", "place", "server")
+    __slots__ = ("connection", "fresh", "handler", "layer", "place", "reused", "server")
 
     def __init__(self, place: Place, server: Server, layer: Any, *, fresh: bool) -> None:
         self.place = place
@@ -34,7 +34,15 @@ class Seat:
         self.handler: Any = None
         """mitmproxy's ConnectionHandler, once the connection is there."""
         self.connection: UpstreamConnection | None = None
+        self.reused = 0
+        """Exchanges that the connection had had when the one that is under way began."""
         setattr(server, _SEAT, self)
+
+    def end(self) -> None:
+        """Nobody sits here any more. Flows outlive it, and must not hold a client's layers."""
+        if self.connection is not None:
+            self.connection.seat = None
+        self.connection = self.handler = self.layer = None
 
 
 def seat_of(server: Connection) -> Seat | None:
@@ -162,10 +170,10 @@ class UpstreamConnection(WholeReading):
         self.on_change = on_change
         if seat is None:
             return
-        seat.connection = None
         seat.handler.transports.pop(seat.server, None)
         seat.layer.connections.pop(seat.server, None)
         seat.server.state = ConnectionState.CLOSED
+        seat.end()
         left, self.reader = self.reader, asyncio.StreamReader()
         self.reader.set_transport(self.writer.transport)
         self._stream_reader_wr = weakref.ref(self.reader)
