@@ -3,6 +3,8 @@
 Whoever sends a request to another upstream asks again, with the body that its caller has sent.
 """
 
+from mitmproxy import http
+
 from addons import errors
 from addons.config.settings import Upstream
 from addons.core import model_mapping
@@ -21,6 +23,12 @@ async def mapped_for(upstream: Upstream, body: bytes, content_type: str = "appli
         return await in_turns(model_mapping.mapping(body, content_type, upstream.models))
     except Unmapped as error:
         raise _told(error, upstream) from None
+
+
+def note_mapped(flow: http.HTTPFlow, asked: str | None) -> None:
+    """Leave the caller's name for a model beside a request that shows upstream's, for whoever looks at it."""
+    if asked is not None:
+        flow.metadata["relay.asked_model"] = asked
 
 
 def check_address(upstream: Upstream, path: str, query: str) -> None:

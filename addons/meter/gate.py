@@ -75,6 +75,8 @@ class Admission:
     """Nano-dollars; None where there is no budget."""
     body: bytes | None = None
     """In place of its own, where that had to be changed."""
+    asked_model: str | None = None
+    """As its caller has called it, where it goes up by another name."""
     strips_usage: bool = False
     """The client did not ask for the usage chunk that upstream is asked for."""
     added: Mapping[str, object] = field(default_factory=dict)
@@ -210,6 +212,7 @@ class Gate:
             len(mapped.body),
             hold,
             body=mapped.body if mapped.sent is not None else None,
+            asked_model=mapped.asked,
             characters=asked.bound.characters,
             background=asked.background,
             added={} if reserve is None else {reserve[0]: reserve[1]},

@@ -30,7 +30,7 @@ from addons.exchange import REAL_KEY, Exchange, Kind, cap_answer, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
 from addons.flow.held_bodies import HeldBodies, release
-from addons.flow.model_mapping import mapped_for
+from addons.flow.model_mapping import mapped_for, note_mapped
 from addons.flow.request_body import replace_body
 from addons.flow.turns import in_turns
 from addons.flow.upstream import set_upstream
@@ -198,6 +198,7 @@ class Meter:
     def _admitted(self, flow: http.HTTPFlow, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
         self.under_way[admission.request] = flow
         flow.metadata["relay.key"] = admission.key.name
+        note_mapped(flow, admission.asked_model)
         metering = self.begin(exchange, kind, admission.key.id)
         metering.at, metering.admission = admission.at, admission
         metering.model, metering.size = admission.model, admission.size
@@ -212,6 +213,7 @@ class Meter:
             mapped = await mapped_for(exchange.upstream, body)
             metering = self.begin(exchange, Generation.CHAT, self.gate.keyring.caller(text))
             metering.model, metering.size = mapped.sent or model, len(mapped.body)
+            note_mapped(flow, mapped.asked)
             return None, mapped.body
         admission = await self.gate.admit(exchange, key, Generation.CHAT, body)
         self._admitted(flow, exchange, Generation.CHAT, admission)

@@ -13,7 +13,7 @@ from addons import errors
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import refuse
 from addons.flow.held_bodies import HeldBodies
-from addons.flow.model_mapping import check_address, mapped_for
+from addons.flow.model_mapping import check_address, mapped_for, note_mapped
 from addons.flow.request_body import replace_body
 from addons.meter.under_way import METERING
 
@@ -66,6 +66,7 @@ class ModelNames:
         if mapped.sent is None:
             return
         replace_body(request, mapped.body)
+        note_mapped(flow, mapped.asked)
         if (metering := METERING.of(exchange)) is not None:
             metering.model = mapped.sent
 

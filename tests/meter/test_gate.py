@@ -500,7 +500,8 @@ def test_what_is_judged_is_what_goes_up(tmp_path: Path) -> None:
     found = admit(gate, key(), text)
     assert found.body == text.replace(b'"mine"', b'"gpt-4o"') and found.size == len(found.body)
     assert (found.model, found.hold) == ("gpt-4o", found.size * 2500 + 10 * 10_000)
-    assert admit(gate, key(), hello()).body is None
+    plain = admit(gate, key(), hello())
+    assert (found.asked_model, plain.asked_model, plain.body) == ("mine", None, None)
 
 
 def test_what_else_is_changed_is_changed_too(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_a_body_goes_up_with_the_other_name_and_its_length() -> None:
     flow = mapped(opened("POST", CHAT, {**JSON, "Content-Length": "21"}, b'{ "model": "gpt-4o" }'))
     assert flow.request.raw_content == b'{ "model": "deepseek-chat" }'
     assert flow.request.headers["content-length"] == str(len(flow.request.raw_content))
+    assert flow.metadata["relay.asked_model"] == "gpt-4o"
 
 
 def test_what_is_true_of_the_old_body_alone_is_dropped() -> None:
@@ -86,7 +87,7 @@ def test_what_is_not_mapped_keeps_all_of_that() -> None:
     flow = opened("POST", CHAT, headers, b'{"model":"gpt-4"}')
     fields = flow.request.headers.fields
     assert mapped(flow).request.headers.fields == fields
-    assert flow.request.raw_content == b'{"model":"gpt-4"}'
+    assert flow.request.raw_content == b'{"model":"gpt-4"}' and "relay.asked_model" not in flow.metadata
 
 
 @pytest.mark.parametrize(
