@@ -45,6 +45,7 @@ from addons.endpoints.key_pages import KeyPages
 from addons.endpoints.page import Page
 from addons.flow.capture import watched
 from addons.flow.display_path import DisplayPath
+from addons.flow.held_bodies import HeldBodies
 from addons.inspection import bounded_views, contentviews, mitmweb_style
 from addons.inspection.commands import Commands
 from addons.inspection.flow_summary import FlowSummary
@@ -57,6 +58,7 @@ from addons.meter.metering import Meter
 from addons.meter.prices import PriceList, Prices
 from addons.proxy.cors import Cors
 from addons.proxy.failures import Failures
+from addons.proxy.model_names import ModelNames
 from addons.proxy.routing import Routing
 from addons.proxy.streaming import Streaming
 from addons.proxy.timeouts import Timeouts
@@ -86,6 +88,7 @@ class LongLived:
         self.price_list = PriceList()
         self.readiness = Readiness()
         self.under_way: dict[str, http.HTTPFlow] = {}
+        self.held = HeldBodies()
 
     async def announce(self) -> None:
         """relay is about to end."""
@@ -109,7 +112,7 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
     of another process is swept there.
     """
     redact = Redaction(settings, store.secret)
-    meter = Meter(gate, long_lived.under_way, redact.begin)
+    meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held)
     return Chain(
         (
             Noting(redact),
@@ -125,6 +128,7 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
             Sessions(store, meter),
             long_lived.balance,
             meter,
+            ModelNames(long_lived.held),
             Streaming(),
             Sockets(),
             Failures(),

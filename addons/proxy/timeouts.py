@@ -21,7 +21,7 @@ from addons.core import headers
 from addons.core.failures import CONNECT_TIMEOUT
 from addons.engine.transports import close_client, handler_of
 from addons.errors import BadRequest, TooSlow
-from addons.exchange import Exchange, Kind, Part, of
+from addons.exchange import Exchange, Part, of
 from addons.flow.answers import refuse
 from addons.flow.upstream import declared_length, gave_up
 from addons.proxy.alarm import Alarm
@@ -105,7 +105,7 @@ class Timeouts:
             _say_goodbye(exchange)
         if not exchange.refused and (error := self._too_large(request)) is not None:
             refuse(flow, exchange, error)
-        if exchange.kind != Kind.PASS and not exchange.refused and _has_body(request):
+        if not exchange.refused and _has_body(request):
             loop = asyncio.get_running_loop()
             look = partial(self._look_at_body, flow, exchange, loop.time() + BODY_GRACE)
             _BODY.keep(exchange, loop.call_later(BODY_GRACE, look))
@@ -131,7 +131,7 @@ class Timeouts:
         handler = handler_of(flow.client_conn)
         held = engine.body_held(handler, flow) if handler is not None else None
         if handler is None or held is None:
-            return  # it has come, or nobody reads it any more
+            return  # it has come, it is passed on as it comes, or nobody reads it any more
         loop = asyncio.get_running_loop()
         enough_until = free_until + held / BODY_RATE
         if loop.time() < enough_until:
