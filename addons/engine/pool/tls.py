@@ -230,6 +230,15 @@ def _words(error: OSError) -> str:
     return f"TLS handshake failed: {error}"
 
 
+def holds_something(transport: Any) -> bool:
+    """Whether TLS has bytes in hand: read and not yet given, as behind a pause of the reader, or not yet sent."""
+    outer = getattr(transport, "_ssl_protocol", None)
+    if outer is None or outer._sslobj is None or outer._transport is None:
+        return False
+    unread = outer._incoming.pending or outer._sslobj.pending()
+    return bool(unread or outer._transport.get_write_buffer_size())
+
+
 def learn_session(transport: asyncio.BaseTransport, place: Place) -> None:
     """Remember the session of a connection that has been used."""
     found, context = transport.get_extra_info("ssl_object"), transport.get_extra_info("sslcontext")
