@@ -234,6 +234,38 @@ def test_an_upstream_that_is_not_there_is_asked_for_less_and_less(tmp_path: Path
         assert "Traceback" not in relay.log and "never retrieved" not in relay.log
 
 
+PEEK = """
+from mitmproxy import ctx
+
+
+def see(flow):
+    from addons.engine.speed.layers import straight
+
+    handler = ctx.master.addons.get("proxyserver").connections[flow.client_conn.id]
+    print("held:", len(handler.transports), len(straight(handler.layer).connections), flush=True)
+
+
+response = error = see
+"""
+
+
+@pytest.mark.parametrize("way", ["closes", "refuses"])
+def test_a_client_that_stays_holds_nothing_of_the_connections_before(
+    tmp_path: Path, marking: MarkingUpstream, way: str
+) -> None:
+    peek = tmp_path / "peek.py"
+    peek.write_text(PEEK)
+    marking.shapes[b"unsaid-close"] = lambda mark: (_length(mark),)
+    url = marking.url if way == "closes" else f"http://127.0.0.1:{live.free_port()}"
+    with live.relay(tmp_path, url, ("-s", str(peek))) as relay, raw.Client(relay.port) as client:
+        for number in range(8):
+            client.ask("GET", f"/v1/unsaid-close/mark{number}", AUTH)
+            time.sleep(0.05)
+        assert eventually(lambda: relay.log.count("held:") == 8)
+        held = [line.split()[-2:] for line in relay.log.splitlines() if "held:" in line]
+        assert held[-1] == held[1], held
+
+
 # -- TLS
 
 

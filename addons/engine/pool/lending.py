@@ -33,6 +33,8 @@ places = Places()
 
 _LAST = "relay_last"
 """On an HTTP layer: the connection that rested there last."""
+_ENDED = "relay_ended"
+"""On an HTTP layer: connections that have ended, and are not forgotten yet."""
 _wanted: ContextVar[Seat | None] = ContextVar("wanted", default=None)
 
 
@@ -72,6 +74,7 @@ def _get_connection(_stock: Any, layer: HttpLayer, event: Any, *, reuse: bool = 
         del layer.command_sources[event]
         yield from layer.event_to_child(stream, GetHttpConnectionCompleted(event, (last.seat.server, None)))
         return
+    _sweep(layer, vars(layer).setdefault(_ENDED, []))
     made = Server(address=event.address, transport_protocol=event.transport_protocol)
     made.tls, made.via = event.tls, event.via
     if event.tls:
@@ -111,8 +114,47 @@ async def _open_connection(stock: Any, handler: Any, command: commands.OpenConne
     """mitmproxy 12.2.3 connects to a server itself; so it would have no part in the pool. As stock, and what is wanted
     is known where the connection is made. Remove when connections to servers are shared by clients.
     """
-    _wanted.set(seat_of(command.connection))
-    await stock(handler, command)
+    seat = seat_of(command.connection)
+    _wanted.set(seat)
+    try:
+        await stock(handler, command)
+    finally:
+        if seat is not None:
+            _clear(handler, seat)
+
+
+def _clear(handler: Any, seat: Seat) -> None:
+    """Leave nothing of an attempt: what has failed, or was given up between the connect and the first read."""
+    io = handler.transports.get(seat.server)
+    if io is not None and io.handler is asyncio.current_task():
+        del handler.transports[seat.server]
+    connection, layer = seat.connection, seat.layer
+    if layer is None:
+        return  # it has been read to its end
+    seat.end()
+    _forget(layer, seat.server)
+    if connection is not None:
+        connection.discard("relay: given up")
+
+
+def _forget(layer: HttpLayer, server: Connection) -> None:
+    """Let go of the layers of a connection that has ended, as soon as nothing is under way there.
+
+    mitmproxy 12.2.3 keeps them as long as the client stays; so one that stays long takes more and more. Remove when
+    HttpLayer drops connections that have ended.
+    """
+    ended = vars(layer).setdefault(_ENDED, [])
+    ended.append(server)
+    _sweep(layer, ended)
+
+
+def _sweep(layer: HttpLayer, ended: list[Connection]) -> None:
+    for each in list(ended):
+        peer: Any = layer.connections.get(each)
+        below = getattr(vars(peer).get("_handle_event"), "__self__", None) if peer is not None else None
+        if getattr(below, "stream_id", None) not in layer.streams:  # else it may still have something to say there
+            layer.connections.pop(each, None)
+            ended.remove(each)
 
 
 async def connect(host: str, port: int, **more: Any) -> tuple[Any, asyncio.StreamWriter]:
@@ -143,8 +185,9 @@ def end(handler: Any, connection: Connection) -> None:
     Remove when connections to servers are shared by clients.
     """
     if not isinstance(connection, Client):
-        if (seat := seat_of(connection)) is not None:
+        if (seat := seat_of(connection)) is not None and (layer := seat.layer) is not None:
             seat.end()
+            _forget(layer, connection)
         return
     for peer in [each for each in handler.transports if each is not connection]:
         seat = seat_of(peer)
@@ -175,7 +218,8 @@ def _mark_done(stock: Any, client: Http1Client, *, request: bool = False, respon
         yield from client.make_pipe()
         return
     keeps = connection.keeps
-    if keeps == 0 or client.buf or not connection.may_rest():
+    closing = client.conn.state is not ConnectionState.OPEN  # an answer that was refused, for one
+    if keeps == 0 or closing or client.buf or not connection.may_rest():
         yield commands.CloseConnection(client.conn)
         client.state = client.done
         return
@@ -209,6 +253,7 @@ def _seconds_kept(asked: Request, answer: Response) -> float | None:
 def _rest(connection: UpstreamConnection, keeps: float | None) -> None:
     seat = connection.seat
     assert seat is not None
+    seat.request = None
     setattr(seat.layer, _LAST, connection)
     pool.rest(connection, keeps=keeps)
     handler = seat.handler
