@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
@@ -17,7 +18,7 @@ from wsproto.events import TextMessage
 from addons.cli.fake_openai.server import Upstream
 from tests.live.test_wire_tls import Http2
 from tests.live.test_wire_websocket import Socket
-from tests.support import certificates, live, marking_upstream, raw
+from tests.support import certificates, connect_proxy, live, marking_upstream, raw
 from tests.support.live import eventually
 from tests.support.marking_upstream import MarkingUpstream, Step
 
@@ -35,6 +36,11 @@ def marking() -> Iterator[MarkingUpstream]:
 def pooled(marking: MarkingUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Live]:
     with live.relay(tmp_path_factory.mktemp("pool"), marking.url) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> certificates.Pair:
+    return certificates.self_signed(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(autouse=True)
@@ -266,12 +272,35 @@ def test_a_client_that_stays_holds_nothing_of_the_connections_before(
         assert held[-1] == held[1], held
 
 
+@pytest.mark.parametrize("body", [None, b"a" * 1000], ids=["held", "streamed"])
+def test_who_has_left_before_the_connection_is_there_is_not_asked_for(
+    tmp_path: Path, pair: certificates.Pair, body: bytes | None
+) -> None:
+    """A stream of HTTP/2, whose connection stays. It may be billed, and nobody reads it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    listen = {"tls": {"cert": str(pair.cert), "key": str(pair.key)}}
+    with connect_proxy.listening() as listener:
+        upstream = MarkingUpstream(listener.getsockname()[1], "https")
+
+        def accept(client: socket.socket) -> None:
+            time.sleep(0.4)
+            marking_upstream._accept(client, upstream, context)
+
+        connect_proxy.serve(listener, accept)
+        upstreams = [{"name": "one", "url": upstream.url, "ca": str(pair.cert)}]
+        with live.relay(tmp_path, upstreams, listen=listen) as relay, Http2(relay, pair) as client:
+            left = client.send("POST" if body else "GET", "/v1/plain/left", body=body)
+            time.sleep(0.1)
+            client.cancel(left)
+            assert client.ask("GET", "/v1/plain/stays").body == b"stays"
+            time.sleep(0.3)
+            assert upstream.asked == [b"stays"]
+            assert relay.log.count("stream reset by client") == 1
+            assert "Traceback" not in relay.log
+
+
 # -- TLS
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> certificates.Pair:
-    return certificates.self_signed(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
