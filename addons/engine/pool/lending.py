@@ -91,8 +91,8 @@ def _get_connection(_stock: Any, layer: HttpLayer, event: Any, *, reuse: bool = 
 
 
 def _make_server_connection(stock: Any, stream: HttpStream) -> Commands:
-    """mitmproxy 12.2.3 asks upstream for a stream of HTTP/2 that its client has reset while the connection was made, and
-    closes then; so what nobody wants may be billed. Remove when make_server_connection looks for it.
+    """mitmproxy 12.2.3 asks upstream for a stream of HTTP/2 that its client has reset while the connection was made,
+    and closes then; so what nobody wants may be billed. Remove when make_server_connection looks for it.
     """
     made = yield from stock(stream)
     left = next((each for each in stream._paused_event_queue if isinstance(each, RequestProtocolError)), None)
@@ -143,13 +143,17 @@ def _clear(handler: Any, seat: Seat) -> None:
     io = handler.transports.get(seat.server)
     if io is not None and io.handler is asyncio.current_task():
         del handler.transports[seat.server]
+    _leave(seat)
+
+
+def _leave(seat: Seat) -> None:
     connection, layer = seat.connection, seat.layer
     if layer is None:
-        return  # it has been read to its end
+        return  # it has been left before
     seat.end()
     _forget(layer, seat.server)
     if connection is not None:
-        connection.discard("relay: given up")
+        connection.discard("relay: nobody reads it any more")  # it is closed already, but where its task was ended
 
 
 def _forget(layer: HttpLayer, server: Connection) -> None:
@@ -200,9 +204,8 @@ def end(handler: Any, connection: Connection) -> None:
     Remove when connections to servers are shared by clients.
     """
     if not isinstance(connection, Client):
-        if (seat := seat_of(connection)) is not None and (layer := seat.layer) is not None:
-            seat.end()
-            _forget(layer, connection)
+        if (seat := seat_of(connection)) is not None:
+            _leave(seat)
         return
     for peer in [each for each in handler.transports if each is not connection]:
         seat = seat_of(peer)

@@ -87,6 +87,16 @@ def test_what_is_given_up_between_the_connect_and_the_first_read_is_closed() -> 
     assert not handler.transports and not layer.connections
 
 
+def test_what_is_not_read_any_more_is_closed() -> None:
+    """A task that is ended while it waits for mitmproxy's lock does not close what it reads."""
+    seat, connection = seated()
+    lending.end(None, seat.server)
+    assert connection.discarded and connection.seat is None
+    connection.discarded = ""
+    lending.end(None, seat.server)
+    assert not connection.discarded, "somebody else may have it by now"
+
+
 def test_layers_of_an_ended_connection_stay_as_long_as_its_stream() -> None:
     seat, _ = seated()
     layer: Any = seat.layer
