@@ -194,8 +194,11 @@ class Relay:
     def _end(self, number: signal.Signals) -> None:
         """A signal to end has come: SIGTERM lets what is under way come to its end, Ctrl-C does not."""
         longest = self.settings.limits.drain if self.settings is not None else 0.0
-        if number is not signal.SIGTERM or not longest or not self.up.is_set() or self.worker is not None:
+        if number is not signal.SIGTERM or not longest or not self.up.is_set():
             ctx.master.shutdown()
+            return
+        if self.worker is not None:
+            self.worker.leave(longest)
             return
         drain = draining.drain(self.long_lived, announced=True, longest=longest)
         self._draining = asyncio.get_running_loop().create_task(drain)
