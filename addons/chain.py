@@ -27,6 +27,7 @@ HOOKS = (
     "tls_start_server",
     "tls_established_server",
     "http_connect_upstream",
+    "upstream_failed",
     "requestheaders",
     "request",
     "responseheaders",

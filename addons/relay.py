@@ -68,6 +68,9 @@ from addons.store.expiry import Sweeper
 from addons.store.leases import LocalLeases
 from addons.store.ledger import NAME as LEDGER
 from addons.store.ledger import Book, Ledger, LocalLedger
+from addons.upstreams.attempts import Pool
+from addons.upstreams.failover import Failover
+from addons.upstreams.health import UpstreamHealth
 from addons.workers import worker
 
 logger = logging.getLogger(__name__)
@@ -79,7 +82,8 @@ _BOOKS = "relay_books"
 class LongLived:
     """What outlives a change of settings: clients that are connected, flows on view."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, secret: bytes) -> None:
+        self.pool = Pool(UpstreamHealth(secret))
         self.timeouts = Timeouts(settings)
         self.balance = Balance(time.time)
         self.retention = Retention(settings)
@@ -110,9 +114,10 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
             Cors(),
             Page(settings),
             KeyPages(gate),
-            Health(store),
+            Health(store, long_lived.pool.health),
             DisplayPath(),
             Recording(redact.response),
+            Failover(long_lived.pool),
             Chat(store, meter),
             Sessions(store, meter),
             long_lived.balance,
@@ -195,10 +200,11 @@ class Relay:
         check_version()
         store = self._store(settings)
         if self.long_lived is None:
-            self.long_lived = LongLived(settings)
+            self.long_lived = LongLived(settings, store.secret)
         prices = Prices(settings, self.long_lived.price_list)
         ledger = self._ledger(settings, prices)
-        gate = self.gate = Gate(settings, Keyring(settings, store.secret, settings.store.path), ledger, prices)
+        keyring = Keyring(settings, store.secret, settings.store.path)
+        gate = self.gate = Gate(settings, keyring, ledger, prices, pool=self.long_lived.pool)
         self.long_lived.adopt(settings, gate)
         engine.install(
             settings.limits.header_size,

@@ -322,12 +322,12 @@ Workers = Annotated[
 ]
 Text = Annotated[str, _text_field("expected text")]
 OptionalText = Annotated[str | None, BeforeValidator(_optional)]
-Duration = Annotated[
-    float,
-    BeforeValidator(_positive_duration),
-    PlainSerializer(lambda seconds: _as_number(format_duration(seconds)), when_used="json"),
-    WithJsonSchema({"type": ["string", "number"], "description": DURATION_EXPECTED.removeprefix("expected ")}),
-]
+_DURATION_OUT = PlainSerializer(lambda seconds: _as_number(format_duration(seconds)), when_used="json")
+_DURATION_SCHEMA = WithJsonSchema(
+    {"type": ["string", "number"], "description": DURATION_EXPECTED.removeprefix("expected ")}
+)
+Duration = Annotated[float, BeforeValidator(_positive_duration), _DURATION_OUT, _DURATION_SCHEMA]
+DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _DURATION_OUT, _DURATION_SCHEMA]
 
 
 def size(least: int) -> Any:

@@ -81,6 +81,9 @@ class Upstream(_Section):
     ca: fields.Authority = None
     keys: Annotated[tuple[fields.RealKey, ...], fields.Items, Field(repr=False)] = ()
     price: fields.Factor = Decimal(1)
+    fallback: Annotated[tuple[fields.Name, ...], fields.Items] = ()
+    retries: Annotated[int, Field(strict=True, ge=0, le=10), fields.Reference] = 2
+    idempotent: fields.Flag = False
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)
@@ -288,6 +291,9 @@ with warnings.catch_warnings():
         headers: fields.Duration = 20.0
         keepalive: fields.Duration = 75.0
         idle: fields.Duration = 3600.0
+        attempts: Annotated[int, Field(strict=True, ge=1, le=100), fields.Reference] = 8
+        attempt_time: fields.Duration = 60.0
+        queue: fields.DurationOrZero = 0.0
 
 
 class InspectSettings(_Section):

@@ -77,6 +77,22 @@ class Members:
             return bounded_json.parse(raw)
         return bounded_json.loads(raw, marks=marks)
 
+    def items(self, name: str, most: int) -> Sliced[list[str]]:
+        """The texts of a list's first items, `most` of them, in slices; none of what is no list. Raises NoObject."""
+        start, end = self.spans.get(name, (0, 0))
+        found: list[str] = []
+        if not self.begins(name, "["):
+            return found
+        at = _past_blanks(self.text, start + 1)
+        while at < end - 1 and len(found) < most:
+            begin = at
+            at = yield from _past_value(self.text, begin)
+            found.append(self.text[begin:at])
+            at = _past_blanks(self.text, at)
+            if self.text[at : at + 1] == ",":
+                at = _past_blanks(self.text, at + 1)
+        return found
+
     def put(self, changes: Mapping[str, object]) -> str:
         """The text with these values, each in place of the one of its name, or behind the last member."""
         # In ASCII: a value that was read may hold halves of characters, which only escapes can write.

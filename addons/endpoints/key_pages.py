@@ -16,11 +16,11 @@ from addons.core.money import Balance
 from addons.core.paths import STATUS_PAGE, TOKEN_PAGE
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
-from addons.endpoints.leaving import Waiting
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
+from addons.flow.credentials import keys_in
+from addons.flow.leaving import Waiting
 from addons.meter import reports
-from addons.meter.credentials import keys_in
 from addons.meter.gate import Gate
 from addons.meter.reports import Days
 from addons.store import StoreError

@@ -8,9 +8,8 @@
 
 import asyncio
 import codecs
-import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -34,6 +33,8 @@ from addons.meter.prices import LONGEST_NAME, Prices
 from addons.store import StoreError
 from addons.store.ledger import Ledger, OverLimit, Settlement
 from addons.store.ledger_file import FINISHED, LEFT, REFUSED
+from addons.upstreams.attempts import Pool
+from addons.upstreams.health import UpstreamHealth
 
 _STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
 _BOUNDS: Mapping[Generation | None, str] = {
@@ -71,6 +72,8 @@ class Admission:
     """Nano-dollars; None where there is no budget."""
     body: bytes | None = None
     """In place of its own, where that had to be changed."""
+    other_body: bytes | None = None
+    """The same for upstreams that know the bound of an answer by its other name."""
     strips_usage: bool = False
     """The client did not ask for the usage chunk that upstream is asked for."""
     added: Mapping[str, object] = field(default_factory=dict)
@@ -85,6 +88,20 @@ class Admission:
     background: bool = False
 
 
+@dataclass(frozen=True)
+class Going:
+    """Where a request may go up."""
+
+    upstreams: Sequence[Upstream]
+    """In the order in which they are asked. Where there is a budget, what can't be priced is none of them."""
+    repeats: int = 0
+    """How often it may be repeated though it may have been worked on: each time may be billed."""
+    model_at: Callable[[Upstream], str] | None = None
+    """The model that is asked for there, where that is not everywhere the same."""
+    choose: Callable[[Sequence[Upstream], Members | None, str], Awaitable[None]] | None = None
+    """Called before anything is held, with those upstreams, the body and the model. Raises RelayError."""
+
+
 class Gate:
     """Admits the requests of relay keys under one state of the settings."""
 
@@ -95,6 +112,7 @@ class Gate:
         ledger: Ledger,
         prices: Prices,
         clock: Callable[[], float] = time.time,
+        pool: Pool | None = None,
     ) -> None:
         self.settings = settings
         self.keyring = keyring
@@ -102,7 +120,8 @@ class Gate:
         self.prices = prices
         self.clock = clock
         self._upstreams = {upstream.name: upstream for upstream in settings.upstreams}
-        self._turn = itertools.count()
+        self.pool = pool if pool is not None else Pool(UpstreamHealth(b""))
+        """Of attempts upstream."""
 
     # Where a key leads
 
@@ -122,14 +141,10 @@ class Gate:
             )
         return named
 
-    def real_key(self, upstream: Upstream) -> str:
-        """A key of relay's own for an upstream. Raises Unavailable."""
-        if not upstream.keys:
-            raise errors.Unavailable(
-                "此中转服务没有该上游的密钥，请联系服务管理员。",
-                "This relay has no key for that upstream: ask whoever runs it (upstreams[].keys in relay.yaml).",
-            )
-        return upstream.keys[next(self._turn) % len(upstream.keys)]
+    def candidates(self, upstream: Upstream, *, elsewhere: bool = True) -> list[Upstream]:
+        """An upstream, and those that its requests may go to where it fails, in this order."""
+        names = upstream.fallback if elsewhere else ()
+        return [upstream, *(self._upstreams[name] for name in names if name in self._upstreams)]
 
     # Admission
 
@@ -140,10 +155,12 @@ class Gate:
         kind: Generation | None,
         body: bytes = b"",
         content_type: str = "",
+        going: "Going | None" = None,
     ) -> Admission:
         """Hold what a request may cost. `body` is decoded. Raises RelayError; then nothing is held."""
         asked = Claimed()
         members: Members | None = None
+        going = going if going is not None else Going((exchange.upstream,))
         path = exchange.path
         await self.prices.ready()
         if kind is not None:
@@ -163,21 +180,20 @@ class Gate:
                 "A key with a budget can't use background: what that costs is known only later.",
                 param="background",
             )
-        if budgeted and asked.openai_alone and not _is_openai(exchange.upstream):
+        upstreams = tuple(going.upstreams)
+        if budgeted and asked.openai_alone and not all(map(_is_openai, upstreams)):
             asked = replace(asked, output=None)
         reserve = self._reserved(exchange.upstream, kind, asked)
         if reserve is not None:
             asked = replace(asked, output=reserve[1])
         price: Callable[[int], int] | None = None
         output = 0
+        hold: int | None = None
         if budgeted:
-            bound, output, choices = self._bound(exchange.upstream, kind, asked, now)
-            factor = self.prices.factor(exchange.upstream.name)
-            price = _pricing(bound, choices, factor)
-        try:
-            hold = price(output) if price is not None else None
-        except ValueError:
-            raise _unpriced(asked.model or "") from None
+            upstreams, output, price = self._dearest(going, kind, asked, now)
+            hold = price(output) * (1 + going.repeats)
+        if going.choose is not None:
+            await going.choose(upstreams, members, asked.model or "")
         claim = Claim(
             exchange.id,
             key.id,
@@ -209,7 +225,11 @@ class Gate:
         if members is not None and (changes := _changes(kind, asked, members, reserve)):
             body = await in_turns(_written(members, changes))
             admission = replace(admission, body=body, strips_usage=_OPTIONS in changes)
-        await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
+            if reserve is not None and len(set(map(_is_openai, upstreams))) > 1:
+                other = {each: value for each, value in changes.items() if each != reserve[0]}
+                other[_other_bound(reserve[0])] = reserve[1]
+                admission = replace(admission, other_body=await in_turns(_written(members, other)))
+        await self._reserve(claim, admission, lambda left: _fitting(price, asked, left // (1 + going.repeats)))
         return admission
 
     def _with_model_of_path(self, key: RelayKey, path: str, asked: Claimed) -> Claimed:
@@ -258,6 +278,32 @@ class Gate:
         if kind == Generation.RESPONSE:
             return "max_output_tokens", tokens
         return ("max_tokens", tokens) if kind == Generation.COMPLETION else None
+
+    def _dearest(
+        self, going: "Going", kind: Generation | None, asked: Claimed, now: float
+    ) -> tuple[tuple[Upstream, ...], int, Callable[[int], int]]:
+        """The upstreams where it can be priced, the output of an answer at most, and what it may cost at the dearest of
+        them. Raises RelayError where it can be priced nowhere."""
+        prices: list[Callable[[int], int]] = []
+        priced: list[Upstream] = []
+        most, refused = 0, None
+        for upstream in going.upstreams:
+            model = going.model_at(upstream) if going.model_at is not None else asked.model
+            try:
+                bound, output, choices = self._bound(upstream, kind, replace(asked, model=model), now)
+                price = _pricing(bound, choices, self.prices.factor(upstream.name))
+                price(output)
+            except ValueError:
+                refused = refused or _unpriced(model or "")
+            except errors.RelayError as error:
+                refused = refused or error
+            else:
+                prices.append(price)
+                priced.append(upstream)
+                most = max(most, output)
+        if not prices:
+            raise refused or _unpriced(asked.model or "")
+        return tuple(priced), most, lambda output: max(price(output) for price in prices)
 
     def _bound(
         self, upstream: Upstream, kind: Generation | None, asked: Claimed, now: float
@@ -353,6 +399,15 @@ def ended(admission: Admission, reason: str) -> Settlement:
 
 def _is_openai(upstream: Upstream) -> bool:
     return upstream.host.endswith(("openai.com", "openai.azure.com"))
+
+
+def _other_bound(name: str) -> str:
+    return "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
+
+
+def knows_the_same_bounds(one: Upstream, other: Upstream) -> bool:
+    """Whether two upstreams call the bound of an answer the same."""
+    return _is_openai(one) == _is_openai(other)
 
 
 def _is_bound(key: RelayKey) -> bool:

@@ -33,7 +33,7 @@ def replacing(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
     key, response = CALLER.of(exchange), flow.response
     if response is None or key is None:
         return None
-    if response.status_code == 401:
+    if response.status_code == 401 or (exchange.attempts is not None and exchange.attempts.key_refused):
         return "key"
     path = exchange.path
     if path == MODELS and flow.request.method == "GET" and key.models and 200 <= response.status_code < 300:
@@ -141,6 +141,7 @@ async def replace_answer(flow: http.HTTPFlow, exchange: Exchange, why: str) -> N
     else:
         logger.error(f"upstream {exchange.upstream.name} refuses relay's own key (HTTP {response.status_code})")
         error = own_key_refused()
+        error.headers["x-should-retry"] = "false"
     flow.response = error_response(exchange.kind, error)
     add_common_headers(flow.response, exchange)
 

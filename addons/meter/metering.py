@@ -10,13 +10,16 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from mitmproxy import http
 
 from addons import errors
+from addons.config.settings import Upstream
+from addons.core.conversations import identifying, is_stored
 from addons.core.generations import Generation, generation_of, is_harmless
 from addons.core.json_member import catching
 from addons.core.key_mask import without_key
@@ -24,15 +27,17 @@ from addons.core.metered import Metered, metered
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
 from addons.core.slices import at_once
+from addons.core.top_level import Members
 from addons.core.usage_chunk import UsageChunk
+from addons.engine.corrections.attempts import MOST_HELD
 from addons.exchange import REAL_KEY, Exchange, Kind, cap_answer, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
+from addons.flow.credentials import keys_in
 from addons.flow.request_body import read_body
 from addons.flow.turns import in_turns
-from addons.flow.upstream import set_upstream
-from addons.meter.credentials import keys_in, replaced
-from addons.meter.gate import Admission, Gate
+from addons.flow.upstream import declared_length
+from addons.meter.gate import Admission, Gate, Going, knows_the_same_bounds
 from addons.meter.hiding import (
     HELD_ANSWER,
     MODELS,
@@ -51,6 +56,8 @@ from addons.meter.settling import Settler, broken
 from addons.meter.under_way import CALLER, LATER, METERING, REPLACING, UNCOUNTED, Metering, Unpacked
 from addons.store.ledger import Settlement
 from addons.store.ledger_file import ENDED, FINISHED, REFUSED
+from addons.upstreams.aiming import Request, aim
+from addons.upstreams.attempts import ATTEMPTS, KEY_HEADER, Attempts, attempts_for
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +121,8 @@ class Meter:
         CALLER.keep(exchange, key)
         flow.metadata["relay.key"] = key.name
         if kind is None:
+            if (declared_length(flow.request) or MOST_HELD + 1) <= MOST_HELD:
+                exchange.body.cap = MOST_HELD  # so that it can be sent again
             return self._admit_uncounted(flow, exchange, key)
         exchange.body.cap = exchange.settings.limits.json
         exchange.body.holding = _Holding(self, exchange.settings.limits.held)
@@ -140,22 +149,49 @@ class Meter:
     def _lead(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, shown: Collection[str]) -> None:
         """Send it where the key leads, with relay's own in its place."""
         upstream = self.gate.upstream_for(key, exchange)
-        real = self.gate.real_key(upstream)
-        if upstream is not exchange.upstream:
-            exchange.upstream = upstream
-            flow.server_conn.via = None  # the other one's proxy
-            query = flow.request.path.partition("?")
-            set_upstream(flow, upstream, upstream.path(exchange.path) + query[1] + query[2])
-        flow.request.headers.fields = replaced(flow.request.headers.fields, shown, real)
-        REAL_KEY.keep(exchange, real.encode("utf-8", "surrogateescape"))
+        query = flow.request.path.partition("?")
+        aimed = partial(self._aimed, flow, exchange)
+        request = Request(exchange.path, query[1] + query[2], shown, aimed=aimed)
+        attempts = attempts_for(self.gate.pool, flow, exchange)
+        # Files and the like belong to the account that has them; a model, or a socket to one, is the same elsewhere.
+        elsewhere = "upgrade" in flow.request.headers or is_harmless(flow.request.method, exchange.path)
+        upstreams = self.gate.candidates(upstream, elsewhere=elsewhere)
+        attempts.may_go_to(upstreams, key.id, "", key.id, request)
+        aim(flow, exchange, request, *attempts.first())
+
+    def _aimed(self, flow: http.HTTPFlow, exchange: Exchange, upstream: Upstream, _key: str) -> None:
+        """It is about to go to an upstream, maybe to another one than before."""
         self.note(flow)
+        metering = METERING.of(exchange)
+        if metering is not None:
+            metering.upstream = upstream.name
+
+    async def choose(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        upstreams: Sequence[Upstream],
+        conversation: str,
+        model: str,
+        caller: str,
+        request: Request,
+    ) -> tuple[Upstream, str]:
+        """The upstream and the key that a conversation's request goes up with. Raises RelayError."""
+        attempts = attempts_for(self.gate.pool, flow, exchange)
+        attempts.may_go_to(upstreams, conversation, model, caller, request)
+        return await attempts.acquire()
 
     async def _admit_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey) -> None:
         try:
             if flow.request.method in ("GET", "HEAD"):
                 self._check_model_path(key, exchange)
+            attempts = attempts_for(self.gate.pool, flow, exchange)
+            where = await attempts.acquire()
+            if attempts.request is not None:
+                aim(flow, exchange, attempts.request, *where)
             UNCOUNTED.keep(exchange, await self.gate.admit(exchange, key, None))
         except errors.RelayError as error:
+            _give_back(exchange)
             refuse(flow, exchange, error)
 
     def _check_model_path(self, key: RelayKey, exchange: Exchange) -> None:
@@ -183,18 +219,47 @@ class Meter:
 
     async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, kind: Generation) -> None:
         request = flow.request
+        attempts = attempts_for(self.gate.pool, flow, exchange)
+        upstreams = self.gate.candidates(exchange.upstream)
+        going = Going(
+            upstreams,
+            repeats_of(upstreams, flow, exchange),
+            choose=partial(self._choose, flow, exchange, key, attempts),
+        )
         try:
             body = await read_body(request, exchange.settings.limits.json)
-            admission = await self.gate.admit(exchange, key, kind, body, request.headers.get("content-type", ""))
+            content_type = request.headers.get("content-type", "")
+            admission = await self.gate.admit(exchange, key, kind, body, content_type, going)
         except errors.RelayError as error:
+            attempts.give_back()
             refuse(flow, exchange, error)
             return
         self._admitted(flow, exchange, kind, admission)
         if admission.body is not None:
             request.headers.pop("content-encoding", None)
             request.content = admission.body
+        if attempts.request is not None and admission.other_body is not None:
+            attempts.request.body_for = partial(_body_for, upstreams[0], admission)
+            aim(flow, exchange, attempts.request, *attempts.present())
         if admission.strips_usage:
             request.headers["Accept-Encoding"] = "identity"  # relay has to read the stream, and edit it
+
+    async def _choose(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        key: RelayKey,
+        attempts: Attempts,
+        upstreams: Sequence[Upstream],
+        members: Members | None,
+        model: str,
+    ) -> None:
+        conversation = await in_turns(identifying(members)) if members is not None else None
+        if members is not None and is_stored(members):
+            upstreams = [each for each in upstreams if each is exchange.upstream] or upstreams
+        if (request := attempts.request) is not None:
+            where = await self.choose(flow, exchange, upstreams, conversation or exchange.id, model, key.id, request)
+            aim(flow, exchange, request, *where)
 
     def _admitted(self, flow: http.HTTPFlow, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
         self.under_way[admission.request] = flow
@@ -205,14 +270,25 @@ class Meter:
         return metering
 
     async def begin_chat(
-        self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey | None, text: str, model: str, body: bytes
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        key: RelayKey | None,
+        text: str,
+        model: str,
+        body: bytes,
+        going: Going | None = None,
     ) -> Admission | None:
         """Admit and count a message to `/chat`; None for a caller's own key. Raises RelayError."""
         if key is None:
             metering = self.begin(exchange, Generation.CHAT, self.gate.keyring.caller(text))
             metering.model, metering.size = model, len(body)
             return None
-        admission = await self.gate.admit(exchange, key, Generation.CHAT, body)
+        try:
+            admission = await self.gate.admit(exchange, key, Generation.CHAT, body, going=going)
+        except errors.RelayError:
+            _give_back(exchange)
+            raise
         self._admitted(flow, exchange, Generation.CHAT, admission)
         return admission
 
@@ -415,6 +491,24 @@ class Meter:
         if amount is not None:
             about = "~" if settlement.estimated else ""
             flow.metadata["relay.cost"] = f"{about}{dollars(amount):f}"
+
+
+def _give_back(exchange: Exchange) -> None:
+    if (attempts := ATTEMPTS.of(exchange)) is not None:
+        attempts.give_back()
+
+
+def repeats_of(upstreams: Sequence[Upstream], flow: http.HTTPFlow, exchange: Exchange) -> int:
+    """How often a generation may be repeated though it may have been worked on."""
+    if KEY_HEADER not in flow.request.headers:
+        return 0
+    allowed = max((each.retries for each in upstreams if each.idempotent), default=0)
+    return min(allowed, exchange.settings.limits.attempts - 1)
+
+
+def _body_for(first: Upstream, admission: Admission, upstream: Upstream) -> bytes | None:
+    """What goes up to an upstream, where upstreams know the bound of an answer by two names."""
+    return admission.body if knows_the_same_bounds(first, upstream) else admission.other_body
 
 
 class _Holding:

@@ -6,8 +6,8 @@ import time
 from mitmproxy import http
 
 from addons import errors
-from addons.core.failures import Failure, classify
-from addons.exchange import Exchange, of
+from addons.core.failures import PASSING, Failure, classify
+from addons.exchange import Exchange, Kind, of
 from addons.flow.answers import add_common_headers, error_response
 from addons.flow.upstream_errors import failure_error
 
@@ -41,6 +41,9 @@ class Failures:
         if exchange.failure.connect_timed_out and failure in (Failure.BROKEN, Failure.CUT, Failure.OTHER):
             failure = Failure.CONNECT_TIMEOUT
         error = exchange.failure.fault or failure_error(failure)
+        if exchange.failure.fault is None and exchange.kind is Kind.PASS:
+            # Clients' libraries ask again by themselves. What may have been worked on may be billed twice, then.
+            error.headers["x-should-retry"] = "true" if failure in PASSING else "false"
         exchange.failure.substitute = substitute(exchange, error)
         if failure is Failure.EXHAUSTED and not self._may_say():
             return  # each of thousands of clients would have its line

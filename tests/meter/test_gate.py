@@ -418,8 +418,8 @@ def test_limits_a_minute_and_at_once(tmp_path: Path) -> None:
 def test_where_a_key_leads(tmp_path: Path) -> None:
     path = tmp_path / "relay.yaml"
     upstreams = [
-        {"name": "one", "url": "https://one.example", "keys": ["a", "b"]},
-        {"name": "two", "url": "https://two.example"},
+        {"name": "one", "url": "https://one.example", "keys": ["a", "b"], "fallback": ["two"]},
+        {"name": "two", "url": "https://two.example", "keys": ["c"]},
     ]
     path.write_text(yaml.safe_dump({"upstreams": upstreams}))
     settings = load_settings(path, {})
@@ -432,9 +432,8 @@ def test_where_a_key_leads(tmp_path: Path) -> None:
         gate.upstream_for(key(upstream="one"), routed)
     with pytest.raises(errors.Unavailable):
         gate.upstream_for(key(upstream="gone"), plain)
-    assert [gate.real_key(one) for _ in range(4)] == ["a", "b", "a", "b"]
-    with pytest.raises(errors.Unavailable):
-        gate.real_key(two)
+    assert gate.candidates(one) == [one, two] and gate.candidates(one, elsewhere=False) == [one]
+    assert gate.candidates(two) == [two]
 
 
 def test_what_can_t_be_written_down_does_not_go_up(tmp_path: Path) -> None:
