@@ -12,8 +12,12 @@ from addons.core import bounded_json
 from addons.core.slices import Sliced, at_once
 from addons.core.top_level import Members, NoObject
 
-STORED = ("conversation", "previous_response_id")
+_PREVIOUS = "previous_response_id"
+STORED = ("conversation", _PREVIOUS)
 """Fields that name what one upstream alone has."""
+_OF_FILES = ("file_id", "file_ids", "vector_store_ids")
+"""Names of such things where they stand deeper."""
+_AROUND_FILES = ("input", "messages", "tools", "tool_resources")
 _LISTS = ("messages", "input")
 _AROUND = ("system", "instructions", "prompt")
 _LONGEST = 1 << 14
@@ -45,7 +49,14 @@ def identifying(body: Members) -> Sliced[str | None]:
 
 def is_stored(body: Members) -> bool:
     """Whether a request goes on from what its upstream has kept, and no other one has."""
-    return any(_short(body, name) is not None for name in STORED)
+    if any(_short(body, name) is not None for name in STORED):
+        return True
+    return any(body.holds(name, f'"{each}"') for name in _AROUND_FILES if name in body for each in _OF_FILES)
+
+
+def previous_response(body: Members) -> str | None:
+    """The response that a request goes on from."""
+    return _short(body, _PREVIOUS)
 
 
 def response_id(beginning: str) -> str | None:

@@ -24,10 +24,9 @@ MOST = 600.0
 """Seconds that a key or an upstream is left alone at most, whatever it says."""
 _QUOTA = 300.0
 """Seconds without a key that is out of money: who pays for it has to do something first."""
-_REFUSED = 600.0
-"""Seconds without a key that is refused."""
 _FIRST, _LAST = 1.0, 60.0
-"""Seconds after the first of several refusals that say nothing, which double, and their bound."""
+"""Seconds after the first of several refusals that say nothing, which double, and their bound. A key that is refused is
+bound by `MOST` alone: it may have been for a moment, or for good."""
 
 
 class Scope(enum.StrEnum):
@@ -87,15 +86,15 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, now: float) ->
         return Refusal(RATE_LIMITED, Scope.MODEL, told)
     if _OF_CALLER.search(code) or (status == 403 and not _OF_KEY.search(error.code.lower())):
         return None
-    return Refusal(KEY_REFUSED, Scope.KEY, _REFUSED)
+    return Refusal(KEY_REFUSED, Scope.KEY)
 
 
-def seconds_aside(told: float | None, strikes: int) -> float:
+def seconds_aside(refused: Refusal, strikes: int) -> float:
     """How long something is left alone that has refused `strikes` times in a row before this one."""
-    if told is not None:
-        return min(MOST, max(told, 0.0))
+    if refused.told is not None:
+        return min(MOST, max(refused.told, 0.0))
     doubled: float = _FIRST * 2 ** min(strikes, 16)
-    return min(_LAST, doubled)
+    return min(MOST if refused.of_key else _LAST, doubled)
 
 
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")

@@ -11,6 +11,7 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -19,7 +20,8 @@ from mitmproxy import http
 
 from addons import errors
 from addons.config.settings import Upstream
-from addons.core.conversations import identifying, is_stored
+from addons.core.candidates import Candidate
+from addons.core.conversations import identifying, is_stored, previous_response, response_id
 from addons.core.generations import Generation, generation_of, is_harmless
 from addons.core.json_member import catching
 from addons.core.key_mask import without_key
@@ -55,7 +57,7 @@ from addons.meter.later import Later
 from addons.meter.settling import Settler, broken
 from addons.meter.under_way import CALLER, LATER, METERING, REPLACING, UNCOUNTED, Metering, Unpacked
 from addons.store.ledger import Settlement
-from addons.store.ledger_file import ENDED, FINISHED, REFUSED
+from addons.store.ledger_file import BROKE, ENDED, FINISHED, REFUSED
 from addons.upstreams.aiming import Request, aim
 from addons.upstreams.attempts import ATTEMPTS, KEY_HEADER, Attempts, attempts_for
 
@@ -175,10 +177,12 @@ class Meter:
         model: str,
         caller: str,
         request: Request,
+        first: Candidate | None = None,
     ) -> tuple[Upstream, str]:
-        """The upstream and the key that a conversation's request goes up with. Raises RelayError."""
+        """The upstream and the key that a conversation's request goes up with; `first` as for `Attempts.may_go_to`.
+        Raises RelayError."""
         attempts = attempts_for(self.gate.pool, flow, exchange)
-        attempts.may_go_to(upstreams, conversation, model, caller, request)
+        attempts.may_go_to(upstreams, conversation, model, caller, request, first)
         return await attempts.acquire()
 
     async def _admit_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey) -> None:
@@ -254,12 +258,20 @@ class Meter:
         members: Members | None,
         model: str,
     ) -> None:
-        conversation = await in_turns(identifying(members)) if members is not None else None
-        if members is not None and is_stored(members):
-            upstreams = [each for each in upstreams if each is exchange.upstream] or upstreams
+        conversation, first = exchange.id, None
+        if members is not None:
+            said = await in_turns(identifying(members))
+            conversation = said if said is not None else conversation
+            if is_stored(members):
+                # What is stored belongs to the account of the key that it was sent with, as files do.
+                previous = previous_response(members)
+                first = self.gate.pool.answered.get(previous) if previous is not None else None
+                conversation = conversation if previous is not None else key.id
+                where = exchange.upstream.name if first is None else first.upstream
+                upstreams = [each for each in upstreams if each.name == where] or upstreams
         if (request := attempts.request) is not None:
-            where = await self.choose(flow, exchange, upstreams, conversation or exchange.id, model, key.id, request)
-            aim(flow, exchange, request, *where)
+            chosen = await self.choose(flow, exchange, upstreams, conversation, model, key.id, request, first)
+            aim(flow, exchange, request, *chosen)
 
     def _admitted(self, flow: http.HTTPFlow, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
         self.under_way[admission.request] = flow
@@ -478,8 +490,22 @@ class Meter:
             self.gate.release(metering.admission)  # it is counted when it is asked about
             return
         settlement = self.settler.settlement(exchange, metering, reason)
+        self._note_attempts(exchange, metering, settlement)
         self.gate.ledger.settle(settlement)
         self._note(flow, exchange, settlement)
+
+    def _note_attempts(self, exchange: Exchange, metering: Metering, settlement: Settlement) -> None:
+        """Each attempt that broke, and was repeated, has a row: what has come of it upstream is not known."""
+        attempts = ATTEMPTS.of(exchange)
+        if attempts is None or metering.admission is None:
+            return
+        for number, upstream in enumerate(attempts.uncertain, 1):
+            request = f"{settlement.request}.{number}"
+            broke = replace(settlement, request=request, upstream=upstream, reason=BROKE, usage=None, amount=0)
+            self.gate.ledger.settle(replace(broke, held=False, at_hold=False, estimated=False, tokens=0))
+        attempts.uncertain.clear()
+        if (answer := response_id(metering.beginning.decode("utf-8", "replace"))) and attempts.last is not None:
+            self.gate.pool.remember(answer, attempts.last)
 
     def _note(self, flow: http.HTTPFlow, exchange: Exchange, settlement: Settlement) -> None:
         """Leave what it has cost for whoever looks at the flow."""

@@ -12,6 +12,7 @@
 import asyncio
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +40,7 @@ _PASSING = (Failure.NAME, Failure.REFUSED, Failure.UNREACHABLE, Failure.BROKEN, 
 """Why a connect may fail that succeeds a moment later. A certificate stays as it is, and one that has timed out has
 taken its time."""
 _SHOWN = 200
+_MOST_ANSWERED = 10_000
 KEY_HEADER = "idempotency-key"
 
 
@@ -50,8 +52,17 @@ class Pool:
     lines: Lines[Ticket] = field(default_factory=Lines)
     leaving: Waiting = field(default_factory=Waiting)
 
+    answered: OrderedDict[str, Candidate] = field(default_factory=OrderedDict)
+    """Who has given the latest responses, by their ids: what goes on from one is known there alone."""
+
     def __post_init__(self) -> None:
         self.health.changed.append(self.lines.move)
+
+    def remember(self, response: str, candidate: Candidate) -> None:
+        """Note who has given a response."""
+        self.answered[response] = candidate
+        if len(self.answered) > _MOST_ANSWERED:
+            self.answered.popitem(last=False)
 
 
 @dataclass(eq=False)
@@ -76,6 +87,8 @@ class Attempts(AttemptState):
     told: list[dict[str, object]] = field(default_factory=list)
     """What has become of each attempt, for records."""
     refusals: list[Refusal] = field(default_factory=list)
+    uncertain: list[str] = field(default_factory=list)
+    """The upstreams of attempts that may have been worked on, and were repeated."""
     last: Candidate | None = None
     """The one that was asked last, with a key of relay's own."""
     _begun: float = 0.0
@@ -85,16 +98,25 @@ class Attempts(AttemptState):
     # Candidates
 
     def may_go_to(
-        self, upstreams: Sequence[Upstream], conversation: str, model: str, caller: str, request: Request
+        self,
+        upstreams: Sequence[Upstream],
+        conversation: str,
+        model: str,
+        caller: str,
+        request: Request,
+        first: Candidate | None = None,
     ) -> None:
-        """It goes up with a key of these upstreams, in this order; of each, the key that the conversation prefers."""
+        """It goes up with a key of these upstreams, in this order; of each, the key that the conversation prefers.
+
+        `first` is one that knows the conversation already.
+        """
         health = self.pool.health
         keys: dict[Candidate, tuple[Upstream, str]] = {}
         for upstream in upstreams:
             by_hash = {health.hash_of(key): key for key in upstream.keys}
             for candidate in candidates.preferred(conversation, upstream.name, by_hash):
                 keys[candidate] = (upstream, by_hash[candidate.key])
-        self.keys, self.order = keys, tuple(keys)
+        self.keys, self.order = keys, sorted(keys, key=lambda each: each != first)
         self.model, self.caller, self.request = model, caller, request
 
     def first(self) -> tuple[Upstream, str]:
@@ -217,6 +239,14 @@ class Attempts(AttemptState):
         refusal = self._judged(failed)
         self._note(failed, refusal)
         self._settle(failed, refusal)
+        again = await self._decided(flow, exchange, failed, refusal)
+        if again and failed.connected and refusal is None:
+            self.uncertain.append(self._upstream)
+        return again
+
+    async def _decided(
+        self, flow: http.HTTPFlow, exchange: Exchange, failed: FailedAttempt, refusal: Refusal | None
+    ) -> bool:
         if exchange.failure.fault is not None or self._is_over() or self._is_gone():
             return False
         if failed.answer is not None and refusal is None and failed.answer.status_code not in unbilled.UNCERTAIN:

@@ -139,7 +139,7 @@ class UpstreamHealth:
             place = (candidate.upstream, candidate.key)
         if refusal.scope is Scope.MODEL:
             place = (*place, ticket.model)
-        self._set_aside(place, refusal.reason, lambda strikes: seconds_aside(refusal.told, strikes), hard=True)
+        self._set_aside(place, refusal.reason, lambda strikes: seconds_aside(refusal, strikes), hard=True)
         self._inconclusive(ticket)
 
     def unreached(self, ticket: Ticket, reason: str = "not reached") -> None:
