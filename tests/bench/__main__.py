@@ -34,7 +34,7 @@ from tests.bench.targets import (
     running,
     stock,
 )
-from tests.support import histories
+from tests.support import histories, outages
 
 SECTIONS = ("requests", "connections", "workers", "chat", "balance", "memory", "sse", "sessions", "leases", "meter")
 
@@ -73,6 +73,8 @@ def main() -> int:
             return soak.main(given.soak)
         if given.histories:
             return histories.main(given.histories, given.seed)
+        if given.outages:
+            return outages.main(given.outages, given.seed)
         if given.idle:
             return idle.main(given.idle, given.seconds or idle.SECONDS)
         return _ablate(given) if given.ablate else _bench(given)
@@ -249,6 +251,14 @@ def _arguments() -> argparse.Namespace:
         const=10_000,
         metavar="N",
         help="N random histories of money instead (%(const)s): does every budget hold?",
+    )
+    parser.add_argument(
+        "--outages",
+        nargs="?",
+        type=int,
+        const=20_000,
+        metavar="N",
+        help="N requests instead (%(const)s) to upstreams that fail in every phase: is one asked twice?",
     )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the histories (the time)")
     return parser.parse_args()

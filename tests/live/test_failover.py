@@ -1,4 +1,4 @@
-"""Upstreams that fail: what is asked again, where, and what never is."""
+"""Upstreams that fail: what is asked again, where, and what never is. Longer: `./run.sh bench --outages 20000`."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import failing_upstream, live
+from tests.support import failing_upstream, live, outages
 from tests.support.failing_upstream import Asked, FailingUpstream
 from tests.support.live import Answer, Live, eventually
 
@@ -360,3 +360,9 @@ def test_keys_that_are_refused_are_no_business_of_the_caller_s(tmp_path: Path) -
             assert (again.status, again.json()["error"]["code"]) == (502, "upstream_key_refused")
             assert case.asked("again") == [], "they are set aside"
             socket.create_connection(("127.0.0.1", relay.port)).close()
+
+
+def test_a_day_of_outages(tmp_path: Path) -> None:
+    played = outages.play(tmp_path, 2500, 20_261_130)
+    assert outages.holds(played), str(played)
+    assert played.outages > 3 and played.conversations > 1000

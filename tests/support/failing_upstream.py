@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class FailingUpstream:
 
     plan: Plan = lambda _asked: "ok"
     asked: list[Asked] = field(default_factory=list)
+    times: dict[int, float] = field(default_factory=dict)
+    """When each of them came, on the monotonic clock, by its `id`."""
     accepted: Counter[str] = field(default_factory=Counter)
     streamed: Counter[str] = field(default_factory=Counter)
     """Answers of which a byte was sent."""
@@ -80,7 +83,7 @@ class FailingUpstream:
     def forget(self) -> None:
         """Begin anew."""
         self.plan, self.on_connect = lambda _asked: "ok", lambda _place: "serve"
-        for each in (self.asked, self.accepted, self.streamed, self._seen, self.connections):
+        for each in (self.asked, self.times, self.accepted, self.streamed, self._seen, self.connections):
             each.clear()
 
     def listen(self, place: str) -> None:
@@ -133,6 +136,7 @@ class FailingUpstream:
             asked = Asked(place, key, said, self._seen[said], body, head)
             self._seen[said] += 1
             self.asked.append(asked)
+            self.times[id(asked)] = time.monotonic()
             yield asked
 
     async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
