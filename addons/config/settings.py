@@ -84,6 +84,7 @@ class Upstream(_Section):
     fallback: Annotated[tuple[fields.Name, ...], fields.Items] = ()
     retries: Annotated[int, Field(strict=True, ge=0, le=10), fields.Reference] = 2
     idempotent: fields.Flag = False
+    warm: Annotated[int, Field(strict=True, ge=0, le=100), fields.Reference] = 0
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)
@@ -294,6 +295,7 @@ with warnings.catch_warnings():
         attempts: Annotated[int, Field(strict=True, ge=1, le=100), fields.Reference] = 8
         attempt_time: fields.Duration = 60.0
         queue: fields.DurationOrZero = 0.0
+        upstream_idle: fields.Duration = 60.0
 
 
 class InspectSettings(_Section):

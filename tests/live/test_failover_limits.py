@@ -66,7 +66,7 @@ def test_who_waits_too_long_hears_when_to_come_back(tmp_path: Path) -> None:
         answer = case.ask("later", path=f"/lonely{CHAT}")
         assert (answer.status, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert answer.headers["x-should-retry"] == "true" and 1 <= int(answer.headers["retry-after"]) <= 2
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 8
         assert case.asked("later") == []
 
 

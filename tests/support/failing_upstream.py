@@ -107,6 +107,7 @@ class FailingUpstream:
         server = self._servers.pop(place, None)
         if server is not None:
             server.close()
+            server.abort_clients()  # kept connections, which would go on being served
 
     async def _serve(self, place: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections[place] += 1
@@ -191,6 +192,11 @@ class FailingUpstream:
         return True
 
 
+async def _end_all() -> None:
+    for each in asyncio.all_tasks() - {asyncio.current_task()}:
+        each.cancel()
+
+
 def _reset_on_close(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -232,5 +238,6 @@ def running(*places: str) -> Iterator[FailingUpstream]:
     finally:
         for place in list(upstream._servers):
             upstream.deafen(place)
+        asyncio.run_coroutine_threadsafe(_end_all(), upstream._loop).result(5)
         upstream._loop.call_soon_threadsafe(upstream._loop.stop)
         thread.join(5)

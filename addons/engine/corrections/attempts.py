@@ -37,7 +37,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 
 from addons.engine.transports import cut_upstream
-from addons.engine.wrapping import Commands, wrap, wrap_inner
+from addons.engine.wrapping import Commands, wrap
 from addons.exchange import AttemptState, FailedAttempt, heard
 
 MOST_HELD = 1 << 16
@@ -62,7 +62,6 @@ class LeftAlone(RequestProtocolError):
 def install() -> None:
     """Make the changes of this room."""
     wrap(HttpStream, "make_server_connection", _make_connection)
-    wrap_inner(HttpStream, "state_wait_for_response_headers", _judge_head)
 
 
 def _state(stream: HttpStream) -> AttemptState | None:
@@ -139,7 +138,7 @@ def _is_held(stream: HttpStream) -> bool:
 # Refusals
 
 
-def _judge_head(stock: Any, stream: HttpStream, event: HttpEvent) -> Any:
+def judge_head(stock: Any, stream: HttpStream, event: HttpEvent) -> Any:
     """mitmproxy 12.2.3 passes on the answer that comes first; so one key that is out of its rate fails a request that
     another key would serve. Here what may be a refusal is read and judged before any hook has seen it. Remove when a
     hook before `responseheaders` may send a request elsewhere.
