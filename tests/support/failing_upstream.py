@@ -70,6 +70,7 @@ class FailingUpstream:
     """What becomes of a connection: `serve`, `reset`, or `garbage` in place of TLS."""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _servers: dict[str, asyncio.Server] = field(default_factory=dict)
+    _writers: dict[str, set[asyncio.StreamWriter]] = field(default_factory=dict)
     _seen: Counter[str] = field(default_factory=Counter)
 
     def url(self, place: str, scheme: str = "http") -> str:
@@ -107,10 +108,12 @@ class FailingUpstream:
         server = self._servers.pop(place, None)
         if server is not None:
             server.close()
-            server.abort_clients()  # kept connections, which would go on being served
+            for writer in self._writers.pop(place, ()):
+                writer.transport.abort()  # a kept connection, which would go on being served
 
     async def _serve(self, place: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections[place] += 1
+        self._writers.setdefault(place, set()).add(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             how = self.on_connect(place)
             if how == "reset":
@@ -122,6 +125,7 @@ class FailingUpstream:
                 async for asked in self._requests(place, reader):
                     if not await self._answer(asked, writer):
                         break
+        self._writers.get(place, set()).discard(writer)
         writer.close()
 
     async def _requests(self, place: str, reader: asyncio.StreamReader) -> AsyncIterator[Asked]:
