@@ -20,7 +20,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -47,7 +47,7 @@ from addons.flow.subrequest import ask
 from addons.flow.turns import in_turns
 from addons.flow.upstream import declared_length, set_upstream
 from addons.flow.upstream_errors import own_key_refused, refusal
-from addons.meter.gate import Going, knows_the_same_bounds
+from addons.meter.gate import Going
 from addons.meter.metering import Meter
 from addons.meter.under_way import METERING
 from addons.store import Lease, Store, StoreError
@@ -111,23 +111,6 @@ class Pending:
 
 
 _PENDING = Part[Pending]("chat")
-
-
-@dataclass(frozen=True)
-class Bodies:
-    """The completion request of a message, for whichever upstream it goes to."""
-
-    model: str
-    """That `whole` asks for."""
-    first: Upstream
-    whole: bytes
-    other: bytes | None
-    """The same for upstreams that call the bound of an answer otherwise than the first one."""
-
-    def at(self, upstream: Upstream, model: str) -> bytes:
-        """For an upstream, with its model."""
-        whole = self.whole if self.other is None or knows_the_same_bounds(self.first, upstream) else self.other
-        return whole if model == self.model else members(whole.decode()).put({"model": model}).encode()
 
 
 class Chat:
@@ -198,11 +181,14 @@ class Chat:
         options = dict(message.options)
         wanted = options.pop("model", None)
 
-        def model_at(upstream: Upstream) -> str:
+        def called(upstream: Upstream) -> str:
             return str(wanted or upstream.model or settings.model)
 
+        def model_at(upstream: Upstream) -> str:
+            return upstream.models.get(called(upstream), called(upstream))
+
         first = exchange.upstream
-        model = model_at(first)
+        model = called(first)
         system = options.pop("system", None)
         system = system if isinstance(system, str) else settings.system
         sent = sessions.window(
@@ -217,10 +203,10 @@ class Chat:
         body = chat.completion_request(model, params, messages, stream=message.stream)
         request = Request(_COMPLETIONS)
         going, chosen = self._going(flow, exchange, relay_key, lease.key, model_at, request)
-        admission = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body, going)
+        admission, body = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body, going)
+        model = model_at(first)  # for further tries, and for what is told of it
         if admission is not None:
-            params |= admission.added  # for further tries, too
-            body = admission.body if admission.body is not None else body
+            params |= admission.added
         key = message.api_key
         if chosen:
             exchange.upstream, key = chosen[-1]
@@ -230,11 +216,10 @@ class Chat:
             owner, message, session, model, system, params, sent, lease, key, relay_key, body, deadline, model_at
         )
         pending.request = request
-        if chosen:
-            bodies = Bodies(model, first, body, admission.other_body if admission is not None else None)
-            request.body_for = lambda upstream: bodies.at(upstream, pending.model_at(upstream))
+        if chosen and admission is not None:
+            request.body_for = partial(_body_at, admission.sent_to, body, pending)
             request.aimed = partial(_aimed, exchange, pending)
-            pending.body = bodies.at(exchange.upstream, pending.model_at(exchange.upstream))
+            pending.body = await _body_at(admission.sent_to, body, pending, exchange.upstream)
             request.aimed(exchange.upstream, key)
         return pending
 
@@ -478,6 +463,15 @@ def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request.trailers = None
 
 
+async def _body_at(
+    sent_to: Callable[[Upstream], Awaitable[bytes | None]] | None, body: bytes, pending: Pending, upstream: Upstream
+) -> bytes:
+    """A completion request as it goes to an upstream, with the model that is asked for there."""
+    sent = await sent_to(upstream) if sent_to is not None else None
+    read = members((sent if sent is not None else body).decode())
+    return read.put({"model": pending.model_at(upstream)}).encode()
+
+
 def _aimed(exchange: Exchange, pending: Pending, upstream: Upstream, key: str) -> None:
     """A message is about to go to an upstream, maybe to another one than before."""
     pending.key, pending.model = key, pending.model_at(upstream)
@@ -498,11 +492,10 @@ async def _ask_again(exchange: Exchange, pending: Pending) -> Completion | Upstr
     attempts = before.once_more(hearing) if before is not None else None
     body = chat.completion_request(pending.model, pending.params, messages)
     if attempts is not None and pending.request is not None:
-        bodies = Bodies(pending.model, exchange.upstream, body, None)
         attempts.request = Request(
             _COMPLETIONS,
             shown=(pending.key,),
-            body_for=lambda upstream: bodies.at(upstream, pending.model_at(upstream)),
+            body_for=partial(_body_at, None, body, pending),
             aimed=partial(_aimed, exchange, pending),
         )
     try:

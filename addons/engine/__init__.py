@@ -48,15 +48,18 @@ corrections/reading.py
   18. Others are served between two reads, and what looks like much work is read a little at a time. mitmproxy takes
       64 KiB at a time, and whoever sends much in small pieces holds the loop.
 
+corrections/farewell.py
+  19. A client of HTTP/2 hears that relay is about to end (GOAWAY). mitmproxy closes its connection without a word.
+
 pool/lending.py
-  19. Connections to upstreams are shared by all clients of a process: each rests when an exchange is over, and serves
+  20. Connections to upstreams are shared by all clients of a process: each rests when an exchange is over, and serves
       the next one, whoever asks. With mitmproxy every new client pays for TCP and TLS.
-  20. They are made by pool/dialing.py: the addresses of an upstream's name are tried 250 ms apart, names are looked up
+  21. They are made by pool/dialing.py: the addresses of an upstream's name are tried 250 ms apart, names are looked up
       one by one, and SOCKS proxies are known. With mitmproxy an address that leads nowhere, or a resolver that hangs,
       takes all of `limits.connect`. TLS is asyncio's, below mitmproxy's layers, since a connection outlives its client.
 
 pool/repeats.py
-  21. A request that is sent on a kept connection while upstream closes it is asked once more, where upstream can't have
+  22. A request that is sent on a kept connection while upstream closes it is asked once more, where upstream can't have
       had it. mitmproxy answers 502. No method is wrapped for it: the files beside it ask.
 
 corrections/attempts.py
@@ -118,6 +121,7 @@ Views and pages are brought by inspection/, which calls corrections/views.py and
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -133,6 +137,7 @@ from addons.engine.corrections import (
     attempts,
     bodies,
     connections,
+    farewell,
     framing,
     listening,
     output,
@@ -144,6 +149,7 @@ from addons.engine.corrections import (
 )
 from addons.engine.pool import lending
 from addons.engine.speed import dispatch, layers, lines, lookups, serving, trifles
+from addons.engine.transports import handler_of
 from addons.engine.wrapping import is_wrapped
 from addons.errors import RelayError
 from addons.mitmproxy_version import check_version
@@ -171,6 +177,7 @@ def install(
     framing.install(header_size, on_head)
     connections.install()
     reading.install()
+    farewell.install()
     lending.install(settings)
     websockets.install()
     printing.install()
@@ -200,6 +207,16 @@ async def take_over(master: Any) -> None:
     if installed():
         lending.pool.start()
         await listening.take_over(master)
+
+
+def say_farewell(client: Client) -> None:
+    """Tell a client of HTTP/2 that no more streams are wanted. Others have no word for that."""
+    if client.alpn == b"h2" and (handler := handler_of(client)) is not None:
+        _farewells.add(task := asyncio.get_running_loop().create_task(handler.server_event(farewell.Farewell())))
+        task.add_done_callback(_farewells.discard)
+
+
+_farewells: set[asyncio.Task[None]] = set()
 
 
 def body_held(handler: ConnectionHandler, flow: http.HTTPFlow) -> int | None:

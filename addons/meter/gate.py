@@ -2,12 +2,12 @@
 
 1. The body says which model is wanted and what that may cost at most (core/claims.py, core/rates.py).
 2. The ledger holds that amount before upstream is asked, or the request is refused with what would fit.
-3. Of the body no more is changed than relay needs: `stream_options.include_usage` where a stream would not tell its
-   usage, and the bound of the answer where relay.yaml sets one and the request none.
+3. Of the body no more is changed than relay needs: the model where the upstream has another name for it,
+   `stream_options.include_usage` where a stream would not tell its usage, and the bound of the answer where relay.yaml
+   sets one and the request none.
 """
 
 import asyncio
-import codecs
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,16 @@ from addons.core.accounts import Claim, Refused, Terms
 from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
 from addons.core.form_fields import is_of_ascii, reading_form
 from addons.core.generations import Generation, model_in
+from addons.core.model_mapping import Mapped
 from addons.core.paths import is_plain
 from addons.core.printable import is_encodable
 from addons.core.rates import Bound, Rates, dollars, worst
 from addons.core.relay_keys import RelayKey, renews
 from addons.core.slices import Sliced
-from addons.core.top_level import Members, NoObject, Repeated, finding
+from addons.core.top_level import Members, NoObject, Repeated, decoding, finding
 from addons.exchange import Exchange, Kind
+from addons.flow.model_mapping import mapped_for
+from addons.flow.request_body import not_utf8, stands_twice, unreadable
 from addons.flow.turns import in_turns
 from addons.meter.keyring import Keyring
 from addons.meter.prices import LONGEST_NAME, Prices
@@ -47,7 +50,7 @@ _REASONING = ("o1", "o3", "o4", "gpt-5")
 _FORMS = ("multipart/", "urlencoded")
 _OPTIONS = "stream_options"
 _SLICE = 1 << 20
-"""Characters or bytes that are encoded or decoded at a time."""
+"""Characters that are encoded at a time."""
 _PATIENCE = 10.0
 """Seconds that the ledger has to write a hold."""
 _MOST_NAMED = 6
@@ -64,16 +67,21 @@ class Admission:
     """Seconds since the epoch."""
     upstream: str
     model: str
+    """As upstream is asked for it."""
     path: str
     kind: Generation | None
     size: int
-    """Bytes of its body, decoded."""
+    """Bytes of its body as it goes up, decoded, without what relay adds."""
     hold: int | None
     """Nano-dollars; None where there is no budget."""
     body: bytes | None = None
     """In place of its own, where that had to be changed."""
-    other_body: bytes | None = None
-    """The same for upstreams that know the bound of an answer by its other name."""
+    asked_model: str | None = None
+    """As its caller has called it, where it goes up by another name."""
+    called: str = ""
+    """The model as its caller calls it, whatever it is called where it goes."""
+    body_at: "Callable[[Upstream], Awaitable[bytes | None]] | None" = None
+    model_of: "Callable[[Upstream], str] | None" = None
     strips_usage: bool = False
     """The client did not ask for the usage chunk that upstream is asked for."""
     added: Mapping[str, object] = field(default_factory=dict)
@@ -86,6 +94,14 @@ class Admission:
     """What it may cost at most by the tokens of its output; None without a budget."""
     characters: int = 0
     background: bool = False
+
+    def model_at(self, upstream: Upstream) -> str:
+        """What is asked for there."""
+        return self.model_of(upstream) if self.model_of is not None else upstream.models.get(self.called, self.called)
+
+    async def sent_to(self, upstream: Upstream) -> bytes | None:
+        """The body that goes up there; None where it is the caller's as it came. Raises RelayError."""
+        return await self.body_at(upstream) if self.body_at is not None else self.body
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,37 @@ class Going:
     """The model that is asked for there, where that is not everywhere the same."""
     choose: Callable[[Sequence[Upstream], Members | None, str], Awaitable[None]] | None = None
     """Called before anything is held, with those upstreams, the body and the model. Raises RelayError."""
+
+
+class _Bodies:
+    """The body of a request for whichever upstream it goes to: made when it goes there."""
+
+    def __init__(
+        self,
+        first: Upstream,
+        body: bytes,
+        content_type: str,
+        sent: bytes | None,
+        changes: Mapping[str, object],
+        reserve: tuple[str, int] | None,
+    ) -> None:
+        """`body` is the caller's, and `sent` what goes to the first one in its place."""
+        self._first, self._body, self._content_type, self._sent = first, body, content_type, sent
+        self._changes, self._reserve = changes, reserve
+
+    async def at(self, upstream: Upstream) -> bytes | None:
+        """For one of them; None where it is the caller's as it came. Raises RelayError."""
+        same = self._reserve is None or _is_openai(upstream) == _is_openai(self._first)
+        if upstream is self._first or (same and upstream.models == self._first.models):
+            return self._sent
+        mapped = await mapped_for(upstream, self._body, self._content_type)
+        changes = dict(self._changes)
+        if self._reserve is not None and not same:
+            changes[_other_bound(self._reserve[0])] = changes.pop(self._reserve[0])
+        if not changes:
+            return mapped.body
+        members = await in_turns(finding(mapped.body.decode().removeprefix("\ufeff")))
+        return await in_turns(_written(members, changes))
 
 
 class Gate:
@@ -157,14 +204,18 @@ class Gate:
         content_type: str = "",
         going: "Going | None" = None,
     ) -> Admission:
-        """Hold what a request may cost. `body` is decoded. Raises RelayError; then nothing is held."""
+        """Hold what a request may cost. `body` is its caller's, decoded. Raises RelayError; then nothing is held."""
         asked = Claimed()
         members: Members | None = None
         going = going if going is not None else Going((exchange.upstream,))
+        mapped, called = Mapped(body), ""
         path = exchange.path
         await self.prices.ready()
         if kind is not None:
-            asked, members = await in_turns(read_claim(kind, body, content_type))
+            # What is judged is what goes up; the key's list has the names that its caller writes.
+            mapped = await mapped_for(exchange.upstream, body, content_type)
+            asked, members = await in_turns(read_claim(kind, mapped.body, content_type))
+            asked = replace(asked, model=mapped.asked or asked.model)
             if exchange.kind == Kind.PASS:
                 if _is_bound(key):
                     _check_reading(path, content_type, form=members is None)
@@ -172,6 +223,9 @@ class Gate:
             self._check_model(key, asked)
             if key.models or key.budget is not None:
                 _check_routing(asked.routing)
+            called = asked.model or ""
+            if asked.model == mapped.asked:
+                asked = replace(asked, model=mapped.sent)
         budgeted = key.budget is not None and kind is not None
         now = self.clock()
         if budgeted and asked.background:
@@ -188,17 +242,18 @@ class Gate:
             asked = replace(asked, output=reserve[1])
         price: Callable[[int], int] | None = None
         output = 0
+        first = exchange.upstream
         hold: int | None = None
         if budgeted:
-            upstreams, output, price = self._dearest(going, kind, asked, now)
+            upstreams, output, price = self._dearest(going, kind, asked, called, now)
             hold = price(output) * (1 + going.repeats)
         if going.choose is not None:
-            await going.choose(upstreams, members, asked.model or "")
+            await going.choose(upstreams, members, called)
         claim = Claim(
             exchange.id,
             key.id,
             hold or 0,
-            estimated_tokens(len(body)),
+            estimated_tokens(len(mapped.body)),
             Terms(key.budget if budgeted else None, key.per, key.requests, key.tokens, key.parallel),
             key.name,
             exchange.upstream.name,
@@ -213,8 +268,12 @@ class Gate:
             asked.model or "",
             path,
             kind,
-            len(body),
+            len(mapped.body),
             hold,
+            body=mapped.body if mapped.sent is not None else None,
+            asked_model=mapped.asked,
+            called=called,
+            model_of=going.model_at,
             characters=asked.bound.characters,
             background=asked.background,
             added={} if reserve is None else {reserve[0]: reserve[1]},
@@ -223,12 +282,12 @@ class Gate:
             price=price,
         )
         if members is not None and (changes := _changes(kind, asked, members, reserve)):
-            body = await in_turns(_written(members, changes))
-            admission = replace(admission, body=body, strips_usage=_OPTIONS in changes)
-            if reserve is not None and len(set(map(_is_openai, upstreams))) > 1:
-                other = {each: value for each, value in changes.items() if each != reserve[0]}
-                other[_other_bound(reserve[0])] = reserve[1]
-                admission = replace(admission, other_body=await in_turns(_written(members, other)))
+            written = await in_turns(_written(members, changes))
+            admission = replace(admission, body=written, strips_usage=_OPTIONS in changes)
+        else:
+            changes = {}
+        maker = _Bodies(first, body, content_type, admission.body, changes, reserve)
+        admission = replace(admission, body_at=maker.at)
         await self._reserve(claim, admission, lambda left: _fitting(price, asked, left // (1 + going.repeats)))
         return admission
 
@@ -280,7 +339,7 @@ class Gate:
         return ("max_tokens", tokens) if kind == Generation.COMPLETION else None
 
     def _dearest(
-        self, going: "Going", kind: Generation | None, asked: Claimed, now: float
+        self, going: "Going", kind: Generation | None, asked: Claimed, called: str, now: float
     ) -> tuple[tuple[Upstream, ...], int, Callable[[int], int]]:
         """The upstreams where it can be priced, the output of an answer at most, and what it may cost at the dearest of
         them. Raises RelayError where it can be priced nowhere."""
@@ -288,7 +347,7 @@ class Gate:
         priced: list[Upstream] = []
         most, refused = 0, None
         for upstream in going.upstreams:
-            model = going.model_at(upstream) if going.model_at is not None else asked.model
+            model = going.model_at(upstream) if going.model_at is not None else upstream.models.get(called, called)
             try:
                 bound, output, choices = self._bound(upstream, kind, replace(asked, model=model), now)
                 price = _pricing(bound, choices, self.prices.factor(upstream.name))
@@ -405,11 +464,6 @@ def _other_bound(name: str) -> str:
     return "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
 
 
-def knows_the_same_bounds(one: Upstream, other: Upstream) -> bool:
-    """Whether two upstreams call the bound of an answer the same."""
-    return _is_openai(one) == _is_openai(other)
-
-
 def _is_bound(key: RelayKey) -> bool:
     """Whether there is anything that a key might go round."""
     limits = (key.budget, key.requests, key.tokens, key.parallel)
@@ -466,27 +520,19 @@ def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple
             found = yield from reading_form(body, content_type)
             _check_names(claims.ambiguous_in_form((*found.fields, *found.files)))
             return claims.of_form(kind, found, len(body)), None
-        text = (yield from _decoded(body)).removeprefix("\ufeff")
+        text = (yield from decoding(body)).removeprefix("\ufeff")
         members = yield from finding(text)
         _check_names(claims.ambiguous(members.spans))
         return (yield from claiming(kind, members, len(body))), members
     except UnicodeDecodeError:
-        raise errors.BadRequest("请求体不是 UTF-8 编码。", "The body is not UTF-8.") from None
+        raise not_utf8() from None
     except Repeated as error:
-        shown = error.name[:80]
-        raise errors.BadRequest(
-            f"字段 {shown} 重复出现，请只保留一个。",
-            f"The field {shown} stands twice in the body: send it once.",
-            code="duplicate_field",
-            param=shown,
-        ) from None
+        raise stands_twice(error.name) from None
     except Unreadable as error:
         name = str(error)
         raise errors.BadRequest(f"{name} 的值无效。", f"The value of {name} can't be read.", param=name) from None
     except NoObject as error:
-        raise errors.BadRequest(
-            "请求体不是有效的 JSON 对象。", f"The body can't be read: {error}.", code="invalid_json"
-        ) from None
+        raise unreadable(str(error)) from None
 
 
 def _changes(
@@ -512,17 +558,6 @@ def _written(members: Members, changes: Mapping[str, object]) -> Sliced[bytes]:
         yield
         pieces.append(text[at : at + _SLICE].encode())
     return b"".join(pieces)
-
-
-def _decoded(body: bytes) -> Sliced[str]:
-    """The text of a body, in slices. Raises UnicodeDecodeError."""
-    if len(body) <= _SLICE:
-        return body.decode("utf-8")
-    decoder, pieces = codecs.getincrementaldecoder("utf-8")(), []
-    for at in range(0, len(body), _SLICE):
-        pieces.append(decoder.decode(body[at : at + _SLICE]))
-        yield
-    return "".join((*pieces, decoder.decode(b"", True)))
 
 
 def _pricing(bound: Bound, choices: Sequence[Rates], factor: Decimal) -> Callable[[int], int]:

@@ -296,8 +296,15 @@ class Attempts(AttemptState):
         if self._is_gone():
             self.pool.health.given_back(ticket)
             return False
+        upstream, key = self.keys[ticket.candidate]
+        try:
+            made = await self.request.body_for(upstream) if self.request.body_for is not None else None
+        except errors.RelayError:  # it can't be said there
+            self.pool.health.given_back(ticket)
+            self.tried += [each for each in self.order if each.upstream == upstream.name and each not in self.tried]
+            return await self._elsewhere(flow, exchange)
         self.ticket, self.repeats = ticket, 0
-        aim(flow, exchange, self.request, *self.keys[ticket.candidate])
+        aim(flow, exchange, self.request, upstream, key, made)
         return True
 
     def _may_repeat(self, flow: http.HTTPFlow) -> bool:

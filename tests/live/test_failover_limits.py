@@ -287,3 +287,21 @@ def test_the_attempts_stand_in_the_flow(tmp_path: Path) -> None:
     assert len({each["key"] for each in attempts}) == 3
     assert "3 attempts" in flows[-1].comment
     assert b"MARK" not in saved.read_bytes()
+
+
+def test_a_model_has_its_name_of_the_upstream_that_it_goes_to(tmp_path: Path) -> None:
+    with failing_upstream.running("one", "two", "lonely") as failing:
+        written = settings(failing)
+        upstreams = written.pop("upstreams")
+        upstreams[0]["models"] = {"fast": "one-fast"}
+        upstreams[1]["models"] = {"fast": "two-fast", "plain": "two-plain"}
+        with live.relay(tmp_path, upstreams, **written) as relay:
+            case = Case(relay, failing)
+            failing.plan = lambda asked: "429 for 1 s" if asked.place == "one" else "stream"
+            for model in ("fast", "plain"):
+                case.model = model
+                assert case.ask(model, stream=True).status == 200
+                bodies = [json.loads(each.body) for each in case.asked(model)]
+                names = ["one-fast", "one-fast", "two-fast"] if model == "fast" else ["plain", "plain", "two-plain"]
+                assert [each["model"] for each in bodies] == names
+                assert all(each["stream_options"] == {"include_usage": True} for each in bodies)
