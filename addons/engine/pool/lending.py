@@ -143,6 +143,8 @@ def end(handler: Any, connection: Connection) -> None:
     Remove when connections to servers are shared by clients.
     """
     if not isinstance(connection, Client):
+        if (seat := seat_of(connection)) is not None:
+            seat.end()
         return
     for peer in [each for each in handler.transports if each is not connection]:
         seat = seat_of(peer)

@@ -38,6 +38,12 @@ class Seat:
         """Exchanges that the connection had had when the one that is under way began."""
         setattr(server, _SEAT, self)
 
+    def end(self) -> None:
+        """Nobody sits here any more. Flows outlive it, and must not hold a client's layers."""
+        if self.connection is not None:
+            self.connection.seat = None
+        self.connection = self.handler = self.layer = None
+
 
 def seat_of(server: Connection) -> Seat | None:
     """The seat that stands behind `server`; None for what is no upstream's connection of a request."""
@@ -164,10 +170,10 @@ class UpstreamConnection(WholeReading):
         self.on_change = on_change
         if seat is None:
             return
-        seat.connection = None
         seat.handler.transports.pop(seat.server, None)
         seat.layer.connections.pop(seat.server, None)
         seat.server.state = ConnectionState.CLOSED
+        seat.end()
         left, self.reader = self.reader, asyncio.StreamReader()
         self.reader.set_transport(self.writer.transport)
         self._stream_reader_wr = weakref.ref(self.reader)
