@@ -56,7 +56,8 @@ NEW_CONNECTION = (
 CLOSED = (
     f"{_PAUSING} clients that keep their connections and pause for up to {_PAUSE * 1e3:.0f} ms. `unread`: upstream "
     "closes each connection 0 to 20 ms after its first answer, whether or not the next request is there, and reads "
-    "none of it; `read`: it reads the second request whole, then closes. `repeated`: relay asked again, on a fresh one."
+    "none of it; `read`: it reads the second request whole, then closes. `repeated`: relay asked again, on a fresh "
+    "one. Upstream's threads go before all others, where that is allowed, so that it closes in time on a busy machine."
 )
 
 type Starting = contextlib.AbstractContextManager[Target]
