@@ -5,6 +5,7 @@ found by their brackets, so a body of any size takes no more memory than its nam
 those that are read.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -16,8 +17,13 @@ from addons.core import bounded_json
 from addons.core.slices import Sliced, at_once
 
 MOST_MEMBERS = 1000
+_MOST_TOKENS = 1 << 21
+"""Strings and brackets of all values, which take a second: 32 KB of a compressed body may hold ten times as many. A
+message of a conversation has six."""
 _LONGEST_NAME = 256
 _SLICE = 1 << 14
+_DECODED = 1 << 20
+"""Bytes that are decoded at a time."""
 _BLANK = re.compile(r"[ \t\n\r]{0,65536}+")
 """More than that between two tokens is no JSON that anybody writes: it is looked through at once."""
 _SCALAR = re.compile(r"[^ \t\n\r,{}\[\]:\"]{1,200}")
@@ -90,6 +96,17 @@ class Members:
         return text
 
 
+def decoding(body: bytes) -> Sliced[str]:
+    """The text of a body in UTF-8, in slices. Raises UnicodeDecodeError."""
+    if len(body) <= _DECODED:
+        return body.decode("utf-8")
+    decoder, pieces = codecs.getincrementaldecoder("utf-8")(), []
+    for at in range(0, len(body), _DECODED):
+        pieces.append(decoder.decode(body[at : at + _DECODED]))
+        yield
+    return "".join((*pieces, decoder.decode(b"", True)))
+
+
 def members(text: str) -> Members:
     """`finding` without a pause."""
     return at_once(finding(text))
@@ -102,13 +119,14 @@ def finding(text: str) -> Sliced[Members]:
         raise NoObject("the body is not a JSON object")
     at = _past_blanks(text, at + 1)
     spans: dict[str, tuple[int, int]] = {}
+    tokens = 0
     while text[at : at + 1] != "}" or spans:
         name, at = _name(text, at)
         at = _past_blanks(text, at)
         if text[at : at + 1] != ":":
             raise NoObject("a colon is missing")
         start = _past_blanks(text, at + 1)
-        at = yield from _past_value(text, start)
+        at, tokens = yield from _past_value(text, start, tokens)
         if name in spans:
             raise Repeated(name)
         spans[name] = (start, at)
@@ -142,14 +160,14 @@ def _name(text: str, at: int) -> tuple[str, int]:
     return name, at + 1 + end
 
 
-def _past_value(text: str, at: int) -> Sliced[int]:
-    """Where the value that begins at `at` has ended."""
+def _past_value(text: str, at: int, tokens: int) -> Sliced[tuple[int, int]]:
+    """Where the value that begins at `at` has ended, and how many tokens there were so far."""
     first = text[at : at + 1]
     if first not in ('"', "{", "["):
         found = _SCALAR.match(text, at)
         if found is None:
             raise NoObject("a value is missing")
-        return found.end()
+        return found.end(), tokens
     level, inside = 0, False
     while at < len(text):
         end = at + _SLICE
@@ -162,12 +180,13 @@ def _past_value(text: str, at: int) -> Sliced[int]:
                 at += 1
                 inside = False
                 if not level:
-                    return at
+                    return at, tokens
             token = _TOKEN.search(text, at, end)
             if token is None:
                 at = end
                 break
             at = token.end()
+            tokens += 1
             match token[0]:
                 case '"':
                     inside = True
@@ -178,8 +197,10 @@ def _past_value(text: str, at: int) -> Sliced[int]:
                 case _:
                     level -= 1
                     if level <= 0:
-                        return at
+                        return at, tokens
         if inside and len(text) - at <= 1:
             break
+        if tokens > _MOST_TOKENS:
+            raise NoObject(f"more than {_MOST_TOKENS} values")
         yield
     raise NoObject("it ends too early")

@@ -5,7 +5,7 @@ What can be hidden on its way is (`masking`); other answers are read before they
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from mitmproxy import http
 
@@ -145,6 +145,14 @@ async def replace_answer(flow: http.HTTPFlow, exchange: Exchange, why: str) -> N
     add_common_headers(flow.response, exchange)
 
 
+def _names_of(model: str, models: Mapping[str, str]) -> Iterator[str]:
+    """What callers may call a model of upstream's: by its own name, unless that leads to another one, and by those that
+    lead to it."""
+    if models.get(model, model) == model:
+        yield model
+    yield from (name for name, sent in models.items() if sent == model != name)
+
+
 async def _models(exchange: Exchange, response: http.Response) -> bytes | None:
     """The list with what the key may use; None where it can't be read."""
     key = CALLER.of(exchange)
@@ -154,6 +162,12 @@ async def _models(exchange: Exchange, response: http.Response) -> bytes | None:
         return None
     if key is None or not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
         return None
-    allowed = [each for each in listed["data"] if isinstance(each, dict) and key.allows_model(str(each.get("id")))]
+    allowed = [
+        {**each, "id": name}
+        for each in listed["data"]
+        if isinstance(each, dict)
+        for name in _names_of(str(each.get("id")), exchange.upstream.models)
+        if key.allows_model(name)
+    ]
     told = json.dumps({**listed, "data": allowed}, ensure_ascii=False).encode("utf-8", "backslashreplace")
     return without_key(told, REAL_KEY.of(exchange) or b"")
