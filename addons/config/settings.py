@@ -422,6 +422,17 @@ def load_settings(path: Path | None, environ: Mapping[str, str], text: str | Non
     return settings
 
 
+def taking_restart(before: Settings, after: Settings) -> list[str]:
+    """The keys that were changed and are read at the start only, however relay.yaml is read again."""
+    pairs = {
+        "listen.host": (before.listen.host, after.listen.host),
+        "listen.port": (before.listen.port, after.listen.port),
+        "listen.tls": (before.listen.tls is None, after.listen.tls is None),
+        "workers": (before.workers, after.workers),
+    }
+    return [key for key, (old, new) in pairs.items() if old != new]
+
+
 def _supplied(value: Any, where: Location) -> Iterator[tuple[str, str]]:
     """Path and wording of each text that the environment had a part in."""
     if isinstance(value, loader.FromEnviron):

@@ -28,6 +28,10 @@ class KeyMask[Text: (bytes, str)]:
         self._passed = 0
         """How much of it has passed."""
 
+    def passes(self, chunk: Text) -> bool:
+        """Whether `feed` would return a chunk as it is, and hold nothing of it."""
+        return not self._tail and (not self._key or (chunk[-1:] not in self._key and self._key not in chunk))
+
     def feed(self, chunk: Text) -> Text:
         """What may pass now; empty where that is nothing. An empty chunk is the end of the stream."""
         if not self._key or (not self._tail and chunk[-1:] not in self._key):  # no key begins at its end

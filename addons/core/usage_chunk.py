@@ -28,6 +28,10 @@ class UsageChunk:
         self._passing = False  # an event that is too long passes as it comes
         self._left = _MOST
 
+    def passes(self, chunk: bytes) -> bool:
+        """Whether `feed` would return a chunk as it is, and hold nothing of it: nearly all are whole events."""
+        return chunk.endswith(b"\n\n") and b'"usage"' not in chunk and not self._held and not self._passing
+
     def feed(self, chunk: bytes) -> bytes:
         """What the client gets now; b"" where that is nothing. An empty chunk is the end of the stream."""
         if not chunk:

@@ -11,8 +11,8 @@ import codecs
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import NamedTuple
 
 from addons import errors
 from addons.config.settings import Settings, Upstream
@@ -20,6 +20,7 @@ from addons.core import claims
 from addons.core.accounts import Claim, Refused, Terms
 from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
 from addons.core.form_fields import is_of_ascii, reading_form
+from addons.core.frozen import FrozenDict
 from addons.core.generations import Generation, model_in
 from addons.core.paths import is_plain
 from addons.core.printable import is_encodable
@@ -28,7 +29,7 @@ from addons.core.relay_keys import RelayKey, renews
 from addons.core.slices import Sliced
 from addons.core.top_level import Members, NoObject, Repeated, finding
 from addons.exchange import Exchange, Kind
-from addons.flow.turns import in_turns
+from addons.flow.turns import in_turns_if_large
 from addons.meter.keyring import Keyring
 from addons.meter.prices import LONGEST_NAME, Prices
 from addons.store import StoreError
@@ -41,6 +42,7 @@ _BOUNDS: Mapping[Generation | None, str] = {
     Generation.RESPONSE: "max_output_tokens",
 }
 """The field that bounds an answer, of those that have one."""
+_NEW_BOUND = "max_completion_tokens"
 _REASONING = ("o1", "o3", "o4", "gpt-5")
 """How names of models begin that know `max_completion_tokens` alone."""
 _FORMS = ("multipart/", "urlencoded")
@@ -53,8 +55,7 @@ _MOST_NAMED = 6
 """Of what is not bounded, in a message."""
 
 
-@dataclass(frozen=True)
-class Admission:
+class Admission(NamedTuple):
     """A request that may go up."""
 
     request: str
@@ -66,22 +67,23 @@ class Admission:
     path: str
     kind: Generation | None
     size: int
-    """Bytes of its body, decoded."""
+    """Bytes of its body, decoded, without pictures that are counted by their size in pixels."""
     hold: int | None
     """Nano-dollars; None where there is no budget."""
     body: bytes | None = None
     """In place of its own, where that had to be changed."""
     strips_usage: bool = False
     """The client did not ask for the usage chunk that upstream is asked for."""
-    added: Mapping[str, object] = field(default_factory=dict)
+    added: Mapping[str, object] = FrozenDict()
     """Bounds that relay has written into the body."""
-    asked: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = FrozenDict()
     """What the price depends on besides the model, as it was asked for."""
     output: int = 0
     """Tokens that are held for all answers together."""
     price: Callable[[int], int] | None = None
     """What it may cost at most by the tokens of its output; None without a budget."""
     characters: int = 0
+    answers: int = 1
     background: bool = False
 
 
@@ -131,6 +133,17 @@ class Gate:
             )
         return upstream.keys[next(self._turn) % len(upstream.keys)]
 
+    def may_use(self, exchange: Exchange, key: RelayKey, model: str) -> bool:
+        """Whether a key may use a model: with a budget only one whose price is known. Prices have to be `ready`."""
+        if not key.allows_model(model):
+            return False
+        if key.budget is None:
+            return True
+        choices = self.prices.choices(exchange.upstream.name, model, {}, self.clock())
+        if not choices or all(rates.empty for rates in choices):
+            return False
+        return not claims.always_searches(model) or all(rates.searches or rates.request for rates in choices)
+
     # Admission
 
     async def admit(
@@ -147,7 +160,7 @@ class Gate:
         path = exchange.path
         await self.prices.ready()
         if kind is not None:
-            asked, members = await in_turns(read_claim(kind, body, content_type))
+            asked, members = await in_turns_if_large(read_claim(kind, body, content_type), len(body))
             if exchange.kind == Kind.PASS:
                 if _is_bound(key):
                     _check_reading(path, content_type, form=members is None)
@@ -156,6 +169,7 @@ class Gate:
             if key.models or key.budget is not None:
                 _check_routing(asked.routing)
         budgeted = key.budget is not None and kind is not None
+        size = len(body) - _pictures(exchange.upstream, asked)
         now = self.clock()
         if budgeted and asked.background:
             raise errors.BadRequest(
@@ -164,10 +178,10 @@ class Gate:
                 param="background",
             )
         if budgeted and asked.openai_alone and not _is_openai(exchange.upstream):
-            asked = replace(asked, output=None)
+            asked = asked._replace(output=None)
         reserve = self._reserved(exchange.upstream, kind, asked)
-        if reserve is not None:
-            asked = replace(asked, output=reserve[1])
+        if reserve is not None and not (budgeted and reserve[0] == _NEW_BOUND and not _is_openai(exchange.upstream)):
+            asked = asked._replace(output=reserve[1])
         price: Callable[[int], int] | None = None
         output = 0
         if budgeted:
@@ -182,12 +196,13 @@ class Gate:
             exchange.id,
             key.id,
             hold or 0,
-            estimated_tokens(len(body)),
+            estimated_tokens(size),
             Terms(key.budget if budgeted else None, key.per, key.requests, key.tokens, key.parallel),
             key.name,
             exchange.upstream.name,
             asked.model or "",
             path,
+            kept=kind is not None,
         )
         admission = Admission(
             exchange.id,
@@ -197,9 +212,10 @@ class Gate:
             asked.model or "",
             path,
             kind,
-            len(body),
+            size,
             hold,
             characters=asked.bound.characters,
+            answers=asked.answers,
             background=asked.background,
             added={} if reserve is None else {reserve[0]: reserve[1]},
             asked=asked.asked,
@@ -207,8 +223,8 @@ class Gate:
             price=price,
         )
         if members is not None and (changes := _changes(kind, asked, members, reserve)):
-            body = await in_turns(_written(members, changes))
-            admission = replace(admission, body=body, strips_usage=_OPTIONS in changes)
+            body = await in_turns_if_large(_written(members, changes), len(body))
+            admission = admission._replace(body=body, strips_usage=_OPTIONS in changes)
         await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
         return admission
 
@@ -222,7 +238,7 @@ class Gate:
             self._check_model(key, asked)
             if not (key.models or key.budget is not None):
                 return asked  # whose price is the one that is known
-        return replace(asked, model=named)
+        return asked._replace(model=named)
 
     def _check_model(self, key: RelayKey, asked: Claimed) -> None:
         if asked.model and len(asked.model) > LONGEST_NAME:
@@ -253,8 +269,9 @@ class Gate:
         if tokens is None or asked.output is not None:
             return None
         if kind == Generation.CHAT:
-            # OpenAI's reasoning models refuse the old name, and most others don't know the new one.
-            return ("max_completion_tokens" if _is_openai(upstream) else "max_tokens"), tokens
+            # OpenAI's reasoning models refuse the old name wherever they are, and most others don't know the new one.
+            new = _is_openai(upstream) or _is_reasoning(asked.model or "")
+            return (_NEW_BOUND if new else "max_tokens"), tokens
         if kind == Generation.RESPONSE:
             return "max_output_tokens", tokens
         return ("max_tokens", tokens) if kind == Generation.COMPLETION else None
@@ -267,10 +284,13 @@ class Gate:
         choices = self.prices.choices(upstream.name, model, asked.asked, now)
         if not choices or all(rates.empty for rates in choices):
             raise _unpriced(model)
+        if all(rates.flat for rates in choices):
+            return asked.bound._replace(requests=_billed(kind, asked)), 0, choices
         window = self.prices.window(upstream.name, model)
         by_time = any(rates.hours is not None for rates in choices)
         by_characters = any(rates.characters is not None for rates in choices)
         used, output = asked.bound.input, asked.output
+        used -= _pictures(upstream, asked)
         unbounded = asked.unbounded
         if kind == Generation.TRANSCRIPTION:
             if by_time and unbounded:
@@ -290,11 +310,11 @@ class Gate:
                 code="output_not_bounded",
                 param="max_tokens",
             )
-        bound = replace(
-            asked.bound,
+        bound = asked.bound._replace(
             input=used,
             milliseconds=asked.bound.milliseconds if by_time else 0,
             characters=asked.bound.characters if by_characters else 0,
+            requests=_billed(kind, asked),
         )
         return bound, output * asked.answers + asked.extra_output, choices
 
@@ -318,6 +338,8 @@ class Gate:
         except OverLimit as over:
             raise over_limit(over.refused, claim, admission, fitting) from None
         except (StoreError, TimeoutError):
+            if claim.terms.budget is None and claim.kept:
+                return  # no budget stands on it
             self.ledger.settle(ended(admission, REFUSED))  # it may be written yet
             raise errors.Unavailable(
                 "无法记账，请稍后再试。", "What this costs can't be written down; try again later."
@@ -330,7 +352,7 @@ class Gate:
 
     def release(self, admission: Admission) -> None:
         """A request that is not counted is over: nothing of it is kept."""
-        self.ledger.settle(replace(ended(admission, FINISHED), kept=False))
+        self.ledger.settle(ended(admission, FINISHED)._replace(kept=False))
 
 
 def ended(admission: Admission, reason: str) -> Settlement:
@@ -352,7 +374,18 @@ def ended(admission: Admission, reason: str) -> Settlement:
 
 
 def _is_openai(upstream: Upstream) -> bool:
-    return upstream.host.endswith(("openai.com", "openai.azure.com"))
+    return upstream.host.endswith(("openai.com", "openai.azure.com", "cognitiveservices.azure.com"))
+
+
+def _pictures(upstream: Upstream, asked: Claimed) -> int:
+    """Bytes of a body that are pictures, where they are known not to be counted as text."""
+    known = asked.drawn_inline and _is_openai(upstream) and claims.counts_pictures(asked.model or "")
+    return asked.drawn_inline if known else 0
+
+
+def _is_reasoning(model: str) -> bool:
+    """Whether it is one of OpenAI's reasoning models, also as resellers call it (`openai/o3`)."""
+    return model.rpartition("/")[2].startswith(_REASONING)
 
 
 def _is_bound(key: RelayKey) -> bool:
@@ -474,12 +507,17 @@ def _pricing(bound: Bound, choices: Sequence[Rates], factor: Decimal) -> Callabl
     """What a request may cost by the tokens of its output. Raises ValueError where a rate is not known."""
 
     def price(output: int) -> int:
-        amount = worst(replace(bound, output=output), choices, factor)
+        amount = worst(bound._replace(output=output), choices, factor)
         if amount is None:
             raise ValueError("a rate is missing")
         return amount
 
     return price
+
+
+def _billed(kind: Generation | None, asked: Claimed) -> int:
+    """How often a price of each request is billed."""
+    return asked.answers if kind == Generation.IMAGE else 1
 
 
 def _fitting(price: Callable[[int], int] | None, asked: Claimed, left: int) -> int | None:
@@ -541,8 +579,8 @@ def _over_budget(
 
 def _bound_of(admission: Admission) -> str | None:
     """The field that would make a request fit."""
-    if admission.kind is Generation.CHAT and admission.model.startswith(_REASONING):
-        return "max_completion_tokens"
+    if admission.kind is Generation.CHAT and _is_reasoning(admission.model):
+        return _NEW_BOUND
     return _BOUNDS.get(admission.kind)
 
 
