@@ -181,11 +181,14 @@ class AnswerUsage:
         """Take the usage of an event, or of a whole answer."""
         if not isinstance(value, Mapping):
             return
-        for each in (value, *(value[name] for name in _INNER if isinstance(value.get(name), Mapping))):
-            self._note(each)
-        for choice in value.get("choices") or () if isinstance(value.get("choices"), list) else ():
-            if isinstance(choice, Mapping) and isinstance(choice.get("usage"), Mapping):
-                self._note_usage(choice["usage"])  # Moonshot's streams
+        self._note(value)
+        for name in _INNER:
+            if isinstance(inner := value.get(name), Mapping):
+                self._note(inner)
+        if isinstance(choices := value.get("choices"), list):
+            for choice in choices:
+                if isinstance(choice, Mapping) and isinstance(choice.get("usage"), Mapping):
+                    self._note_usage(choice["usage"])  # Moonshot's streams
 
     def _note_usage(self, usage: Mapping[str, Any]) -> None:
         """Of ever new fields no more are kept."""
@@ -201,9 +204,9 @@ class AnswerUsage:
         usage = said.get("usage")
         if isinstance(usage, Mapping):
             self._note_usage(usage)
-        for name in ASKED:
-            for place in (said, usage if isinstance(usage, Mapping) else {}):
-                if _is_name(found := place.get(name), _LONGEST_TIER):
+        for place in (said, usage) if isinstance(usage, Mapping) else (said,):
+            for name in ASKED:
+                if name in place and _is_name(found := place[name], _LONGEST_TIER):
                     self._asked[name] = found
 
     def told(self) -> Reported:

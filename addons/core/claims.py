@@ -224,7 +224,7 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         # Of a picture it is something else.
         background=_flag(body, "background") if kind is Generation.RESPONSE else False,
         openai_alone=kind is Generation.CHAT and _number(body, "max_tokens") is None,
-        routing=next((name for name in ROUTING if name in body), None),
+        routing=next((name for name in ROUTING if name in body.spans), None),
         drawn_inline=signs[_DRAWN] if _tells_pictures(kind, body) else 0,
     )
     if transcribed:
@@ -301,6 +301,8 @@ def _tells_pictures(kind: Generation, body: Members) -> bool:
 
 def _bytes(body: Members, name: str) -> Sliced[int]:
     """How many bytes of the body a value is."""
+    if name not in body.spans:
+        return 0
     start, end = body.spans.get(name, (0, 0))
     if body.text.isascii():
         return end - start
@@ -325,7 +327,8 @@ def _refers(body: Members) -> Sliced[bool]:
 
 
 def _unbounded(body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
-    names = [name for name in _ELSEWHERE if body.size(name) > _LONGEST_NONE or body.raw(name) not in _NONE]
+    there = [name for name in _ELSEWHERE if name in body.spans]
+    names = [name for name in there if body.size(name) > _LONGEST_NONE or body.raw(name) not in _NONE]
     if body.begins("prompt", "{"):  # a prompt that is kept upstream
         names.append("prompt.id")
     if signs["address"] or signs["image"]:
@@ -341,7 +344,7 @@ def _unbounded(body: Members, signs: Mapping[str, int]) -> tuple[str, ...]:
 
 def _tools(kind: Generation, body: Members) -> Sliced[tuple[tuple[str, ...], int]]:
     """Tools that upstream runs, and tokens that tools add."""
-    tools = yield from _reading(body, "tools")
+    tools = (yield from _reading(body, "tools")) if "tools" in body.spans else None
     if tools is None:
         return (), 0
     added = _TOOL_PROMPT if kind is Generation.MESSAGE else 0
@@ -403,6 +406,8 @@ def _answers(kind: Generation, body: Members) -> Sliced[int]:
 
 
 def _wants_usage(body: Members) -> bool:
+    if "stream_options" not in body.spans:
+        return False
     options = _value(body, "stream_options")
     if options is not None and not isinstance(options, dict):
         raise Unreadable("stream_options")
@@ -411,6 +416,8 @@ def _wants_usage(body: Members) -> bool:
 
 def _flag(body: Members, name: str) -> bool:
     """A boolean: some upstreams take 1 and "true" for one, others for none."""
+    if name not in body.spans:
+        return False
     value = _value(body, name)
     if value is not None and not isinstance(value, bool):
         raise Unreadable(name)
@@ -418,6 +425,8 @@ def _flag(body: Members, name: str) -> bool:
 
 
 def _texts(body: Members, name: str) -> Sequence[str]:
+    if name not in body.spans:
+        return ()
     value = _value(body, name)
     if value is None:
         return ()
@@ -427,7 +436,7 @@ def _texts(body: Members, name: str) -> Sequence[str]:
 
 
 def _number(body: Members, name: str) -> int | None:
-    return _whole(_value(body, name), name)
+    return _whole(_value(body, name), name) if name in body.spans else None
 
 
 def _whole(value: object, name: str) -> int | None:
@@ -450,13 +459,15 @@ def _text(body: Members, name: str) -> str | None:
 
 def _word(body: Members, name: str) -> str | None:
     """A text that names one of a few things."""
+    if name not in body.spans:
+        return None
     if body.size(name) > _LONGEST_WORD:
         raise Unreadable(name)
     return _text(body, name)
 
 
 def _value(body: Members, name: str) -> Any:
-    if name not in body:
+    if name not in body.spans:
         return None
     if body.size(name) > _LARGEST_OTHER:
         raise Unreadable(name)

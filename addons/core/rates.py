@@ -16,8 +16,11 @@ from addons.core.metered import Metered
 
 NANO = 10**9
 """Nano-dollars of a dollar."""
+_NANO = Decimal(NANO)
 _CONTEXT = Context(prec=60)
 _MILLION = Decimal(1_000_000)
+_HOUR = Decimal(3_600_000)
+"""Milliseconds."""
 _THOUSAND = Decimal(1000)
 """What searches are counted in. Where a request has a price of its own and they have none, they are a part of it:
 Perplexity's."""
@@ -133,7 +136,7 @@ def _lines(usage: Metered, rates: Rates) -> Iterable[tuple[int, Rate | None, Dec
         (usage.output_audio, rates.output_audio, _MILLION),
         (usage.output_image, rates.output_image or rates.output, _MILLION),
         (usage.searches, rates.searches, _THOUSAND),
-        (usage.milliseconds, rates.hours, Decimal(3_600_000)),
+        (usage.milliseconds, rates.hours, _HOUR),
         (usage.characters, rates.characters, _MILLION),
     )
 
@@ -160,10 +163,13 @@ class Bound(NamedTuple):
 def worst(bound: Bound, choices: Sequence[Rates], factor: Decimal = Decimal(1)) -> int | None:
     """Nano-dollars that suffice whichever of `choices` is billed, rounded up; None where a rate that may be needed is
     not known."""
-    amounts = [_worst(bound, rates) for rates in choices]
-    if not amounts or any(amount is None for amount in amounts):
-        return None
-    return _nano(max(amount for amount in amounts if amount is not None) * factor, ROUND_CEILING)
+    dearest: Decimal | None = None
+    for rates in choices:
+        amount = _worst(bound, rates)
+        if amount is None:
+            return None
+        dearest = amount if dearest is None else max(dearest, amount)
+    return None if dearest is None else _nano(dearest * factor, ROUND_CEILING)
 
 
 def _worst(bound: Bound, rates: Rates) -> Decimal | None:
@@ -184,13 +190,14 @@ def _worst(bound: Bound, rates: Rates) -> Decimal | None:
         into += [rates.input_audio, rates.cached_audio]
         out.append(rates.output_audio)
     total = Decimal(0)
-    for count, wanted, unit in (
-        (bound.input, into, _MILLION),
-        (bound.output, out, _MILLION),
-        (bound.searches, [rates.searches], _THOUSAND),
-        (bound.milliseconds, [rates.hours], Decimal(3_600_000)),
-        (bound.characters, [rates.characters], _MILLION),
-    ):
+    lines = [(bound.input, into, _MILLION), (bound.output, out, _MILLION)]
+    if bound.searches or bound.milliseconds or bound.characters:
+        lines += [
+            (bound.searches, [rates.searches], _THOUSAND),
+            (bound.milliseconds, [rates.hours], _HOUR),
+            (bound.characters, [rates.characters], _MILLION),
+        ]
+    for count, wanted, unit in lines:
         if not count:
             continue
         known = [rate.dearest(bound.input) for rate in wanted if rate is not None]
@@ -210,7 +217,7 @@ def overridden(rates: Rates, prices: Mapping[str, Decimal]) -> Rates:
 
 
 def _nano(dollars: Decimal, rounding: str) -> int:
-    return int(_CONTEXT.multiply(dollars, Decimal(NANO)).to_integral_value(rounding))
+    return int(_CONTEXT.multiply(dollars, _NANO).to_integral_value(rounding))
 
 
 def dollars(nano: int) -> Decimal:

@@ -55,7 +55,9 @@ def hide_in_head(response: http.Response, real: bytes | None) -> None:
     if real in response.data.reason:
         response.data.reason = without_key(response.data.reason, real)
     fields, low = response.headers.fields, real.lower()
-    if any(real in value or (len(name) >= len(low) and low in name.lower()) for name, value in fields):
+    if real in b"\n".join([value for _, value in fields]) or any(
+        [low in name.lower() for name, _ in fields if len(name) >= len(low)]
+    ):
         hidden = [(_without_key_in_name(name, low), without_key(value, real)) for name, value in fields]
         response.headers.fields = tuple(hidden)
 
