@@ -2,10 +2,14 @@
 are priced each, what is not known, preflights, and a relay.yaml that is read again."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
 import sqlite3
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +23,7 @@ from addons.cli.fake_openai.answer import Behaviour
 from addons.cli.fake_openai.server import Upstream
 from addons.store.ledger import NAME as LEDGER
 from tests.support import live
+from tests.support.certificates import self_signed
 from tests.support.live import Live, LogWatch, eventually
 
 REAL = "sk-real-MARKx-0123456789abcdef"
@@ -299,3 +304,72 @@ def test_sighup_names_what_takes_a_restart(changing: Live) -> None:
     assert "listen.port and workers changed in relay.yaml: that takes a restart of relay" in watch.new
     assert balance(relay, RICH)["data"]["total"] == 5.0, "where it was"
     watch.check()
+
+
+def shown(port: int) -> str:
+    """The certificate that a client is shown."""
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
+
+
+def test_sighup_takes_a_renewed_certificate(upstream: Upstream, tmp_path: Path) -> None:
+    pair = self_signed(tmp_path)
+    tls = {"cert": str(pair.cert), "key": str(pair.key)}
+    (tmp_path / "relay").mkdir()
+    with live.relay(tmp_path / "relay", upstream.url, listen={"tls": tls}, store={"path": "store"}) as running:
+        watch = LogWatch(running)
+        assert running.ask("GET", "/readyz").status == 200
+        assert shown(running.port).strip() == pair.cert.read_text().strip()
+        before = pair.cert.read_text()
+        self_signed(tmp_path)
+        running.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: "relay.yaml is read anew" in watch.new), watch.new
+        assert shown(running.port).strip() == pair.cert.read_text().strip() != before.strip()
+        pair.key.write_text("no key")
+        running.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: "relay.yaml was not read anew" in watch.new), watch.new
+        assert shown(running.port).strip() == pair.cert.read_text().strip(), "the one in force stays"
+
+
+def test_a_relay_whose_terminal_is_gone_ends(upstream: Upstream, tmp_path: Path) -> None:
+    port = live.free_port()
+    config = tmp_path / "relay.yaml"
+    config.write_text(yaml.safe_dump({"listen": {"port": port}, "upstreams": [{"name": "u", "url": upstream.url}]}))
+    command = [sys.executable, "-m", "addons.cli", "start"]
+    environ = live.environment(RELAY_CONFIG=str(config))
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WITH_TERMINAL, *command],
+        cwd=tmp_path,
+        env=environ,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        assert eventually(lambda: answers(port), 30)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert answers(port), "a signal by hand has relay.yaml read again"
+        os.close(ours)
+        assert process.wait(20) is not None
+    finally:
+        process.kill()
+        process.wait()
+
+
+_WITH_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def answers(port: int) -> bool:
+    """Whether relay serves there."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    return False
