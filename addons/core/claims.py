@@ -225,7 +225,7 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         background=_flag(body, "background") if kind is Generation.RESPONSE else False,
         openai_alone=kind is Generation.CHAT and _number(body, "max_tokens") is None,
         routing=next((name for name in ROUTING if name in body.spans), None),
-        drawn_inline=signs[_DRAWN] if _tells_pictures(kind, body) else 0,
+        drawn_inline=_drawn_inline(kind, body, signs),
     )
     if transcribed:
         return found._replace(output=None, unbounded=unbounded + _fetched(body.spans))
@@ -293,10 +293,23 @@ def _signs(body: Members) -> Sliced[Counter[str]]:
     return found
 
 
-def _tells_pictures(kind: Generation, body: Members) -> bool:
-    """Whether whatever is written as an inline picture can be nothing else. The environment of a shell that a client
-    has run may have any names in it, and is read as text."""
-    return kind is Generation.CHAT or (kind is Generation.RESPONSE and not body.holds("input", "shell_call"))
+def _drawn_inline(kind: Generation, body: Members, signs: Mapping[str, int]) -> int:
+    """Characters that are pictures, where what is written as one can be nothing else: what a tool was called with, or
+    the environment of a shell that a client has run, may have any names in it, and is read as text."""
+    if kind is Generation.CHAT or (kind is Generation.RESPONSE and not body.holds("input", "shell_call")):
+        return signs[_DRAWN]
+    if kind is not Generation.MESSAGE or not signs["base64"] or body.holds("messages", '"input"'):
+        return 0
+    begin, end = body.spans.get("messages", (0, 0))
+    sources = _SOURCE.finditer(body.text, begin, end)
+    return sum(max(0, body.text.find('"', source.end(), end) - source.end()) for source in sources)
+
+
+_SOURCE = re.compile(
+    rf'''"source"{_COLON}\{{{_BLANK}"type"{_COLON}"base64"{_BLANK},{_BLANK}"media_type"{_COLON}"image/[a-z]{{1,10}}"'''
+    rf'''{_BLANK},{_BLANK}"data"{_COLON}"'''
+)
+"""Anthropic's pictures, as its SDKs write them."""
 
 
 def _bytes(body: Members, name: str) -> Sliced[int]:
@@ -495,12 +508,15 @@ def _is_of(kind: Generation, name: str) -> bool:
 
 
 def counts_pictures(model: str) -> bool:
-    """Whether OpenAI counts an inline picture of this model by its size in pixels, so as no more than `IMAGE_TOKENS`
-    or what `_DEAR_IMAGES` says, however many bytes it has: https://platform.openai.com/docs/guides/images-vision"""
+    """Whether OpenAI and Anthropic count an inline picture of this model by its size in pixels, so as no more than
+    `IMAGE_TOKENS` or what `_DEAR_IMAGES` says, however many bytes it has.
+
+    https://platform.openai.com/docs/guides/images-vision, https://docs.anthropic.com/en/docs/build-with-claude/vision
+    """
     return model.startswith(_SEEING)
 
 
-_SEEING = ("gpt-4o", "chatgpt-4o", "gpt-4.1", "gpt-4-turbo", "gpt-4.5", "gpt-5", "o1", "o3", "o4-mini")
+_SEEING = ("gpt-4o", "chatgpt-4o", "gpt-4.1", "gpt-4-turbo", "gpt-4.5", "gpt-5", "o1", "o3", "o4-mini", "claude-")
 
 
 def _image_tokens(model: str | None) -> int:

@@ -14,7 +14,8 @@ _PASSES = 8
 def without_key[Text: (bytes, str)](data: Text, key: Text) -> Text:
     """A whole text in the same length, the key hidden, and at its end what a cut has left of one."""
     mask = KeyMask(key)
-    return mask.feed(data) + mask.feed(data[:0])
+    shown = mask.feed(data)
+    return shown if mask.idle else shown + mask.feed(data[:0])
 
 
 class KeyMask[Text: (bytes, str)]:
@@ -28,9 +29,15 @@ class KeyMask[Text: (bytes, str)]:
         self._passed = 0
         """How much of it has passed."""
 
-    def passes(self, chunk: Text) -> bool:
-        """Whether `feed` would return a chunk as it is, and hold nothing of it."""
-        return not self._tail and (not self._key or (chunk[-1:] not in self._key and self._key not in chunk))
+    @property
+    def key(self) -> Text:
+        """What is hidden; empty where that is nothing."""
+        return self._key
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that has come may be the beginning of the key."""
+        return not self._tail
 
     def feed(self, chunk: Text) -> Text:
         """What may pass now; empty where that is nothing. An empty chunk is the end of the stream."""

@@ -79,8 +79,10 @@ def _day(number: int) -> str:
 
 def begins(per: Per, now: float) -> str:
     """The first day of the span that a budget holds for; "" for all days."""
+    if per == "total":
+        return ""
     today = day_of(now)
-    return {"day": today, "month": f"{today[:7]}-01", "total": ""}[per]
+    return today if per == "day" else f"{today[:7]}-01"
 
 
 def renews(per: Per, now: float) -> str | None:

@@ -379,7 +379,8 @@ def _is_openai(upstream: Upstream) -> bool:
 
 def _pictures(upstream: Upstream, asked: Claimed) -> int:
     """Bytes of a body that are pictures, where they are known not to be counted as text."""
-    known = asked.drawn_inline and _is_openai(upstream) and claims.counts_pictures(asked.model or "")
+    maker = _is_openai(upstream) or upstream.host.endswith("anthropic.com")
+    known = asked.drawn_inline and maker and claims.counts_pictures(asked.model or "")
     return asked.drawn_inline if known else 0
 
 

@@ -14,7 +14,7 @@ from addons.core import bounded_json
 from addons.core.key_mask import KeyMask, without_key
 from addons.core.relay_keys import RelayKey
 from addons.core.slices import Sliced
-from addons.core.usage_chunk import UsageChunk
+from addons.core.usage_chunk import UsageChunk, may_be_usage
 from addons.exchange import REAL_KEY, Exchange
 from addons.flow.answers import add_common_headers, error_response
 from addons.flow.decoding import TooLong, Undecodable, decoding
@@ -107,13 +107,20 @@ def masking_without_usage(exchange: Exchange) -> Edit:
     """The same for a stream whose client did not ask for its usage: it gets none."""
     mask, usage = KeyMask(REAL_KEY.of(exchange) or b""), UsageChunk()
 
+    key = mask.key or b"\0"  # which no event holds
+    idle = True
+
     def edit(chunk: bytes) -> bytes:
-        if usage.passes(chunk) and mask.passes(chunk):
+        nonlocal idle
+        # Nearly all chunks are whole events, and no key ends in a line break: what stands here is asked of each.
+        if idle and chunk.endswith(b"\n\n") and key not in chunk and not may_be_usage(chunk):
             return chunk
         passed = mask.feed(chunk)
-        if chunk:
-            return usage.feed(passed) if passed else b""
-        return (usage.feed(passed) if passed else b"") + usage.feed(b"")
+        shown = usage.feed(passed) if passed else b""
+        if not chunk:
+            shown += usage.feed(b"")
+        idle = mask.idle and usage.idle
+        return shown
 
     return edit
 

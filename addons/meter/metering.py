@@ -24,7 +24,7 @@ from addons.core.metered import Metered, metered
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
 from addons.core.slices import at_once
-from addons.exchange import REAL_KEY, Exchange, Kind, cap_answer, of, ongoing
+from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
 from addons.flow.request_body import read_body
@@ -62,6 +62,10 @@ _LONG_MESSAGE = 1 << 16
 """Bytes of a message from a websocket that is searched at once."""
 _IN_A_TURN = ("id", "model", "usage")
 _TURN = (("event_id",), *((name,) for name in _IN_A_TURN), *(("response", name) for name in _IN_A_TURN))
+
+
+_KIND = Part[Generation]("generation")
+"""What a relay key's request asks for, from its head to its body."""
 
 
 class Meter:
@@ -114,6 +118,7 @@ class Meter:
         flow.metadata["relay.key"] = key.name
         if kind is None:
             return self._admit_uncounted(flow, exchange, key)
+        _KIND.keep(exchange, kind)
         exchange.body.cap = exchange.settings.limits.json
         exchange.body.holding = _Holding(self, exchange.settings.limits.held)
         return None
@@ -178,7 +183,7 @@ class Meter:
         key = CALLER.of(exchange) if exchange is not None else None
         if exchange is None or key is None or UNCOUNTED.of(exchange) is not None:
             return None
-        kind = generation_of(flow.request.method, exchange.path)
+        kind = _KIND.take(exchange)
         return None if kind is None else self._admit(flow, exchange, key, kind)
 
     async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, kind: Generation) -> None:

@@ -477,3 +477,19 @@ def test_inline_pictures_are_measured() -> None:
     long = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (1 << 19)}}
     size = len(json.dumps(long["image_url"]))
     assert drawn(CHAT, messages=[{"content": [long] * 3}]) >= 3 * (size - 40)
+
+
+def test_anthropic_s_pictures_are_measured_where_no_tool_was_called() -> None:
+    data = "A" * 1000
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    picture = {"role": "user", "content": [{"type": "image", "source": source}, {"type": "text", "text": "what is it"}]}
+    assert drawn(MESSAGE, messages=[picture, picture]) == 2 * len(data)
+    called = {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "t", "name": "x", "input": {"source": source}}],
+    }
+    assert drawn(MESSAGE, messages=[picture, called]) == 0, "what a tool was called with is read as text"
+    thought = {"role": "assistant", "content": [{"type": "redacted_thinking", "data": data}]}
+    assert drawn(MESSAGE, messages=[thought]) == 0
+    told = {"role": "user", "content": json.dumps({"type": "image", "source": source})}
+    assert drawn(MESSAGE, messages=[told]) == 0
