@@ -412,6 +412,8 @@ class Meter:
         """Whether a response goes on without its client. It is counted under its own id, so once: here, where all of
         it was streamed, or whenever somebody asks about it."""
         told, admission = metering.told(), metering.admission
+        if admission is not None and admission.hold is not None:
+            return False  # a budget stands on it, and it did not ask for that
         asked = admission is not None and admission.background
         if not (asked or told.background) or metering.status is None or not 200 <= metering.status < 300:
             return False
