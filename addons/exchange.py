@@ -218,6 +218,7 @@ class _Beside:
     secrets: KnownSecrets | None = None
     handler: "ConnectionHandler | None" = None
     parting: Parting | None = None
+    upstream: Upstream | None = None
 
 
 _NOTHING = _Beside()
@@ -298,6 +299,17 @@ def kept_handler(flow: http.HTTPFlow) -> "ConnectionHandler | None":
     """The task that serves a sub-request; None for a client's flow, whose client has it."""
     handler: ConnectionHandler | None = getattr(flow, _BESIDE, _NOTHING).handler
     return handler
+
+
+def aim(flow: http.HTTPFlow, upstream: Upstream) -> None:
+    """Note which upstream a flow goes to, a client's or a sub-request."""
+    _beside(flow).upstream = upstream
+
+
+def aimed_at(flow: http.HTTPFlow) -> Upstream | None:
+    """Where it goes; None where nobody has said so, as of a flow that was read from a file."""
+    upstream: Upstream | None = getattr(flow, _BESIDE, _NOTHING).upstream
+    return upstream
 
 
 def keep_parting(flow: http.HTTPFlow, parting: Parting) -> None:

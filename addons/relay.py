@@ -60,7 +60,6 @@ from addons.proxy.failures import Failures
 from addons.proxy.routing import Routing
 from addons.proxy.streaming import Streaming
 from addons.proxy.timeouts import Timeouts
-from addons.proxy.upstream_tls import UpstreamTls
 from addons.replay.recording import Recording
 from addons.store import Store, StoreError
 from addons.store.certificate import CertificateError, certificate_of, certificate_path
@@ -109,7 +108,6 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
             Noting(redact),
             Routing(settings),
             long_lived.timeouts,
-            UpstreamTls(settings),
             Cors(),
             Page(settings),
             KeyPages(gate),
@@ -232,7 +230,7 @@ class Relay:
             self.long_lived.timeouts.head_begins,
             fast=settings.engine.fast,
             listeners=self.worker.listeners if self.worker is not None else (),
-            upstreams=settings.upstreams,
+            settings=settings,
         )
         old, self.chain = self.chain, chain_for(settings, store, self.long_lived, gate)
         self.settings, self.store = settings, store

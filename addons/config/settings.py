@@ -81,6 +81,7 @@ class Upstream(_Section):
     ca: fields.Authority = None
     keys: Annotated[tuple[fields.RealKey, ...], fields.Items, Field(repr=False)] = ()
     price: fields.Factor = Decimal(1)
+    warm: Annotated[int, Field(strict=True, ge=0, le=100), fields.Reference] = 0
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)
@@ -288,6 +289,7 @@ with warnings.catch_warnings():
         headers: fields.Duration = 20.0
         keepalive: fields.Duration = 75.0
         idle: fields.Duration = 3600.0
+        upstream_idle: fields.Duration = 60.0
 
 
 class InspectSettings(_Section):

@@ -28,6 +28,7 @@ class Failure(enum.Enum):
     NEEDS_TLS = "a TLS port was asked in plain HTTP"
     PROXY = "the proxy on the way out failed"
     BROKEN = "the connection broke"
+    KEPT = "a kept connection by the proxy had been closed"
     CUT = "the answer broke off"
     EXHAUSTED = "no file descriptor is left"
     UNREADABLE = "the answer is not HTTP"

@@ -33,6 +33,7 @@ _CORS = {b"access-control-allow-origin", b"access-control-expose-headers", b"acc
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
 _OPTIONS = {b"close", b"keep-alive", b"upgrade", b"connection"}
 _DOWN_TO_BROWSERS = _DOWN | _CORS
+_KEPT = re.compile(rb"(?i)\btimeout=([0-9]{1,6})")
 _FRAMING = {b"transfer-encoding", b"content-length", b"host"}
 _SHORT = 64
 """Bytes of a name that is remembered. Strangers may send thousands of names, of 60 KB each."""
@@ -133,6 +134,28 @@ def _without(kept: list[tuple[bytes, bytes]], named: set[bytes]) -> Fields:
     if named - _OPTIONS:
         return tuple((name, value) for name, value in kept if (low := name.lower()) not in named or low in _OPTIONS)
     return tuple(kept)
+
+
+def seconds_kept(fields: Fields, version: bytes) -> float | None:
+    """How long a server keeps a connection after its answer, a second less than it says itself (`Keep-Alive:
+    timeout=5`, RFC 2068, 19.7.1.1); 0 where the answer is the last, None where it does not say.
+
+    >>> seconds_kept(((b"Keep-Alive", b"timeout=5, max=100"),), b"HTTP/1.1")
+    4.0
+    """
+    persistent, longest = version != b"HTTP/1.0", None
+    for name, value in fields:
+        if len(name) != 10:  # both names have ten letters
+            continue
+        lower = name.lower()
+        if lower == b"connection":
+            tokens = _tokens(value)
+            if b"close" in tokens:
+                return 0.0
+            persistent = persistent or b"keep-alive" in tokens
+        elif lower == b"keep-alive" and (found := _KEPT.search(value)):
+            longest = max(0.0, int(found[1]) - 1.0)
+    return longest if persistent else 0.0
 
 
 def size(fields: Fields) -> int:

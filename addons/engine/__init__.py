@@ -1,4 +1,4 @@
-"""The room that changes mitmproxy itself: corrections/ of what goes over the wire, and speed/.
+"""The room that changes mitmproxy itself: corrections/ of what goes over the wire, pool/ of connections, and speed/.
 
 Each change wraps one method of mitmproxy 12.2.3, the version it was written for. With another one relay does not start
 (addons/mitmproxy_version.py): without the corrections strangers would read HTML pages with the upstream's address, and
@@ -38,76 +38,76 @@ corrections/websockets.py
       And what upstream says in a close, a ping or a pong passes without relay's own key. mitmproxy calls no hook.
 
 corrections/connections.py
-  15. Connects. A keep-alive client may ask again after a failed connect. mitmproxy repeats the first failure for as
-      long as the client's connection lives.
+  15. A client may have a thousand connections to an upstream. mitmproxy allows five, and the sixth stream of an HTTP/2
+      client waits.
   16. Early refusals. An upstream that answers an upload before its end and closes is heard. mitmproxy loses its answer
       with the next write.
   17. A client that is gone before it is served ends quietly. mitmproxy logs a crash.
+
+corrections/reading.py
   18. Others are served between two reads, and what looks like much work is read a little at a time. mitmproxy takes
       64 KiB at a time, and whoever sends much in small pieces holds the loop.
-  19. A client may have a thousand connections to an upstream. mitmproxy allows five, and the sixth stream of an HTTP/2
-      client waits.
 
-corrections/dialing.py
-  20. The addresses of an upstream's name are tried 250 ms apart, and names are looked up one by one. With mitmproxy an
-      address that leads nowhere, or a resolver that hangs, takes all of `limits.connect`.
+pool/lending.py
+  19. Connections to upstreams are shared by all clients of a process: each rests when an exchange is over, and serves
+      the next one, whoever asks. With mitmproxy every new client pays for TCP and TLS.
+  20. They are made by pool/dialing.py: the addresses of an upstream's name are tried 250 ms apart, names are looked up
+      one by one, and SOCKS proxies are known. With mitmproxy an address that leads nowhere, or a resolver that hangs,
+      takes all of `limits.connect`. TLS is asyncio's, below mitmproxy's layers, since a connection outlives its client.
 
-corrections/reuse.py
+pool/repeats.py
   21. A request that is sent on a kept connection while upstream closes it is asked once more, where upstream can't have
       had it. mitmproxy answers 502. No method is wrapped for it: the files beside it ask.
 
-corrections/socks.py
-  22. An upstream may be reached by a SOCKS proxy. mitmproxy knows HTTP proxies only.
-
 corrections/printing.py
-  23. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
+  22. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
       pass, and whatever a websocket's path and close say.
 
 corrections/listening.py
-  24. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
+  23. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
       same address.
-  25. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
-  26. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
+  24. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
+  25. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
 corrections/output.py
-  27. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
-  28. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
+  26. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+  27. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
 
 corrections/saving.py
-  29. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
+  28. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
 
 corrections/web.py
-  30. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
+  29. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
       time the page is opened.
-  31. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
+  30. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
 
 corrections/views.py
-  32. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
+  31. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
       the loop.
-  33. A view of relay's can be taken out again. mitmproxy lets views in only.
+  32. A view of relay's can be taken out again. mitmproxy lets views in only.
 
 speed/dispatch.py
-  34. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+  33. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
       switched off among them.
 
 speed/serving.py
-  35. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+  34. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  36. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
+  35. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
 speed/layers.py
-  37. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
+  36. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 speed/lookups.py
-  38. A header is found by its name without a call for every other name.
+  37. A header is found by its name without a call for every other name.
 
 speed/trifles.py
-  39. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+  38. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 speed/lines.py
-  40. mitmdump's two lines for an exchange are put together and written at once.
+  39. mitmdump's two lines for an exchange are put together and written at once.
 
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
@@ -123,21 +123,21 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons.config.settings import Upstream
+from addons.config.settings import Settings
 from addons.engine.corrections import (
     answers,
     bodies,
     connections,
-    dialing,
     framing,
     listening,
     output,
     printing,
+    reading,
     saving,
-    socks,
     web,
     websockets,
 )
+from addons.engine.pool import lending
 from addons.engine.speed import dispatch, layers, lines, lookups, serving, trifles
 from addons.engine.wrapping import is_wrapped
 from addons.errors import RelayError
@@ -150,21 +150,22 @@ def install(
     *,
     fast: bool = True,
     listeners: Sequence[socket.socket] = (),
-    upstreams: Sequence[Upstream] = (),
+    settings: Settings,
 ) -> None:
     """Make the changes.
 
     `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
     complete. `fast` makes the changes that are for speed alone, too; without it they are taken back. `listeners` are
-    the sockets to listen on, where a parent has passed some. `upstreams` are those that may be reached by a proxy.
+    the sockets to listen on, where a parent has passed some. `settings` name the upstreams, and how long their
+    connections rest.
     Raises WrongVersion, and then nothing is changed.
     """
     check_version()
     answers.install()
     framing.install(header_size, on_head)
     connections.install()
-    socks.install(upstreams)
-    dialing.install()
+    reading.install()
+    lending.install(settings)
     websockets.install()
     printing.install()
     saving.install()
@@ -188,8 +189,10 @@ def allow_upstreams(handler: ConnectionHandler, count: int) -> None:
 
 
 async def take_over(master: Any) -> None:
-    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn."""
+    """Let more clients wait to be accepted by the servers there are, and have them accepted one a turn. Begin to keep
+    connections to upstreams ready."""
     if installed():
+        lending.pool.start()
         await listening.take_over(master)
 
 

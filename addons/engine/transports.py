@@ -7,7 +7,8 @@ connection is gone already, nothing happens.
 from mitmproxy import connection, ctx, http
 from mitmproxy.proxy import server
 
-from addons.engine.corrections import reuse
+from addons.engine.pool import repeats
+from addons.engine.pool.upstream_connection import seat_of
 from addons.exchange import kept_handler
 
 
@@ -26,10 +27,12 @@ def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
     handler = kept_handler(flow) or handler_of(flow.client_conn)
     if handler is None:
         return
-    reuse.settle(flow.server_conn)
+    repeats.settle(flow.server_conn)
     established = handler.transports.get(flow.server_conn)
     if established is not None:
         doomed = [established]
+    elif seat_of(flow.server_conn) is not None:
+        return  # its exchange is over, and the connection somebody else's
     else:
         doomed = [
             io for peer, io in handler.transports.items() if isinstance(peer, connection.Server) and not peer.connected
@@ -37,6 +40,12 @@ def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
     for transport in doomed:
         if transport.handler is not None:
             transport.handler.cancel(why)
+
+
+def reused(server: connection.Server) -> int:
+    """Exchanges that this connection to an upstream had had before the last one that it was used for."""
+    seat = seat_of(server)
+    return seat.reused if seat is not None else 0
 
 
 def close_client(client: connection.Client, why: str) -> None:

@@ -14,8 +14,8 @@ from mitmproxy.addons.clientplayback import ReplayHandler
 from addons import errors
 from addons.config.settings import Upstream
 from addons.core.failures import classify
-from addons.exchange import Exchange, cap_answer, keep_handler, listen, original
-from addons.flow.upstream import asked, gave_up
+from addons.exchange import Exchange, aim, cap_answer, keep_handler, listen, original
+from addons.flow.upstream import gave_up
 from addons.flow.upstream_errors import failure_error
 
 MAX_ANSWER = 1 << 20
@@ -45,7 +45,7 @@ async def ask(
     handler = ReplayHandler(flow, ctx.options)
     keep_handler(flow, handler)
     given_up: list[str] = []
-    replay = asyncio.create_task(handler.replay(), context=_context(upstream, given_up))
+    replay = asyncio.create_task(handler.replay(), context=_context(given_up))
     try:
         async with asyncio.timeout(timeout):
             await replay
@@ -65,10 +65,9 @@ async def ask(
     return response
 
 
-def _context(upstream: Upstream, given_up: list[str]) -> Context:
-    """Where the tasks of a sub-request run: Timeouts finds there whom it asks, and leaves word of a time-out."""
+def _context(given_up: list[str]) -> Context:
+    """Where the tasks of a sub-request run: Timeouts leaves word of a time-out there."""
     context = copy_context()
-    context.run(asked.set, upstream)
     context.run(gave_up.set, given_up)
     return context
 
@@ -81,6 +80,7 @@ def _flow(upstream: Upstream, path: str, headers: Mapping[str, str], body: bytes
         server.via = upstream.way
     flow = http.HTTPFlow(client, server, live=False)
     flow.is_replay = "request"
+    aim(flow, upstream)
     fields = {"Host": upstream.authority, "Accept": "application/json", "Accept-Encoding": "identity", **headers}
     if body:
         fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}

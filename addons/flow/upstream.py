@@ -7,9 +7,8 @@ from mitmproxy import http
 
 from addons.config.settings import Upstream
 from addons.core.headers import Fields
+from addons.exchange import aim
 
-asked: ContextVar[Upstream | None] = ContextVar("asked", default=None)
-"""The upstream of a sub-request, in the context of its tasks."""
 gave_up: ContextVar[list[str] | None] = ContextVar("gave_up", default=None)
 """Where a sub-request hears why its connect was given up: mitmproxy connects in tasks that inherit the asker's
 context."""
@@ -17,6 +16,7 @@ context."""
 
 def set_upstream(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
     """Send `flow` to `upstream`, asking for `path` (with its query)."""
+    aim(flow, upstream)
     request, data = flow.request, flow.request.data
     # The setters for these would each take the Host header apart and put it together again.
     data.scheme = upstream.scheme.encode()

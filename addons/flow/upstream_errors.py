@@ -232,6 +232,12 @@ _WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {
         "上游中断了连接，请重试。",
         "The upstream closed the connection before it had answered; try again.",
     ),
+    Failure.KEPT: (
+        errors.UpstreamFailed,
+        "经出口代理保持的连接已被关闭，无法确定请求是否已到达上游，因此没有重发：请重试。",
+        "A connection that was kept through the proxy on the way out had been closed. Whether the upstream has had "
+        "this request can't be told, so it was not sent again; try again.",
+    ),
     Failure.CUT: (
         errors.UpstreamFailed,
         "上游响应不完整，请重试。",

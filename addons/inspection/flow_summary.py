@@ -3,6 +3,7 @@
     ~comment 4f1c2a9e               one conversation, by the short hash in its comments
     ~meta "relay.session: 4f1c"     the same, in what -w has saved, too
     ~meta "relay.model: gpt-4o$"    what named this model
+    ~meta relay.reused              what went up by a connection that others had had before: how many
     ~marker warning                 what failed
 
 Only where somebody looks: mitmweb, mitmproxy, or a file that flows are saved to.
@@ -16,6 +17,7 @@ from typing import Any
 from mitmproxy import http
 
 from addons.core.summary import FAILED, summary
+from addons.engine.transports import reused
 from addons.exchange import Exchange, Kind, of
 from addons.flow.answers import REFUSAL
 from addons.flow.capture import ANSWER
@@ -57,6 +59,8 @@ class FlowSummary:
         copy = ANSWER.of(exchange)
         if copy is not None and copy.first_at is not None:
             flow.metadata["relay.first_byte_ms"] = round((copy.first_at - exchange.started) * 1000, 1)
+        if uses := reused(flow.server_conn):
+            flow.metadata["relay.reused"] = uses
         found = _found(flow, exchange)
         flow.comment = summary(**found)
         if not flow.marked and (found.get("status", 0) >= 400 or flow.error is not None):

@@ -7,6 +7,7 @@ from mitmproxy import http
 
 from addons import errors
 from addons.core.failures import Failure, classify
+from addons.engine.transports import reused
 from addons.exchange import Exchange, of
 from addons.flow.answers import add_common_headers, error_response
 from addons.flow.upstream_errors import failure_error
@@ -40,6 +41,8 @@ class Failures:
             return
         if exchange.failure.connect_timed_out and failure in (Failure.BROKEN, Failure.CUT, Failure.OTHER):
             failure = Failure.CONNECT_TIMEOUT
+        if failure is Failure.BROKEN and exchange.upstream.way is not None and reused(flow.server_conn):
+            failure = Failure.KEPT
         error = exchange.failure.fault or failure_error(failure)
         exchange.failure.substitute = substitute(exchange, error)
         if failure is Failure.EXHAUSTED and not self._may_say():

@@ -5,7 +5,6 @@ given a real one. So whatever fails before that, nothing reaches an upstream.
 """
 
 import re
-from base64 import b64encode
 from urllib.parse import unquote
 
 from mitmproxy import http
@@ -107,14 +106,6 @@ class Routing:
                 exchange.client_closes = True
         if not switching:
             add_common_headers(flow.response, exchange)
-
-    def http_connect_upstream(self, flow: http.HTTPFlow) -> None:
-        """Show relay's own name and password to an HTTP proxy on the way out."""
-        asked, proxy = (flow.request.host, flow.request.port), flow.server_conn.address
-        for upstream in self.settings.upstreams:
-            if upstream.proxy_auth and upstream.via == proxy and (upstream.host, upstream.port) == asked:
-                token = b64encode(upstream.proxy_auth.encode()).decode()
-                flow.request.headers["Proxy-Authorization"] = f"Basic {token}"
 
 
 def _malformed(flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
-from mitmproxy import connection, http, tls
+from mitmproxy import connection, http
 from mitmproxy.proxy import server_hooks
 
 from addons import engine
@@ -23,7 +23,7 @@ from addons.engine.transports import close_client, handler_of
 from addons.errors import BadRequest, TooSlow
 from addons.exchange import Exchange, Kind, Part, of
 from addons.flow.answers import refuse
-from addons.flow.upstream import asked, declared_length, gave_up
+from addons.flow.upstream import declared_length, gave_up
 from addons.proxy.alarm import Alarm
 
 logger = logging.getLogger(__name__)
@@ -198,30 +198,8 @@ class Timeouts:
         cancel(CONNECT_TIMEOUT)
 
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
-        """TCP is there; where TLS is to follow the timer runs on."""
-        if data.server.tls or self._tunnels_tls(data):
-            return
+        """It is there, by a proxy and with TLS where that is wanted (engine/pool/)."""
         self._connected(data.server)
-
-    def _tunnels_tls(self, data: server_hooks.ServerConnectionHookData) -> bool:
-        """Whether this is a connection to a proxy, and TLS with an upstream is to follow inside."""
-        if (upstream := asked.get()) is not None:
-            return upstream.via == data.server.address and upstream.scheme == "https"
-        waiting = self._open.get(data.client.id, ())
-        return any(one.upstream.via == data.server.address and one.upstream.scheme == "https" for one in waiting)
-
-    def tls_established_server(self, data: tls.TlsData) -> None:
-        """TLS is there, at the upstream's own connection or inside the tunnel through a proxy."""
-        server = data.conn
-        if not isinstance(server, connection.Server):
-            return
-        if server.via is None or server.via[0] != "http":
-            self._connected(server)
-            return
-        for outer, client, _ in list(self._connects.values()):
-            if client == data.context.client.id and outer.address == server.via[1]:
-                self._connected(outer)
-                return
 
     def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
         """No connection came about."""

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.headers import Fields, downward, size, upward
+from addons.core.headers import Fields, downward, seconds_kept, size, upward
 
 HOP = [b"Connection", b"Keep-Alive", b"Proxy-Authenticate", b"Proxy-Authorization", b"Proxy-Connection", b"TE"]
 HOP += [b"Trailer", b"Upgrade"]
@@ -114,3 +114,24 @@ def test_a_close_is_told_to_the_client(value: bytes, stays: bool) -> None:
 @given(fields)
 def test_the_size_is_that_of_the_wire(head: Fields) -> None:
     assert size(head) == len(b"".join(name + b": " + value + b"\r\n" for name, value in head))
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "kept"),
+    [
+        (b"HTTP/1.1", (), None),
+        (b"HTTP/1.0", (), 0.0),
+        (b"HTTP/1.0", ((b"Connection", b"Keep-Alive"),), None),
+        (b"HTTP/1.1", ((b"connection", b"close"),), 0.0),
+        (b"HTTP/1.1", ((b"Connection", b"X-Other, CLOSE"),), 0.0),
+        (b"HTTP/1.1", ((b"Connection", b"keep-alive"), (b"Connection", b"close")), 0.0),
+        (b"HTTP/1.1", ((b"Keep-Alive", b"timeout=5"),), 4.0),
+        (b"HTTP/1.1", ((b"Keep-Alive", b"max=3, Timeout=30"),), 29.0),
+        (b"HTTP/1.1", ((b"Keep-Alive", b"timeout=0"),), 0.0),
+        (b"HTTP/1.1", ((b"Keep-Alive", b"timeout=soon"),), None),
+        (b"HTTP/1.1", ((b"Keep-Alive", b"timeout=9999999999"),), 999_998.0),
+        (b"HTTP/1.1", ((b"Content-Length", b"5"), (b"Connectio\xc3\xa4", b"close")), None),
+    ],
+)
+def test_how_long_a_server_keeps_a_connection(version: bytes, fields: Fields, kept: float | None) -> None:
+    assert seconds_kept(fields, version) == kept

@@ -9,7 +9,7 @@ from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.tunnel import TunnelLayer
 
-from addons.engine.corrections.connections import Patient, _in_pieces
+from addons.engine.corrections.reading import LetGo, Patient, _in_pieces
 
 
 def work(seconds: float) -> None:
@@ -49,6 +49,22 @@ def test_the_end_is_an_end() -> None:
         return await Patient(reader).read(65535)
 
     assert asyncio.run(read()) == b""
+
+
+def test_whoever_reads_hears_that_the_connection_is_somebody_else_s() -> None:
+    async def life() -> None:
+        reader = asyncio.StreamReader()
+        patient = Patient(reader)
+        waiting = asyncio.ensure_future(patient.read(100))
+        await asyncio.sleep(0)
+        patient.let_go()
+        reader.feed_eof()
+        with pytest.raises(LetGo):
+            await waiting
+        with pytest.raises(LetGo):
+            await patient.read(100)
+
+    asyncio.run(life())
 
 
 def reads(data: bytes, size: int = 65535) -> list[int]:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from addons.config.settings import Settings
 from addons.engine import corrections, speed
-from addons.engine.corrections import bodies, connections, listening, output, partings, reuse, views, web
+from addons.engine.corrections import bodies, connections, listening, output, partings, reading, views, web
+from addons.engine.pool import lending, repeats
 from addons.engine.speed import dispatch
 from addons.mitmproxy_version import WRITTEN_FOR
 
@@ -21,21 +23,22 @@ ROOMS = [
     importlib.import_module(f"{folder.__name__}.{each.name}")
     for folder in (corrections, speed)
     for each in pkgutil.iter_modules(folder.__path__)
-]
-ARGUMENTS: dict[str, tuple[Any, ...]] = {"framing": (65536, print), "listening": ((),), "socks": ((),)}
+] + [lending, repeats]  # of pool/, the two that mitmproxy comes by
+ARGUMENTS: dict[str, tuple[Any, ...]] = {"framing": (65536, print), "listening": ((),), "lending": (Settings(),)}
 """What `install` takes, where it takes something."""
 REACHING_IN: tuple[Callable[..., Any], ...] = (
     bodies.held,
     bodies.give_up,
-    connections.Patient,
-    connections._WholeReading,
+    reading.Patient,
+    reading.WholeReading,
     connections.allow_upstreams,
     listening.take_over,
     listening.OneLine,
     output.install,
     output.ErrorsOnly,
     partings.begin,
-    reuse.ask_again,
+    lending.end,
+    repeats.ask_again,
     views.wrap_all,
     views.remove,
     web.Digest,

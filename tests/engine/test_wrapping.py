@@ -8,6 +8,7 @@ import mitmproxy.version
 import pytest
 
 from addons import engine
+from addons.config.settings import Settings
 from addons.engine import wrapping
 from addons.mitmproxy_version import WRITTEN_FOR, WrongVersion
 from tests.support.side_by_side import CHANGED
@@ -91,12 +92,13 @@ def stock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(engine.answers, "install", lambda: None)
     monkeypatch.setattr(engine.framing, "install", lambda *_args: None)
     monkeypatch.setattr(engine.connections, "install", lambda: None)
+    monkeypatch.setattr(engine.lending, "install", lambda _settings: None)
     with in_force(fast=False):
         yield _now()
 
 
 def _install(fast: bool) -> None:
-    engine.install(65536, lambda _client: None, fast=fast)
+    engine.install(65536, lambda _client: None, fast=fast, settings=Settings())
 
 
 def test_the_switch_goes_both_ways(stock: list[Any]) -> None:

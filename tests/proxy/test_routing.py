@@ -1,7 +1,4 @@
-import base64
-
 import pytest
-from mitmproxy import connection
 
 from addons.core.paths import OWN
 from addons.exchange import Kind, of
@@ -246,22 +243,3 @@ def test_an_upstream_is_reached(far: bool) -> None:
     routes = [{"path": "/near", "upstream": "near"}]
     flow = flows.opened("GET", "/v1/models" if far else "/near/v1/models", upstreams=PROXIED, routes=routes)
     assert flow.server_conn.via == (("http", ("proxy.test", 3128)) if far else None)
-
-
-@pytest.mark.parametrize(
-    ("host", "proxy", "shown"),
-    [
-        ("far.test", "proxy.test", True),
-        ("far.test", "other.test", False),
-        ("near.test", "proxy.test", False),
-        ("proxy.test", "proxy.test", False),
-    ],
-)
-def test_the_proxy_s_password_is_shown_to_the_proxy_alone(host: str, proxy: str, shown: bool) -> None:
-    hosts = Routing(flows.settings(upstreams=PROXIED, routes=[]))
-    flow = flows.request("CONNECT", "")
-    flow.request.host, flow.request.port = host, 443
-    flow.server_conn = connection.Server(address=(proxy, 3128))
-    hosts.http_connect_upstream(flow)
-    token = "Basic " + base64.b64encode(b"user:secret").decode()
-    assert flow.request.headers.get("Proxy-Authorization") == (token if shown else None)

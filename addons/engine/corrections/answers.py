@@ -19,7 +19,8 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook, HttpResponseHook
 
 from addons import errors
-from addons.engine.corrections import partings, reuse
+from addons.engine.corrections import partings
+from addons.engine.pool import repeats
 from addons.engine.wrapping import Commands, wrap, wrap_inner
 from addons.exchange import Exchange, Kind, answer_cap, heard, of
 
@@ -80,8 +81,8 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
     handle_protocol_error sends a flow.response that the hook has set, and a flow can be marked as complete before its
     connection ends.
     """
-    if args and reuse.may_ask_again(stream, args[0]):
-        yield from reuse.ask_again(stream)
+    if args and repeats.may_ask_again(stream, args[0]):
+        yield from repeats.ask_again(stream)
         return None
     exchange = of(stream.flow)
     parting = exchange is not None and isinstance(args[0], RequestProtocolError | ResponseProtocolError)

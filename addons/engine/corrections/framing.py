@@ -22,13 +22,14 @@ from mitmproxy.proxy.layers.http._events import (
 
 from addons import errors
 from addons.core import headers
-from addons.engine.corrections import reuse
+from addons.engine.pool import repeats
 from addons.engine.wrapping import Commands, wrap, wrap_inner
 
 _BINARY = ("HTTP/2", "HTTP/3")
 _NOTHING: tuple[Any, ...] = ()
 _READ = 1 << 16  # what one read brings at most
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1\d\d")
+_KNOWN_INTERIM = (b"100", b"102", b"103")
 
 
 def install(header_size: int, on_head: Callable[[Client], None]) -> None:
@@ -66,7 +67,7 @@ def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Any:
     over its trailers; so upstream takes the body for the next request. Here it gets chunks, and trailers are dropped.
     Remove when Http1Client.send adds Transfer-Encoding itself and takes RequestTrailers.
     """
-    reuse.note(client.conn, event)
+    repeats.note(client.conn, event)
     if isinstance(event, RequestHeaders) and not event.end_stream and event.request.http_version.startswith(_BINARY):
         fields = event.request.headers
         if "content-length" not in fields:
@@ -89,8 +90,10 @@ def _skip_interim_answers(stock: Any, client: Any, event: Any) -> Any:
     taken for unasked data. Remove when Http1Client.read_headers reads on behind a 1xx (issue #2229).
     """
     if isinstance(event, events.DataReceived) and client.request is not None:
-        reuse.settle(client.conn)
+        repeats.settle(client.conn)
         while _INTERIM.match(head := _beginning(client.buf)) and head[9:12] != b"101":
+            if head[9:12] not in _KNOWN_INTERIM:
+                repeats.spoil(client.conn)
             if client.buf.maybe_extract_lines() is None or not client.buf:
                 return _NOTHING
     return stock(client, event)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from addons.engine.corrections.reuse import Wire
+from addons.engine.pool.kernel import KernelView
 from tests.support.live import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
@@ -31,38 +31,38 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_what_is_read_is_acknowledged(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
-    wire = Wire(Lent(here))
-    before = wire.acknowledged()
+    view = KernelView(Lent(here))
+    before = view.acknowledged()
     assert before is not None
     here.sendall(b"x" * 1000)
     there.recv(2000)
     there.sendall(b"y")
-    assert eventually(lambda: wire.acknowledged() == before + 1000)
-    wire.close()
+    assert eventually(lambda: view.acknowledged() == before + 1000)
+    view.close()
     here.close()
-    assert wire.acknowledged() == before + 1000, "it is remembered"
+    assert view.acknowledged() == before + 1000, "it is remembered"
 
 
 def test_what_a_closed_connection_is_sent_is_not(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
-    wire = Wire(Lent(here))
-    before = wire.acknowledged()
+    view = KernelView(Lent(here))
+    before = view.acknowledged()
     there.close()
-    assert eventually(wire.is_over)
+    assert eventually(view.is_over)
     here.sendall(b"x" * 1000)
     time.sleep(0.05)
-    assert wire.acknowledged() == before
+    assert view.acknowledged() == before
 
 
 def test_whether_its_end_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
-    wire = Wire(Lent(here))
+    view = KernelView(Lent(here))
     here.setblocking(False)
-    assert not wire.is_over()
+    assert not view.is_over()
     there.sendall(b"a byte of somebody's answer")
-    assert not wire.is_over()
+    assert not view.is_over()
     here.recv(100)
     there.shutdown(socket.SHUT_WR)
-    assert eventually(wire.is_over)
-    wire.close()
-    assert not wire.is_over()
+    assert eventually(view.is_over)
+    view.close()
+    assert not view.is_over()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from addons.engine.corrections import dialing
-from addons.engine.corrections.dialing import Names
+from addons.engine.pool import dialing
+from addons.engine.pool import names as naming
+from addons.engine.pool.names import Names
 
 Found = list[tuple[int, int, int, str, Any]]
 
@@ -112,7 +113,7 @@ def test_too_many_names_at_once_are_refused() -> None:
     names = Names(lambda *place, **more: resolver("hangs", 1))
 
     async def life() -> None:
-        waiting = [asyncio.ensure_future(names.look_up(f"name{n}", 1)) for n in range(dialing._MOST_AT_ONCE)]
+        waiting = [asyncio.ensure_future(names.look_up(f"name{n}", 1)) for n in range(naming._MOST_AT_ONCE)]
         await asyncio.sleep(0)
         with pytest.raises(OSError, match="too many"):
             await names.look_up("one more", 1)
@@ -135,9 +136,8 @@ def test_an_address_that_leads_nowhere_costs_a_quarter_of_a_second(
             if eager:
                 asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
             begin = time.monotonic()
-            _, writer = await dialing.connect("name", 1)
-            assert writer.get_extra_info("peername") == good.getsockname()
-            writer.close()
+            with await dialing._connect("name", 1) as sock:
+                assert sock.getpeername() == good.getsockname()
             return time.monotonic() - begin
 
         assert 0.2 < asyncio.run(life()) < 3
@@ -152,7 +152,7 @@ def test_what_can_t_be_reached_is_looked_up_anew(monkeypatch: pytest.MonkeyPatch
     async def life() -> None:
         for _ in range(2):
             with pytest.raises(OSError, match=r"refused|Connect call failed"):
-                await dialing.connect("name", port)
+                await dialing._connect("name", port)
 
     asyncio.run(life())
     assert len(resolver.asked) == 2
@@ -178,8 +178,8 @@ def test_of_very_many_names_not_all_are_kept() -> None:
     names = Names(Resolver())
 
     async def life() -> None:
-        for number in range(3 * dialing._MOST_KEPT):
+        for number in range(3 * naming._MOST_KEPT):
             await names.look_up(f"name{number}", 1)
-        assert len(names._kept) <= dialing._MOST_KEPT
+        assert len(names._kept) <= naming._MOST_KEPT
 
     asyncio.run(life())

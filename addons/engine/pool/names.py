@@ -1,10 +1,7 @@
-"""How a connection to an upstream is made.
+"""Names of upstreams and proxies, looked up by threads of relay's own.
 
-1. By a SOCKS proxy, where one is named (socks.py).
-2. Else by the addresses of its name, 250 ms apart and alternating by family (RFC 8305, sections 4 and 5): one that
-   leads nowhere costs that much and not `limits.connect`.
-3. A name is looked up by a thread of its own, once at a time, and kept for 30 s: a resolver that hangs over one name
-   delays no other upstream, and not the end of relay.
+Each name has a thread while it is looked up, once at a time, and what is found is kept for 30 s: a resolver that hangs
+over one name delays no other upstream, and not the end of relay.
 """
 
 import asyncio
@@ -12,19 +9,10 @@ import contextlib
 import socket
 import threading
 import time
-import types
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from aiohappyeyeballs import start_connection
-from mitmproxy.proxy import server
-
-from addons.core.urls import is_address
-from addons.engine.corrections import socks
-from addons.engine.wrapping import replace_all
-
-_DELAY = 0.25
 _KEPT = 30.0
 _MOST_AT_ONCE = 64
 """Look-ups that are under way; names come from relay.yaml, and nobody has so many."""
@@ -99,38 +87,3 @@ class Names:
 
 
 names = Names()
-
-
-def install() -> None:
-    """Make the changes of this room."""
-    replace_all([(server, "asyncio", _asyncio)])
-
-
-async def connect(host: str, port: int, **more: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """As `asyncio.open_connection`. Raises OSError, and nothing else: mitmproxy would leave the client waiting."""
-    if (wanted := socks.way()) is not None:
-        target = host
-        if not (is_address(host) or socks.looks_up(wanted)):
-            target = (await names.look_up(host, port))[0][4][0]
-        return await asyncio.open_connection(sock=await socks.connect(wanted, (host, port), target))
-    if is_address(host) or more.get("local_addr") is not None:
-        return await asyncio.open_connection(host, port, **more)
-    addresses = await names.look_up(host, port)
-    try:
-        made = await start_connection(addresses, happy_eyeballs_delay=_DELAY)
-    except OSError:
-        names.forget(host, port)
-        raise
-    return await asyncio.open_connection(sock=made)
-
-
-class _Asyncio(types.ModuleType):
-    """mitmproxy 12.2.3 calls `asyncio.open_connection` in the midst of what it does for a connection: names are looked
-    up in the threads that all share, and each address is waited for until the kernel gives up; so one resolver, or one
-    address that leads nowhere, stops many. This is what its server takes for asyncio: the same, but for that function.
-    Remove when open_connection takes `happy_eyeballs_delay` and a resolver.
-    """
-
-
-_asyncio = _Asyncio("asyncio")
-vars(_asyncio).update(vars(asyncio), open_connection=connect)
