@@ -373,3 +373,27 @@ def answers(port: int) -> bool:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
     return False
+
+
+def test_a_message_that_is_under_way_when_relay_yaml_is_read_again_is_answered(
+    changing: Live, upstream: Upstream
+) -> None:
+    relay, watch = changing, LogWatch(changing)
+    upstream.clear()
+    upstream.script(CHAT, Behaviour(delay_headers=2.0))
+    told: list[dict[str, Any]] = []
+    talk = threading.Thread(target=lambda: told.append(relay.chat("我叫小明", key=FREE, session="talk")))
+    talk.start()
+    upstream.wait(lambda seen: bool(seen))
+    rewrite(relay, chat={"model": "gpt-4.1"}, keys={"list": LISTED})
+    relay.process.send_signal(signal.SIGHUP)
+    assert eventually(lambda: "relay.yaml is read anew" in watch.new), watch.new
+    talk.join(20)
+    assert told and told[0]["code"] == 200, told
+    upstream.clear()
+    again = relay.chat("我叫什么名字?", key=FREE, session="talk")
+    assert again["data"] == "你叫小明。", "its turn is kept"
+    assert upstream.seen[-1].json()["model"] == "gpt-4.1"
+    assert eventually(lambda: [row["name"] for row in rows(relay)] == ["free", "free"])
+    assert relay.ask("GET", "/v1/models", headers=bearer(OWN)).status == 401
+    watch.check()
