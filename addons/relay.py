@@ -9,6 +9,7 @@ import difflib
 import gc
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Mapping
@@ -40,11 +41,12 @@ from addons.config.settings import ConfigError, Settings, StoreSettings, load_se
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
-from addons.endpoints.health import Health
+from addons.endpoints.health import Health, Readiness
 from addons.endpoints.key_pages import KeyPages
 from addons.endpoints.page import Page
 from addons.flow.capture import watched
 from addons.flow.display_path import DisplayPath
+from addons.flow.held_bodies import HeldBodies
 from addons.inspection import bounded_views, contentviews, mitmweb_style
 from addons.inspection.commands import Commands
 from addons.inspection.flow_summary import FlowSummary
@@ -57,6 +59,7 @@ from addons.meter.metering import Meter
 from addons.meter.prices import PriceList, Prices
 from addons.proxy.cors import Cors
 from addons.proxy.failures import Failures
+from addons.proxy.model_names import ModelNames
 from addons.proxy.routing import Routing
 from addons.proxy.streaming import Streaming
 from addons.proxy.timeouts import Timeouts
@@ -68,7 +71,7 @@ from addons.store.expiry import Sweeper
 from addons.store.leases import LocalLeases
 from addons.store.ledger import NAME as LEDGER
 from addons.store.ledger import Book, Ledger, LocalLedger
-from addons.workers import worker
+from addons.workers import draining, worker
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +89,17 @@ class LongLived:
         self.balance = Balance(time.time)
         self.retention = Retention(settings)
         self.price_list = PriceList()
+        self.readiness = Readiness()
         self.under_way: dict[str, http.HTTPFlow] = {}
+        self.held = HeldBodies()
+
+    async def announce(self) -> None:
+        """relay is about to end."""
+        await self.readiness.announce()
+
+    def drain(self) -> None:
+        """Send every client away as soon as nothing of it is under way."""
+        self.timeouts.drain()
 
     def adopt(self, settings: Settings, gate: Gate) -> None:
         """Go on under other settings."""
@@ -102,7 +115,7 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
     of another process is swept there.
     """
     redact = Redaction(settings, store.secret)
-    meter = Meter(gate, long_lived.under_way, redact.begin)
+    meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held)
     return Chain(
         (
             Noting(redact),
@@ -111,13 +124,14 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
             Cors(),
             Page(settings),
             KeyPages(gate),
-            Health(store),
+            Health(store, long_lived.readiness),
             DisplayPath(),
             Recording(redact.response),
             Chat(store, meter),
             Sessions(store, meter),
             long_lived.balance,
             meter,
+            ModelNames(long_lived.held),
             Streaming(),
             Sockets(),
             Failures(),
@@ -166,6 +180,7 @@ class Relay:
         self._says = os.environ.pop(SAYS, "")
         self._introduction: asyncio.Task[None] | None = None
         self._loading: asyncio.Future[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
         self.taking_over: asyncio.Future[None] | None = None
@@ -176,10 +191,19 @@ class Relay:
         bounded_views.register()
         mitmweb_style.install(ctx.master)
         if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
-            signals.end_by(ctx.master.event_loop, ctx.master.shutdown)
+            signals.end_by(ctx.master.event_loop, self._end)
             if self.worker is None:  # else its parent is asked
                 signals.read_again_by(ctx.master.event_loop, self.read_again, ctx.master.shutdown)
         loader.add_option("relay_config", str, "", "Path of relay.yaml (else RELAY_CONFIG, else beside run.sh).")
+
+    def _end(self, number: signal.Signals) -> None:
+        """A signal to end has come: SIGTERM lets what is under way come to its end, Ctrl-C does not."""
+        longest = self.settings.limits.drain if self.settings is not None else 0.0
+        if number is not signal.SIGTERM or not longest or not self.up.is_set() or self.worker is not None:
+            ctx.master.shutdown()
+            return
+        drain = draining.drain(self.long_lived, announced=True, longest=longest)
+        self._draining = asyncio.get_running_loop().create_task(drain)
 
     def configure(self, updated: set[str]) -> None:
         """Read relay.yaml. One that is wrong stops the start; while relay runs, what was in force stays so."""
@@ -288,7 +312,7 @@ class Relay:
         if self._says and self.chain is not None:
             self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
         if self.worker is not None and self.long_lived is not None:
-            self.worker.serve(self.long_lived.timeouts)
+            self.worker.serve(self.long_lived)
         # What is there by now stays: a full collection would go through 100,000 objects, for 50 ms and more.
         gc.freeze()
         self.up.set()

@@ -49,21 +49,21 @@ def _forget_hang_up(loop: asyncio.AbstractEventLoop) -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def end_by(loop: asyncio.AbstractEventLoop, first: Callable[[], None]) -> None:
-    """Call `first` in the loop when a signal to end comes; the next one ends this process. Nothing on Windows."""
+def end_by(loop: asyncio.AbstractEventLoop, first: Callable[[signal.Signals], None]) -> None:
+    """Call `first` in the loop with the signal to end that comes; the next one ends this process. Not on Windows."""
 
-    def begin() -> None:
+    def begin(number: signal.Signals) -> None:
         _forget_hang_up(loop)
         for each in ENDING:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        first()
+        first(number)
 
     for number in ENDING:
         # Windows has none of these, and only the main thread may set them.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, begin)
+            loop.add_signal_handler(number, begin, number)
 
 
 def leave(loop: asyncio.AbstractEventLoop) -> None:

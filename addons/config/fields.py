@@ -1,14 +1,16 @@
 """The kinds of values in relay.yaml: each reads what YAML gives, and says in plain words what it expected instead.
 
-Every reader raises ValueError with that text alone; the path and the value given are added where problems are gathered.
-The validation context, if any, holds `folder` (what relative paths are relative to) and `environ`.
+What pydantic's constraints can say they say, with an `Expected` beside them for the words; a reader that checks more
+raises ValueError with its own. The path and the value given are added where problems are gathered. The validation
+context, if any, holds `folder` (what relative paths are relative to) and `environ`.
 """
 
 import math
 import os
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +29,7 @@ from pydantic import (
 from addons.config.loader import FromEnviron, plain_value
 from addons.core.balances import KINDS, LEDGER
 from addons.core.frozen import FrozenDict, freeze
+from addons.core.model_mapping import LONGEST_NAME
 from addons.core.relay_keys import LEAST, is_name
 from addons.core.units import DURATION_EXPECTED, SIZE_EXPECTED, format_duration, format_size, parse_duration, parse_size
 from addons.core.urls import PROXY_EXPECTED, URL_EXPECTED, is_host, parse_proxy, parse_upstream, proxy_from_environ
@@ -36,7 +39,6 @@ BALANCE_KINDS = ("auto", *KINDS, LEDGER)
 RELAY_SETS = {"model": "chat.model", "messages": None, "stream": None}
 """Fields of a completion request that are relay's own, and the key that has a say in them."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _WRITTEN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 """An amount in quotes."""
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
@@ -56,10 +58,6 @@ def text(value: Any, expected: str) -> str:
     return str(value)
 
 
-def _text_field(expected: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: text(value, expected))
-
-
 def _optional(value: Any) -> str | None:
     """Text, or None where there is none: null, nothing, or a reference that turns out to be either."""
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -67,23 +65,6 @@ def _optional(value: Any) -> str | None:
     if isinstance(value, FromEnviron) and plain(value) is None:
         return None
     return text(value, "expected text or null")
-
-
-def _positive_duration(value: Any) -> float:
-    seconds = parse_duration(value)
-    if seconds <= 0:
-        raise ValueError("expected a duration longer than 0")
-    return seconds
-
-
-def _size_of_at_least(least: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        size = parse_size(value)
-        if size < least:
-            raise ValueError(f"expected a size of {format_size(least)} or more")
-        return size
-
-    return read
 
 
 def _workers(value: Any) -> int | str:
@@ -113,14 +94,6 @@ def _host(value: Any) -> str:
     return host
 
 
-def _upstream_name(value: Any) -> str:
-    expected = "expected a name of a-z, 0-9, - and _, such as openai"
-    name = text(value, expected)
-    if not _NAME.fullmatch(name):
-        raise ValueError(expected)
-    return name
-
-
 def _url(value: Any) -> str:
     url = text(value, URL_EXPECTED)
     parse_upstream(url)
@@ -146,37 +119,22 @@ def _balance(value: Any) -> str | None:
     return kind
 
 
-def _granted(value: Any) -> Decimal | None:
-    """Dollars, as they are written: 18.5 is no binary fraction."""
+def _decimal(value: Any) -> Any:
+    """An amount as it is written: 18.5 is no binary fraction. What is no number stays as it is."""
     value = plain(value)
-    if value is None:
-        return None
-    expected = "expected an amount in dollars, such as 20 or 18.50"
-    if isinstance(value, str) and _WRITTEN.fullmatch(value):
-        value = Decimal(value)
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueError(expected)
-    if not math.isfinite(value) or not 0 <= value <= 10**12:
-        raise ValueError(expected)
+    if isinstance(value, bool) or not (isinstance(value, int | float) or _is_amount(value)):
+        return value
     return Decimal(str(value))
 
 
-def _amount(value: Any) -> Decimal:
-    amount = _granted(value)
-    if amount is None:
-        raise ValueError("expected an amount in dollars, such as 20 or 18.50")
-    return amount
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, str) and _WRITTEN.fullmatch(value) is not None
 
 
-def _factor(value: Any) -> Decimal:
-    """A multiplier, as it is written."""
+def _number(value: Any) -> Any:
+    """The same, and nothing in quotes."""
     value = plain(value)
-    expected = "expected a multiplier on list prices, such as 1, 0.8 or 7.2"
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueError(expected)
-    if not math.isfinite(value) or not 0 <= value <= 10_000:
-        raise ValueError(expected)
-    return Decimal(str(value))
+    return value if isinstance(value, str) else _decimal(value)
 
 
 def _secret_key(value: Any) -> str:
@@ -215,21 +173,25 @@ def _day(value: Any) -> date | None:
         raise ValueError(expected) from None
 
 
-def _optional_number(value: Any) -> int | None:
-    value = plain(value)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError("expected a whole number of 1 or more, or null for no limit")
-    return value
-
-
 def _prices(value: Any) -> Any:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise ValueError("expected models and what they cost, e.g. {my-model: {input: 2.5, output: 10}}")
     return {str(name): price for name, price in value.items()}
+
+
+def _model_names(value: Any) -> FrozenDict:
+    expected = "expected names of models and what goes up in their place, e.g. {gpt-4o: deepseek-chat}"
+    if value is None:
+        return FrozenDict()
+    if not isinstance(value, Mapping):
+        raise ValueError(expected)
+    names = {str(name): text(sent, expected) for name, sent in value.items()}
+    for name in (*names, *names.values()):
+        if not name.strip() or name != name.strip() or len(name) > LONGEST_NAME:
+            raise ValueError(f"{expected}, of at most {LONGEST_NAME} characters each")
+    return FrozenDict(names)
 
 
 def _web_path(value: Any) -> str:
@@ -311,6 +273,13 @@ def _items(value: Any) -> Any:
     return () if value is None else value
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What is said of a value that pydantic's constraints refuse."""
+
+    text: str
+
+
 Reference = BeforeValidator(plain)
 """For what is no text: a value may stand in the environment."""
 Flag = Annotated[bool, Field(strict=True), Reference]
@@ -320,28 +289,38 @@ Workers = Annotated[
     BeforeValidator(_workers),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]}),
 ]
-Text = Annotated[str, _text_field("expected text")]
+Text = Annotated[str, Field(strict=True, pattern=r"\S"), WithJsonSchema({"type": "string"}), Expected("expected text")]
 OptionalText = Annotated[str | None, BeforeValidator(_optional)]
+_DURATION_OUT = PlainSerializer(lambda seconds: _as_number(format_duration(seconds)), when_used="json")
+_DURATION_SCHEMA = WithJsonSchema(
+    {"type": ["string", "number"], "description": DURATION_EXPECTED.removeprefix("expected ")}
+)
 Duration = Annotated[
     float,
-    BeforeValidator(_positive_duration),
-    PlainSerializer(lambda seconds: _as_number(format_duration(seconds)), when_used="json"),
-    WithJsonSchema({"type": ["string", "number"], "description": DURATION_EXPECTED.removeprefix("expected ")}),
+    BeforeValidator(parse_duration),
+    Field(gt=0),
+    Expected("expected a duration longer than 0"),
+    _DURATION_OUT,
+    _DURATION_SCHEMA,
 ]
+DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _DURATION_OUT, _DURATION_SCHEMA]
 
 
-def size(least: int) -> Any:
-    """A field of bytes, at least so many."""
-    return BeforeValidator(_size_of_at_least(least))
-
-
+_READ_SIZE = BeforeValidator(parse_size)
 _SIZE_OUT = PlainSerializer(lambda count: _as_number(format_size(count)), when_used="json")
 _SIZE_SCHEMA = WithJsonSchema({"type": ["string", "integer"], "description": SIZE_EXPECTED.removeprefix("expected ")})
-Size = Annotated[int, size(1), _SIZE_OUT, _SIZE_SCHEMA]
-SizeOrZero = Annotated[int, size(0), _SIZE_OUT, _SIZE_SCHEMA]
-HeadSize = Annotated[int, size(1024), _SIZE_OUT, _SIZE_SCHEMA]
+Size = Annotated[int, _READ_SIZE, Field(ge=1), Expected("expected a size of 1 or more"), _SIZE_OUT, _SIZE_SCHEMA]
+SizeOrZero = Annotated[int, _READ_SIZE, _SIZE_OUT, _SIZE_SCHEMA]
+HeadSize = Annotated[
+    int, _READ_SIZE, Field(ge=1024), Expected("expected a size of 1k or more"), _SIZE_OUT, _SIZE_SCHEMA
+]
 Host = Annotated[str, BeforeValidator(_host)]
-Name = Annotated[str, BeforeValidator(_upstream_name)]
+Name = Annotated[
+    str,
+    Field(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]*$"),
+    WithJsonSchema({"type": "string"}),  # where it may be ${NAME}, too
+    Expected("expected a name of a-z, 0-9, - and _, such as openai"),
+]
 Url = Annotated[str, BeforeValidator(_url)]
 ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
 BalanceKind = Annotated[
@@ -349,21 +328,26 @@ BalanceKind = Annotated[
     BeforeValidator(_balance),
     WithJsonSchema({"anyOf": [{"type": "string", "enum": [*BALANCE_KINDS]}, {"type": "null"}]}),
 ]
+_Dollars = Annotated[
+    Decimal, Field(strict=True, ge=0, le=10**12), Expected("expected an amount in dollars, such as 20 or 18.50")
+]
 Dollars = Annotated[
-    Decimal | None,
-    PlainValidator(_granted),
+    _Dollars | None,
+    BeforeValidator(_decimal),
     PlainSerializer(lambda amount: None if amount is None else _as_amount(amount), when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]}),
 ]
 Amount = Annotated[
-    Decimal,
-    PlainValidator(_amount),
+    _Dollars,
+    BeforeValidator(_decimal),
     PlainSerializer(_as_amount, when_used="json"),
     WithJsonSchema({"type": "number", "minimum": 0}),
 ]
 Factor = Annotated[
     Decimal,
-    PlainValidator(_factor),
+    BeforeValidator(_number),
+    Field(strict=True, ge=0, le=10_000),
+    Expected("expected a multiplier on list prices, such as 1, 0.8 or 7.2"),
     PlainSerializer(_as_amount, when_used="json"),
     WithJsonSchema({"type": "number", "minimum": 0}),
 ]
@@ -377,11 +361,16 @@ Day = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}),
 ]
 Limit = Annotated[
-    int | None,
-    PlainValidator(_optional_number),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}),
+    Annotated[int, Field(strict=True, ge=1)] | None,
+    Reference,
+    Expected("expected a whole number of 1 or more, or null for no limit"),
 ]
 PriceTable = BeforeValidator(_prices)
+ModelNames = Annotated[
+    Mapping[str, str],
+    PlainValidator(_model_names),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
+]
 WebPath = Annotated[str, BeforeValidator(_web_path)]
 FilePath = Annotated[Path, BeforeValidator(_file_path)]
 Authority = Annotated[Path | None, BeforeValidator(_authority)]

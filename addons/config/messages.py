@@ -3,11 +3,12 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from addons.config.fields import inner_types
+from addons.config.fields import Expected, inner_types
 from addons.config.loader import FromEnviron
 from addons.config.mistakes import Location, Problem, dotted, quoted, shown
 
@@ -56,6 +57,8 @@ def _expected(model: type[BaseModel], where: Location, kind: str, reason: str) -
         return f"expected keys and values: {', '.join(keys)}"
     if kind == "tuple_type":
         return "expected a list: in brackets, or each item behind a dash"
+    if (expected := _said_of(model, where)) is not None:
+        return expected
     if kind == "bool_type":
         return "expected true or false"
     if kind == "literal_error":
@@ -63,6 +66,17 @@ def _expected(model: type[BaseModel], where: Location, kind: str, reason: str) -
     if kind in ("int_type", "int_from_float", "greater_than_equal", "less_than_equal"):
         return _whole_number(model, where)
     return "expected another kind of value"
+
+
+def _said_of(model: type[BaseModel], where: Location) -> str | None:
+    """What the field at a place says that it expects, or its items where the place is one of these."""
+    names = [at for at, part in enumerate(where) if isinstance(part, str)]
+    last = names[-1] if names else 0
+    field = _model_at(model, where[:last]).model_fields.get(str(where[last])) if where else None
+    if field is None:
+        return None
+    beside = field.metadata if last == len(where) - 1 else []
+    return next((each.text for each in (*beside, *inner_types(field.annotation)) if isinstance(each, Expected)), None)
 
 
 def _whole_number(model: type[BaseModel], where: Location) -> str:
@@ -129,7 +143,7 @@ def show(value: Any, where: Location = ()) -> str:
         return shown(where, value.written)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         return quoted(str(value)).strip("'")
     if isinstance(value, dict):
         return "keys and values" if value else "{}"

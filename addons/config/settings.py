@@ -42,7 +42,12 @@ class _Section(BaseModel):
     """What all sections have in common: no keys but these, and no change."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -57,31 +62,61 @@ class Tls(_Section):
     """The certificate relay shows, and what becomes of plain HTTP on the same port."""
 
     cert: fields.ReadableFile
+    """The certificate's file in PEM, the chain behind it included; relative to relay.yaml."""
     key: fields.ReadableFile
+    """The file of the certificate's private key in PEM; relative to relay.yaml."""
     plain: Literal["allow", "refuse"] = "allow"
+    """What becomes of plain HTTP on the same port: `allow` serves it, `refuse` answers 400. Refuse it where keys must
+    not travel in the open."""
 
 
 class ListenSettings(_Section):
     """Where relay listens."""
 
     host: fields.Host = "127.0.0.1"
+    """The address to listen on. `0.0.0.0` lets other machines in; see [Serving others](deployment.md#serving-others)
+    before."""
     port: Annotated[int, Field(strict=True, ge=1, le=65535), fields.Reference] = 8080
+    """The port to listen on. Change it where another program has 8080."""
     tls: Tls | None = None
+    """The certificate that relay shows to clients; `null`: plain HTTP alone. See [Serving
+    others](deployment.md#serving-others)."""
 
 
 class Upstream(_Section):
     """An API that relay passes requests to."""
 
     name: fields.Name
+    """What routes, keys and reports call it: of a-z, 0-9, `-` and `_`."""
     url: fields.Url
+    """Its address, which may carry a port and a path. A `/v1` at its end makes no difference; another version in it
+    stands in the place of `/v1`."""
     model: fields.OptionalText = None
+    """What `/chat` asks this upstream for, if not `chat.model`. Set it where the upstream does not have that model."""
+    models: fields.ModelNames = Field(default_factory=FrozenDict)
+    """Names of models that are changed on the way up, e.g. `{gpt-4o: deepseek-chat}`. Set them where apps ask for
+    models that the upstream calls otherwise; JSON bodies are read for it. See [Models by other
+    names](networks.md#models-by-other-names)."""
     proxy: Annotated[fields.ProxyUrl, Field(repr=False)] = None
+    """A proxy on the way out: `http://`, `socks5h://` or `socks5://`, or `env` for what the environment says. See
+    [Behind a bad network](networks.md#behind-a-bad-network)."""
     balance: fields.BalanceKind = "auto"
+    """How to ask for the balance, by one of [these ways](balance.md#how-each-upstream-is-asked). `auto`: by its host,
+    else by trying; `null`: this upstream does not tell."""
     granted: fields.Dollars = None
+    """Dollars that were paid in, for upstreams that tell only what is left, or only what was used."""
     ca: fields.Authority = None
+    """A PEM file, relative to relay.yaml: an authority trusted for this upstream besides the public ones. For upstreams
+    with a certificate of a private authority."""
     keys: Annotated[tuple[fields.RealKey, ...], fields.Items, Field(repr=False)] = ()
+    """relay's own keys there, for callers with [relay keys](keys.md), e.g. `["${OPENAI_KEY}"]`; of several, each has
+    its turn."""
     price: fields.Factor = Decimal(1)
+    """What [list prices](balance.md#what-a-request-costs) are multiplied by at this upstream: 0.8 for a discount, 7.2
+    where it counts in another currency."""
     warm: Annotated[int, Field(strict=True, ge=0, le=100), fields.Reference] = 0
+    """Connections that are kept ready for it, in each process, so that a new client need not wait for TCP and TLS.
+    Raise it where the upstream is far away; see [Networks](networks.md#behind-a-bad-network)."""
 
     _address: Address = PrivateAttr()
     _proxy: Proxy | None = PrivateAttr(default=None)
@@ -149,31 +184,49 @@ class Route(_Section):
     """A path under which another upstream is reached. The prefix is removed; the longest match wins."""
 
     path: fields.WebPath
+    """The start of the paths that go to this upstream, such as `/deepseek`. It is removed on the way up; the longest
+    match wins."""
     upstream: fields.Name
+    """A name from `upstreams`."""
 
 
 class ContextSettings(_Section):
     """How much of a session goes upstream again: turns, and tokens by estimate."""
 
     max_turns: Annotated[int, Field(strict=True, ge=0), fields.Reference] = 50
+    """Turns of a session that go upstream again, at most. Fewer make requests cheaper, and conversations forgetful."""
     max_tokens: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 3000
+    """Tokens of a request, at most; counted where the upstream tells, else estimated. The oldest turns are left out
+    first."""
 
 
 class ChatSettings(_Section):
     """`POST /chat`. Durations in seconds, `max_body` and `max_answer` in bytes, other limits in Unicode code points."""
 
     paths: Annotated[tuple[fields.WebPath, ...], fields.Items] = ("/chat", "/pro/chat/completions")
+    """Where messages are taken; all of them share the sessions."""
     model: fields.Text = "gpt-3.5-turbo"
+    """The model that answers, where neither the message nor the upstream names one."""
     system: Annotated[fields.OptionalText, Field(repr=False)] = None
+    """A system message for every session; a message may bring its own. `null`: none."""
     params: Annotated[fields.Params, Field(repr=False)] = Field(default_factory=FrozenDict)
+    """Further fields of the completion request, e.g. `{temperature: 0.2}`."""
     session_ttl: fields.Duration = 1800.0
+    """A session is forgotten this long after its last turn."""
     max_content: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 1000
+    """Characters (Unicode code points) of a message, at most."""
     max_session_id: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 64
+    """Characters of a `sessionId`, at most."""
     max_api_key: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 256
+    """Characters of a key, at most. Raise it for upstreams with longer ones."""
     max_waiting: Annotated[int, Field(strict=True, ge=0), fields.Reference] = 16
+    """Messages of one session that may wait for the one before; more are answered code 409."""
     max_body: fields.Size = 64 * 1024
+    """Size of a request, at most."""
     max_answer: fields.Size = 4 * 1024**2
+    """Size of the upstream's answer, at most; a longer one is answered code 502."""
     timeout: fields.Duration = 300.0
+    """Time for the whole answer of the upstream. Raise it for models that think for long."""
     allow: Annotated[tuple[fields.Text, ...], fields.Items] = (
         "model",
         "system",
@@ -188,53 +241,80 @@ class ChatSettings(_Section):
         "reasoning_effort",
         "response_format",
     )
+    """Fields of the completion request that a message may set itself. Shorten it where callers must not choose the
+    model."""
     context: Annotated[ContextSettings, _OrEmpty] = Field(default_factory=ContextSettings)
+    """What of a session goes upstream again."""
 
 
 class BalanceSettings(_Section):
     """`GET /pro/balance`. `timeout` and `cache` in seconds."""
 
     paths: Annotated[tuple[fields.WebPath, ...], fields.Items] = ("/pro/balance",)
+    """Where balances are asked for."""
     window_days: Annotated[int, Field(strict=True, ge=1, le=99), fields.Reference] = 90
+    """`used` counts so many days, at most 99."""
     timeout: fields.Duration = 10.0
+    """Time for each question to the upstream."""
     cache: fields.Duration = 5.0
+    """Time for which an answer is told again, to the same key."""
 
 
 class BudgetSettings(_Section):
     """What a relay key may spend: US dollars a day, a month (UTC), or in all."""
 
     amount: fields.Amount
+    """What may be spent, in US dollars."""
     per: Literal["day", "month", "total"] = "total"
+    """In which span of time: a `day` or a `month` (both UTC), or in all."""
 
 
 class RateSettings(_Section):
     """What a relay key may ask for in any minute."""
 
     requests: fields.Limit = None
+    """Requests in any minute, at most; `null`: no limit."""
     tokens: fields.Limit = None
+    """Tokens in any minute, at most; `null`: no limit. The request that passes it still goes up, the next one waits."""
 
 
 class ListedKey(_Section):
     """A key that relay hands out."""
 
     name: fields.KeyName
+    """What reports call it: letters, digits and `._@-`."""
     key: Annotated[fields.RelayKeyText, Field(repr=False)]
+    """The key itself, 20 characters or more, best from the environment."""
     upstream: fields.OptionalText = None
+    """A name from `upstreams`; `null`: where the path leads."""
     models: Annotated[tuple[fields.Text, ...], fields.Items] = ()
+    """Models it may use, as its caller writes them, `*` and `?` allowed; empty: all."""
     paths: Annotated[tuple[fields.Text, ...], fields.Items] = ()
+    """Paths it may use, and those below them; empty: all, but with a budget or a list of models only those whose cost
+    and model are known."""
     budget: BudgetSettings | None = None
+    """What it may spend; `null`: anything."""
     rate: Annotated[RateSettings, _OrEmpty] = Field(default_factory=RateSettings)
+    """What it may ask for in any minute."""
     parallel: fields.Limit = None
+    """Requests at the same time, at most; `null`: no limit."""
     expires: fields.Day = None
+    """The last day on which it works (UTC), such as `2027-01-31`; `null`: it does not end."""
 
 
 class KeysSettings(_Section):
     """Keys that relay hands out, and callers with keys of their own. `reserve_output` in tokens."""
 
     open: fields.OptionalFlag = None
+    """Whether callers with keys of their own are served. `null`: until the first key is handed out."""
     reserve_output: fields.Limit = None
+    """Tokens of an answer, written into requests that set no bound; `null`: as many as the model can are held. Set it
+    where budgets are small, since what is held can't be spent elsewhere."""
     unbounded: Literal["hold", "refuse"] = "hold"
+    """Input that can't be told from the request, of keys with a budget: `hold` the model's whole context window, or
+    `refuse`."""
     list: Annotated[tuple[ListedKey, ...], fields.Items] = ()
+    """Keys that stand here, besides those of `./run.sh keys`."""
 
 
 class Price(_Section):
@@ -242,23 +322,41 @@ class Price(_Section):
     million, `request` each; `context` and `max_output` in tokens."""
 
     input: fields.Dollars = None
+    """US dollars for a million tokens of input, which is what all rates down to `reasoning` are for."""
     output: fields.Dollars = None
+    """Tokens of output, reasoning included."""
     cached: fields.Dollars = None
+    """Input that upstream had in its cache."""
     cache_write: fields.Dollars = None
+    """Input that upstream puts into its cache."""
     cache_write_1h: fields.Dollars = None
+    """Input that upstream keeps in its cache for an hour (Anthropic)."""
     input_audio: fields.Dollars = None
+    """Audio in the input."""
     cached_audio: fields.Dollars = None
+    """Audio in the input that upstream had in its cache."""
     input_image: fields.Dollars = None
+    """Images in the input, where they cost something else than text."""
     cached_image: fields.Dollars = None
+    """Images in the input that upstream had in its cache."""
     output_audio: fields.Dollars = None
+    """Audio in the output."""
     output_image: fields.Dollars = None
+    """Images in the output."""
     reasoning: fields.Dollars = None
+    """Reasoning, where it costs something else than other output."""
     searches: fields.Dollars = None
+    """US dollars for a thousand searches of the web."""
     hours: fields.Dollars = None
+    """US dollars for an hour of audio, where its length is billed."""
     characters: fields.Dollars = None
+    """US dollars for a million characters of text that is read aloud."""
     request: fields.Dollars = None
+    """US dollars for each request, or for each picture that is drawn; with no other rate, that is all it costs."""
     context: fields.Limit = None
+    """Tokens of the context window: what is held for input that can't be told from the request."""
     max_output: fields.Limit = None
+    """Tokens of one answer, where a request sets no bound."""
 
     def rates(self) -> dict[str, Decimal]:
         """The rates that are given, by the names of `core.rates`."""
@@ -269,9 +367,13 @@ class StoreSettings(_Section):
     """Where sessions are kept; `path` is absolute once loaded."""
 
     kind: Literal["shelve"] = "shelve"
+    """The only kind there is."""
     path: fields.FilePath = Path(".relay")
+    """A folder for sessions, the ledger and the hashes of keys, relative to relay.yaml; one relay at a time."""
     max_sessions: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 100_000
+    """Sessions in all; beyond it, the one unused for longest makes room."""
     max_sessions_per_key: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 1000
+    """Sessions of one key; beyond it, its one unused for longest makes room."""
 
 
 with warnings.catch_warnings():
@@ -282,41 +384,66 @@ with warnings.catch_warnings():
         """Bounds of every exchange, in bytes and seconds."""
 
         body: fields.Size = 512 * 1024**2
+        """Size of a request's body, at most; answers are never bounded."""
         json: fields.Size = 32 * 1024**2  # type: ignore[assignment]
+        """Size of a body that relay has to read, at most: generations of [relay keys](keys.md), and what may name a
+        model at an upstream with `models`."""
         held: fields.Size = 256 * 1024**2
+        """Size of all bodies together that relay has to read (`limits.json`), in a process and as far as each is over 1
+        MiB; more are refused for the moment. Lower it where memory is short."""
         header_size: fields.HeadSize = 64 * 1024
+        """Size of a request's head, at most, which has at most 1000 headers."""
         connect: fields.Duration = 10.0
+        """Time until the upstream is reached, proxy and TLS included. Raise it behind a slow network."""
         headers: fields.Duration = 20.0
+        """Time until a client has sent the head of its request."""
         keepalive: fields.Duration = 75.0
+        """Time until a client's unused connection is closed."""
         idle: fields.Duration = 3600.0
+        """Time until an exchange in which nothing moves is given up. Models that think for long are silent
+        meanwhile."""
         upstream_idle: fields.Duration = 60.0
+        """Time that a connection to an upstream rests between two exchanges, 15 s at most behind a proxy. Lower it
+        where the upstream, or a firewall on the way, closes idle connections sooner."""
+        drain: fields.DurationOrZero = 30.0
+        """Time that what is under way has to come to its end after SIGTERM; see [Ending](deployment.md#ending). `0`:
+        none."""
 
 
 class InspectSettings(_Section):
     """What a person sees in mitmweb; `max_body` in bytes."""
 
     redact: fields.Flag = True
+    """Hide keys in what mitmweb shows and `-w` saves. Leave it on wherever others look, or files are
+    kept."""
     keep_flows: Annotated[int, Field(strict=True, ge=0), fields.Reference] = 1000
+    """Exchanges that mitmweb keeps; the older ones are dropped."""
     keep_bytes: fields.SizeOrZero = 256 * 1024**2
+    """Memory that the exchanges which mitmweb keeps may take together, roughly; the older ones are dropped."""
     max_body: fields.SizeOrZero = 1024**2
+    """Of each body, at most so much is kept to look at; what passes is not cut."""
 
 
 class PageSettings(_Section):
     """The page at `/`, for people."""
 
     enabled: fields.Flag = True
+    """A page for people at `/`; `false`: `/` is 404 like any unknown path."""
 
 
 class EngineSettings(_Section):
     """What relay changes of mitmproxy for speed alone."""
 
     fast: fields.Flag = True
+    """Faster code in place of some of mitmproxy's, with the same effect; `false`: mitmproxy's own, in case of doubt.
+    Long turns have no pauses then, so that a large message delays other clients for longer."""
 
 
 class ReplaySettings(_Section):
     """`./run.sh replay`: fields of a JSON body that are not compared, `user` or deeper ones as in `metadata.run`."""
 
     ignore: Annotated[tuple[fields.Text, ...], fields.Items] = ("user", "seed", "safety_identifier", "prompt_cache_key")
+    """Fields of a JSON body that may differ from the recorded ones; `metadata.run` names a deeper one."""
 
 
 def _default_upstreams() -> tuple[Upstream, ...]:
@@ -333,21 +460,36 @@ class Settings(_Section):
     """relay.yaml, checked. Immutable; equal if what it asks for is equal, whichever file it comes from."""
 
     listen: Annotated[ListenSettings, _OrEmpty] = Field(default_factory=ListenSettings)
+    """Where relay listens."""
     workers: fields.Workers = 1
+    """Processes that share the work, up to 64; `auto`: one per core. See [More than one
+    core](deployment.md#more-than-one-core)."""
     upstreams: Annotated[tuple[Upstream, ...], BeforeValidator(_upstreams)] = Field(default_factory=_default_upstreams)
+    """Where requests go; the first one is the default."""
     routes: Annotated[tuple[Route, ...], fields.Items] = ()
+    """Paths that lead to other upstreams; see [Several upstreams](networks.md#several-upstreams)."""
     chat: Annotated[ChatSettings, _OrEmpty] = Field(default_factory=ChatSettings)
+    """Conversations that relay keeps for apps: see [`/chat`](chat.md)."""
     balance: Annotated[BalanceSettings, _OrEmpty] = Field(default_factory=BalanceSettings)
+    """What is left on a key: see [`/pro/balance`](balance.md)."""
     keys: Annotated[KeysSettings, _OrEmpty] = Field(default_factory=KeysSettings)
+    """Keys that relay hands out; see [Relay keys](keys.md)."""
     prices: Annotated[Mapping[str, Price], fields.PriceTable, AfterValidator(FrozenDict)] = Field(
         default_factory=FrozenDict
     )
+    """What models cost, by their names; it goes before the list that relay brings."""
     store: Annotated[StoreSettings, _OrEmpty] = Field(default_factory=StoreSettings)
+    """Where sessions, the ledger and hashes of keys are kept."""
     limits: Annotated[LimitsSettings, _OrEmpty] = Field(default_factory=LimitsSettings)
+    """Bounds of every exchange."""
     inspect: Annotated[InspectSettings, _OrEmpty] = Field(default_factory=InspectSettings)
+    """What a person sees in mitmweb."""
     replay: Annotated[ReplaySettings, _OrEmpty] = Field(default_factory=ReplaySettings)
+    """`./run.sh replay`: see [Fixtures](fixtures.md)."""
     page: Annotated[PageSettings, _OrEmpty] = Field(default_factory=PageSettings)
+    """The page at `/`, for people."""
     engine: Annotated[EngineSettings, _OrEmpty] = Field(default_factory=EngineSettings)
+    """What relay changes of mitmproxy for speed alone."""
 
     _source: Path | None = PrivateAttr(default=None)
     _text: str = PrivateAttr(default="")
@@ -491,9 +633,26 @@ def describe_settings(settings: Settings) -> str:
     return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
+_LINK = re.compile(r"\[([^\]]+)\]\(([^)#]+)(?:#[^)]*)?\)")
+"""To a page below docs/."""
+
+
 def settings_schema() -> dict[str, Any]:
-    """The JSON Schema of relay.yaml, for editors."""
-    return Settings.model_json_schema()
+    """The JSON Schema of relay.yaml, for editors: they show what is said of a key as it is, so links are told as
+    files."""
+    described: dict[str, Any] = _told_plainly(Settings.model_json_schema())
+    return described
+
+
+def _told_plainly(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_told_plainly(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    told = {name: _told_plainly(each) for name, each in part.items()}
+    if isinstance(said := told.get("description"), str):
+        told["description"] = _LINK.sub(r"\1 (docs/\2)", " ".join(said.split()))
+    return told
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ into addons/store. Its groups:
 - what usage costs: answer_usage.py, json_member.py, metered.py, generations.py, rates.py, claims.py, form_fields.py,
   accounts.py, relay_keys.py
 - balances and money: balances.py, money.py
+- names of models: model_mapping.py
 - what went wrong: upstream_error.py, failures.py
 - paths, urls and headers: paths.py, urls.py, headers.py
 - secrets: key_mask.py hides relay's own key from callers; in records secrets.py finds keys by their looks, secret_*.py

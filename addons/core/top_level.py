@@ -5,6 +5,7 @@ found by their brackets, so a body of any size takes no more memory than its nam
 those that are read.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -16,8 +17,13 @@ from addons.core import bounded_json
 from addons.core.slices import Sliced, at_once
 
 MOST_MEMBERS = 1000
+_MOST_TOKENS = 1 << 21
+"""Strings and brackets of all values, which take a second: 32 KB of a compressed body may hold ten times as many. A
+message of a conversation has six."""
 _LONGEST_NAME = 256
 _SLICE = 1 << 14
+_DECODED = 1 << 20
+"""Bytes that are decoded at a time."""
 _BLANK = re.compile(r"[ \t\n\r]{0,65536}+")
 """More than that between two tokens is no JSON that anybody writes: it is looked through at once."""
 _SCALAR = re.compile(r"[^ \t\n\r,{}\[\]:\"]{1,200}")
@@ -97,6 +103,17 @@ class Members:
         return text
 
 
+def decoding(body: bytes) -> Sliced[str]:
+    """The text of a body in UTF-8, in slices. Raises UnicodeDecodeError."""
+    if len(body) <= _DECODED:
+        return body.decode("utf-8")
+    decoder, pieces = codecs.getincrementaldecoder("utf-8")(), []
+    for at in range(0, len(body), _DECODED):
+        pieces.append(decoder.decode(body[at : at + _DECODED]))
+        yield
+    return "".join((*pieces, decoder.decode(b"", True)))
+
+
 def members(text: str) -> Members:
     """`finding` without a pause."""
     return at_once(finding(text))
@@ -110,6 +127,7 @@ def finding(text: str) -> Sliced[Members]:
     at = _past_blanks(text, at + 1)
     spans: dict[str, tuple[int, int]] = {}
     is_short = len(text) <= _SHORT and text.count("[") + text.count("{") <= bounded_json.MAX_DEPTH
+    tokens = 0
     while text[at : at + 1] != "}" or spans:
         if (plain := _PLAIN.match(text, at)) is not None:
             name, start, at = plain[1], plain.start(2), plain.end()
@@ -119,8 +137,10 @@ def finding(text: str) -> Sliced[Members]:
             if text[at : at + 1] != ":":
                 raise NoObject("a colon is missing")
             start = _past_blanks(text, at + 1)
-            end = _end_of_short(text, start) if is_short else None
-            at = end if end is not None else (yield from _past_value(text, start))
+            if is_short and (end := _end_of_short(text, start)) is not None:
+                at = end
+            else:
+                at, tokens = yield from _past_value(text, start, tokens)
         if name in spans:
             raise Repeated(name)
         spans[name] = (start, at)
@@ -167,14 +187,14 @@ def _end_of_short(text: str, at: int) -> int | None:
 _DECODER = json.JSONDecoder()
 
 
-def _past_value(text: str, at: int) -> Sliced[int]:
-    """Where the value that begins at `at` has ended."""
+def _past_value(text: str, at: int, tokens: int) -> Sliced[tuple[int, int]]:
+    """Where the value that begins at `at` has ended, and how many tokens there were so far."""
     first = text[at : at + 1]
     if first not in ('"', "{", "["):
         found = _SCALAR.match(text, at)
         if found is None:
             raise NoObject("a value is missing")
-        return found.end()
+        return found.end(), tokens
     level, inside = 0, False
     while at < len(text):
         end = at + _SLICE
@@ -187,12 +207,13 @@ def _past_value(text: str, at: int) -> Sliced[int]:
                 at += 1
                 inside = False
                 if not level:
-                    return at
+                    return at, tokens
             token = _TOKEN.search(text, at, end)
             if token is None:
                 at = end
                 break
             at = token.end()
+            tokens += 1
             match token[0]:
                 case '"':
                     inside = True
@@ -203,8 +224,10 @@ def _past_value(text: str, at: int) -> Sliced[int]:
                 case _:
                     level -= 1
                     if level <= 0:
-                        return at
+                        return at, tokens
         if inside and len(text) - at <= 1:
             break
+        if tokens > _MOST_TOKENS:
+            raise NoObject(f"more than {_MOST_TOKENS} values")
         yield
     raise NoObject("it ends too early")

@@ -186,10 +186,10 @@ class Chat:
             REAL_KEY.keep(exchange, key.encode("utf-8", "surrogateescape"))
         messages = sessions.messages(sent, system=system, content=message.content)
         body = chat.completion_request(model, params, messages, stream=message.stream)
-        admission = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body)
+        admission, body = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body)
+        model = exchange.upstream.models.get(model, model)  # for further tries, and for what is told of it
         if admission is not None:
-            params |= admission.added  # for further tries, too
-            body = admission.body if admission.body is not None else body
+            params |= admission.added
         deadline = asyncio.get_running_loop().time() + settings.timeout
         return Pending(owner, message, session, model, system, params, sent, lease, key, relay_key, body, deadline)
 

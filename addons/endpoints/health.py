@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 
 from mitmproxy import http
 
@@ -13,8 +15,39 @@ from addons.store import Store, StoreError
 READY = "/readyz"
 _PATIENCE = 5.0
 """Seconds that a store has to answer: who balances load asks every few."""
+_WATCHING = 60.0
+"""Seconds since somebody has asked /readyz, within which relay takes itself to be watched."""
+_ANNOUNCED = 3.0
+_ENOUGH = 2
+_TICK = 0.05
 _NOBODY = "0" * 40
 """A session that nobody has."""
+
+
+class Readiness:
+    """Whether new clients are welcome. `clock` tells seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.draining = False
+        self._clock = clock
+        self._asked_at: float | None = None
+        self._heard = 0
+
+    def ask(self) -> bool:
+        """Somebody wants to know."""
+        self._asked_at = self._clock()
+        self._heard += self.draining
+        return not self.draining
+
+    async def announce(self) -> None:
+        """Say from now on that they are not, and wait until those who watch have heard it: twice, as HAProxy counts, or
+        for a few seconds. Where nobody has asked for a while, nobody is waited for."""
+        self.draining = True
+        if self._asked_at is None or self._clock() - self._asked_at > _WATCHING:
+            return
+        end = self._clock() + _ANNOUNCED
+        while self._heard < _ENOUGH and self._clock() < end:
+            await asyncio.sleep(_TICK)
 
 
 class Health:
@@ -22,8 +55,9 @@ class Health:
 
     serves = (Kind.OWN,)
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, readiness: Readiness) -> None:
         self.store = store
+        self.readiness = readiness
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer at once, but where the store has to be asked."""
@@ -40,6 +74,9 @@ class Health:
         """Ask the store."""
         exchange = ongoing(flow, Kind.OWN)
         if exchange is None or not _asks_the_store(exchange):
+            return
+        if not self.readiness.ask():
+            refuse(flow, exchange, errors.Unavailable("中转服务正在停止。", "This relay is about to end."))
             return
         try:
             async with asyncio.timeout(_PATIENCE):

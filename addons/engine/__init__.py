@@ -48,72 +48,76 @@ corrections/reading.py
   18. Others are served between two reads, and what looks like much work is read a little at a time. mitmproxy takes
       64 KiB at a time, and whoever sends much in small pieces holds the loop.
 
+corrections/farewell.py
+  19. A client of HTTP/2 hears that relay is about to end (GOAWAY). mitmproxy closes its connection without a word.
+
 pool/lending.py
-  19. Connections to upstreams are shared by all clients of a process: each rests when an exchange is over, and serves
+  20. Connections to upstreams are shared by all clients of a process: each rests when an exchange is over, and serves
       the next one, whoever asks. With mitmproxy every new client pays for TCP and TLS.
-  20. They are made by pool/dialing.py: the addresses of an upstream's name are tried 250 ms apart, names are looked up
+  21. They are made by pool/dialing.py: the addresses of an upstream's name are tried 250 ms apart, names are looked up
       one by one, and SOCKS proxies are known. With mitmproxy an address that leads nowhere, or a resolver that hangs,
       takes all of `limits.connect`. TLS is asyncio's, below mitmproxy's layers, since a connection outlives its client.
 
 pool/repeats.py
-  21. A request that is sent on a kept connection while upstream closes it is asked once more, where upstream can't have
+  22. A request that is sent on a kept connection while upstream closes it is asked once more, where upstream can't have
       had it. mitmproxy answers 502. No method is wrapped for it: the files beside it ask.
 
 corrections/printing.py
-  22. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
+  23. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
       pass, and whatever a websocket's path and close say.
 
 corrections/listening.py
-  23. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
+  24. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
       same address.
-  24. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
-  25. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
+  25. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
+  26. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
 corrections/output.py
-  26. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
-  27. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
+  27. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+  28. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
 
 corrections/saving.py
-  28. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
+  29. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
 
 corrections/web.py
-  29. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
+  30. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
       time the page is opened.
-  30. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
+  31. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
 
 corrections/views.py
-  31. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
+  32. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
       the loop.
-  32. A view of relay's can be taken out again. mitmproxy lets views in only.
+  33. A view of relay's can be taken out again. mitmproxy lets views in only.
 
 speed/dispatch.py
-  33. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+  34. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
       switched off among them.
 
 speed/serving.py
-  34. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+  35. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  35. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
+  36. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
 speed/layers.py
-  36. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
+  37. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 speed/lookups.py
-  37. A header is found by its name without a call for every other name.
+  38. A header is found by its name without a call for every other name.
 
 speed/trifles.py
-  38. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+  39. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 speed/lines.py
-  39. mitmdump's two lines for an exchange are put together and written at once.
+  40. mitmdump's two lines for an exchange are put together and written at once.
 
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -128,6 +132,7 @@ from addons.engine.corrections import (
     answers,
     bodies,
     connections,
+    farewell,
     framing,
     listening,
     output,
@@ -139,6 +144,7 @@ from addons.engine.corrections import (
 )
 from addons.engine.pool import lending
 from addons.engine.speed import dispatch, layers, lines, lookups, serving, trifles
+from addons.engine.transports import handler_of
 from addons.engine.wrapping import is_wrapped
 from addons.errors import RelayError
 from addons.mitmproxy_version import check_version
@@ -165,6 +171,7 @@ def install(
     framing.install(header_size, on_head)
     connections.install()
     reading.install()
+    farewell.install()
     lending.install(settings)
     websockets.install()
     printing.install()
@@ -194,6 +201,16 @@ async def take_over(master: Any) -> None:
     if installed():
         lending.pool.start()
         await listening.take_over(master)
+
+
+def say_farewell(client: Client) -> None:
+    """Tell a client of HTTP/2 that no more streams are wanted. Others have no word for that."""
+    if client.alpn == b"h2" and (handler := handler_of(client)) is not None:
+        _farewells.add(task := asyncio.get_running_loop().create_task(handler.server_event(farewell.Farewell())))
+        task.add_done_callback(_farewells.discard)
+
+
+_farewells: set[asyncio.Task[None]] = set()
 
 
 def body_held(handler: ConnectionHandler, flow: http.HTTPFlow) -> int | None:

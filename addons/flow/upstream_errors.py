@@ -68,9 +68,10 @@ def _forbidden(_error: UpstreamError, quote: str, _model: str | None) -> errors.
 
 def _model(_error: UpstreamError, quote: str, model: str | None) -> errors.RelayError:
     name_zh, name_en = (f" {model}", f" {model}") if model is not None else ("", " of this name")
-    change = "chat.model or upstreams[].model in relay.yaml"
+    change = "chat.model, upstreams[].model or upstreams[].models in relay.yaml"
     return errors.NotFound(
-        f"上游没有模型{name_zh}：请换用其他模型，或由服务管理员修改 relay.yaml 中的 chat.model 或 upstreams[].model。",
+        f"上游没有模型{name_zh}：请换用其他模型，或由服务管理员修改 relay.yaml 中的 chat.model、upstreams[].model "
+        "或 upstreams[].models。",
         f"The upstream has no model{name_en}: ask for another one, or have {change} changed.{quote}",
         code="model_not_found",
     )

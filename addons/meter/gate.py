@@ -2,12 +2,12 @@
 
 1. The body says which model is wanted and what that may cost at most (core/claims.py, core/rates.py).
 2. The ledger holds that amount before upstream is asked, or the request is refused with what would fit.
-3. Of the body no more is changed than relay needs: `stream_options.include_usage` where a stream would not tell its
-   usage, and the bound of the answer where relay.yaml sets one and the request none.
+3. Of the body no more is changed than relay needs: the model where the upstream has another name for it,
+   `stream_options.include_usage` where a stream would not tell its usage, and the bound of the answer where relay.yaml
+   sets one and the request none.
 """
 
 import asyncio
-import codecs
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,16 @@ from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
 from addons.core.form_fields import is_of_ascii, reading_form
 from addons.core.frozen import FrozenDict
 from addons.core.generations import Generation, model_in
+from addons.core.model_mapping import Mapped
 from addons.core.paths import is_plain
 from addons.core.printable import is_encodable
 from addons.core.rates import Bound, Rates, dollars, worst
 from addons.core.relay_keys import RelayKey, renews
 from addons.core.slices import Sliced
-from addons.core.top_level import Members, NoObject, Repeated, finding
+from addons.core.top_level import Members, NoObject, Repeated, decoding, finding
 from addons.exchange import Exchange, Kind
+from addons.flow.model_mapping import mapped_for
+from addons.flow.request_body import not_utf8, stands_twice, unreadable
 from addons.flow.turns import in_turns_if_large
 from addons.meter.keyring import Keyring
 from addons.meter.prices import LONGEST_NAME, Prices
@@ -48,7 +51,7 @@ _REASONING = ("o1", "o3", "o4", "gpt-5")
 _FORMS = ("multipart/", "urlencoded")
 _OPTIONS = "stream_options"
 _SLICE = 1 << 20
-"""Characters or bytes that are encoded or decoded at a time."""
+"""Characters that are encoded at a time."""
 _PATIENCE = 10.0
 """Seconds that the ledger has to write a hold."""
 _MOST_NAMED = 6
@@ -64,14 +67,18 @@ class Admission(NamedTuple):
     """Seconds since the epoch."""
     upstream: str
     model: str
+    """As upstream is asked for it."""
     path: str
     kind: Generation | None
     size: int
-    """Bytes of its body, decoded, without pictures that are counted by their size in pixels."""
+    """Bytes of its body as it goes up, decoded, without what relay adds, and without pictures that are counted by their
+    size in pixels."""
     hold: int | None
     """Nano-dollars; None where there is no budget."""
     body: bytes | None = None
     """In place of its own, where that had to be changed."""
+    asked_model: str | None = None
+    """As its caller has called it, where it goes up by another name."""
     strips_usage: bool = False
     """The client did not ask for the usage chunk that upstream is asked for."""
     added: Mapping[str, object] = FrozenDict()
@@ -139,10 +146,11 @@ class Gate:
             return False
         if key.budget is None:
             return True
-        choices = self.prices.choices(exchange.upstream.name, model, {}, self.clock())
+        sent = exchange.upstream.models.get(model, model)
+        choices = self.prices.choices(exchange.upstream.name, sent, {}, self.clock())
         if not choices or all(rates.empty for rates in choices):
             return False
-        return not claims.always_searches(model) or all(rates.searches or rates.request for rates in choices)
+        return not claims.always_searches(sent) or all(rates.searches or rates.request for rates in choices)
 
     # Admission
 
@@ -154,13 +162,17 @@ class Gate:
         body: bytes = b"",
         content_type: str = "",
     ) -> Admission:
-        """Hold what a request may cost. `body` is decoded. Raises RelayError; then nothing is held."""
+        """Hold what a request may cost. `body` is its caller's, decoded. Raises RelayError; then nothing is held."""
         asked = Claimed()
         members: Members | None = None
+        mapped = Mapped(body)
         path = exchange.path
         await self.prices.ready()
         if kind is not None:
-            asked, members = await in_turns_if_large(read_claim(kind, body, content_type), len(body))
+            # What is judged is what goes up; the key's list has the names that its caller writes.
+            mapped = await mapped_for(exchange.upstream, body, content_type)
+            asked, members = await in_turns_if_large(read_claim(kind, mapped.body, content_type), len(mapped.body))
+            asked = asked._replace(model=mapped.asked or asked.model)
             if exchange.kind == Kind.PASS:
                 if _is_bound(key):
                     _check_reading(path, content_type, form=members is None)
@@ -168,8 +180,10 @@ class Gate:
             self._check_model(key, asked)
             if key.models or key.budget is not None:
                 _check_routing(asked.routing)
+            if asked.model == mapped.asked:
+                asked = asked._replace(model=mapped.sent)
         budgeted = key.budget is not None and kind is not None
-        size = len(body) - _pictures(exchange.upstream, asked)
+        size = len(mapped.body) - _pictures(exchange.upstream, asked)
         now = self.clock()
         if budgeted and asked.background:
             raise errors.BadRequest(
@@ -214,6 +228,8 @@ class Gate:
             kind,
             size,
             hold,
+            body=mapped.body if mapped.sent is not None else None,
+            asked_model=mapped.asked,
             characters=asked.bound.characters,
             answers=asked.answers,
             background=asked.background,
@@ -223,8 +239,8 @@ class Gate:
             price=price,
         )
         if members is not None and (changes := _changes(kind, asked, members, reserve)):
-            body = await in_turns_if_large(_written(members, changes), len(body))
-            admission = admission._replace(body=body, strips_usage=_OPTIONS in changes)
+            written = await in_turns_if_large(_written(members, changes), len(mapped.body))
+            admission = admission._replace(body=written, strips_usage=_OPTIONS in changes)
         await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
         return admission
 
@@ -445,27 +461,19 @@ def read_claim(kind: Generation, body: bytes, content_type: str) -> Sliced[tuple
             found = yield from reading_form(body, content_type)
             _check_names(claims.ambiguous_in_form((*found.fields, *found.files)))
             return claims.of_form(kind, found, len(body)), None
-        text = (yield from _decoded(body)).removeprefix("\ufeff")
+        text = (yield from decoding(body)).removeprefix("\ufeff")
         members = yield from finding(text)
         _check_names(claims.ambiguous(members.spans))
         return (yield from claiming(kind, members, len(body))), members
     except UnicodeDecodeError:
-        raise errors.BadRequest("请求体不是 UTF-8 编码。", "The body is not UTF-8.") from None
+        raise not_utf8() from None
     except Repeated as error:
-        shown = error.name[:80]
-        raise errors.BadRequest(
-            f"字段 {shown} 重复出现，请只保留一个。",
-            f"The field {shown} stands twice in the body: send it once.",
-            code="duplicate_field",
-            param=shown,
-        ) from None
+        raise stands_twice(error.name) from None
     except Unreadable as error:
         name = str(error)
         raise errors.BadRequest(f"{name} 的值无效。", f"The value of {name} can't be read.", param=name) from None
     except NoObject as error:
-        raise errors.BadRequest(
-            "请求体不是有效的 JSON 对象。", f"The body can't be read: {error}.", code="invalid_json"
-        ) from None
+        raise unreadable(str(error)) from None
 
 
 def _changes(
@@ -491,17 +499,6 @@ def _written(members: Members, changes: Mapping[str, object]) -> Sliced[bytes]:
         yield
         pieces.append(text[at : at + _SLICE].encode())
     return b"".join(pieces)
-
-
-def _decoded(body: bytes) -> Sliced[str]:
-    """The text of a body, in slices. Raises UnicodeDecodeError."""
-    if len(body) <= _SLICE:
-        return body.decode("utf-8")
-    decoder, pieces = codecs.getincrementaldecoder("utf-8")(), []
-    for at in range(0, len(body), _SLICE):
-        pieces.append(decoder.decode(body[at : at + _SLICE]))
-        yield
-    return "".join((*pieces, decoder.decode(b"", True)))
 
 
 def _pricing(bound: Bound, choices: Sequence[Rates], factor: Decimal) -> Callable[[int], int]:

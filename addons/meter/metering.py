@@ -1,7 +1,8 @@
 """Meter: every generation that passes is counted, and where its key was handed out by relay, admitted and settled.
 
 1. `requestheaders` knows whose key it is, and puts relay's own in its place.
-2. `request` has the body of a relay key's request, holds what it may cost, and changes what has to be (gate.py).
+2. `request` has the body of a relay key's request, holds what it may cost, and changes what has to be (gate.py): the
+   model that is priced and reported is the one that goes up.
 3. `responseheaders` leaves a listener for whoever streams the answer; a request of relay's own that upstream refuses
    for its key is relay's failure, and not the caller's.
 4. `response` and `error` settle: each exchange has exactly one of them, and its settlement is written once.
@@ -27,7 +28,9 @@ from addons.core.slices import at_once
 from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
-from addons.flow.request_body import read_body
+from addons.flow.held_bodies import HeldBodies, release
+from addons.flow.model_mapping import mapped_for, note_mapped
+from addons.flow.request_body import replace_body
 from addons.flow.turns import in_turns
 from addons.flow.upstream import set_upstream
 from addons.meter.credentials import keys_in, replaced
@@ -53,8 +56,6 @@ from addons.store.ledger_file import ENDED, FINISHED, REFUSED
 
 logger = logging.getLogger(__name__)
 
-_UNCOUNTED_BODY = 1 << 20
-"""Bytes of a request body that don't count towards `limits.held`."""
 _LONGEST_MESSAGE = 1 << 20
 _STEERING = b"x-portkey-"
 """How headers begin by which a gateway may choose another model: https://portkey.ai/docs/api-reference/headers"""
@@ -78,6 +79,7 @@ class Meter:
         gate: Gate,
         under_way: dict[str, http.HTTPFlow] | None = None,
         note: Callable[[http.HTTPFlow], object] = lambda _flow: None,
+        held: HeldBodies | None = None,
     ) -> None:
         """`note` is called once relay's own key stands in a head: it must not be shown."""
         self.gate = gate
@@ -85,8 +87,7 @@ class Meter:
         self.note = note
         self.under_way = under_way if under_way is not None else {}
         """The flows of relay keys that are held for, whichever settings they began under."""
-        self.held = 0
-        """Bytes of large request bodies that are held now."""
+        self.held = held if held is not None else HeldBodies()
 
     # Who asks
 
@@ -119,8 +120,7 @@ class Meter:
         if kind is None:
             return self._admit_uncounted(flow, exchange, key)
         _KIND.keep(exchange, kind)
-        exchange.body.cap = exchange.settings.limits.json
-        exchange.body.holding = _Holding(self, exchange.settings.limits.held)
+        self.held.hold(flow, exchange)
         return None
 
     def _check_path(self, key: RelayKey, kind: Generation | None, flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -189,21 +189,21 @@ class Meter:
     async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, kind: Generation) -> None:
         request = flow.request
         try:
-            body = await read_body(request, exchange.settings.limits.json)
+            body = await self.held.read(flow, exchange)
             admission = await self.gate.admit(exchange, key, kind, body, request.headers.get("content-type", ""))
         except errors.RelayError as error:
             refuse(flow, exchange, error)
             return
         self._admitted(flow, exchange, kind, admission)
         if admission.body is not None:
-            request.headers.pop("content-encoding", None)
-            request.content = admission.body
+            replace_body(request, admission.body)
         if admission.strips_usage:
             request.headers["Accept-Encoding"] = "identity"  # relay has to read the stream, and edit it
 
     def _admitted(self, flow: http.HTTPFlow, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
         self.under_way[admission.request] = flow
         flow.metadata["relay.key"] = admission.key.name
+        note_mapped(flow, admission.asked_model)
         metering = self.begin(exchange, kind, admission.key.id)
         metering.at, metering.admission = admission.at, admission
         metering.model, metering.size = admission.model, admission.size
@@ -211,15 +211,18 @@ class Meter:
 
     async def begin_chat(
         self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey | None, text: str, model: str, body: bytes
-    ) -> Admission | None:
-        """Admit and count a message to `/chat`; None for a caller's own key. Raises RelayError."""
+    ) -> tuple[Admission | None, bytes]:
+        """Admit and count a message to `/chat`, and its body as it goes up; no admission for a caller's own key. Raises
+        RelayError."""
         if key is None:
+            mapped = await mapped_for(exchange.upstream, body)
             metering = self.begin(exchange, Generation.CHAT, self.gate.keyring.caller(text))
-            metering.model, metering.size = model, len(body)
-            return None
+            metering.model, metering.size = mapped.sent or model, len(mapped.body)
+            note_mapped(flow, mapped.asked)
+            return None, mapped.body
         admission = await self.gate.admit(exchange, key, Generation.CHAT, body)
         self._admitted(flow, exchange, Generation.CHAT, admission)
-        return admission
+        return admission, admission.body if admission.body is not None else body
 
     # The answer
 
@@ -262,7 +265,7 @@ class Meter:
     def _forget_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Of a body that relay has read and sent, the record keeps as much as of others."""
         if exchange.body.holding is not None:
-            _release(exchange)
+            release(exchange)
             body = flow.request.raw_content or b""
             most = exchange.settings.inspect.max_body if exchange.record.watched else UNWATCHED_BODY
             if len(body) > most and not exchange.record.saved:
@@ -388,7 +391,7 @@ class Meter:
                 logger.exception("a request under way is not settled")
 
     def _over(self, flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
-        _release(exchange)
+        release(exchange)
         uncounted = UNCOUNTED.take(exchange)
         if uncounted is not None:
             self.gate.release(uncounted)
@@ -434,39 +437,6 @@ class Meter:
         if amount is not None:
             about = "~" if settlement.estimated else ""
             flow.metadata["relay.cost"] = f"{about}{dollars(amount):f}"
-
-
-class _Holding:
-    """Counts a large request body towards what all of them may hold."""
-
-    def __init__(self, meter: Meter, most: int) -> None:
-        self._meter = meter
-        self._most = most
-        self._counted = 0
-
-    def __call__(self, size: int) -> errors.RelayError | None:
-        """So much of it is held now; an error where that is too much, together with the others."""
-        if size <= _UNCOUNTED_BODY:
-            return None
-        self._meter.held += size - self._counted
-        self._counted = size
-        if self._meter.held <= self._most:
-            return None
-        self.release()
-        return errors.Unavailable(
-            "正在处理的大请求过多，请稍后再试。", "Too many large requests are under way: try again later."
-        )
-
-    def release(self) -> None:
-        """It is held no longer."""
-        self._meter.held -= self._counted
-        self._counted = 0
-
-
-def _release(exchange: Exchange) -> None:
-    # By its method: it may be of the code before a reload.
-    if (release := getattr(exchange.body.holding, "release", None)) is not None:
-        release()
 
 
 def _model_refused() -> errors.RelayError:

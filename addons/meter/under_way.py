@@ -73,7 +73,7 @@ class Metering:
     upstream: str
     path: str
     model: str = ""
-    """As it was asked for, where that was read."""
+    """As upstream is asked for it, where that was read."""
     admission: Admission | None = None
     size: int = 0
     """Bytes of the request."""

@@ -1,6 +1,6 @@
 """/v1 passing through: where it goes, what is streamed, how long it may take, what is told when it fails.
 
-routing.py points a request at its upstream, streaming.py passes bodies on, timeouts.py and alarm.py bound time and
-size, cors.py answers browsers, failures.py tells clients why. relay's own paths
-are in addons/endpoints, and neither room imports the other.
+routing.py points a request at its upstream, model_names.py has its model called as that upstream calls it, streaming.py
+passes bodies on, timeouts.py and alarm.py bound time and size, cors.py answers browsers, failures.py tells clients why.
+relay's own paths are in addons/endpoints, and neither room imports the other.
 """

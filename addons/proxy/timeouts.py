@@ -21,7 +21,7 @@ from addons.core import headers
 from addons.core.failures import CONNECT_TIMEOUT
 from addons.engine.transports import close_client, handler_of
 from addons.errors import BadRequest, TooSlow
-from addons.exchange import Exchange, Kind, Part, of
+from addons.exchange import Exchange, Part, of
 from addons.flow.answers import refuse
 from addons.flow.upstream import declared_length, gave_up
 from addons.proxy.alarm import Alarm
@@ -40,6 +40,9 @@ BODY_GRACE = 20.0
 BODY_RATE = 16 * 1024
 """Bytes of it that have to come in each second after that."""
 
+_SOON = 0.1
+"""Seconds behind the hook of an answer, by which its end is on the wire."""
+
 _HTTP2 = Part[bool]("timeouts.http2")
 _BODY = Part[asyncio.TimerHandle]("timeouts.body")
 _LOOK = 0.25  # seconds between two looks at a slow body, at least
@@ -51,7 +54,7 @@ class Timeouts:
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
         self.draining = False
-        self._clients: dict[str, Alarm] = {}
+        self._clients: dict[str, tuple[connection.Client, Alarm]] = {}
         self._heads: set[str] = set()
         self._open: defaultdict[str, set[Exchange]] = defaultdict(set)
         self._connects: dict[str, tuple[connection.Server, str, asyncio.TimerHandle]] = {}
@@ -67,9 +70,10 @@ class Timeouts:
         for exchange in [each for exchanges in self._open.values() for each in exchanges]:
             _say_goodbye(exchange)
         soon = asyncio.get_running_loop().time() + FAREWELL
-        for client_id, alarm in self._clients.items():
+        for client_id, (client, alarm) in self._clients.items():
             if client_id not in self._heads and alarm.due is not None and alarm.due > soon:
                 alarm.set(FAREWELL, "relay: draining")
+                engine.say_farewell(client)
 
     # The client's side
 
@@ -101,7 +105,7 @@ class Timeouts:
             _say_goodbye(exchange)
         if not exchange.refused and (error := self._too_large(request)) is not None:
             refuse(flow, exchange, error)
-        if exchange.kind != Kind.PASS and not exchange.refused and _has_body(request):
+        if not exchange.refused and _has_body(request):
             loop = asyncio.get_running_loop()
             look = partial(self._look_at_body, flow, exchange, loop.time() + BODY_GRACE)
             _BODY.keep(exchange, loop.call_later(BODY_GRACE, look))
@@ -127,7 +131,7 @@ class Timeouts:
         handler = handler_of(flow.client_conn)
         held = engine.body_held(handler, flow) if handler is not None else None
         if handler is None or held is None:
-            return  # it has come, or nobody reads it any more
+            return  # it has come, it is passed on as it comes, or nobody reads it any more
         loop = asyncio.get_running_loop()
         enough_until = free_until + held / BODY_RATE
         if loop.time() < enough_until:
@@ -160,23 +164,31 @@ class Timeouts:
             self._start(client, LINGER, "relay: answered already")
         else:
             self._start(client, FAREWELL if self.draining else self.limits.keepalive, "relay: idle")
+            if self.draining:
+                asyncio.get_running_loop().call_later(_SOON, self._say_farewell, client)
+
+    def _say_farewell(self, client: connection.Client) -> None:
+        """Nothing of it may be under way: some clients (those that stand on python-h2) give up all their streams over
+        it."""
+        if not self._open.get(client.id):
+            engine.say_farewell(client)
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget the client."""
-        if (alarm := self._clients.pop(client.id, None)) is not None:
-            alarm.cancel()
+        if (known := self._clients.pop(client.id, None)) is not None:
+            known[1].cancel()
         self._heads.discard(client.id)
         self._open.pop(client.id, None)
 
     def _start(self, client: connection.Client, seconds: float, why: str) -> None:
-        alarm = self._clients.get(client.id)
-        if alarm is None:
-            alarm = self._clients[client.id] = Alarm(partial(close_client, client))
-        alarm.set(seconds, why)
+        known = self._clients.get(client.id)
+        if known is None:
+            known = self._clients[client.id] = client, Alarm(partial(close_client, client))
+        known[1].set(seconds, why)
 
     def _stop(self, client: connection.Client) -> None:
-        if (alarm := self._clients.get(client.id)) is not None:
-            alarm.put_off()
+        if (known := self._clients.get(client.id)) is not None:
+            known[1].put_off()
 
     # The upstream's side
 
@@ -215,7 +227,7 @@ class Timeouts:
 
     def done(self) -> None:
         """No timer outlives the addon."""
-        for alarm in self._clients.values():
+        for _, alarm in self._clients.values():
             alarm.cancel()
         for _, _, timer in self._connects.values():
             timer.cancel()

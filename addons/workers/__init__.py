@@ -18,7 +18,8 @@ One mitmdump uses one core. With `workers: 4` in relay.yaml `./run.sh` stays as 
    without a parent end by themselves.
 4. The parent starts again what ends unasked (parent.py, processes.py). It has read relay.yaml for all of them, so that
    an edit takes effect when it shall: SIGHUP replaces the workers one by one by new ones under the new text, and when
-   one of those is ready the old one drains (worker.py). names.py says how they find each other in the environment.
+   one of those is ready the old one drains (worker.py, draining.py). names.py says how they find each other in the
+   environment.
 5. Each worker writes what it logs in whole blocks to the one output they all have (engine/corrections/output.py).
 
 The parent runs no mitmproxy: nothing that comes over the network reaches it, but what workers hand on to the store.

@@ -33,6 +33,8 @@ START_TIMEOUT = 60.0
 """Seconds until a worker has to be ready."""
 STOP_TIMEOUT = 15.0
 """Seconds for the workers to end when told to."""
+ANNOUNCED = 4.0
+"""Seconds more than `limits.drain` that they have for it: some of it passes before they take no more clients."""
 STEADY = 30.0
 """Seconds after which a worker's end is no longer an early one."""
 LONGEST_PAUSE = 30.0
@@ -77,6 +79,8 @@ class Parent:
         self._serving = False
         """The first worker has come up: relay has been there for its clients, and shall go on."""
         self._all_told = False
+        self._gently = False
+        """What is under way has `limits.drain` to come to its end."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -110,6 +114,7 @@ class Parent:
 
     def _signalled(self, number: signal.Signals) -> None:
         if not self._stop.is_set():
+            self._gently = number is signal.SIGTERM
             self.stop(0)
             return
         self.code = 128 + number  # as a shell tells of who was ended by a signal
@@ -208,6 +213,9 @@ class Parent:
         return min(2.0 ** (early - 2), LONGEST_PAUSE) if early > 1 else 0.0
 
     async def _end_all(self) -> None:
+        longest = self.orders.settings.limits.drain
+        if self._gently and longest and self._alive:
+            await self._drain_all(longest)
         for process in self._alive:
             process.end()
         ended = [process.ended for process in self._alive]
@@ -219,6 +227,17 @@ class Parent:
                 logger.warning(f"{process.name} did not end within {STOP_TIMEOUT:g} s and is killed")
                 process.kill()
         await asyncio.wait(ended)
+
+    async def _drain_all(self, longest: float) -> None:
+        """Wait until all have ended by themselves, or for so many seconds."""
+        for process in self._alive:
+            process.leave()
+        for listener in self.listeners:
+            listener.close()  # else the kernel goes on to take clients whom nobody serves
+        ended = [process.ended for process in self._alive]
+        await asyncio.wait(ended, timeout=ANNOUNCED + longest)
+        for process in [each for each in self._alive if each.ended.done()]:
+            self._alive.discard(process)
 
     # Renewal
 

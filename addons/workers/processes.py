@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from addons.config.settings import Settings
-from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
+from addons.workers.names import CHANNEL, DRAIN, END, LEAVE, LISTENERS, NUMBER, READY, SETTINGS
 from addons.workers.store_server import StoreServer
 
 
@@ -110,6 +110,14 @@ class Process:
         self.draining = True
         if self.was_ready:
             self._server.tell(self._sock, DRAIN)
+        else:
+            self.end()
+
+    def leave(self) -> None:
+        """The same where no other takes its place: whoever asks /readyz hears of it before."""
+        self.draining = True
+        if self.was_ready:
+            self._server.tell(self._sock, LEAVE)
         else:
             self.end()
 

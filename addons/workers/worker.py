@@ -2,7 +2,7 @@
 
 Its parent tells it who it is by variables of the environment, which are gone as soon as they are read. It has no
 server until relay is up and then takes the parent's sockets; it says `ready`; and on `drain` it takes no more clients,
-lets what is under way come to its end, and ends.
+lets what is under way come to its end, and ends. On `leave` all relay ends so, and /readyz says it before.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import MutableMapping
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from mitmproxy import ctx
 
@@ -18,20 +18,13 @@ from addons import engine
 from addons.config.mitmproxy_options import ONE_PROCESS
 from addons.engine.corrections.output import ErrorsOnly
 from addons.store import StoreError
-from addons.workers.names import CHANNEL, DRAIN, END, LISTENERS, NUMBER, READY, SETTINGS
+from addons.workers.draining import Draining, drain
+from addons.workers.names import CHANNEL, DRAIN, END, LEAVE, LISTENERS, NUMBER, READY, SETTINGS
 from addons.workers.remote_store import Channel
 
 _KEPT = "relay_worker"
-_TICK = 0.1
 
 logger = logging.getLogger(__name__)
-
-
-class Draining(Protocol):
-    """Whoever can send the clients away."""
-
-    def drain(self) -> None:
-        """Let each client go as soon as nothing of it is under way."""
 
 
 class Worker:
@@ -67,7 +60,7 @@ class Worker:
         """Take clients from now on; `clients` knows what is under way."""
         self._clients = clients
         self.channel.start(self._hear, ctx.master.shutdown)
-        self._begin(self._drain() if self.draining else self._open())
+        self._begin(drain(clients, announced=False) if self.draining else self._open())
 
     async def _open(self) -> None:
         await asyncio.sleep(0)  # for mitmproxy to be up
@@ -89,20 +82,10 @@ class Worker:
     def _hear(self, note: str) -> None:
         if note == END:
             ctx.master.shutdown()
-        elif note == DRAIN and not self.draining:
+        elif note in (DRAIN, LEAVE) and not self.draining:
             self.draining = True
-            self._begin(self._drain())
-
-    async def _drain(self) -> None:
-        proxyserver = ctx.master.addons.get("proxyserver")
-        ctx.options.update(server=False)
-        await asyncio.sleep(_TICK)  # for who was just accepted to be seen
-        if self._clients is not None:
-            self._clients.drain()
-        while proxyserver.connections:
-            await asyncio.sleep(_TICK)
-        await asyncio.sleep(_TICK)
-        ctx.master.shutdown()
+            leaving = note == LEAVE  # else there is a successor, who goes on with the same queue
+            self._begin(drain(self._clients, announced=leaving, listeners=self.listeners if leaving else ()))
 
     def _begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -98,7 +98,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "proxy": None,
         "balance": "auto",
     }
-    only |= {"granted": None, "ca": None, "keys": (), "price": 1, "warm": 0}
+    only |= {"models": {}, "granted": None, "ca": None, "keys": (), "price": 1, "warm": 0}
     assert [upstream.model_dump() for upstream in settings.upstreams] == [only]
     assert (settings.keys.open, settings.keys.unbounded, settings.keys.list) == (None, "hold", ())
     assert settings.chat.paths == ("/chat", "/pro/chat/completions")

@@ -132,6 +132,27 @@ MISTAKES = {
         f"upstreams: [{{{OK}, proxy: 7890}}]",
         "upstreams[0].proxy: 7890 -- expected a proxy such as http://127.0.0.1:7890 or socks5h://",
     ),
+    "a list of mapped models": (
+        f"upstreams: [{{{OK}, models: [gpt-4o]}}]",
+        "upstreams[0].models: a list -- expected names of models and what goes up in their place, e.g. {gpt-4o: deep",
+    ),
+    "a model that becomes nothing": (
+        f"upstreams: [{{{OK}, models: {{gpt-4o: null}}}}]",
+        "upstreams[0].models: keys and values -- expected names of models and what goes up in their place",
+    ),
+    "a model that becomes a number": (
+        f"upstreams: [{{{OK}, models: {{gpt-4o: 4}}}}]",
+        "upstreams[0].models: keys and values -- expected names of models and what goes up in their place",
+    ),
+    "a model of a name that nobody writes": (
+        f"upstreams: [{{{OK}, models: {{' gpt-4o': x}}}}]",
+        "upstreams[0].models: keys and values -- expected names of models and what goes up in their place",
+    ),
+    "a model of a long name": (
+        f"upstreams: [{{{OK}, models: {{x: {'y' * 201}}}}}]",
+        "upstreams[0].models: keys and values -- expected names of models and what goes up in their place, e.g. "
+        "{gpt-4o: deepseek-chat}, of at most 200 characters each",
+    ),
     "an amount that is none": (
         f"upstreams: [{{{OK}, granted: much}}]",
         "upstreams[0].granted: 'much' -- expected an amount in dollars",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -82,6 +83,15 @@ def test_any_object_is_taken_apart_as_a_parser_does(value: dict[str, Any], inden
     assert {name: json.loads(found.raw(name)) for name in found.spans} == value
     changed = json.loads(found.put({"added": [1], **dict.fromkeys(list(value)[:1], "new")}))
     assert changed == {**value, "added": [1], **dict.fromkeys(list(value)[:1], "new")}
+
+
+def test_more_values_than_anybody_sends_are_refused() -> None:
+    """32 MB of them, which 32 KB unpack to, would take ten seconds."""
+    begun = time.process_time()
+    with pytest.raises(NoObject, match="more than"):
+        members('{"a": [' + "[],{}," * 5_000_000 + "0]}")
+    assert time.process_time() - begun < 5
+    assert members('{"a": [' + "[]," * 500_000 + '0], "b": 1}').raw("b") == "1"
 
 
 def test_a_large_body_is_gone_through_in_slices() -> None:

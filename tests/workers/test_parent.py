@@ -78,7 +78,7 @@ class Someone:
         self.draining = True
         self.ends(0)
 
-    retire = drain
+    retire = leave = drain
 
     def kill(self) -> None:
         self.ends(-9)
@@ -270,6 +270,7 @@ def test_a_second_signal_kills(monkeypatch: pytest.MonkeyPatch, number: signal.S
         first = await crew.next(1)
         first.comes_up()
         monkeypatch.setattr(first, "end", lambda: None)
+        monkeypatch.setattr(first, "leave", lambda: None)
         os.kill(os.getpid(), number)
         await asyncio.sleep(0.05)
         assert not first.ended.done()
