@@ -189,7 +189,8 @@ class Exchange:
     """The request came from a browser's script: it carries an Origin."""
     session_path: SessionPath | None = None
     """The request asks for a session of `/chat` by its path, and is no message."""
-    id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
+    id: str = field(default_factory=lambda: f"req_{time.time_ns():016x}{os.urandom(4).hex()}")
+    """Later ones are greater: rows of the ledger with such keys stand one behind the other."""
     started: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""
     client_closes: bool = False

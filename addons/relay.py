@@ -6,6 +6,7 @@ Reads relay.yaml, puts relay's addons in their order, and hands mitmproxy's hook
 import asyncio
 import contextlib
 import difflib
+import gc
 import logging
 import os
 import signal
@@ -36,7 +37,7 @@ from mitmproxy.addonmanager import Loader
 from addons import addresses, engine, logs, signals, workers
 from addons.chain import HOOKS, Chain
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
-from addons.config.settings import ConfigError, Settings, StoreSettings, load_settings, settings_path
+from addons.config.settings import ConfigError, Settings, StoreSettings, load_settings, settings_path, taking_restart
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
@@ -64,7 +65,7 @@ from addons.proxy.streaming import Streaming
 from addons.proxy.timeouts import Timeouts
 from addons.replay.recording import Recording
 from addons.store import Store, StoreError
-from addons.store.certificate import CertificateError, certificate_of
+from addons.store.certificate import CertificateError, certificate_of, certificate_path
 from addons.store.embedded import EmbeddedStore
 from addons.store.expiry import Sweeper
 from addons.store.leases import LocalLeases
@@ -79,6 +80,8 @@ logger = logging.getLogger(__name__)
 
 _LEASES = "relay_leases"
 _BOOKS = "relay_books"
+_RENEWED = ("certs", "tcp_timeout")
+"""mitmproxy's options that relay.yaml may change while relay runs."""
 
 
 class LongLived:
@@ -194,6 +197,8 @@ class Relay:
         mitmweb_style.install(ctx.master)
         if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
             signals.end_by(ctx.master.event_loop, self._end)
+            if self.worker is None:  # else its parent is asked
+                signals.read_again_by(ctx.master.event_loop, self.read_again, ctx.master.shutdown)
         loader.add_option("relay_config", str, "", "Path of relay.yaml (else RELAY_CONFIG, else beside run.sh).")
 
     def _end(self, number: signal.Signals) -> None:
@@ -217,6 +222,28 @@ class Relay:
             logger.error(str(error))
             if self.settings is not None:
                 raise exceptions.OptionsError("relay.yaml was not read anew; the settings in force stay.") from None
+
+    def read_again(self) -> None:
+        """Serve under what relay.yaml says now; where that is wrong, what was in force stays so."""
+        before = self.settings
+        if before is None or self.chain is None:
+            return
+        try:
+            settings = load_settings(settings_path(ctx.options.relay_config, os.environ, ROOT), os.environ)
+            fresh = options_for(settings, certificate_of(settings))
+            self._serve(settings)
+            self._renew_options(options_for(before, certificate_path(before)), fresh)
+        except (ConfigError, StoreError, CertificateError, exceptions.OptionsError) as error:
+            logger.error(f"{error}\nrelay.yaml was not read anew; the settings in force stay.")
+            return
+        if fixed := taking_restart(before, settings):
+            logger.warning(f"{' and '.join(fixed)} changed in relay.yaml: that takes a restart of relay")
+        logger.warning("relay.yaml is read anew")
+
+    def _renew_options(self, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+        """Those that relay.yaml has set, and no command line. A certificate may be another one under the same name."""
+        ours = [name for name in _RENEWED if getattr(ctx.options, name) == before[name]]
+        ctx.options.update(**{name: after[name] for name in ours if after[name] and before[name]})
 
     def _serve(self, settings: Settings) -> None:
         check_version()
@@ -292,6 +319,8 @@ class Relay:
             self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
         if self.worker is not None and self.long_lived is not None:
             self.worker.serve(self.long_lived)
+        # What is there by now stays: a full collection would go through 100,000 objects, for 50 ms and more.
+        gc.freeze()
         self.up.set()
 
     def _take_options(self, settings: Settings) -> None:

@@ -359,7 +359,7 @@ class Price(_Section):
     characters: fields.Dollars = None
     """US dollars for a million characters of text that is read aloud."""
     request: fields.Dollars = None
-    """US dollars for each request."""
+    """US dollars for each request, or for each picture that is drawn; with no other rate, that is all it costs."""
     context: fields.Limit = None
     """Tokens of the context window: what is held for input that can't be told from the request."""
     max_output: fields.Limit = None
@@ -578,6 +578,17 @@ def load_settings(path: Path | None, environ: Mapping[str, str], text: str | Non
     if problems or settings is None:
         raise ConfigError(problems, source, places)
     return settings
+
+
+def taking_restart(before: Settings, after: Settings) -> list[str]:
+    """The keys that were changed and are read at the start only, however relay.yaml is read again."""
+    pairs = {
+        "listen.host": (before.listen.host, after.listen.host),
+        "listen.port": (before.listen.port, after.listen.port),
+        "listen.tls": (before.listen.tls is None, after.listen.tls is None),
+        "workers": (before.workers, after.workers),
+    }
+    return [key for key, (old, new) in pairs.items() if old != new]
 
 
 def _supplied(value: Any, where: Location) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,6 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -31,9 +30,8 @@ from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
 from addons.core.slices import at_once
 from addons.core.top_level import Members
-from addons.core.usage_chunk import UsageChunk
 from addons.engine.corrections.attempts import MOST_HELD
-from addons.exchange import REAL_KEY, Exchange, Kind, cap_answer, of, ongoing
+from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
 from addons.flow.credentials import keys_in
@@ -47,10 +45,10 @@ from addons.meter.hiding import (
     HELD_ANSWER,
     MODELS,
     Edit,
-    both,
     hide_in_head,
     is_plain_stream,
     masking,
+    masking_without_usage,
     replace_answer,
     replacing,
     unkeyed,
@@ -73,6 +71,10 @@ _LONG_MESSAGE = 1 << 16
 """Bytes of a message from a websocket that is searched at once."""
 _IN_A_TURN = ("id", "model", "usage")
 _TURN = (("event_id",), *((name,) for name in _IN_A_TURN), *(("response", name) for name in _IN_A_TURN))
+
+
+_KIND = Part[Generation]("generation")
+"""What a relay key's request asks for, from its head to its body."""
 
 
 class Meter:
@@ -127,6 +129,7 @@ class Meter:
             if (declared_length(flow.request) or MOST_HELD + 1) <= MOST_HELD:
                 exchange.body.cap = MOST_HELD  # so that it can be sent again
             return self._admit_uncounted(flow, exchange, key)
+        _KIND.keep(exchange, kind)
         self.held.hold(flow, exchange)
         return None
 
@@ -190,7 +193,7 @@ class Meter:
     async def _admit_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey) -> None:
         try:
             if flow.request.method in ("GET", "HEAD"):
-                self._check_model_path(key, exchange)
+                await self._check_model_path(key, exchange)
             attempts = attempts_for(self.gate.pool, flow, exchange)
             where = await attempts.acquire()
             if attempts.request is not None:
@@ -200,11 +203,12 @@ class Meter:
             _give_back(exchange)
             refuse(flow, exchange, error)
 
-    def _check_model_path(self, key: RelayKey, exchange: Exchange) -> None:
+    async def _check_model_path(self, key: RelayKey, exchange: Exchange) -> None:
         """`/v1/models/{model}` tells of a model that the key may use."""
-        path = exchange.path
+        path = exchange.path.rstrip("/")
         name = path.removeprefix(f"{MODELS}/")
-        if name != path and not key.allows_model(unquote(name)):
+        await self.gate.prices.ready()
+        if name != path and not self.gate.may_use(exchange, key, unquote(name)):
             raise _model_refused()
 
     def begin(self, exchange: Exchange, kind: Generation, caller: str) -> Metering:
@@ -220,7 +224,7 @@ class Meter:
         key = CALLER.of(exchange) if exchange is not None else None
         if exchange is None or key is None or UNCOUNTED.of(exchange) is not None:
             return None
-        kind = generation_of(flow.request.method, exchange.path)
+        kind = _KIND.take(exchange)
         return None if kind is None else self._admit(flow, exchange, key, kind)
 
     async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, kind: Generation) -> None:
@@ -333,7 +337,7 @@ class Meter:
         if exchange.kind != Kind.PASS:
             return
         if metering.admission is not None and metering.admission.strips_usage and is_plain_stream(response):
-            edit = both(edit, UsageChunk().feed)
+            edit = masking_without_usage(exchange)
             if response.headers.pop("content-length", None) is not None and flow.request.http_version == "HTTP/1.1":
                 response.headers["Transfer-Encoding"] = "chunked"
         LISTENER.keep(exchange, Listener(metering.hear, edit))
@@ -372,7 +376,7 @@ class Meter:
         return None
 
     async def _end_replaced(self, flow: http.HTTPFlow, exchange: Exchange, why: str) -> None:
-        await replace_answer(flow, exchange, why)
+        await replace_answer(flow, exchange, why, lambda key, model: self.gate.may_use(exchange, key, model))
         self._over(flow, exchange, FINISHED)
 
     def _count_later(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -384,7 +388,8 @@ class Meter:
         name, model, usage, asked = found
         caller, _ = self._caller_of(flow, exchange)
         # A batch belongs to the list of batches: its path is told without its id.
-        self._count(flow, exchange, f"{caller[:24]} {name}", exchange.path.rpartition("/")[0], usage, model, asked)
+        path = "/".join(exchange.path.split("/")[:3])
+        self._count(flow, exchange, _name_of_later(caller, name), path, usage, model, asked)
 
     def _count(
         self,
@@ -404,12 +409,10 @@ class Meter:
         name = key.name if key is not None else None
         now, real = self.gate.clock(), REAL_KEY.of(exchange)
         request, model, asked = unkeyed(request, real), unkeyed(model, real), unkeyed_values(asked, real)
-        self.gate.ledger.settle(
-            Settlement(
-                *(request, now, caller, name, upstream, model, asked, path, FINISHED, usage, amount),
-                tokens=usage.input + usage.output,
-            )
-        )
+        about = (request, now, caller, name, upstream, model, asked, path, FINISHED, usage, amount)
+        settlement = Settlement(*about, tokens=usage.input + usage.output)
+        self.gate.ledger.settle(settlement)
+        self._note(flow, exchange, settlement)
 
     def _caller_of(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[str, RelayKey | None]:
         """What a caller's use is counted under, and its relay key if it has one."""
@@ -491,8 +494,7 @@ class Meter:
         # Nothing went up, so nothing was worked on.
         if metering.status is None and flow.server_conn.timestamp_start is None:
             reason = REFUSED
-        if metering.admission is not None and metering.admission.background and reason == FINISHED:
-            self.gate.release(metering.admission)  # it is counted when it is asked about
+        if metering.kind is Generation.RESPONSE and self._in_background(flow, exchange, metering):
             return
         settlement = self.settler.settlement(exchange, metering, reason)
         self._note_attempts(exchange, metering, settlement)
@@ -506,11 +508,27 @@ class Meter:
             return
         for number, upstream in enumerate(attempts.uncertain, 1):
             request = f"{settlement.request}.{number}"
-            broke = replace(settlement, request=request, upstream=upstream, reason=BROKE, usage=None, amount=0)
-            self.gate.ledger.settle(replace(broke, held=False, at_hold=False, estimated=False, tokens=0))
+            broke = settlement._replace(request=request, upstream=upstream, reason=BROKE, usage=None, amount=0)
+            self.gate.ledger.settle(broke._replace(held=False, at_hold=False, estimated=False, tokens=0))
         attempts.uncertain.clear()
         if (answer := response_id(metering.beginning.decode("utf-8", "replace"))) and attempts.last is not None:
             self.gate.pool.remember(answer, attempts.last)
+
+    def _in_background(self, flow: http.HTTPFlow, exchange: Exchange, metering: Metering) -> bool:
+        """Whether a response goes on without its client. It is counted under its own id, so once: here, where all of
+        it was streamed, or whenever somebody asks about it."""
+        told, admission = metering.told(), metering.admission
+        if admission is not None and admission.hold is not None:
+            return False  # a budget stands on it, and it did not ask for that
+        asked = admission is not None and admission.background
+        if not (asked or told.background) or metering.status is None or not 200 <= metering.status < 300:
+            return False
+        if admission is not None:
+            self.gate.release(admission)
+        if told.background and told.usage is not None:
+            about = (metering.path.rstrip("/"), told.usage, metering.model or told.model or "", told.asked)
+            self._count(flow, exchange, _name_of_later(metering.caller, told.background), *about)
+        return True
 
     def _note(self, flow: http.HTTPFlow, exchange: Exchange, settlement: Settlement) -> None:
         """Leave what it has cost for whoever looks at the flow."""
@@ -543,8 +561,15 @@ def _model_refused() -> errors.RelayError:
 
 def _tells_later(flow: http.HTTPFlow, exchange: Exchange) -> bool:
     """Whether it asks what has become of work that upstream does for itself."""
-    path = exchange.path
-    return flow.request.method == "GET" and path.startswith(("/v1/batches/", "/v1/responses/")) and path.count("/") == 3
+    path, method = exchange.path, flow.request.method
+    if not path.startswith(("/v1/batches/", "/v1/responses/")):
+        return False
+    return (method == "GET" and path.count("/") == 3) or (method == "POST" and path.endswith("/cancel"))
+
+
+def _name_of_later(caller: str, name: str) -> str:
+    """What such work is settled under. Ids are upstream's, and another caller's may be the same."""
+    return f"{caller[:24]} {name}"
 
 
 def _asked_model(flow: http.HTTPFlow) -> str:
