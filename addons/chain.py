@@ -24,6 +24,7 @@ HOOKS = (
     "server_connected",
     "server_connect_error",
     "server_disconnected",
+    "upstream_failed",
     "requestheaders",
     "request",
     "responseheaders",

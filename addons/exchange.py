@@ -5,6 +5,7 @@ since. So what an exchange needs at its end hangs on the flow itself, as a plain
 a flow read from a file, copied or replayed has none, which is how hooks tell that a flow is not theirs.
 """
 
+import abc
 import asyncio
 import enum
 import os
@@ -130,6 +131,45 @@ class FailureState:
     """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
 
 
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """How a request has failed upstream, before anything of an answer went to its client."""
+
+    error: str = ""
+    """mitmproxy's words, where there is no answer."""
+    connected: bool = True
+    """Whether there was a connection, so that upstream may have seen something of the request."""
+    answer: http.Response | None = None
+    """The head of an answer that may be a refusal."""
+    body: bytes = b""
+    """As much of its body as was read, as it came."""
+
+
+@dataclass(eq=False)
+class AttemptState(abc.ABC):
+    """What becomes of a request that fails upstream. upstreams/ decides; the engine asks, and sends it again.
+
+    The engine runs the hook `upstream_failed` once it has set `failed`; whoever decides sets `again`, and has pointed
+    the flow to where it is to go.
+    """
+
+    failed: FailedAttempt | None = None
+    again: bool = False
+    gone: Callable[[], bool] | None = None
+    """Whether the client has left meanwhile."""
+    key_refused: bool = False
+    """The answer that is left refuses relay's own key: it is no business of the caller's."""
+
+    @abc.abstractmethod
+    def begin(self) -> None:
+        """Upstream is about to be asked."""
+
+    @abc.abstractmethod
+    def patience(self, flow: http.HTTPFlow, response: http.Response) -> float | None:
+        """Seconds for which the body of an answer may be waited for, since its head may be that of a refusal; None
+        where it passes as it comes."""
+
+
 @dataclass(eq=False, slots=True)
 class Exchange:
     """One request and its answer, as relay sees them.
@@ -149,7 +189,8 @@ class Exchange:
     """The request came from a browser's script: it carries an Origin."""
     session_path: SessionPath | None = None
     """The request asks for a session of `/chat` by its path, and is no message."""
-    id: str = field(default_factory=lambda: f"req_{os.urandom(12).hex()}")
+    id: str = field(default_factory=lambda: f"req_{time.time_ns():016x}{os.urandom(4).hex()}")
+    """Later ones are greater: rows of the ledger with such keys stand one behind the other."""
     started: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""
     client_closes: bool = False
@@ -163,6 +204,8 @@ class Exchange:
     stream: StreamState = field(default_factory=StreamState)
     record: RecordState = field(default_factory=RecordState)
     failure: FailureState = field(default_factory=FailureState)
+    attempts: AttemptState | None = None
+    """None: what fails is not asked again."""
     parts: dict[str, Any] = field(default_factory=dict)
     """What rooms keep here, each through a `Part` of its own."""
 

@@ -1,4 +1,5 @@
-"""Signals that end: a first SIGINT or SIGTERM ends in order, a second one at once and without a word.
+"""Signals: a first SIGINT or SIGTERM ends in order, a second one at once and without a word. SIGHUP has relay.yaml read
+again, or says that the terminal is gone, which ends in order, too.
 
 1. asyncio has Python write each signal to a descriptor of the loop. In a loop that is being closed this one is gone,
    and CPython prints `Exception ignored when trying to write to the signal wakeup fd`. So the handlers leave the loop
@@ -9,6 +10,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -16,10 +18,42 @@ from types import FrameType
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
+_HANG_UP: tuple[signal.Signals, ...] = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+
+
+def read_again_by(loop: asyncio.AbstractEventLoop, again: Callable[[], None], end: Callable[[], None]) -> None:
+    """Call `again` in the loop when SIGHUP comes; `end` where the terminal that was there is gone, unless SIGHUP was
+    ignored till now (nohup). Nothing on Windows."""
+    for number in _HANG_UP:
+        ends = signal.getsignal(number) is not signal.SIG_IGN and _has_terminal()
+
+        def begin(ends: bool = ends) -> None:
+            (end if ends and not _has_terminal() else again)()
+
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, begin)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _forget_hang_up(loop: asyncio.AbstractEventLoop) -> None:
+    """relay ends: there is nothing left to be read again."""
+    for number in _HANG_UP:
+        if loop.remove_signal_handler(number):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def end_by(loop: asyncio.AbstractEventLoop, first: Callable[[signal.Signals], None]) -> None:
     """Call `first` in the loop with the signal to end that comes; the next one ends this process. Not on Windows."""
 
     def begin(number: signal.Signals) -> None:
+        _forget_hang_up(loop)
         for each in ENDING:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
@@ -35,6 +69,7 @@ def end_by(loop: asyncio.AbstractEventLoop, first: Callable[[signal.Signals], No
 def leave(loop: asyncio.AbstractEventLoop) -> None:
     """The loop is about to close for another reason: a signal that comes now is borne, the next one ends."""
     with contextlib.suppress(NotImplementedError, ValueError), _blocked():
+        _forget_hang_up(loop)
         for number in ENDING:
             if loop.remove_signal_handler(number):
                 signal.signal(number, _bear)

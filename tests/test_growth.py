@@ -57,10 +57,10 @@ from addons.engine.speed.lookups import values_by_name
 from addons.errors import RelayError
 from addons.exchange import Exchange, Kind, RecordState, attach
 from addons.flow import upstream_errors as refusals
+from addons.flow.credentials import keys_in, replaced
 from addons.inspection import contentviews
 from addons.inspection import redaction as redact
 from addons.inspection.flow_summary import FlowSummary
-from addons.meter.credentials import keys_in, replaced
 from addons.meter.gate import read_claim
 from addons.workers.channel import Unpacker
 from tests.support import flows, growth

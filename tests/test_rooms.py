@@ -18,6 +18,7 @@ ORDER = (
     {"addresses", "exchange", "store"},
     {"engine", "workers"},
     {"flow"},
+    {"upstreams"},
     {"meter"},
     {"proxy", "endpoints", "replay", "chain"},
     {"cli", "inspection"},
@@ -169,7 +170,21 @@ def test_the_files_named_in_docstrings_and_comments_exist(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["core", "config", "store", "workers", "flow", "meter", "proxy", "endpoints", "inspection", "replay", "cli"]
+    "room",
+    [
+        "core",
+        "config",
+        "store",
+        "workers",
+        "flow",
+        "upstreams",
+        "meter",
+        "proxy",
+        "endpoints",
+        "inspection",
+        "replay",
+        "cli",
+    ],
 )
 def test_every_file_is_named_at_its_door(room: str) -> None:
     said = ast.get_docstring(ast.parse((ADDONS / room / "__init__.py").read_text(encoding="utf-8"))) or ""

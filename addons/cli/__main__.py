@@ -20,7 +20,7 @@ from addons.addresses import Refusal
 from addons.cli import arguments, children
 from addons.cli.faults import as_options, faults_of, told_faults
 from addons.cli.fixtures import record, replay
-from addons.cli.introduction import advice_on_proxy, introduction, place, say, web_line
+from addons.cli.introduction import advice_on_proxy, introduction, keys_line, place, say, web_line
 from addons.cli.keys import keys
 from addons.cli.launch import QUIET, ROOT, WEB, become, check_start, checked, lead, mitmproxy, prepare, relay_options
 from addons.cli.usage import usage
@@ -81,6 +81,7 @@ def check(own: Namespace, rest: list[str]) -> int:
     lines += [(f"{route.path}/...", f"goes to {place(upstreams[route.upstream])}") for route in settings.routes]
     if (count := workers.count(settings.workers)) > 1:
         lines.append(("workers", str(count)))
+    lines += [line for upstream in settings.upstreams if (line := keys_line(upstream)) is not None]
     lines += [("", advice) for upstream in settings.upstreams if (advice := advice_on_proxy(upstream)) is not None]
     say(lines, before="# ")
     print(describe_settings(settings).rstrip())

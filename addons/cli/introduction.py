@@ -27,6 +27,15 @@ def place(upstream: Upstream) -> str:
     return f"{address} by the proxy {addresses.url(scheme, *proxy)}"
 
 
+def keys_line(upstream: Upstream) -> tuple[str, str] | None:
+    """How many keys of relay's own an upstream has, and where their requests go when it fails; None without any."""
+    if not upstream.keys:
+        return None
+    many = "1 key" if len(upstream.keys) == 1 else f"{len(upstream.keys)} keys, a conversation stays with one"
+    elsewhere = f"; when it fails: {', '.join(upstream.fallback)}" if upstream.fallback else ""
+    return f"{upstream.name} has", f"{many}{elsewhere}"
+
+
 def advice_on_proxy(upstream: Upstream) -> str | None:
     """What to think about where an upstream is reached by a proxy."""
     if upstream.way is None or str(upstream.way[0]) != "socks5" or is_address(upstream.host):

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -166,6 +166,7 @@ def crossings(tree: dict[str, Any], defaults: dict[str, Any]) -> list[Problem]:
         *_twice(_texts(upstreams, ("upstreams",), "name"), "a name"),
         *_nowhere(_texts(routes, ("routes",), "upstream"), [name for _, name in _texts(upstreams, (), "name")]),
         *_wrong_keys(tree, upstreams),
+        *_wrong_fallbacks(upstreams),
         *_reserved([*exact, *prefixes]),
         *_twice(exact, "a path"),
         *_twice(prefixes, "a path"),
@@ -232,6 +233,48 @@ def _wrong_keys(tree: dict[str, Any], upstreams: Any) -> Iterator[Problem]:
         if isinstance(upstream, str) and upstream not in with_keys and any(upstream == name for _, name in places):
             path = dotted((*where, index, *(("upstream",) if named else ())))
             yield Problem(path, "", f"expected an upstream with keys: set upstreams[].keys of {show(upstream)}")
+
+
+def _wrong_fallbacks(upstreams: Any) -> Iterator[Problem]:
+    """What is wrong with `fallback`: a name that nobody has, itself, one without keys of relay's own, a circle."""
+    listed = [each for each in upstreams if isinstance(each, dict)] if isinstance(upstreams, list | tuple) else []
+    names = [name for each in listed if isinstance(name := each.get("name"), str)]
+    with_keys = {each.get("name") for each in listed if each.get("keys")}
+    leads: dict[str, list[str]] = {}
+    for index, upstream in enumerate(upstreams if isinstance(upstreams, list | tuple) else ()):
+        own = upstream.get("name") if isinstance(upstream, dict) else None
+        named = upstream.get("fallback") if isinstance(upstream, dict) else None
+        where: Location = ("upstreams", index, "fallback")
+        places = [
+            ((*where, at), text)
+            for at, text in enumerate(named if isinstance(named, list | tuple) else ())
+            if isinstance(text, str)
+        ]
+        yield from _nowhere(places, names)
+        yield from _twice(places, "a name")
+        for place, text in places:
+            if text == own:
+                yield Problem(dotted(place), show(text), "expected another upstream than the one it is a fallback of")
+            elif text in names and text not in with_keys:
+                expected = f"expected an upstream with keys: set upstreams[].keys of {show(text)}"
+                yield Problem(dotted(place), "", expected)
+            elif isinstance(own, str) and text in names:
+                leads.setdefault(own, []).append(text)
+                if own in _reached(text, leads):
+                    yield Problem(dotted(place), show(text), f"expected no circle; {show(text)} leads back to this one")
+        if places and isinstance(own, str) and own not in with_keys:
+            yield Problem(dotted(where), "", "expected keys beside it: only requests with relay's own key fall back")
+
+
+def _reached(name: str, leads: Mapping[str, Iterable[str]]) -> set[str]:
+    """The upstreams that one leads to, itself among them."""
+    found, todo = set(), [name]
+    while todo:
+        each = todo.pop()
+        if each not in found:
+            found.add(each)
+            todo += leads.get(each, ())
+    return found
 
 
 def _reserved(places: Iterable[_Place]) -> Iterator[Problem]:

@@ -109,11 +109,18 @@ class Upstream(_Section):
     """A PEM file, relative to relay.yaml: an authority trusted for this upstream besides the public ones. For upstreams
     with a certificate of a private authority."""
     keys: Annotated[tuple[fields.RealKey, ...], fields.Items, Field(repr=False)] = ()
-    """relay's own keys there, for callers with [relay keys](keys.md), e.g. `["${OPENAI_KEY}"]`; of several, each has
-    its turn."""
+    """relay's own keys there, for callers with [relay keys](keys.md), e.g. `["${OPENAI_KEY}"]`; of several, a
+    conversation [stays with one](failover.md#key-pools)."""
     price: fields.Factor = Decimal(1)
     """What [list prices](balance.md#what-a-request-costs) are multiplied by at this upstream: 0.8 for a discount, 7.2
     where it counts in another currency."""
+    fallback: Annotated[tuple[fields.Name, ...], fields.Items] = ()
+    """Names of other upstreams, [tried in this order](failover.md#failover) where this one fails, for callers with
+    relay keys. Each has `keys` of its own."""
+    retries: Annotated[int, Field(strict=True, ge=0, le=10), fields.Reference] = 2
+    """Repeats [at the same place](failover.md#what-is-repeated), where nothing can have been billed. `0`: none."""
+    idempotent: fields.Flag = False
+    """Whether it honours `Idempotency-Key`: a request with one may then be repeated there though it broke."""
     warm: Annotated[int, Field(strict=True, ge=0, le=100), fields.Reference] = 0
     """Connections that are kept ready for it, in each process, so that a new client need not wait for TCP and TLS.
     Raise it where the upstream is far away; see [Networks](networks.md#behind-a-bad-network)."""
@@ -352,7 +359,7 @@ class Price(_Section):
     characters: fields.Dollars = None
     """US dollars for a million characters of text that is read aloud."""
     request: fields.Dollars = None
-    """US dollars for each request."""
+    """US dollars for each request, or for each picture that is drawn; with no other rate, that is all it costs."""
     context: fields.Limit = None
     """Tokens of the context window: what is held for input that can't be told from the request."""
     max_output: fields.Limit = None
@@ -402,6 +409,13 @@ with warnings.catch_warnings():
         idle: fields.Duration = 3600.0
         """Time until an exchange in which nothing moves is given up. Models that think for long are silent
         meanwhile."""
+        attempts: Annotated[int, Field(strict=True, ge=1, le=100), fields.Reference] = 8
+        """How often one request may go upstream, [all keys and upstreams](failover.md) together."""
+        attempt_time: fields.Duration = 60.0
+        """Time in which all of these attempts begin."""
+        queue: fields.DurationOrZero = 0.0
+        """Time that a request may [wait for a key](failover.md#waiting-for-a-key) where upstream has refused all for
+        now. `0`: not at all."""
         upstream_idle: fields.Duration = 60.0
         """Time that a connection to an upstream rests between two exchanges, 15 s at most behind a proxy. Lower it
         where the upstream, or a firewall on the way, closes idle connections sooner."""
@@ -564,6 +578,17 @@ def load_settings(path: Path | None, environ: Mapping[str, str], text: str | Non
     if problems or settings is None:
         raise ConfigError(problems, source, places)
     return settings
+
+
+def taking_restart(before: Settings, after: Settings) -> list[str]:
+    """The keys that were changed and are read at the start only, however relay.yaml is read again."""
+    pairs = {
+        "listen.host": (before.listen.host, after.listen.host),
+        "listen.port": (before.listen.port, after.listen.port),
+        "listen.tls": (before.listen.tls is None, after.listen.tls is None),
+        "workers": (before.workers, after.workers),
+    }
+    return [key for key, (old, new) in pairs.items() if old != new]
 
 
 def _supplied(value: Any, where: Location) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ Amounts are whole nano-dollars. Times are seconds since the epoch. One caller at
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from addons.core.relay_keys import Per, begins, day_of
 
@@ -20,8 +20,7 @@ _DAYS = 64
 """That are told apart: a month, and whatever was admitted before and is settled now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """The limits that a request is admitted under; None is none."""
 
     budget: int | None = None
@@ -31,8 +30,7 @@ class Terms:
     parallel: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A request that wants to be admitted."""
 
     request: str
@@ -46,6 +44,8 @@ class Claim:
     upstream: str = ""
     model: str = ""
     path: str = ""
+    kept: bool = True
+    """It will be settled, so a ledger writes it down before it goes up; False for what is only limited."""
 
 
 def claim_to_json(claim: Claim) -> list[object]:
@@ -54,7 +54,7 @@ def claim_to_json(claim: Claim) -> list[object]:
     return [
         *(claim.request, claim.key, claim.amount, claim.tokens),
         [terms.budget, terms.per, terms.requests, terms.tokens, terms.parallel],
-        *(claim.name, claim.upstream, claim.model, claim.path),
+        *(claim.name, claim.upstream, claim.model, claim.path, claim.kept),
     ]
 
 
@@ -75,8 +75,7 @@ class Refused:
     """Seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """What is held for a request."""
 
     claim: Claim

@@ -11,8 +11,7 @@ Time is linear however the chunks are cut, and memory bounded. What can't be rea
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from addons.core import bounded_json, upstream_error
 from addons.core.claims import ASKED
@@ -27,6 +26,7 @@ _SLICE = 1 << 16
 _MARKS = 20_000
 _LONGEST_NAME = 200
 _LONGEST_TIER = 40
+_LONGEST_ID = 80
 _MOST_FIELDS = 100
 _USAGE = b'"usage"'
 _OBJECT = re.compile(rb"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}\{")
@@ -36,13 +36,12 @@ _WORDS = re.compile(
     rb'((?:[^"\\]++|\\.)*+)'
 )
 _INNER = ("response", "message")
-_NAMED = ("usage", "model", *ASKED)
+_NAMED = ("usage", "model", "id", "object", "background", *ASKED)
 _WANTED = (*((name,) for name in _NAMED), *((inner, name) for inner in _INNER for name in _NAMED))
 _ERRORS = ('{"error"', *(f'{{"type":{blank}"{name}"' for blank in ("", " ") for name in ("error", "response.failed")))
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(NamedTuple):
     """What an answer has told."""
 
     usage: Metered | None
@@ -57,6 +56,8 @@ class Reported:
     """Bytes, decoded."""
     text: int
     """Bytes that may be words, all of them where it is no stream. A token is at least one of them."""
+    background: str | None = None
+    """The id of a response that goes on by itself, and may be asked for later."""
 
 
 class AnswerUsage:
@@ -74,6 +75,7 @@ class AnswerUsage:
         self._catcher: MemberCatcher | None = None
         self._words: int | None = 0 if words else None
         self._stream: bool | None = None
+        self._background: str | None = None
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes, decoded."""
@@ -179,11 +181,14 @@ class AnswerUsage:
         """Take the usage of an event, or of a whole answer."""
         if not isinstance(value, Mapping):
             return
-        for each in (value, *(value[name] for name in _INNER if isinstance(value.get(name), Mapping))):
-            self._note(each)
-        for choice in value.get("choices") or () if isinstance(value.get("choices"), list) else ():
-            if isinstance(choice, Mapping) and isinstance(choice.get("usage"), Mapping):
-                self._note_usage(choice["usage"])  # Moonshot's streams
+        self._note(value)
+        for name in _INNER:
+            if isinstance(inner := value.get(name), Mapping):
+                self._note(inner)
+        if isinstance(choices := value.get("choices"), list):
+            for choice in choices:
+                if isinstance(choice, Mapping) and isinstance(choice.get("usage"), Mapping):
+                    self._note_usage(choice["usage"])  # Moonshot's streams
 
     def _note_usage(self, usage: Mapping[str, Any]) -> None:
         """Of ever new fields no more are kept."""
@@ -194,12 +199,14 @@ class AnswerUsage:
     def _note(self, said: Mapping[str, Any]) -> None:
         if _is_name(model := said.get("model"), _LONGEST_NAME):
             self._model = model
+        if said.get("background") is True and said.get("object") == "response":
+            self._background = name if _is_name(name := said.get("id"), _LONGEST_ID) else None
         usage = said.get("usage")
         if isinstance(usage, Mapping):
             self._note_usage(usage)
-        for name in ASKED:
-            for place in (said, usage if isinstance(usage, Mapping) else {}):
-                if _is_name(found := place.get(name), _LONGEST_TIER):
+        for place in (said, usage) if isinstance(usage, Mapping) else (said,):
+            for name in ASKED:
+                if name in place and _is_name(found := place[name], _LONGEST_TIER):
                     self._asked[name] = found
 
     def told(self) -> Reported:
@@ -210,7 +217,8 @@ class AnswerUsage:
             self._read_json()
         usage = metered(self._usage, images=self._images) if self._usage else None
         text = max(self._words or 0, self._pieces) if self._stream else self._size
-        return Reported(usage, self._model, self._asked, self._failed, self._pieces, self._size, text)
+        told = (self._failed, self._pieces, self._size, text, self._background)
+        return Reported(usage, self._model, self._asked, *told)
 
     def _take_rest(self) -> None:
         """Take what has come of an event that no blank line has ended: a parser would drop it, a bill would not."""

@@ -35,6 +35,11 @@ class Failure(enum.Enum):
     OTHER = "something else"
 
 
+PASSING = frozenset(
+    (Failure.CONNECT_TIMEOUT, Failure.NAME, Failure.REFUSED, Failure.UNREACHABLE, Failure.EXHAUSTED),
+)
+"""Those that come before upstream has heard of a request, and may be over in a moment."""
+
 _SIGNS: tuple[tuple[Failure, str], ...] = (
     # These quote the upstream, whose words say nothing of the failure. 15 03 begins an alert of TLS.
     (

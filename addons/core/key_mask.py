@@ -14,7 +14,8 @@ _PASSES = 8
 def without_key[Text: (bytes, str)](data: Text, key: Text) -> Text:
     """A whole text in the same length, the key hidden, and at its end what a cut has left of one."""
     mask = KeyMask(key)
-    return mask.feed(data) + mask.feed(data[:0])
+    shown = mask.feed(data)
+    return shown if mask.idle else shown + mask.feed(data[:0])
 
 
 class KeyMask[Text: (bytes, str)]:
@@ -27,6 +28,16 @@ class KeyMask[Text: (bytes, str)]:
         """What may be the beginning of the key, at the end of all that came."""
         self._passed = 0
         """How much of it has passed."""
+
+    @property
+    def key(self) -> Text:
+        """What is hidden; empty where that is nothing."""
+        return self._key
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that has come may be the beginning of the key."""
+        return not self._tail
 
     def feed(self, chunk: Text) -> Text:
         """What may pass now; empty where that is nothing. An empty chunk is the end of the stream."""

@@ -9,9 +9,8 @@ free what was used.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
-from typing import Self
+from typing import NamedTuple, Self
 
 _MOST = 1 << 32
 """More than anybody counts; at any price there is, it costs less nano-dollars than a database's integers hold."""
@@ -21,8 +20,7 @@ class _Uncounted(ValueError):
     """A count that can't be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metered:
+class Metered(NamedTuple):
     """Counts of one answer. Of `input` are `cached`, `cache_write`, `cache_write_1h`, `input_audio` and `input_image` a
     part, of `output` `output_audio`, `output_image` and `reasoning`."""
 
@@ -44,10 +42,12 @@ class Metered:
     """Of audio, where that is billed by its length."""
     characters: int = 0
     """Of text that was read aloud, where that is billed by its length."""
+    pictures: int = 0
+    """That were drawn, where each is billed."""
 
     def parts(self) -> dict[str, int]:
         """What is not 0, by name."""
-        return {name: found for name in NAMES if (found := getattr(self, name))}
+        return {name: found for name, found in zip(NAMES, self, strict=True) if found}
 
     @classmethod
     def of(cls, parts: Mapping[str, object]) -> Self:
@@ -55,7 +55,7 @@ class Metered:
         return cls(**{name: found for name in NAMES if (found := count(parts.get(name))) is not None})
 
 
-NAMES = tuple(field.name for field in fields(Metered))
+NAMES = Metered._fields
 
 
 def metered(usage: object, *, images: bool = False) -> Metered | None:
@@ -99,10 +99,12 @@ def _metered(usage: Mapping[str, object], images: bool) -> Metered | None:
             cached=read,
             cache_write=five_minutes,
             cache_write_1h=hour,
-            reasoning=_in(_details(usage, "output"), "thinking_tokens"),
+            reasoning=_in(_details(usage, _OUT), "thinking_tokens"),
             searches=_in(_object(usage, "server_tool_use"), "web_search_requests"),
         )
-    into, out = _details(usage, "input"), _details(usage, "output")
+    into, out = _details(usage, _INTO), _details(usage, _OUT)
+    if not into and not out and not usage.keys() & _BESIDE:  # nothing is told but these two
+        return Metered(given, produced, output_image=produced if images else 0)
     cached = _told(into, "cached_tokens")
     if cached is None:  # DeepSeek, Moonshot
         cached = _told(usage, "prompt_cache_hit_tokens", "cached_tokens") or 0
@@ -137,10 +139,15 @@ def _of_anthropic(usage: Mapping[str, object]) -> tuple[int, int, int] | None:
     return read, written - hour, hour
 
 
-def _details(usage: Mapping[str, object], side: str) -> Mapping[str, object]:
+_INTO = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
+_OUT = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+_BESIDE = {"prompt_cache_hit_tokens", "cached_tokens", "num_search_queries", "server_tool_use"}
+"""What is counted beside the details, or in their place."""
+
+
+def _details(usage: Mapping[str, object], names: tuple[str, ...]) -> Mapping[str, object]:
     """The details of what came in or went out; realtime and transcriptions call them by the singular."""
-    old = "prompt" if side == "input" else "completion"
-    for name in (f"{old}_tokens_details", f"{side}_tokens_details", f"{side}_token_details"):
+    for name in names:
         if found := _object(usage, name):
             return found
     return {}
@@ -170,10 +177,15 @@ def _in(value: Mapping[str, object], name: str) -> int:
 
 def _told(value: Mapping[str, object], *names: str) -> int | None:
     """As `first`. Raises _Uncounted where only such are there that can't be read."""
-    found = first(value, *names)
-    if found is None and any(value.get(name) is not None for name in names):
+    unreadable = False
+    for name in names:
+        if (said := value.get(name)) is not None:
+            if (found := count(said)) is not None:
+                return found
+            unreadable = True
+    if unreadable:
         raise _Uncounted
-    return found
+    return None
 
 
 def first(value: Mapping[str, object], *names: str) -> int | None:
@@ -186,8 +198,8 @@ def first(value: Mapping[str, object], *names: str) -> int | None:
 
 def count(value: object) -> int | None:
     """A number of tokens: whole, not negative, and none that nobody counts; 12.0 is 12, as JavaScript may write it."""
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is float and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+    if type(value) is not int or not 0 <= value <= _MOST:  # True is an int as well
         return None
     return value

@@ -10,16 +10,22 @@ Long contexts: a rate may have tiers, and the one that the whole input has passe
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Context, Decimal
+from typing import NamedTuple
 
 from addons.core.metered import Metered
 
 NANO = 10**9
 """Nano-dollars of a dollar."""
+_NANO = Decimal(NANO)
 _CONTEXT = Context(prec=60)
 _MILLION = Decimal(1_000_000)
+_HOUR = Decimal(3_600_000)
+"""Milliseconds."""
 _THOUSAND = Decimal(1000)
 """What searches are counted in. Where a request has a price of its own and they have none, they are a part of it:
 Perplexity's."""
+_FURTHER = 2
+"""Where the counts begin in `Metered` that few answers have: all but `input` and `output`."""
 _MOST = 1 << 62
 """Nano-dollars. What is said to have cost more was not: no database's integer holds twice as much."""
 
@@ -48,7 +54,7 @@ class Rate:
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Rates of a model. In dollars a million tokens or characters; `searches` a thousand, `hours` an hour of audio,
-    `image` each, `request` each."""
+    `request` each, or each picture that is drawn."""
 
     input: Rate | None = None
     output: Rate | None = None
@@ -72,6 +78,11 @@ class Rates:
         """Whether no rate is known at all."""
         return all(getattr(self, name) is None for name in RATE_NAMES)
 
+    @property
+    def flat(self) -> bool:
+        """Whether there is a price of each request and nothing else: tokens cost nothing then."""
+        return self.request is not None and all(getattr(self, name) is None for name in RATE_NAMES if name != "request")
+
 
 RATE_NAMES = tuple(field.name for field in fields(Rates))
 
@@ -85,7 +96,7 @@ def cost(usage: Metered, rates: Rates, factor: Decimal = Decimal(1)) -> int | No
     """Nano-dollars, `factor` times list price, rounded half up; None where a rate that is needed is not known, or for
     more than anything costs."""
     total = Decimal(0)
-    for count, rate, unit in _lines(usage, rates):
+    for count, rate, unit in () if rates.request is not None and rates.flat else _lines(usage, rates):
         if not count:
             continue
         if rate is None:
@@ -94,13 +105,15 @@ def cost(usage: Metered, rates: Rates, factor: Decimal = Decimal(1)) -> int | No
             return None
         total += _CONTEXT.divide(rate.at(usage.input) * count, unit)
     if rates.request is not None:
-        total += rates.request.at(usage.input)
+        total += rates.request.at(usage.input) * max(1, usage.pictures)
     amount = _nano(total * factor, ROUND_HALF_UP)
     return amount if amount <= _MOST else None
 
 
 def _lines(usage: Metered, rates: Rates) -> Iterable[tuple[int, Rate | None, Decimal]]:
     """Count, rate and how many of them the rate is for. Each count is without those that have a line of their own."""
+    if not any(usage[_FURTHER:]):
+        return (usage.input, rates.input, _MILLION), (usage.output, rates.output, _MILLION)
     audio = usage.input_audio - min(usage.cached_audio, usage.input_audio)
     image = usage.input_image - min(usage.cached_image, usage.input_image)
     cached_text = usage.cached - min(usage.cached_audio + usage.cached_image, usage.cached)
@@ -123,13 +136,12 @@ def _lines(usage: Metered, rates: Rates) -> Iterable[tuple[int, Rate | None, Dec
         (usage.output_audio, rates.output_audio, _MILLION),
         (usage.output_image, rates.output_image or rates.output, _MILLION),
         (usage.searches, rates.searches, _THOUSAND),
-        (usage.milliseconds, rates.hours, Decimal(3_600_000)),
+        (usage.milliseconds, rates.hours, _HOUR),
         (usage.characters, rates.characters, _MILLION),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """The most that a request may use."""
 
     input: int = 0
@@ -144,18 +156,25 @@ class Bound:
     searches: int = 0
     milliseconds: int = 0
     characters: int = 0
+    requests: int = 1
+    """That are billed: as many as pictures are drawn."""
 
 
 def worst(bound: Bound, choices: Sequence[Rates], factor: Decimal = Decimal(1)) -> int | None:
     """Nano-dollars that suffice whichever of `choices` is billed, rounded up; None where a rate that may be needed is
     not known."""
-    amounts = [_worst(bound, rates) for rates in choices]
-    if not amounts or any(amount is None for amount in amounts):
-        return None
-    return _nano(max(amount for amount in amounts if amount is not None) * factor, ROUND_CEILING)
+    dearest: Decimal | None = None
+    for rates in choices:
+        amount = _worst(bound, rates)
+        if amount is None:
+            return None
+        dearest = amount if dearest is None else max(dearest, amount)
+    return None if dearest is None else _nano(dearest * factor, ROUND_CEILING)
 
 
 def _worst(bound: Bound, rates: Rates) -> Decimal | None:
+    if rates.request is not None and rates.flat:
+        return rates.request.dearest(bound.input) * bound.requests
     into = [rates.input, rates.cached]
     out = [rates.output, rates.reasoning]
     if bound.cache_writes:
@@ -171,13 +190,14 @@ def _worst(bound: Bound, rates: Rates) -> Decimal | None:
         into += [rates.input_audio, rates.cached_audio]
         out.append(rates.output_audio)
     total = Decimal(0)
-    for count, wanted, unit in (
-        (bound.input, into, _MILLION),
-        (bound.output, out, _MILLION),
-        (bound.searches, [rates.searches], _THOUSAND),
-        (bound.milliseconds, [rates.hours], Decimal(3_600_000)),
-        (bound.characters, [rates.characters], _MILLION),
-    ):
+    lines = [(bound.input, into, _MILLION), (bound.output, out, _MILLION)]
+    if bound.searches or bound.milliseconds or bound.characters:
+        lines += [
+            (bound.searches, [rates.searches], _THOUSAND),
+            (bound.milliseconds, [rates.hours], _HOUR),
+            (bound.characters, [rates.characters], _MILLION),
+        ]
+    for count, wanted, unit in lines:
         if not count:
             continue
         known = [rate.dearest(bound.input) for rate in wanted if rate is not None]
@@ -187,7 +207,7 @@ def _worst(bound: Bound, rates: Rates) -> Decimal | None:
             return None
         total += _CONTEXT.divide(max(known) * count, unit)
     if rates.request is not None:
-        total += rates.request.dearest(bound.input)
+        total += rates.request.dearest(bound.input) * bound.requests
     return total
 
 
@@ -197,7 +217,7 @@ def overridden(rates: Rates, prices: Mapping[str, Decimal]) -> Rates:
 
 
 def _nano(dollars: Decimal, rounding: str) -> int:
-    return int(_CONTEXT.multiply(dollars, Decimal(NANO)).to_integral_value(rounding))
+    return int(_CONTEXT.multiply(dollars, _NANO).to_integral_value(rounding))
 
 
 def dollars(nano: int) -> Decimal:

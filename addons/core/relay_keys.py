@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Literal
 
 PREFIX = "rk-"
@@ -66,14 +67,22 @@ def owner_of(key: RelayKey | None, text: str) -> str:
 
 
 def day_of(now: float) -> str:
-    """The day in UTC, `2026-11-30`."""
-    return datetime.fromtimestamp(now, UTC).date().isoformat()
+    """The day in UTC, `2026-11-30`. `now` is seconds since the epoch."""
+    return _day(int(now // 86400))
+
+
+@lru_cache(64)
+def _day(number: int) -> str:
+    """Of the days since the epoch."""
+    return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
 
 
 def begins(per: Per, now: float) -> str:
     """The first day of the span that a budget holds for; "" for all days."""
+    if per == "total":
+        return ""
     today = day_of(now)
-    return {"day": today, "month": f"{today[:7]}-01", "total": ""}[per]
+    return today if per == "day" else f"{today[:7]}-01"
 
 
 def renews(per: Per, now: float) -> str | None:

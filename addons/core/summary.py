@@ -16,6 +16,7 @@ def summary(
     tokens_out: int | None = None,
     cached: int | None = None,
     cost: str | None = None,
+    attempts: int = 1,
     first_byte_ms: float | None = None,
     duration_ms: float | None = None,
     status: int | None = None,
@@ -24,8 +25,9 @@ def summary(
 ) -> str:
     """`gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s`: what is known, in this order; None is not known.
 
-    `session` is its short hash. `cost` is in dollars, a ~ before it means an estimate. `status` is shown from 400 on,
-    or with an `error`: the error's code. `reason` says why relay refused, or what broke.
+    `session` is its short hash. `attempts` is how often upstream was asked, shown where that is more than once. `cost`
+    is in dollars, a ~ before it means an estimate. `status` is shown from 400 on, or with an `error`: the error's code.
+    `reason` says why relay refused, or what broke.
 
     >>> summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=12, tokens_out=48, cached=8)
     'gpt-3.5-turbo · session 4f1c2a9e · 12 (8 cached)→48 tok'
@@ -35,6 +37,8 @@ def summary(
     parts = [one_line(model, 60) if model else "", f"session {one_line(session, 20)}" if session else ""]
     parts.append(_failed(status, error, reason))
     parts.append(_tokens(tokens_in, tokens_out, cached))
+    if attempts > 1:
+        parts.append(f"{attempts} attempts")
     if cost is not None:
         parts.append(_dollars(cost))
     if first_byte_ms is not None:

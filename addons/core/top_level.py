@@ -29,6 +29,13 @@ _BLANK = re.compile(r"[ \t\n\r]{0,65536}+")
 _SCALAR = re.compile(r"[^ \t\n\r,{}\[\]:\"]{1,200}")
 _TOKEN = re.compile(r'["\[{\]}]')
 _INSIDE = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_PLAIN = re.compile(
+    r'"([^"\\\x00-\x1f]{0,256}+)"[ \t\n\r]{0,64}+:[ \t\n\r]{0,64}+("[^"\\]{0,200}+"|[^ \t\n\r,{}\[\]:"]{1,200}+)'
+)
+"""A name and a short text or a number, as nearly all members have them."""
+_SHORT = 1 << 14
+"""Characters of a text whose objects and arrays the parser of the standard library may pass over: in C, and so few that
+nobody waits for it."""
 
 
 class NoObject(ValueError):
@@ -83,6 +90,22 @@ class Members:
             return bounded_json.parse(raw)
         return bounded_json.loads(raw, marks=marks)
 
+    def items(self, name: str, most: int) -> Sliced[list[str]]:
+        """The texts of a list's first items, `most` of them, in slices; none of what is no list. Raises NoObject."""
+        start, end = self.spans.get(name, (0, 0))
+        found: list[str] = []
+        if not self.begins(name, "["):
+            return found
+        at, tokens = _past_blanks(self.text, start + 1), 0
+        while at < end - 1 and len(found) < most:
+            begin = at
+            at, tokens = yield from _past_value(self.text, begin, tokens)
+            found.append(self.text[begin:at])
+            at = _past_blanks(self.text, at)
+            if self.text[at : at + 1] == ",":
+                at = _past_blanks(self.text, at + 1)
+        return found
+
     def put(self, changes: Mapping[str, object]) -> str:
         """The text with these values, each in place of the one of its name, or behind the last member."""
         # In ASCII: a value that was read may hold halves of characters, which only escapes can write.
@@ -119,14 +142,21 @@ def finding(text: str) -> Sliced[Members]:
         raise NoObject("the body is not a JSON object")
     at = _past_blanks(text, at + 1)
     spans: dict[str, tuple[int, int]] = {}
+    is_short = len(text) <= _SHORT and text.count("[") + text.count("{") <= bounded_json.MAX_DEPTH
     tokens = 0
     while text[at : at + 1] != "}" or spans:
-        name, at = _name(text, at)
-        at = _past_blanks(text, at)
-        if text[at : at + 1] != ":":
-            raise NoObject("a colon is missing")
-        start = _past_blanks(text, at + 1)
-        at, tokens = yield from _past_value(text, start, tokens)
+        if (plain := _PLAIN.match(text, at)) is not None:
+            name, start, at = plain[1], plain.start(2), plain.end()
+        else:
+            name, at = _name(text, at)
+            at = _past_blanks(text, at)
+            if text[at : at + 1] != ":":
+                raise NoObject("a colon is missing")
+            start = _past_blanks(text, at + 1)
+            if is_short and (end := _end_of_short(text, start)) is not None:
+                at = end
+            else:
+                at, tokens = yield from _past_value(text, start, tokens)
         if name in spans:
             raise Repeated(name)
         spans[name] = (start, at)
@@ -158,6 +188,19 @@ def _name(text: str, at: int) -> tuple[str, int]:
     except ValueError:
         raise NoObject("the name of a field is none, or too long") from None
     return name, at + 1 + end
+
+
+def _end_of_short(text: str, at: int) -> int | None:
+    """Where an object or an array has ended that is JSON; None for other values, and for what is none."""
+    if text[at : at + 1] not in ("{", "["):
+        return None
+    try:
+        return _DECODER.raw_decode(text, at)[1]
+    except ValueError:
+        return None
+
+
+_DECODER = json.JSONDecoder()
 
 
 def _past_value(text: str, at: int, tokens: int) -> Sliced[tuple[int, int]]:

@@ -28,6 +28,11 @@ class UsageChunk:
         self._passing = False  # an event that is too long passes as it comes
         self._left = _MOST
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held, and the next chunk begins an event."""
+        return not self._held and not self._passing
+
     def feed(self, chunk: bytes) -> bytes:
         """What the client gets now; b"" where that is nothing. An empty chunk is the end of the stream."""
         if not chunk:
@@ -54,7 +59,7 @@ class UsageChunk:
 
     def _without(self, whole: bytes) -> bytes:
         """Whole events, but for the one that the client did not ask for."""
-        if self._left and b'"usage"' in whole and _NO_CHOICES.search(whole):
+        if self._left and may_be_usage(whole):
             return b"".join(event for event in _events(whole) if not self._is_unasked(event))
         return whole
 
@@ -63,6 +68,11 @@ class UsageChunk:
             return False
         self._left -= 1
         return _is_usage_chunk(event)
+
+
+def may_be_usage(whole: bytes) -> bool:
+    """Whether what is read of these events may be one that the client did not ask for."""
+    return b'"usage"' in whole and _NO_CHOICES.search(whole) is not None
 
 
 def _events(data: bytes) -> list[bytes]:

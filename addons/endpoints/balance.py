@@ -19,10 +19,10 @@ from addons.core.balances import LEDGER
 from addons.core.bounded_json import TooComplex
 from addons.core.slices import Sliced
 from addons.core.upstream_error import ErrorKind
-from addons.endpoints.leaving import Waiting
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 from addons.flow.decoding import TooLong, content_of, decoding
+from addons.flow.leaving import Waiting
 from addons.flow.subrequest import MAX_ANSWER, ask
 from addons.flow.turns import in_turns
 from addons.flow.upstream_errors import NOT_RECORDED, SHOWN, quoted, refusal

@@ -20,13 +20,14 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from mitmproxy import connection, http
 
 from addons import errors
-from addons.config.settings import Settings
+from addons.config.settings import Settings, Upstream
 from addons.core import chat, envelope, sessions, upstream_error
 from addons.core.completion import Completion
 from addons.core.failures import ANSWER_TIMEOUT, Failure, classify
@@ -34,21 +35,25 @@ from addons.core.key_mask import without_key
 from addons.core.relay_keys import RelayKey, owner_of
 from addons.core.retelling import Retelling, last_event
 from addons.core.sessions import Session, Turn
+from addons.core.top_level import Members, members
 from addons.core.upstream_error import UpstreamError
 from addons.endpoints.chat_answer import Ear, answer_text, completion_of, error_of, is_success, unreadable_event
-from addons.endpoints.leaving import Waiting
 from addons.engine.transports import cut_upstream
 from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, heard, of, ongoing
 from addons.flow.answers import add_common_headers, error_response, json_response, refuse
+from addons.flow.leaving import Waiting
 from addons.flow.request_body import read_body
 from addons.flow.subrequest import ask
 from addons.flow.turns import in_turns
 from addons.flow.upstream import declared_length, set_upstream
 from addons.flow.upstream_errors import own_key_refused, refusal
+from addons.meter.gate import Going
 from addons.meter.metering import Meter
 from addons.meter.under_way import METERING
 from addons.store import Lease, Store, StoreError
 from addons.store.queueing import lease_for, no_store
+from addons.upstreams.aiming import Request
+from addons.upstreams.attempts import ATTEMPTS
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +85,10 @@ class Pending:
     """The completion request that goes up first."""
     deadline: float
     """When the answer has to be there, on the loop's clock."""
+    model_at: Callable[[Upstream], str]
+    """What an upstream is asked for."""
+    request: Request | None = field(default=None)
+    """What a relay key's message is made of, for whichever upstream it goes to."""
     timer: asyncio.TimerHandle | None = field(default=None)
     retelling: Retelling | None = None
 
@@ -88,7 +97,7 @@ class Pending:
         """The key that the caller must not see: relay's own."""
         return self.key if self.relay_key is not None else ""
 
-    def request(self, completion: Completion) -> sessions.Request:
+    def asked(self, completion: Completion) -> sessions.Request:
         """What was asked, and what upstream counted, for the tokens of earlier turns."""
         prefix = json.dumps([self.model, self.system, dict(self.params)], sort_keys=True, default=str)
         counted = completion.usage.prompt_tokens if completion.usage else None
@@ -170,7 +179,16 @@ class Chat:
             exchange.upstream = self.meter.gate.upstream_for(relay_key, exchange)
         settings = exchange.settings.chat
         options = dict(message.options)
-        model = str(options.pop("model", None) or exchange.upstream.model or settings.model)
+        wanted = options.pop("model", None)
+
+        def called(upstream: Upstream) -> str:
+            return str(wanted or upstream.model or settings.model)
+
+        def model_at(upstream: Upstream) -> str:
+            return upstream.models.get(called(upstream), called(upstream))
+
+        first = exchange.upstream
+        model = called(first)
         system = options.pop("system", None)
         system = system if isinstance(system, str) else settings.system
         sent = sessions.window(
@@ -181,17 +199,51 @@ class Chat:
             max_tokens=settings.context.max_tokens,
         )
         params = {**settings.params, **options}
-        key = message.api_key if relay_key is None else self.meter.gate.real_key(exchange.upstream)
-        if relay_key is not None:
-            REAL_KEY.keep(exchange, key.encode("utf-8", "surrogateescape"))
         messages = sessions.messages(sent, system=system, content=message.content)
         body = chat.completion_request(model, params, messages, stream=message.stream)
-        admission, body = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body)
-        model = exchange.upstream.models.get(model, model)  # for further tries, and for what is told of it
+        request = Request(_COMPLETIONS)
+        going, chosen = self._going(flow, exchange, relay_key, lease.key, model_at, request)
+        admission, body = await self.meter.begin_chat(flow, exchange, relay_key, message.api_key, model, body, going)
+        model = model_at(first)  # for further tries, and for what is told of it
         if admission is not None:
             params |= admission.added
+        key = message.api_key
+        if chosen:
+            exchange.upstream, key = chosen[-1]
+            request.shown = (key,)
         deadline = asyncio.get_running_loop().time() + settings.timeout
-        return Pending(owner, message, session, model, system, params, sent, lease, key, relay_key, body, deadline)
+        pending = Pending(
+            owner, message, session, model, system, params, sent, lease, key, relay_key, body, deadline, model_at
+        )
+        pending.request = request
+        if chosen and admission is not None:
+            request.body_for = partial(_body_at, admission.sent_to, body, pending)
+            request.aimed = partial(_aimed, exchange, pending)
+            pending.body = await _body_at(admission.sent_to, body, pending, exchange.upstream)
+            request.aimed(exchange.upstream, key)
+        return pending
+
+    def _going(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        relay_key: RelayKey | None,
+        session: str,
+        model_at: Callable[[Upstream], str],
+        request: Request,
+    ) -> tuple[Going | None, list[tuple[Upstream, str]]]:
+        """Where a relay key's message may go, and where its upstream and key stand once they are chosen."""
+        chosen: list[tuple[Upstream, str]] = []
+        if relay_key is None:
+            return None, chosen
+
+        async def choose(upstreams: Sequence[Upstream], _members: Members | None, model: str) -> None:
+            where = await self.meter.choose(
+                flow, exchange, upstreams, f"session {session}", model, relay_key.id, request
+            )
+            chosen.append(where)
+
+        return Going(self.meter.gate.candidates(exchange.upstream), model_at=model_at, choose=choose), chosen
 
     async def _session(self, key: str, message: chat.Incoming, settings: Settings) -> Session:
         if message.reset:
@@ -299,7 +351,7 @@ class Chat:
         content = pending.message.content
         turn = Turn(content, text, sessions.answer_tokens(content, counted))
         keep = exchange.settings.chat.context.max_turns
-        session = pending.session.with_turn(turn, pending.request(completion), keep)
+        session = pending.session.with_turn(turn, pending.asked(completion), keep)
         try:
             await self.store.save(pending.lease, pending.owner, session)
         except StoreError as error:
@@ -411,23 +463,56 @@ def _rewrite(flow: http.HTTPFlow, exchange: Exchange, pending: Pending) -> None:
     request.trailers = None
 
 
+async def _body_at(
+    sent_to: Callable[[Upstream], Awaitable[bytes | None]] | None, body: bytes, pending: Pending, upstream: Upstream
+) -> bytes:
+    """A completion request as it goes to an upstream, with the model that is asked for there."""
+    sent = await sent_to(upstream) if sent_to is not None else None
+    read = members((sent if sent is not None else body).decode())
+    return read.put({"model": pending.model_at(upstream)}).encode()
+
+
+def _aimed(exchange: Exchange, pending: Pending, upstream: Upstream, key: str) -> None:
+    """A message is about to go to an upstream, maybe to another one than before."""
+    pending.key, pending.model = key, pending.model_at(upstream)
+    REAL_KEY.keep(exchange, key.encode("utf-8", "surrogateescape"))
+    metering = METERING.of(exchange)
+    if metering is not None:
+        metering.upstream, metering.model = upstream.name, pending.model
+
+
 async def _ask_again(exchange: Exchange, pending: Pending) -> Completion | UpstreamError:
     """Ask once more, with the turns that are now to be sent, and read the answer as the first one is."""
     messages = sessions.messages(pending.sent, system=pending.system, content=pending.message.content)
     limit = exchange.settings.chat.max_answer
     hearing = Exchange(exchange.settings, exchange.upstream, Kind.CHAT, exchange.path)
     _PENDING.keep(hearing, pending)
-    metering = METERING.of(exchange)
-    with metering.trying() if metering is not None else contextlib.nullcontext():
-        response = await ask(
-            exchange.upstream,
-            exchange.upstream.path(_COMPLETIONS),
-            {"Authorization": f"Bearer {pending.key}"},
-            timeout=pending.deadline - asyncio.get_running_loop().time(),
-            body=chat.completion_request(pending.model, pending.params, messages),
-            max_answer=limit,
-            hearing=hearing,
+    metering, before = METERING.of(exchange), ATTEMPTS.of(exchange)
+    # Its own way through the candidates, which begins where the last one has ended.
+    attempts = before.once_more(hearing) if before is not None else None
+    body = chat.completion_request(pending.model, pending.params, messages)
+    if attempts is not None and pending.request is not None:
+        attempts.request = Request(
+            _COMPLETIONS,
+            shown=(pending.key,),
+            body_for=partial(_body_at, None, body, pending),
+            aimed=partial(_aimed, exchange, pending),
         )
+    try:
+        with metering.trying() if metering is not None else contextlib.nullcontext():
+            response = await ask(
+                exchange.upstream,
+                exchange.upstream.path(_COMPLETIONS),
+                {"Authorization": f"Bearer {pending.key}"},
+                timeout=pending.deadline - asyncio.get_running_loop().time(),
+                body=body,
+                max_answer=limit,
+                hearing=hearing,
+            )
+    finally:
+        if attempts is not None:
+            attempts.over()
+    exchange.upstream = hearing.upstream
     if metering is not None:
         metering.begin_answer(response)
         await _hear(exchange, response)

@@ -11,6 +11,7 @@ from addons import errors
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 from addons.store import Store, StoreError
+from addons.upstreams.health import UpstreamHealth
 
 READY = "/readyz"
 _PATIENCE = 5.0
@@ -51,13 +52,17 @@ class Readiness:
 
 
 class Health:
-    """Answers `/healthz` (this process runs) and `/readyz` (it would keep a conversation, too)."""
+    """Answers `/healthz` (this process runs) and `/readyz` (it would keep a conversation, too).
+
+    The latter says how the upstreams are, as well, for whoever looks.
+    """
 
     serves = (Kind.OWN,)
 
-    def __init__(self, store: Store, readiness: Readiness) -> None:
+    def __init__(self, store: Store, readiness: Readiness, upstreams: UpstreamHealth) -> None:
         self.store = store
         self.readiness = readiness
+        self.upstreams = upstreams
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer at once, but where the store has to be asked."""
@@ -84,12 +89,13 @@ class Health:
         except (StoreError, TimeoutError):
             refuse(flow, exchange, errors.Unavailable("会话存储不可用。", "The session store is away."))
             return
-        answer(flow, _ok())
+        # Whatever has become of an upstream, this relay serves: its health changes no status.
+        answer(flow, _ok(upstreams=self.upstreams.report(exchange.settings.upstreams)))
 
 
 def _asks_the_store(exchange: Exchange) -> bool:
     return exchange.path == READY
 
 
-def _ok() -> http.Response:
-    return json_response(json.dumps({"status": "ok"}).encode())
+def _ok(**more: object) -> http.Response:
+    return json_response(json.dumps({"status": "ok", **more}).encode())

@@ -16,13 +16,13 @@ from addons.core.money import Balance
 from addons.core.paths import STATUS_PAGE, TOKEN_PAGE
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
-from addons.endpoints.leaving import Waiting
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
+from addons.flow.credentials import keys_in
+from addons.flow.leaving import Waiting
 from addons.meter import reports
-from addons.meter.credentials import keys_in
 from addons.meter.gate import Gate
-from addons.meter.reports import Days
+from addons.meter.reports import UNPRICED, Days
 from addons.store import StoreError
 
 UNIT = 500_000
@@ -86,7 +86,10 @@ class KeyPages:
             days = Days()
             if page is _usage:
                 days = await self._asking.do(flow.client_conn, reports.daily(self.gate, key, now, _SHOWN_DAYS))
-            answer(flow, json_response(_json(page(key, told.balance, days))))
+            said = page(key, told.balance, days)
+            if UNPRICED in told.more and page is not _subscription:
+                said = {**said, UNPRICED: told.more[UNPRICED]}
+            answer(flow, json_response(_json(said)))
         except errors.RelayError as error:
             refuse(flow, exchange, error)
         except StoreError:
@@ -138,7 +141,7 @@ def _usage(_key: RelayKey, balance: Balance, days: Days) -> Mapping[str, object]
         }
         for day, models in sorted(days.amounts.items())
     ]
-    told = {"object": "list", "daily_costs": costs, "total_usage": (balance.used or Decimal(0)) * 100}
+    told = {"object": "list", "daily_costs": costs, "total_usage": None if balance.used is None else balance.used * 100}
     return told if days.whole else {**told, "incomplete": True}
 
 

@@ -62,55 +62,59 @@ pool/repeats.py
   22. A request that is sent on a kept connection while upstream closes it is asked once more, where upstream can't have
       had it. mitmproxy answers 502. No method is wrapped for it: the files beside it ask.
 
+corrections/attempts.py
+  23. A request that fails upstream before anything of an answer went to its client may be asked again, there or
+      elsewhere: addons/upstreams decides. mitmproxy gives up at once.
+
 corrections/printing.py
-  23. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
+  24. What mitmdump prints of a flow steers no terminal. mitmproxy lets the controls of C1 and of bidirectional text
       pass, and whatever a websocket's path and close say.
 
 corrections/listening.py
-  24. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
+  25. A worker takes the listening sockets of its parent. mitmproxy binds its own, and a second process can't have the
       same address.
-  25. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
-  26. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
+  26. More clients than a hundred may come at once. With mitmproxy the kernel turns the others away, for a second.
+  27. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
 corrections/output.py
-  27. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
-  28. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
+  28. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
+  29. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
 
 corrections/saving.py
-  29. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
+  30. A flow of many megabytes is written by a thread. mitmproxy writes it on the loop, and the disk takes its time.
 
 corrections/web.py
-  30. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
+  31. mitmweb remembers the hash of a body. mitmproxy works out the SHA-256 of all there are each
       time the page is opened.
-  31. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
+  32. mitmweb's list has room for comments (inspection/mitmweb_style.py). mitmproxy gives them 150 pixels.
 
 corrections/views.py
-  32. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
+  33. mitmproxy's views get the beginning of a large body (inspection/bounded_views.py). mitmproxy shows all of it, on
       the loop.
-  33. A view of relay's can be taken out again. mitmproxy lets views in only.
+  34. A view of relay's can be taken out again. mitmproxy lets views in only.
 
 speed/dispatch.py
-  34. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
+  35. Each event goes straight to the hooks that want it. mitmproxy walks all its addons for each, twice, those that are
       switched off among them.
 
 speed/serving.py
-  35. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
+  36. A hook that does not wait needs no task, and its end is taken up in the same turn of the loop. Log records that
       nobody wants are not made.
-  36. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
+  37. What one turn says to a peer is written at once. A turn that is long pauses, so that others have theirs.
 
 speed/layers.py
-  37. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
+  38. An event goes straight to the HTTP layer that it is for, and what that says straight on. mitmproxy leads both
       through a generator for every layer on the way. What is left of an exchange is no work for the garbage collector.
 
 speed/lookups.py
-  38. A header is found by its name without a call for every other name.
+  39. A header is found by its name without a call for every other name.
 
 speed/trifles.py
-  39. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
+  40. Options, ids, addresses and lengths are not worked out again in the same detours for each request.
 
 speed/lines.py
-  40. mitmdump's two lines for an exchange are put together and written at once.
+  41. mitmdump's two lines for an exchange are put together and written at once.
 
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
@@ -130,6 +134,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 from addons.config.settings import Settings
 from addons.engine.corrections import (
     answers,
+    attempts,
     bodies,
     connections,
     farewell,
@@ -168,6 +173,7 @@ def install(
     """
     check_version()
     answers.install()
+    attempts.install()
     framing.install(header_size, on_head)
     connections.install()
     reading.install()

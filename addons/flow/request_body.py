@@ -14,6 +14,8 @@ _OF_THE_BODY = ("content-encoding", "content-md5", "content-digest", "repr-diges
 async def read_body(request: http.Request, limit: int) -> bytes:
     """A request's body, decoded, of at most `limit` bytes. Raises RelayError."""
     encoding = request.headers.get("content-encoding", "")
+    if not encoding and len(request.raw_content or b"") <= limit:
+        return request.raw_content or b""
     try:
         return await in_turns(decoding(request.raw_content or b"", encoding, limit))
     except TooLong:

@@ -8,10 +8,12 @@ import asyncio
 import time
 from weakref import WeakKeyDictionary
 
-from addons.core.slices import Sliced
+from addons.core.slices import Sliced, at_once
 
 _LONG = 0.01
 """Seconds of work in slices in one round of the loop."""
+LITTLE = 1 << 14
+"""Bytes of a body that is no work worth a turn: to look through it takes less than 0.5 ms."""
 
 
 class _Share:
@@ -42,6 +44,11 @@ class _Share:
 
 
 _shares: WeakKeyDictionary[asyncio.AbstractEventLoop, _Share] = WeakKeyDictionary()
+
+
+async def in_turns_if_large[T](work: Sliced[T], size: int) -> T:
+    """`in_turns`; where `size`, the bytes that it is about, is little, at once."""
+    return at_once(work) if size <= LITTLE else await in_turns(work)
 
 
 async def in_turns[T](work: Sliced[T]) -> T:

@@ -29,7 +29,7 @@ def set_upstream(flow: http.HTTPFlow, upstream: Upstream, path: str) -> None:
         data.authority = b""
         data.headers.fields = _with_host(data.headers.fields, upstream.authority.encode())
     data.path = path.encode("utf-8", "surrogateescape")
-    if upstream.way is not None:
+    if upstream.way is not None or flow.server_conn.via is not None:  # a client's earlier request's, to another one
         flow.server_conn.via = upstream.way
 
 

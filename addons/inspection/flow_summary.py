@@ -81,6 +81,8 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
         found["model"] = flow.metadata["relay.model"] = model[1].decode("utf-8", "replace")
     if isinstance(cost := flow.metadata.get("relay.cost"), str):
         found["cost"] = cost
+    if isinstance(attempts := flow.metadata.get("relay.attempts"), list):
+        found["attempts"] = len(attempts)
     usage = flow.metadata.get("relay.usage")
     found |= _usage(repr(usage).replace("'", '"').encode() if usage else _edges(flow.response))
     answer = exchange.failure.substitute if flow.error is not None else flow.response

@@ -8,11 +8,11 @@
 """
 
 import asyncio
-import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from addons import errors
 from addons.config.settings import Settings, Upstream
@@ -20,6 +20,7 @@ from addons.core import claims
 from addons.core.accounts import Claim, Refused, Terms
 from addons.core.claims import Claimed, Unreadable, claiming, estimated_tokens
 from addons.core.form_fields import is_of_ascii, reading_form
+from addons.core.frozen import FrozenDict
 from addons.core.generations import Generation, model_in
 from addons.core.model_mapping import Mapped
 from addons.core.paths import is_plain
@@ -31,12 +32,14 @@ from addons.core.top_level import Members, NoObject, Repeated, decoding, finding
 from addons.exchange import Exchange, Kind
 from addons.flow.model_mapping import mapped_for
 from addons.flow.request_body import not_utf8, stands_twice, unreadable
-from addons.flow.turns import in_turns
+from addons.flow.turns import in_turns_if_large
 from addons.meter.keyring import Keyring
 from addons.meter.prices import LONGEST_NAME, Prices
 from addons.store import StoreError
 from addons.store.ledger import Ledger, OverLimit, Settlement
 from addons.store.ledger_file import FINISHED, LEFT, REFUSED
+from addons.upstreams.attempts import Pool
+from addons.upstreams.health import UpstreamHealth
 
 _STREAMS_USAGE = (Generation.CHAT, Generation.COMPLETION)
 _BOUNDS: Mapping[Generation | None, str] = {
@@ -44,6 +47,7 @@ _BOUNDS: Mapping[Generation | None, str] = {
     Generation.RESPONSE: "max_output_tokens",
 }
 """The field that bounds an answer, of those that have one."""
+_NEW_BOUND = "max_completion_tokens"
 _REASONING = ("o1", "o3", "o4", "gpt-5")
 """How names of models begin that know `max_completion_tokens` alone."""
 _FORMS = ("multipart/", "urlencoded")
@@ -56,8 +60,7 @@ _MOST_NAMED = 6
 """Of what is not bounded, in a message."""
 
 
-@dataclass(frozen=True)
-class Admission:
+class Admission(NamedTuple):
     """A request that may go up."""
 
     request: str
@@ -70,25 +73,87 @@ class Admission:
     path: str
     kind: Generation | None
     size: int
-    """Bytes of its body as it goes up, decoded, without what relay adds."""
+    """Bytes of its body as it goes up, decoded, without what relay adds, and without pictures that are counted by their
+    size in pixels."""
     hold: int | None
     """Nano-dollars; None where there is no budget."""
     body: bytes | None = None
     """In place of its own, where that had to be changed."""
     asked_model: str | None = None
     """As its caller has called it, where it goes up by another name."""
+    called: str = ""
+    """The model as its caller calls it, whatever it is called where it goes."""
+    body_at: "Callable[[Upstream], Awaitable[bytes | None]] | None" = None
+    model_of: "Callable[[Upstream], str] | None" = None
     strips_usage: bool = False
     """The client did not ask for the usage chunk that upstream is asked for."""
-    added: Mapping[str, object] = field(default_factory=dict)
+    added: Mapping[str, object] = FrozenDict()
     """Bounds that relay has written into the body."""
-    asked: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = FrozenDict()
     """What the price depends on besides the model, as it was asked for."""
     output: int = 0
     """Tokens that are held for all answers together."""
     price: Callable[[int], int] | None = None
     """What it may cost at most by the tokens of its output; None without a budget."""
     characters: int = 0
+    answers: int = 1
     background: bool = False
+
+    def model_at(self, upstream: Upstream) -> str:
+        """What is asked for there."""
+        return self.model_of(upstream) if self.model_of is not None else upstream.models.get(self.called, self.called)
+
+    async def sent_to(self, upstream: Upstream) -> bytes | None:
+        """The body that goes up there; None where it is the caller's as it came. Raises RelayError."""
+        return await self.body_at(upstream) if self.body_at is not None else self.body
+
+
+@dataclass(frozen=True)
+class Going:
+    """Where a request may go up."""
+
+    upstreams: Sequence[Upstream]
+    """In the order in which they are asked. Where there is a budget, what can't be priced is none of them."""
+    repeats: int = 0
+    """How often it may be repeated though it may have been worked on: each time may be billed."""
+    model_at: Callable[[Upstream], str] | None = None
+    """The model that is asked for there, where that is not everywhere the same."""
+    choose: Callable[[Sequence[Upstream], Members | None, str], Awaitable[None]] | None = None
+    """Called before anything is held, with those upstreams, the body and the model. Raises RelayError."""
+
+
+class _Bodies:
+    """The body of a request for whichever upstream it goes to: made when it goes there."""
+
+    def __init__(
+        self,
+        first: Upstream,
+        body: bytes,
+        content_type: str,
+        sent: bytes | None,
+        changes: Mapping[str, object],
+        reserve: tuple[str, int] | None,
+        reasoning: bool,
+    ) -> None:
+        """`body` is the caller's, and `sent` what goes to the first one in its place. The bound of a `reasoning` model
+        has one name everywhere."""
+        self._reasoning = reasoning
+        self._first, self._body, self._content_type, self._sent = first, body, content_type, sent
+        self._changes, self._reserve = changes, reserve
+
+    async def at(self, upstream: Upstream) -> bytes | None:
+        """For one of them; None where it is the caller's as it came. Raises RelayError."""
+        same = self._reserve is None or self._reasoning or _is_openai(upstream) == _is_openai(self._first)
+        if upstream is self._first or (same and upstream.models == self._first.models):
+            return self._sent
+        mapped = await mapped_for(upstream, self._body, self._content_type)
+        changes = dict(self._changes)
+        if self._reserve is not None and not same:
+            changes[_other_bound(self._reserve[0])] = changes.pop(self._reserve[0])
+        if not changes:
+            return mapped.body
+        members = await in_turns_if_large(finding(mapped.body.decode().removeprefix("\ufeff")), len(mapped.body))
+        return await in_turns_if_large(_written(members, changes), len(mapped.body))
 
 
 class Gate:
@@ -101,6 +166,7 @@ class Gate:
         ledger: Ledger,
         prices: Prices,
         clock: Callable[[], float] = time.time,
+        pool: Pool | None = None,
     ) -> None:
         self.settings = settings
         self.keyring = keyring
@@ -108,7 +174,8 @@ class Gate:
         self.prices = prices
         self.clock = clock
         self._upstreams = {upstream.name: upstream for upstream in settings.upstreams}
-        self._turn = itertools.count()
+        self.pool = pool if pool is not None else Pool(UpstreamHealth(b""))
+        """Of attempts upstream."""
 
     # Where a key leads
 
@@ -128,14 +195,22 @@ class Gate:
             )
         return named
 
-    def real_key(self, upstream: Upstream) -> str:
-        """A key of relay's own for an upstream. Raises Unavailable."""
-        if not upstream.keys:
-            raise errors.Unavailable(
-                "此中转服务没有该上游的密钥，请联系服务管理员。",
-                "This relay has no key for that upstream: ask whoever runs it (upstreams[].keys in relay.yaml).",
-            )
-        return upstream.keys[next(self._turn) % len(upstream.keys)]
+    def candidates(self, upstream: Upstream, *, elsewhere: bool = True) -> list[Upstream]:
+        """An upstream, and those that its requests may go to where it fails, in this order."""
+        names = upstream.fallback if elsewhere else ()
+        return [upstream, *(self._upstreams[name] for name in names if name in self._upstreams)]
+
+    def may_use(self, exchange: Exchange, key: RelayKey, model: str) -> bool:
+        """Whether a key may use a model: with a budget only one whose price is known. Prices have to be `ready`."""
+        if not key.allows_model(model):
+            return False
+        if key.budget is None:
+            return True
+        sent = exchange.upstream.models.get(model, model)
+        choices = self.prices.choices(exchange.upstream.name, sent, {}, self.clock())
+        if not choices or all(rates.empty for rates in choices):
+            return False
+        return not claims.always_searches(sent) or all(rates.searches or rates.request for rates in choices)
 
     # Admission
 
@@ -146,18 +221,20 @@ class Gate:
         kind: Generation | None,
         body: bytes = b"",
         content_type: str = "",
+        going: "Going | None" = None,
     ) -> Admission:
         """Hold what a request may cost. `body` is its caller's, decoded. Raises RelayError; then nothing is held."""
         asked = Claimed()
         members: Members | None = None
-        mapped = Mapped(body)
+        going = going if going is not None else Going((exchange.upstream,))
+        mapped, called = Mapped(body), ""
         path = exchange.path
         await self.prices.ready()
         if kind is not None:
             # What is judged is what goes up; the key's list has the names that its caller writes.
             mapped = await mapped_for(exchange.upstream, body, content_type)
-            asked, members = await in_turns(read_claim(kind, mapped.body, content_type))
-            asked = replace(asked, model=mapped.asked or asked.model)
+            asked, members = await in_turns_if_large(read_claim(kind, mapped.body, content_type), len(mapped.body))
+            asked = asked._replace(model=mapped.asked or asked.model)
             if exchange.kind == Kind.PASS:
                 if _is_bound(key):
                     _check_reading(path, content_type, form=members is None)
@@ -165,9 +242,11 @@ class Gate:
             self._check_model(key, asked)
             if key.models or key.budget is not None:
                 _check_routing(asked.routing)
+            called = asked.model or ""
             if asked.model == mapped.asked:
-                asked = replace(asked, model=mapped.sent)
+                asked = asked._replace(model=mapped.sent)
         budgeted = key.budget is not None and kind is not None
+        size = len(mapped.body) - _pictures(exchange.upstream, asked)
         now = self.clock()
         if budgeted and asked.background:
             raise errors.BadRequest(
@@ -175,31 +254,32 @@ class Gate:
                 "A key with a budget can't use background: what that costs is known only later.",
                 param="background",
             )
-        if budgeted and asked.openai_alone and not _is_openai(exchange.upstream):
-            asked = replace(asked, output=None)
+        upstreams = tuple(going.upstreams)
+        if budgeted and asked.openai_alone and not all(map(_is_openai, upstreams)):
+            asked = asked._replace(output=None)
         reserve = self._reserved(exchange.upstream, kind, asked)
-        if reserve is not None:
-            asked = replace(asked, output=reserve[1])
+        if reserve is not None and not (budgeted and reserve[0] == _NEW_BOUND and not _is_openai(exchange.upstream)):
+            asked = asked._replace(output=reserve[1])
         price: Callable[[int], int] | None = None
         output = 0
+        first = exchange.upstream
+        hold: int | None = None
         if budgeted:
-            bound, output, choices = self._bound(exchange.upstream, kind, asked, now)
-            factor = self.prices.factor(exchange.upstream.name)
-            price = _pricing(bound, choices, factor)
-        try:
-            hold = price(output) if price is not None else None
-        except ValueError:
-            raise _unpriced(asked.model or "") from None
+            upstreams, output, price = self._dearest(going, kind, asked, called, now)
+            hold = price(output) * (1 + going.repeats)
+        if going.choose is not None:
+            await going.choose(upstreams, members, called)
         claim = Claim(
             exchange.id,
             key.id,
             hold or 0,
-            estimated_tokens(len(mapped.body)),
+            estimated_tokens(size),
             Terms(key.budget if budgeted else None, key.per, key.requests, key.tokens, key.parallel),
             key.name,
             exchange.upstream.name,
             asked.model or "",
             path,
+            kept=kind is not None,
         )
         admission = Admission(
             exchange.id,
@@ -209,11 +289,14 @@ class Gate:
             asked.model or "",
             path,
             kind,
-            len(mapped.body),
+            size,
             hold,
             body=mapped.body if mapped.sent is not None else None,
             asked_model=mapped.asked,
+            called=called,
+            model_of=going.model_at,
             characters=asked.bound.characters,
+            answers=asked.answers,
             background=asked.background,
             added={} if reserve is None else {reserve[0]: reserve[1]},
             asked=asked.asked,
@@ -221,9 +304,13 @@ class Gate:
             price=price,
         )
         if members is not None and (changes := _changes(kind, asked, members, reserve)):
-            written = await in_turns(_written(members, changes))
-            admission = replace(admission, body=written, strips_usage=_OPTIONS in changes)
-        await self._reserve(claim, admission, lambda left: _fitting(price, asked, left))
+            written = await in_turns_if_large(_written(members, changes), len(mapped.body))
+            admission = admission._replace(body=written, strips_usage=_OPTIONS in changes)
+        else:
+            changes = {}
+        maker = _Bodies(first, body, content_type, admission.body, changes, reserve, _is_reasoning(asked.model or ""))
+        admission = admission._replace(body_at=maker.at)
+        await self._reserve(claim, admission, lambda left: _fitting(price, asked, left // (1 + going.repeats)))
         return admission
 
     def _with_model_of_path(self, key: RelayKey, path: str, asked: Claimed) -> Claimed:
@@ -236,7 +323,7 @@ class Gate:
             self._check_model(key, asked)
             if not (key.models or key.budget is not None):
                 return asked  # whose price is the one that is known
-        return replace(asked, model=named)
+        return asked._replace(model=named)
 
     def _check_model(self, key: RelayKey, asked: Claimed) -> None:
         if asked.model and len(asked.model) > LONGEST_NAME:
@@ -267,11 +354,38 @@ class Gate:
         if tokens is None or asked.output is not None:
             return None
         if kind == Generation.CHAT:
-            # OpenAI's reasoning models refuse the old name, and most others don't know the new one.
-            return ("max_completion_tokens" if _is_openai(upstream) else "max_tokens"), tokens
+            # OpenAI's reasoning models refuse the old name wherever they are, and most others don't know the new one.
+            new = _is_openai(upstream) or _is_reasoning(asked.model or "")
+            return (_NEW_BOUND if new else "max_tokens"), tokens
         if kind == Generation.RESPONSE:
             return "max_output_tokens", tokens
         return ("max_tokens", tokens) if kind == Generation.COMPLETION else None
+
+    def _dearest(
+        self, going: "Going", kind: Generation | None, asked: Claimed, called: str, now: float
+    ) -> tuple[tuple[Upstream, ...], int, Callable[[int], int]]:
+        """The upstreams where it can be priced, the output of an answer at most, and what it may cost at the dearest of
+        them. Raises RelayError where it can be priced nowhere."""
+        prices: list[Callable[[int], int]] = []
+        priced: list[Upstream] = []
+        most, refused = 0, None
+        for upstream in going.upstreams:
+            model = going.model_at(upstream) if going.model_at is not None else upstream.models.get(called, called)
+            try:
+                bound, output, choices = self._bound(upstream, kind, asked._replace(model=model), now)
+                price = _pricing(bound, choices, self.prices.factor(upstream.name))
+                price(output)
+            except ValueError:
+                refused = refused or _unpriced(model or "")
+            except errors.RelayError as error:
+                refused = refused or error
+            else:
+                prices.append(price)
+                priced.append(upstream)
+                most = max(most, output)
+        if not prices:
+            raise refused or _unpriced(asked.model or "")
+        return tuple(priced), most, lambda output: max(price(output) for price in prices)
 
     def _bound(
         self, upstream: Upstream, kind: Generation | None, asked: Claimed, now: float
@@ -281,10 +395,13 @@ class Gate:
         choices = self.prices.choices(upstream.name, model, asked.asked, now)
         if not choices or all(rates.empty for rates in choices):
             raise _unpriced(model)
+        if all(rates.flat for rates in choices):
+            return asked.bound._replace(requests=_billed(kind, asked)), 0, choices
         window = self.prices.window(upstream.name, model)
         by_time = any(rates.hours is not None for rates in choices)
         by_characters = any(rates.characters is not None for rates in choices)
         used, output = asked.bound.input, asked.output
+        used -= _pictures(upstream, asked)
         unbounded = asked.unbounded
         if kind == Generation.TRANSCRIPTION:
             if by_time and unbounded:
@@ -304,11 +421,11 @@ class Gate:
                 code="output_not_bounded",
                 param="max_tokens",
             )
-        bound = replace(
-            asked.bound,
+        bound = asked.bound._replace(
             input=used,
             milliseconds=asked.bound.milliseconds if by_time else 0,
             characters=asked.bound.characters if by_characters else 0,
+            requests=_billed(kind, asked),
         )
         return bound, output * asked.answers + asked.extra_output, choices
 
@@ -332,6 +449,8 @@ class Gate:
         except OverLimit as over:
             raise over_limit(over.refused, claim, admission, fitting) from None
         except (StoreError, TimeoutError):
+            if claim.terms.budget is None and claim.kept:
+                return  # no budget stands on it
             self.ledger.settle(ended(admission, REFUSED))  # it may be written yet
             raise errors.Unavailable(
                 "无法记账，请稍后再试。", "What this costs can't be written down; try again later."
@@ -344,7 +463,7 @@ class Gate:
 
     def release(self, admission: Admission) -> None:
         """A request that is not counted is over: nothing of it is kept."""
-        self.ledger.settle(replace(ended(admission, FINISHED), kept=False))
+        self.ledger.settle(ended(admission, FINISHED)._replace(kept=False))
 
 
 def ended(admission: Admission, reason: str) -> Settlement:
@@ -366,7 +485,23 @@ def ended(admission: Admission, reason: str) -> Settlement:
 
 
 def _is_openai(upstream: Upstream) -> bool:
-    return upstream.host.endswith(("openai.com", "openai.azure.com"))
+    return upstream.host.endswith(("openai.com", "openai.azure.com", "cognitiveservices.azure.com"))
+
+
+def _pictures(upstream: Upstream, asked: Claimed) -> int:
+    """Bytes of a body that are pictures, where they are known not to be counted as text."""
+    maker = _is_openai(upstream) or upstream.host.endswith("anthropic.com")
+    known = asked.drawn_inline and maker and claims.counts_pictures(asked.model or "")
+    return asked.drawn_inline if known else 0
+
+
+def _is_reasoning(model: str) -> bool:
+    """Whether it is one of OpenAI's reasoning models, also as resellers call it (`openai/o3`)."""
+    return model.rpartition("/")[2].startswith(_REASONING)
+
+
+def _other_bound(name: str) -> str:
+    return "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
 
 
 def _is_bound(key: RelayKey) -> bool:
@@ -469,12 +604,17 @@ def _pricing(bound: Bound, choices: Sequence[Rates], factor: Decimal) -> Callabl
     """What a request may cost by the tokens of its output. Raises ValueError where a rate is not known."""
 
     def price(output: int) -> int:
-        amount = worst(replace(bound, output=output), choices, factor)
+        amount = worst(bound._replace(output=output), choices, factor)
         if amount is None:
             raise ValueError("a rate is missing")
         return amount
 
     return price
+
+
+def _billed(kind: Generation | None, asked: Claimed) -> int:
+    """How often a price of each request is billed."""
+    return asked.answers if kind == Generation.IMAGE else 1
 
 
 def _fitting(price: Callable[[int], int] | None, asked: Claimed, left: int) -> int | None:
@@ -536,8 +676,8 @@ def _over_budget(
 
 def _bound_of(admission: Admission) -> str | None:
     """The field that would make a request fit."""
-    if admission.kind is Generation.CHAT and admission.model.startswith(_REASONING):
-        return "max_completion_tokens"
+    if admission.kind is Generation.CHAT and _is_reasoning(admission.model):
+        return _NEW_BOUND
     return _BOUNDS.get(admission.kind)
 
 

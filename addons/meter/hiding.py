@@ -5,13 +5,16 @@ What can be hidden on its way is (`masking`); other answers are read before they
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mitmproxy import http
 
 from addons import errors
 from addons.core import bounded_json
 from addons.core.key_mask import KeyMask, without_key
+from addons.core.relay_keys import RelayKey
+from addons.core.slices import Sliced
+from addons.core.usage_chunk import UsageChunk, may_be_usage
 from addons.exchange import REAL_KEY, Exchange
 from addons.flow.answers import add_common_headers, error_response
 from addons.flow.decoding import TooLong, Undecodable, decoding
@@ -24,6 +27,7 @@ logger = logging.getLogger(__name__)
 HELD_ANSWER = 8 << 20
 """Bytes of an answer that is read before it is passed on."""
 MODELS = "/v1/models"
+_JUDGED_AT_ONCE = 10
 type Edit = Callable[[bytes], bytes]
 """As `Listener.edit`."""
 
@@ -33,10 +37,11 @@ def replacing(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
     key, response = CALLER.of(exchange), flow.response
     if response is None or key is None:
         return None
-    if response.status_code == 401:
+    if response.status_code == 401 or (exchange.attempts is not None and exchange.attempts.key_refused):
         return "key"
-    path = exchange.path
-    if path == MODELS and flow.request.method == "GET" and key.models and 200 <= response.status_code < 300:
+    chosen = bool(key.models) or key.budget is not None
+    listed = exchange.path.rstrip("/") == MODELS and flow.request.method == "GET"
+    if listed and chosen and 200 <= response.status_code < 300:
         return "models"
     if response.status_code >= 400 and not _is_identity(response):
         return "refusal"
@@ -50,7 +55,9 @@ def hide_in_head(response: http.Response, real: bytes | None) -> None:
     if real in response.data.reason:
         response.data.reason = without_key(response.data.reason, real)
     fields, low = response.headers.fields, real.lower()
-    if any(real in value or (len(name) >= len(low) and low in name.lower()) for name, value in fields):
+    if real in b"\n".join([value for _, value in fields]) or any(
+        [low in name.lower() for name, _ in fields if len(name) >= len(low)]
+    ):
         hidden = [(_without_key_in_name(name, low), without_key(value, real)) for name, value in fields]
         response.headers.fields = tuple(hidden)
 
@@ -96,16 +103,24 @@ def masking(exchange: Exchange) -> Edit | None:
     return KeyMask(real).feed if real else None
 
 
-def both(first: Edit | None, second: Edit) -> Edit:
-    """One behind the other."""
-    if first is None:
-        return second
+def masking_without_usage(exchange: Exchange) -> Edit:
+    """The same for a stream whose client did not ask for its usage: it gets none."""
+    mask, usage = KeyMask(REAL_KEY.of(exchange) or b""), UsageChunk()
+
+    key = mask.key or b"\0"  # which no event holds
+    idle = True
 
     def edit(chunk: bytes) -> bytes:
-        passed = first(chunk)
-        if chunk:
-            return second(passed) if passed else b""
-        return (second(passed) if passed else b"") + second(b"")
+        nonlocal idle
+        # Nearly all chunks are whole events, and no key ends in a line break: what stands here is asked of each.
+        if idle and chunk.endswith(b"\n\n") and key not in chunk and not may_be_usage(chunk):
+            return chunk
+        passed = mask.feed(chunk)
+        shown = usage.feed(passed) if passed else b""
+        if not chunk:
+            shown += usage.feed(b"")
+        idle = mask.idle and usage.idle
+        return shown
 
     return edit
 
@@ -120,8 +135,10 @@ def is_plain_stream(response: http.Response) -> bool:
     return _is_identity(response) and not kind.startswith("application/json") and response.status_code < 300
 
 
-async def replace_answer(flow: http.HTTPFlow, exchange: Exchange, why: str) -> None:
-    """Put what its caller may see in the place of an answer that was read."""
+async def replace_answer(
+    flow: http.HTTPFlow, exchange: Exchange, why: str, may_use: Callable[[RelayKey, str], bool]
+) -> None:
+    """Put what its caller may see in the place of an answer that was read. `may_use` judges a model."""
     response = flow.response
     if response is None:
         return
@@ -133,7 +150,7 @@ async def replace_answer(flow: http.HTTPFlow, exchange: Exchange, why: str) -> N
             f"The upstream answered HTTP {response.status_code}; what it says can't be read.",
         )
     elif why == "models":
-        if (filtered := await _models(exchange, response)) is not None:
+        if (filtered := await _models(exchange, response, may_use)) is not None:
             response.headers.pop("content-encoding", None)
             response.content = filtered
             return
@@ -141,6 +158,7 @@ async def replace_answer(flow: http.HTTPFlow, exchange: Exchange, why: str) -> N
     else:
         logger.error(f"upstream {exchange.upstream.name} refuses relay's own key (HTTP {response.status_code})")
         error = own_key_refused()
+        error.headers["x-should-retry"] = "false"
     flow.response = error_response(exchange.kind, error)
     add_common_headers(flow.response, exchange)
 
@@ -153,7 +171,9 @@ def _names_of(model: str, models: Mapping[str, str]) -> Iterator[str]:
     yield from (name for name, sent in models.items() if sent == model != name)
 
 
-async def _models(exchange: Exchange, response: http.Response) -> bytes | None:
+async def _models(
+    exchange: Exchange, response: http.Response, may_use: Callable[[RelayKey, str], bool]
+) -> bytes | None:
     """The list with what the key may use; None where it can't be read."""
     key = CALLER.of(exchange)
     try:
@@ -162,12 +182,20 @@ async def _models(exchange: Exchange, response: http.Response) -> bytes | None:
         return None
     if key is None or not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
         return None
-    allowed = [
-        {**each, "id": name}
-        for each in listed["data"]
-        if isinstance(each, dict)
-        for name in _names_of(str(each.get("id")), exchange.upstream.models)
-        if key.allows_model(name)
-    ]
+    models = exchange.upstream.models
+    allowed = await in_turns(_chosen(listed["data"], models, lambda model: may_use(key, model)))
     told = json.dumps({**listed, "data": allowed}, ensure_ascii=False).encode("utf-8", "backslashreplace")
     return without_key(told, REAL_KEY.of(exchange) or b"")
+
+
+def _chosen(
+    listed: Sequence[object], models: Mapping[str, str], may_use: Callable[[str], bool]
+) -> Sliced[list[object]]:
+    """Those of a list, by the names that callers may use, in slices: to find the price of one takes 0.3 ms."""
+    found: list[object] = []
+    for number, each in enumerate(listed):
+        if number % _JUDGED_AT_ONCE == _JUDGED_AT_ONCE - 1:
+            yield
+        if isinstance(each, dict):
+            found += [{**each, "id": name} for name in _names_of(str(each.get("id")), models) if may_use(name)]
+    return found

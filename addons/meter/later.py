@@ -3,6 +3,7 @@
 https://platform.openai.com/docs/api-reference/batch/object and `background` of the Responses API.
 """
 
+from addons.core.answer_usage import AnswerUsage
 from addons.core.json_member import MemberCatcher
 from addons.core.metered import Metered, metered
 
@@ -15,6 +16,7 @@ class Later:
 
     def __init__(self) -> None:
         self._catcher = MemberCatcher(_WANTED)
+        self._stream = AnswerUsage()
         self._is_object: bool | None = None
 
     def hear(self, chunk: bytes) -> None:
@@ -23,12 +25,19 @@ class Later:
             chunk = chunk.lstrip(b" \t\r\n")
             if not chunk:
                 return
-            self._is_object = chunk.startswith(b"{")  # and neither an event stream nor compressed
+            self._is_object = chunk.startswith(b"{")
         if self._is_object:
             self._catcher.feed(chunk)
+        else:  # an event stream, of a response that is followed to its end (`stream=true`)
+            self._stream.feed(chunk)
 
     def told(self) -> tuple[str, str, Metered, dict[str, str]] | None:
         """Id, model, usage, and what the price depends on besides; None for work that goes on, or is none of these."""
+        if self._is_object is False:
+            heard = self._stream.told()
+            if heard.background is None or heard.usage is None:
+                return None
+            return heard.background, heard.model or "", heard.usage, dict(heard.asked)
         said = self._catcher.members
         name, model, is_batch = said.get("id"), said.get("model"), said.get("object") == "batch"
         usage = metered(said.get("usage"))

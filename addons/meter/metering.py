@@ -11,13 +11,17 @@ Of callers with keys of their own nothing is changed or held: what they use is c
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from mitmproxy import http
 
 from addons import errors
+from addons.config.settings import Upstream
+from addons.core.candidates import Candidate
+from addons.core.conversations import identifying, is_stored, previous_response, response_id
 from addons.core.generations import Generation, generation_of, is_harmless
 from addons.core.json_member import catching
 from addons.core.key_mask import without_key
@@ -25,25 +29,26 @@ from addons.core.metered import Metered, metered
 from addons.core.rates import dollars
 from addons.core.relay_keys import RelayKey
 from addons.core.slices import at_once
-from addons.core.usage_chunk import UsageChunk
-from addons.exchange import REAL_KEY, Exchange, Kind, cap_answer, of, ongoing
+from addons.core.top_level import Members
+from addons.engine.corrections.attempts import MOST_HELD
+from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
+from addons.flow.credentials import keys_in
 from addons.flow.held_bodies import HeldBodies, release
 from addons.flow.model_mapping import mapped_for, note_mapped
 from addons.flow.request_body import replace_body
 from addons.flow.turns import in_turns
-from addons.flow.upstream import set_upstream
-from addons.meter.credentials import keys_in, replaced
-from addons.meter.gate import Admission, Gate
+from addons.flow.upstream import declared_length
+from addons.meter.gate import Admission, Gate, Going
 from addons.meter.hiding import (
     HELD_ANSWER,
     MODELS,
     Edit,
-    both,
     hide_in_head,
     is_plain_stream,
     masking,
+    masking_without_usage,
     replace_answer,
     replacing,
     unkeyed,
@@ -53,7 +58,9 @@ from addons.meter.later import Later
 from addons.meter.settling import Settler, broken
 from addons.meter.under_way import CALLER, LATER, METERING, REPLACING, UNCOUNTED, Metering, Unpacked
 from addons.store.ledger import Settlement
-from addons.store.ledger_file import ENDED, FINISHED, REFUSED
+from addons.store.ledger_file import BROKE, ENDED, FINISHED, REFUSED
+from addons.upstreams.aiming import Request, aim
+from addons.upstreams.attempts import ATTEMPTS, KEY_HEADER, Attempts, attempts_for
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +71,10 @@ _LONG_MESSAGE = 1 << 16
 """Bytes of a message from a websocket that is searched at once."""
 _IN_A_TURN = ("id", "model", "usage")
 _TURN = (("event_id",), *((name,) for name in _IN_A_TURN), *(("response", name) for name in _IN_A_TURN))
+
+
+_KIND = Part[Generation]("generation")
+"""What a relay key's request asks for, from its head to its body."""
 
 
 class Meter:
@@ -115,7 +126,10 @@ class Meter:
         CALLER.keep(exchange, key)
         flow.metadata["relay.key"] = key.name
         if kind is None:
+            if (declared_length(flow.request) or MOST_HELD + 1) <= MOST_HELD:
+                exchange.body.cap = MOST_HELD  # so that it can be sent again
             return self._admit_uncounted(flow, exchange, key)
+        _KIND.keep(exchange, kind)
         self.held.hold(flow, exchange)
         return None
 
@@ -140,29 +154,61 @@ class Meter:
     def _lead(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, shown: Collection[str]) -> None:
         """Send it where the key leads, with relay's own in its place."""
         upstream = self.gate.upstream_for(key, exchange)
-        real = self.gate.real_key(upstream)
-        if upstream is not exchange.upstream:
-            exchange.upstream = upstream
-            flow.server_conn.via = None  # the other one's proxy
-            query = flow.request.path.partition("?")
-            set_upstream(flow, upstream, upstream.path(exchange.path) + query[1] + query[2])
-        flow.request.headers.fields = replaced(flow.request.headers.fields, shown, real)
-        REAL_KEY.keep(exchange, real.encode("utf-8", "surrogateescape"))
+        query = flow.request.path.partition("?")
+        aimed = partial(self._aimed, flow, exchange)
+        request = Request(exchange.path, query[1] + query[2], shown, aimed=aimed)
+        attempts = attempts_for(self.gate.pool, flow, exchange)
+        # Files and the like belong to the account that has them; a model, or a socket to one, is the same elsewhere.
+        elsewhere = "upgrade" in flow.request.headers or is_harmless(flow.request.method, exchange.path)
+        upstreams = self.gate.candidates(upstream, elsewhere=elsewhere)
+        attempts.may_go_to(upstreams, key.id, "", key.id, request)
+        aim(flow, exchange, request, *attempts.first())
+
+    def _aimed(self, flow: http.HTTPFlow, exchange: Exchange, upstream: Upstream, _key: str) -> None:
+        """It is about to go to an upstream, maybe to another one than before."""
         self.note(flow)
+        metering = METERING.of(exchange)
+        if metering is not None:
+            metering.upstream = upstream.name
+            if metering.admission is not None:
+                metering.model = metering.admission.model_at(upstream)
+
+    async def choose(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        upstreams: Sequence[Upstream],
+        conversation: str,
+        model: str,
+        caller: str,
+        request: Request,
+        first: Candidate | None = None,
+    ) -> tuple[Upstream, str]:
+        """The upstream and the key that a conversation's request goes up with; `first` as for `Attempts.may_go_to`.
+        Raises RelayError."""
+        attempts = attempts_for(self.gate.pool, flow, exchange)
+        attempts.may_go_to(upstreams, conversation, model, caller, request, first)
+        return await attempts.acquire()
 
     async def _admit_uncounted(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey) -> None:
         try:
             if flow.request.method in ("GET", "HEAD"):
-                self._check_model_path(key, exchange)
+                await self._check_model_path(key, exchange)
+            attempts = attempts_for(self.gate.pool, flow, exchange)
+            where = await attempts.acquire()
+            if attempts.request is not None:
+                aim(flow, exchange, attempts.request, *where)
             UNCOUNTED.keep(exchange, await self.gate.admit(exchange, key, None))
         except errors.RelayError as error:
+            _give_back(exchange)
             refuse(flow, exchange, error)
 
-    def _check_model_path(self, key: RelayKey, exchange: Exchange) -> None:
+    async def _check_model_path(self, key: RelayKey, exchange: Exchange) -> None:
         """`/v1/models/{model}` tells of a model that the key may use."""
-        path = exchange.path
+        path = exchange.path.rstrip("/")
         name = path.removeprefix(f"{MODELS}/")
-        if name != path and not key.allows_model(unquote(name)):
+        await self.gate.prices.ready()
+        if name != path and not self.gate.may_use(exchange, key, unquote(name)):
             raise _model_refused()
 
     def begin(self, exchange: Exchange, kind: Generation, caller: str) -> Metering:
@@ -178,22 +224,59 @@ class Meter:
         key = CALLER.of(exchange) if exchange is not None else None
         if exchange is None or key is None or UNCOUNTED.of(exchange) is not None:
             return None
-        kind = generation_of(flow.request.method, exchange.path)
+        kind = _KIND.take(exchange)
         return None if kind is None else self._admit(flow, exchange, key, kind)
 
     async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, kind: Generation) -> None:
         request = flow.request
+        attempts = attempts_for(self.gate.pool, flow, exchange)
+        upstreams = self.gate.candidates(exchange.upstream)
+        going = Going(
+            upstreams,
+            repeats_of(upstreams, flow, exchange),
+            choose=partial(self._choose, flow, exchange, key, attempts),
+        )
         try:
             body = await self.held.read(flow, exchange)
-            admission = await self.gate.admit(exchange, key, kind, body, request.headers.get("content-type", ""))
+            content_type = request.headers.get("content-type", "")
+            admission = await self.gate.admit(exchange, key, kind, body, content_type, going)
+            sent = await admission.sent_to(exchange.upstream)
         except errors.RelayError as error:
+            attempts.give_back()
             refuse(flow, exchange, error)
             return
         self._admitted(flow, exchange, kind, admission)
-        if admission.body is not None:
-            replace_body(request, admission.body)
+        if sent is not None:
+            replace_body(request, sent)
+        if attempts.request is not None:
+            attempts.request.body_for = admission.sent_to
         if admission.strips_usage:
             request.headers["Accept-Encoding"] = "identity"  # relay has to read the stream, and edit it
+
+    async def _choose(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        key: RelayKey,
+        attempts: Attempts,
+        upstreams: Sequence[Upstream],
+        members: Members | None,
+        model: str,
+    ) -> None:
+        conversation, first = exchange.id, None
+        if members is not None:
+            said = await in_turns(identifying(members))
+            conversation = said if said is not None else conversation
+            if is_stored(members):
+                # What is stored belongs to the account of the key that it was sent with, as files do.
+                previous = previous_response(members)
+                first = self.gate.pool.answered.get(previous) if previous is not None else None
+                conversation = conversation if previous is not None else key.id
+                where = exchange.upstream.name if first is None else first.upstream
+                upstreams = [each for each in upstreams if each.name == where] or upstreams
+        if (request := attempts.request) is not None:
+            chosen = await self.choose(flow, exchange, upstreams, conversation, model, key.id, request, first)
+            aim(flow, exchange, request, *chosen)
 
     def _admitted(self, flow: http.HTTPFlow, exchange: Exchange, kind: Generation, admission: Admission) -> Metering:
         self.under_way[admission.request] = flow
@@ -205,7 +288,14 @@ class Meter:
         return metering
 
     async def begin_chat(
-        self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey | None, text: str, model: str, body: bytes
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        key: RelayKey | None,
+        text: str,
+        model: str,
+        body: bytes,
+        going: Going | None = None,
     ) -> tuple[Admission | None, bytes]:
         """Admit and count a message to `/chat`, and its body as it goes up; no admission for a caller's own key. Raises
         RelayError."""
@@ -215,7 +305,11 @@ class Meter:
             metering.model, metering.size = mapped.sent or model, len(mapped.body)
             note_mapped(flow, mapped.asked)
             return None, mapped.body
-        admission = await self.gate.admit(exchange, key, Generation.CHAT, body)
+        try:
+            admission = await self.gate.admit(exchange, key, Generation.CHAT, body, going=going)
+        except errors.RelayError:
+            _give_back(exchange)
+            raise
         self._admitted(flow, exchange, Generation.CHAT, admission)
         return admission, admission.body if admission.body is not None else body
 
@@ -243,7 +337,7 @@ class Meter:
         if exchange.kind != Kind.PASS:
             return
         if metering.admission is not None and metering.admission.strips_usage and is_plain_stream(response):
-            edit = both(edit, UsageChunk().feed)
+            edit = masking_without_usage(exchange)
             if response.headers.pop("content-length", None) is not None and flow.request.http_version == "HTTP/1.1":
                 response.headers["Transfer-Encoding"] = "chunked"
         LISTENER.keep(exchange, Listener(metering.hear, edit))
@@ -282,7 +376,7 @@ class Meter:
         return None
 
     async def _end_replaced(self, flow: http.HTTPFlow, exchange: Exchange, why: str) -> None:
-        await replace_answer(flow, exchange, why)
+        await replace_answer(flow, exchange, why, lambda key, model: self.gate.may_use(exchange, key, model))
         self._over(flow, exchange, FINISHED)
 
     def _count_later(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -294,7 +388,8 @@ class Meter:
         name, model, usage, asked = found
         caller, _ = self._caller_of(flow, exchange)
         # A batch belongs to the list of batches: its path is told without its id.
-        self._count(flow, exchange, f"{caller[:24]} {name}", exchange.path.rpartition("/")[0], usage, model, asked)
+        path = "/".join(exchange.path.split("/")[:3])
+        self._count(flow, exchange, _name_of_later(caller, name), path, usage, model, asked)
 
     def _count(
         self,
@@ -314,12 +409,10 @@ class Meter:
         name = key.name if key is not None else None
         now, real = self.gate.clock(), REAL_KEY.of(exchange)
         request, model, asked = unkeyed(request, real), unkeyed(model, real), unkeyed_values(asked, real)
-        self.gate.ledger.settle(
-            Settlement(
-                *(request, now, caller, name, upstream, model, asked, path, FINISHED, usage, amount),
-                tokens=usage.input + usage.output,
-            )
-        )
+        about = (request, now, caller, name, upstream, model, asked, path, FINISHED, usage, amount)
+        settlement = Settlement(*about, tokens=usage.input + usage.output)
+        self.gate.ledger.settle(settlement)
+        self._note(flow, exchange, settlement)
 
     def _caller_of(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[str, RelayKey | None]:
         """What a caller's use is counted under, and its relay key if it has one."""
@@ -401,12 +494,41 @@ class Meter:
         # Nothing went up, so nothing was worked on.
         if metering.status is None and flow.server_conn.timestamp_start is None:
             reason = REFUSED
-        if metering.admission is not None and metering.admission.background and reason == FINISHED:
-            self.gate.release(metering.admission)  # it is counted when it is asked about
+        if metering.kind is Generation.RESPONSE and self._in_background(flow, exchange, metering):
             return
         settlement = self.settler.settlement(exchange, metering, reason)
+        self._note_attempts(exchange, metering, settlement)
         self.gate.ledger.settle(settlement)
         self._note(flow, exchange, settlement)
+
+    def _note_attempts(self, exchange: Exchange, metering: Metering, settlement: Settlement) -> None:
+        """Each attempt that broke, and was repeated, has a row: what has come of it upstream is not known."""
+        attempts = ATTEMPTS.of(exchange)
+        if attempts is None or metering.admission is None:
+            return
+        for number, upstream in enumerate(attempts.uncertain, 1):
+            request = f"{settlement.request}.{number}"
+            broke = settlement._replace(request=request, upstream=upstream, reason=BROKE, usage=None, amount=0)
+            self.gate.ledger.settle(broke._replace(held=False, at_hold=False, estimated=False, tokens=0))
+        attempts.uncertain.clear()
+        if (answer := response_id(metering.beginning.decode("utf-8", "replace"))) and attempts.last is not None:
+            self.gate.pool.remember(answer, attempts.last)
+
+    def _in_background(self, flow: http.HTTPFlow, exchange: Exchange, metering: Metering) -> bool:
+        """Whether a response goes on without its client. It is counted under its own id, so once: here, where all of
+        it was streamed, or whenever somebody asks about it."""
+        told, admission = metering.told(), metering.admission
+        if admission is not None and admission.hold is not None:
+            return False  # a budget stands on it, and it did not ask for that
+        asked = admission is not None and admission.background
+        if not (asked or told.background) or metering.status is None or not 200 <= metering.status < 300:
+            return False
+        if admission is not None:
+            self.gate.release(admission)
+        if told.background and told.usage is not None:
+            about = (metering.path.rstrip("/"), told.usage, metering.model or told.model or "", told.asked)
+            self._count(flow, exchange, _name_of_later(metering.caller, told.background), *about)
+        return True
 
     def _note(self, flow: http.HTTPFlow, exchange: Exchange, settlement: Settlement) -> None:
         """Leave what it has cost for whoever looks at the flow."""
@@ -420,14 +542,34 @@ class Meter:
             flow.metadata["relay.cost"] = f"{about}{dollars(amount):f}"
 
 
+def _give_back(exchange: Exchange) -> None:
+    if (attempts := ATTEMPTS.of(exchange)) is not None:
+        attempts.give_back()
+
+
+def repeats_of(upstreams: Sequence[Upstream], flow: http.HTTPFlow, exchange: Exchange) -> int:
+    """How often a generation may be repeated though it may have been worked on."""
+    if KEY_HEADER not in flow.request.headers:
+        return 0
+    allowed = max((each.retries for each in upstreams if each.idempotent), default=0)
+    return min(allowed, exchange.settings.limits.attempts - 1)
+
+
 def _model_refused() -> errors.RelayError:
     return errors.Forbidden("此密钥不能使用这个模型。", "This key may not use that model.", code="model_not_allowed")
 
 
 def _tells_later(flow: http.HTTPFlow, exchange: Exchange) -> bool:
     """Whether it asks what has become of work that upstream does for itself."""
-    path = exchange.path
-    return flow.request.method == "GET" and path.startswith(("/v1/batches/", "/v1/responses/")) and path.count("/") == 3
+    path, method = exchange.path, flow.request.method
+    if not path.startswith(("/v1/batches/", "/v1/responses/")):
+        return False
+    return (method == "GET" and path.count("/") == 3) or (method == "POST" and path.endswith("/cancel"))
+
+
+def _name_of_later(caller: str, name: str) -> str:
+    """What such work is settled under. Ids are upstream's, and another caller's may be the same."""
+    return f"{caller[:24]} {name}"
 
 
 def _asked_model(flow: http.HTTPFlow) -> str:

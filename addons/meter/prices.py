@@ -7,6 +7,7 @@ genai-prices gives list price for a context that it does not know (`service_tier
 """
 
 import asyncio
+import gc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -87,6 +88,7 @@ class PriceList:
             if self._loading is None or self._loading.done():
                 self._loading = asyncio.get_running_loop().create_task(asyncio.to_thread(self.load))
             await asyncio.shield(self._loading)
+            gc.freeze()  # it stays, and no collection need go through it
 
     def find(self, model: str, url: str) -> "ModelInfo | None":
         """What is known of a model, as the provider at `url` sells it. None for one that nobody knows."""

@@ -12,13 +12,15 @@ from decimal import Decimal
 from addons.config.settings import Settings, Upstream
 from addons.core.money import UNLIMITED, Balance
 from addons.core.rates import dollars
-from addons.core.relay_keys import RelayKey, day_of, renews
+from addons.core.relay_keys import RelayKey, begins, day_of, renews
 from addons.meter.gate import Gate
 from addons.meter.prices import Prices
 from addons.meter.runs import Runs, Stop
-from addons.store.ledger_reader import Stopped, Used, used
+from addons.store.ledger_reader import Stopped, Used, unknown, used
 
 _A_DAY = 86400.0
+UNPRICED = "unpriced_requests"
+"""What is said beside a balance: so many requests have cost what nobody knows."""
 _MOST = 1_000_000
 """Settlements that an answer to a client is summed up from, the newest ones: some seconds of work."""
 
@@ -27,6 +29,8 @@ _LOOK = 1000
 
 RUNS = Runs()
 """Those of this process: its clients wait for them."""
+_SHORT = Runs(1)
+"""Those that take no more than a few milliseconds: they don't wait behind the others."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,20 @@ def day_back(now: float, days: int) -> str:
 
 
 async def of_relay_key(gate: Gate, key: RelayKey, now: float) -> Told:
-    """The balance of a relay key: its budget, what of it is spent and what is left. Raises StoreError."""
+    """The balance of a relay key: its budget, what of it is spent and what is left. Raises StoreError.
+
+    Where nothing is known of what was spent, that is None and not nothing.
+    """
     spent, held = await gate.ledger.balance(key.id, key.per)
+    path, since = gate.ledger.path, begins(key.per, now)
+    unpriced = await _SHORT.run((unknown, path, key.id, since), lambda stop: unknown(path, key.id, since, stop))
     more: dict[str, object] = {"key": key.name}
     if held:
         more["held"] = float(dollars(held))
+    if unpriced:
+        more[UNPRICED] = unpriced
     if key.budget is None:
-        return Told(Balance(UNLIMITED, dollars(spent)), "relay", now, more)
+        return Told(Balance(UNLIMITED, dollars(spent) if spent or not unpriced else None), "relay", now, more)
     more["per"] = key.per
     if (day := renews(key.per, now)) is not None:
         more["renews"] = day
@@ -133,7 +144,7 @@ async def of_caller(gate: Gate, upstream: Upstream, text: str, settings: Setting
     spent: Decimal | None = dollars(found.amount)
     more: dict[str, object] = {"estimated": True, "since": since, "requests": found.requests}
     if found.unpriced:
-        more["unpriced_requests"] = found.unpriced
+        more[UNPRICED] = found.unpriced
     if not whole:
         more["incomplete"] = True
     if not found.amount and (found.unpriced or not found.requests):

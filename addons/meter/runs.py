@@ -14,8 +14,6 @@ from typing import Any
 from addons import errors
 from addons.store.ledger_reader import Stopped
 
-_THREADS = 2
-
 type Stop = Callable[[], bool]
 """Whether nobody waits any more."""
 
@@ -33,8 +31,8 @@ class _Run:
 class Runs:
     """What is under way."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="relay-report")
+    def __init__(self, threads: int = 2) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="relay-report")
         self._runs: dict[Hashable, _Run] = {}
 
     async def run[T](self, question: Hashable, work: Callable[[Stop], T]) -> T:

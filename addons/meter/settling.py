@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from mitmproxy import http
 
@@ -48,47 +47,62 @@ class Settler:
         elif reason in (LEFT, ENDED, GAVE_UP) and (metering.cut_short or not _whole(exchange, told)):
             usage, estimated = _begun(told, metering), True
             usage = _at_most(usage, told, metering)
-        elif usage is None and reason == FINISHED and admission is not None:
+        elif metering.kind == Generation.IMAGE and reason == FINISHED and self._each_costs(metering, usage):
+            usage = (usage or Metered())._replace(pictures=admission.answers if admission is not None else 1)
+        elif usage is None and reason in (FINISHED, LEFT, ENDED, GAVE_UP) and admission is not None:
             usage, estimated = _at_most(_guessed(told, metering), told, metering), True
         if real := REAL_KEY.of(exchange):
-            told = replace(told, model=unkeyed(told.model or "", real) or None, asked=unkeyed_values(told.asked, real))
-        settlement = Settlement(
+            told = told._replace(model=unkeyed(told.model or "", real) or None, asked=unkeyed_values(told.asked, real))
+        model = metering.model or told.model or ""
+        amount, at_hold = None, False
+        if admission is None:
+            usage, estimated = told.usage, False  # a caller's own key: what is only guessed is not known
+        else:
+            amount = self._billed(usage, metering.upstream, model, admission, told, estimated=estimated)
+            if amount is None:
+                at_hold, estimated = admission.hold is not None, True
+        return Settlement(
             metering.request,
             metering.at,
             metering.caller,
-            None,
+            None if admission is None else admission.key.name,
             metering.upstream,
-            metering.model or told.model or "",
+            model,
             told.asked,
             metering.path,
             reason,
             usage,
-            None,
-            estimated=estimated,
-            tokens=usage.input + usage.output if usage is not None else 0,
+            amount,
+            estimated,
+            usage.input + usage.output if usage is not None else 0,
+            held=admission is not None,
+            at_hold=at_hold,
         )
-        if admission is None:
-            # A caller's own key: what is only guessed is not known.
-            return replace(settlement, usage=told.usage, estimated=False)
-        return self._billed(settlement, admission, told)
 
-    def _billed(self, settlement: Settlement, admission: Admission, told: Reported) -> Settlement:
-        settlement = replace(settlement, name=admission.key.name, held=True)
-        if settlement.usage is None:
-            return replace(settlement, amount=0)
-        if settlement.estimated and admission.price is not None and admission.hold is not None:
+    def _billed(
+        self,
+        usage: Metered | None,
+        upstream: str,
+        model: str,
+        admission: Admission,
+        told: Reported,
+        *,
+        estimated: bool,
+    ) -> int | None:
+        """Nano-dollars; None where they are not known."""
+        if usage is None:
+            return 0
+        if estimated and admission.price is not None and admission.hold is not None:
             # What is not known is not less than it may be: a budget stands on it.
-            amount: int | None = min(admission.hold, admission.price(settlement.usage.output))
+            amount: int | None = min(admission.hold, admission.price(usage.output))
         else:
-            amount = self._served(settlement.usage, settlement.upstream, settlement.model, admission, told)
-        if amount is None:
-            return replace(settlement, at_hold=admission.hold is not None, estimated=True)
-        if admission.hold is not None and amount > admission.hold:
+            amount = self._served(usage, upstream, model, admission, told)
+        if amount is not None and admission.hold is not None and amount > admission.hold:
             logger.warning(
                 f"a request of {admission.key.name} has cost more than was held for it: ${dollars(amount):f} and "
                 f"not ${dollars(admission.hold):f}"
             )
-        return replace(settlement, amount=amount)
+        return amount
 
     def _served(self, usage: Metered, upstream: str, model: str, admission: Admission, told: Reported) -> int | None:
         """What an answer has cost: as the dearer one where upstream names another model, or does not tell its tier."""
@@ -104,6 +118,13 @@ class Settler:
     def cost(self, usage: Metered, upstream: str, model: str, asked: Mapping[str, str]) -> int | None:
         """Nano-dollars, now; None where no price is known."""
         return self.gate.prices.cost(usage, upstream, model, asked, self.gate.clock())
+
+    def _each_costs(self, metering: Metering, usage: Metered | None) -> bool:
+        """Whether each picture has a price: most answers of such models have no usage in them."""
+        if metering.admission is None:
+            return False
+        rates = self.gate.prices.rates(metering.upstream, metering.model, {}, self.gate.clock())
+        return rates is not None and rates.request is not None and (usage is not None or rates.flat)
 
     def _spoken(self, metering: Metering, admission: Admission) -> tuple[Metered, bool]:
         """Audio has no usage in it. What is billed by the character is known all the same."""
@@ -126,7 +147,7 @@ def broken(flow: http.HTTPFlow, exchange: Exchange) -> str:
 def _begun(told: Reported, metering: Metering) -> Metered:
     """What was used of an answer that its client did not wait for: what has come of it, and all of the input."""
     heard = told.usage or Metered(input=estimated_tokens(metering.size))
-    return replace(heard, output=max(heard.output, told.pieces))
+    return heard._replace(output=max(heard.output, told.pieces))
 
 
 def _at_most(usage: Metered, told: Reported, metering: Metering) -> Metered:
@@ -139,7 +160,7 @@ def _at_most(usage: Metered, told: Reported, metering: Metering) -> Metered:
     said = told.text if told.pieces else 0
     if not told.pieces and told.size and metering.status is not None:
         said, silent = told.size, 0.0  # all of it has come, and holds all that was said
-    return replace(usage, output=min(admission.output, max(usage.output, said + int(_FASTEST * silent))))
+    return usage._replace(output=min(admission.output, max(usage.output, said + int(_FASTEST * silent))))
 
 
 def _is_of(told: str, asked: str) -> bool:

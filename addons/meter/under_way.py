@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _HEARD_AT_ONCE = 1 << 14
 _HEARD_TOGETHER = 1 << 12
+_BEGINNING = 1024
 _PIECE = 4096
 """Encoded bytes that are decoded at a time: what comes out of them is bounded, too."""
 _MOST_DECODED = 1 << 19
@@ -85,6 +86,8 @@ class Metering:
     answer: AnswerUsage = field(default_factory=AnswerUsage)
     cut_short: str | None = None
     """Why the last of several tries has no answer, as settlements say it."""
+    beginning: bytes = b""
+    """Of an answer of the Responses API, decoded: its id stands there."""
     _unpacked: "Unpacked | None" = None
     _unheard: list[bytes] = field(default_factory=list)
     """Chunks that are looked through together: one by one, their number would cost more than their bytes."""
@@ -131,7 +134,12 @@ class Metering:
         chunk = b"".join(self._unheard)
         self._unheard, self._unheard_size = [], 0
         if self._unpacked is not None:
-            self._unpacked.feed(chunk, self.answer.feed)
+            self._unpacked.feed(chunk, self._hear_decoded)
+
+    def _hear_decoded(self, piece: bytes) -> None:
+        if self.kind is Generation.RESPONSE and len(self.beginning) < _BEGINNING:
+            self.beginning += piece[:_BEGINNING]
+        self.answer.feed(piece)
 
     def hearing(self, body: bytes) -> Sliced[None]:
         """Take a whole answer, in slices."""

@@ -18,7 +18,7 @@ class Cors:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer an OPTIONS that a browser sends before the real request."""
-        exchange = ongoing(flow, Kind.PASS, Kind.CHAT, Kind.BALANCE)
+        exchange = ongoing(flow, *Kind)
         headers = flow.request.headers
         if exchange is None or flow.request.method != "OPTIONS":
             return

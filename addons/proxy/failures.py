@@ -6,9 +6,9 @@ import time
 from mitmproxy import http
 
 from addons import errors
-from addons.core.failures import Failure, classify
+from addons.core.failures import PASSING, Failure, classify
 from addons.engine.transports import reused
-from addons.exchange import Exchange, of
+from addons.exchange import REAL_KEY, Exchange, Kind, of
 from addons.flow.answers import add_common_headers, error_response
 from addons.flow.upstream_errors import failure_error
 
@@ -44,6 +44,13 @@ class Failures:
         if failure is Failure.BROKEN and exchange.upstream.way is not None and reused(flow.server_conn):
             failure = Failure.KEPT
         error = exchange.failure.fault or failure_error(failure)
+        if exchange.failure.fault is None and exchange.kind is Kind.PASS:
+            # Clients' libraries ask again by themselves. What may have been worked on may be billed twice, then: of
+            # relay's keys not without somebody's having decided it, of their own as if there were no relay.
+            if failure in PASSING:
+                error.headers["x-should-retry"] = "true"
+            elif REAL_KEY.of(exchange) is not None:
+                error.headers["x-should-retry"] = "false"
         exchange.failure.substitute = substitute(exchange, error)
         if failure is Failure.EXHAUSTED and not self._may_say():
             return  # each of thousands of clients would have its line

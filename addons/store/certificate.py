@@ -22,6 +22,17 @@ class CertificateError(Exception):
     """What relay.yaml names can't be used; the text names the key and what to do."""
 
 
+def certificate_path(settings: Settings) -> Path | None:
+    """Where `certificate_of` has put it."""
+    tls = settings.listen.tls
+    if tls is None:
+        return None
+    return tls.cert if tls.cert == tls.key else settings.store.path / _JOINED
+
+
+_JOINED = "listen.pem"
+
+
 def certificate(tls: Tls, folder: Path) -> Path:
     """The PEM file with key and chain; two files are joined into one in `folder`, readable by the owner only.
 
@@ -36,8 +47,8 @@ def certificate(tls: Tls, folder: Path) -> Path:
         raise CertificateError(f"listen.tls: {error.filename} can't be read ({error.strerror})") from error
     try:
         make_folder(folder)
-        joined = folder / "listen.pem"
-        fresh = folder / f"listen.pem.{os.getpid()}"
+        joined = folder / _JOINED
+        fresh = folder / f"{_JOINED}.{os.getpid()}"
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(pem)

@@ -24,10 +24,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from addons.core.accounts import Accounts, Claim, Refused
 from addons.core.metered import Metered
@@ -39,11 +39,14 @@ from addons.store.ledger_file import (
     FINISHED,
     HOLD,
     KILLED,
+    RELEASE,
     SETTLEMENT,
     STRANGER,
+    UNRECKONED,
     Pricer,
     amount_of,
     folding,
+    insert,
     open_file,
     settle_killed,
     spent,
@@ -57,10 +60,8 @@ NAME = "ledger.db"
 GATHER = 0.002
 """Seconds that a row waits for others to come along, where somebody waits for it."""
 _AT_LEISURE = 0.1
-"""The same for what callers' own keys have used: nobody waits for that, and no budget stands on it."""
-_PATIENCE = 0.02
-"""The same for the end of a request that was held: its hold is written, so a kill costs no budget a cent. Often another
-hold comes meanwhile, and both go in one commit."""
+"""The same for what nobody waits for: the end of a request whose hold is written, so that a kill costs no budget a
+cent, and what callers' own keys have used. Mostly a hold comes meanwhile, and all of it goes in one commit."""
 _RETRY = 1.0
 _MOST_WAITING = 100_000
 """Rows that wait while the disk refuses. Of more, holds are refused, and settlements lost: their holds are settled at
@@ -78,8 +79,7 @@ _MOST_CALLERS = 10_000
 _OVER = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The end of a request."""
 
     request: str
@@ -110,7 +110,7 @@ class Settlement:
 
     def to_json(self) -> list[object]:
         """As a worker sends it."""
-        values: list[object] = [getattr(self, each.name) for each in fields(self)]
+        values: list[object] = list(self)
         values[_AT["usage"]] = None if self.usage is None else self.usage.parts()
         values[_AT["asked"]] = dict(self.asked)
         return values
@@ -124,7 +124,7 @@ class Settlement:
         return cls(*read)
 
 
-_AT = {each.name: position for position, each in enumerate(fields(Settlement))}
+_AT = {name: position for position, name in enumerate(Settlement._fields)}
 
 
 class OverLimit(Exception):
@@ -220,18 +220,22 @@ class Book:
         if refused is not None:
             return refused
         self.owners.setdefault(owner, set()).add(claim.request)
-        if claim.terms.budget is None:
+        if not claim.kept:
             done(None)
             return None
+        budgeted = claim.terms.budget is not None
 
         def written(error: str | None) -> None:
+            if not budgeted:  # a disk that refuses is no reason to refuse what no budget stands on
+                done(None)
+                return
             if error is not None:
                 self.accounts.cancel(claim.request)
                 self.owners[owner].discard(claim.request)
             done(error)
 
         about = (claim.key, claim.name, claim.upstream, text_of(claim.model), text_of(claim.path))
-        row = (claim.request, now, day_of(now), *about, amount_of(claim.amount))
+        row = (claim.request, now, day_of(now), *about, amount_of(claim.amount) if budgeted else UNRECKONED)
         self._put(_Work(HOLD, row, written), GATHER)
         return None
 
@@ -240,9 +244,12 @@ class Book:
         now, day, amount = self.clock(), day_of(settlement.at), settlement.amount
         if settlement.held:
             cost = None if settlement.at_hold else amount or 0
+            hold = self.accounts.holds.get(settlement.request)
             settled = self.accounts.settle(settlement.request, cost, settlement.tokens, now)
-            if settled is None:
+            if hold is None or settled is None:
                 return
+            if hold.claim.kept and not settlement.kept:
+                self._put(_Work(RELEASE, (settlement.request,)), _AT_LEISURE)
             day = settled[0]
             if settlement.at_hold:
                 amount = settled[1]
@@ -256,7 +263,7 @@ class Book:
             return
         row = _row(settlement, day, amount)
         if settlement.held:
-            self._put(_Work(SETTLEMENT, row), _PATIENCE)
+            self._put(_Work(SETTLEMENT, row), _AT_LEISURE)
         elif settlement.name is not None:
             # A batch, or an answer in the background, is fetched as often as the client likes, and paid for once.
             def spend() -> None:
@@ -336,7 +343,7 @@ class Book:
                     estimated=True,
                     held=True,
                     at_hold=claim.terms.budget is not None,
-                    kept=claim.terms.budget is not None,
+                    kept=claim.kept,
                 )
             )
 
@@ -399,8 +406,12 @@ class Book:
             return []
         try:
             with transaction(self._sql):
+                for statement in (HOLD, SETTLEMENT):
+                    rows = [work.row for work in batch if work.insert == statement and work.new is None]
+                    insert(self._sql, statement, rows)
                 for work in batch:
-                    work.added = self._sql.execute(work.insert, work.row).rowcount > 0
+                    if work.new is not None or work.insert not in (HOLD, SETTLEMENT):
+                        work.added = self._sql.execute(work.insert, work.row).rowcount > 0
         except _OF_A_ROW as error:
             if len(batch) > 1:  # one row is at fault, and the others are not
                 return [again for work in batch for again in self._do([work])]
@@ -438,8 +449,11 @@ class Book:
                 self._loop.call_soon_threadsafe(_make, calls)
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _row(settlement: Settlement, day: str, amount: int | None) -> Sequence[object]:
-    usage = None if settlement.usage is None else json.dumps(settlement.usage.parts(), separators=(",", ":"))
+    usage = None if settlement.usage is None else _encode(settlement.usage.parts())
     return (
         text_of(settlement.request),
         settlement.at,
@@ -448,7 +462,7 @@ def _row(settlement: Settlement, day: str, amount: int | None) -> Sequence[objec
         settlement.name,
         settlement.upstream,
         text_of(settlement.model),
-        json.dumps(dict(settlement.asked), separators=(",", ":")) if settlement.asked else "{}",
+        _encode(dict(settlement.asked)) if settlement.asked else "{}",
         text_of(settlement.path),
         settlement.reason,
         int(settlement.estimated),

@@ -44,8 +44,12 @@ CREATE TABLE IF NOT EXISTS Days (
     PRIMARY KEY (day, key, upstream, model)
 ) WITHOUT ROWID;
 """
-HOLD = "INSERT INTO Holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-SETTLEMENT = "INSERT OR IGNORE INTO Settlements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+UNRECKONED = -1
+"""In place of the amount of a hold: its key has no budget, so nobody has asked what the request may cost."""
+HOLD = f"INSERT INTO Holds VALUES ({', '.join('?' * 9)})"
+SETTLEMENT = f"INSERT OR IGNORE INTO Settlements VALUES ({', '.join('?' * 13)})"
+RELEASE = "DELETE FROM Holds WHERE request = ?"
+"""The end of a request that is counted under another id."""
 _ADD = """
 ON CONFLICT (day, key, upstream, model) DO UPDATE SET requests = requests + excluded.requests,
     failures = failures + excluded.failures, estimated = estimated + excluded.estimated,
@@ -111,12 +115,32 @@ def amount_of(amount: int) -> int:
     return max(-_MOST_AMOUNT, min(amount, _MOST_AMOUNT))
 
 
+def insert(sql: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Insert rows, many with one statement: SQLite lets go of the interpreter with each, and has to get it back.
+
+    Raises sqlite3.Error.
+    """
+    begin, values = statement.rsplit(" VALUES ", 1)
+    at = 0
+    for size in _TOGETHER:
+        while len(rows) - at >= size:
+            said = f"{begin} VALUES {', '.join([values] * size)}"
+            sql.execute(said, [value for row in rows[at : at + size] for value in row])
+            at += size
+
+
+_TOGETHER = (32, 8, 4, 2, 1)
+"""Rows of one statement. Few sizes, since each is one more statement to be compiled, and kept."""
+
+
 def settle_killed(sql: sqlite3.Connection) -> int:
-    """Settle what was under way when a relay was killed, at its hold; how many there were. Raises sqlite3.Error."""
+    """Settle what was under way when a relay was killed, at its hold; how many there were. What a request of a key
+    without a budget has cost stays unknown. Raises sqlite3.Error."""
     with transaction(sql):
         left = sql.execute(_UNSETTLED).fetchall()
         for request, at, day, key, name, upstream, model, path, amount in left:
-            row = (request, at, day, key, name, upstream, model, "{}", path, KILLED, 1, amount, None)
+            cost = None if amount == UNRECKONED else amount
+            row = (request, at, day, key, name, upstream, model, "{}", path, KILLED, 1, cost, None)
             sql.execute(SETTLEMENT, row)
     return len(left)
 

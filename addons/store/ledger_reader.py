@@ -91,6 +91,27 @@ def used(
         raise StoreError(f"the ledger {path} can't be read: {error}") from error
 
 
+def unknown(path: Path, key: str, since: str, stop: Callable[[], bool] = lambda: False) -> int:
+    """How many requests of a relay key have cost what nobody knows, from a day on.
+
+    Raises StoreError, and Stopped once `stop` says so.
+    """
+    if not path.exists():
+        return 0
+    try:
+        sql = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
+        try:
+            sql.set_progress_handler(stop, _STEPS_BETWEEN)
+            (found,) = sql.execute(_UNKNOWN, (key, since, key, since)).fetchone()
+            return int(found)
+        finally:
+            sql.close()
+    except sqlite3.Error as error:
+        if stop():
+            raise Stopped from None
+        raise StoreError(f"the ledger {path} can't be read: {error}") from error
+
+
 class Stopped(Exception):
     """Nobody waits for what is read any more."""
 
@@ -101,7 +122,7 @@ _CACHE = 16384
 """KiB that sorting takes before it goes to a file."""
 _EVEN = ("input", "output", "cached", "cache_write", "cache_write_1h", "reasoning")
 """Counts whose cost is a rate times their sum. Rows with others are priced one by one."""
-_ODD = ("_audio", "_image", '"searches', '"milliseconds', '"characters')
+_ODD = ("_audio", "_image", '"searches', '"milliseconds', '"characters', '"pictures')
 """What their names have in them that others have not."""
 _LARGE = 10**12
 """Counts and nano-dollars of which a million may not fit into SQLite's 64 bits: they are not summed up there."""
@@ -128,6 +149,11 @@ FROM (
 )
 GROUP BY {{key}}day, model, upstream, asked, CASE WHEN NOT priced THEN {_PARTS} + {1 << len(_EVEN)} * ({{above}}) END,
     CASE WHEN NOT priced THEN {{span}} END, alone
+"""
+# By the index alone; a relay key's failures have cost 0.
+_UNKNOWN = """
+SELECT (SELECT count(*) FROM Settlements WHERE key = ? AND day >= ? AND amount IS NULL)
+    + (SELECT coalesce(sum(unpriced), 0) FROM Days WHERE key = ? AND day >= ?)
 """
 _SUMS = """
 SELECT day, key, name, upstream, model, requests, failures, estimated, unpriced, input, output, cached, amount FROM Days

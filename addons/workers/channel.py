@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Of what the frames say (store_server.py). A parent that was not restarted meets workers of newer code."""
 
 FRAME_CAP = 64 * 1024**2

@@ -22,7 +22,7 @@ from typing import Any
 
 from addons import logs, signals
 from addons.addresses import Refusal
-from addons.config.settings import ConfigError, Settings
+from addons.config.settings import ConfigError, Settings, taking_restart
 from addons.store import Store
 from addons.store.expiry import sweep
 from addons.store.ledger import Book
@@ -332,13 +332,7 @@ def run(
 
 def _fixed(before: Settings, after: Settings) -> list[str]:
     """The keys that were changed and are read at the parent's start only."""
-    pairs = {
-        "listen.host": (before.listen.host, after.listen.host),
-        "listen.port": (before.listen.port, after.listen.port),
-        "workers": (before.workers, after.workers),
-        "store": (before.store, after.store),
-    }
-    return [key for key, (old, new) in pairs.items() if old != new]
+    return [*taking_restart(before, after), *(["store"] if before.store != after.store else [])]
 
 
 class _Lines(logging.StreamHandler):  # type: ignore[type-arg]

@@ -2,8 +2,8 @@
 
 Its parent tells it who it is by variables of the environment, which are gone as soon as they are read. It has no
 server until relay is up and then takes the parent's sockets; it says `ready`; and on `drain` it takes no more clients,
-lets what is under way come to its end, and ends. On `leave`, and on SIGTERM, it ends so with all relay, and /readyz says
-it before.
+lets what is under way come to its end, and ends. On `leave`, and on SIGTERM, it ends so with all relay, and /readyz
+says it before.
 """
 
 import asyncio

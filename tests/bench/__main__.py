@@ -8,12 +8,28 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import ablation, flame, idle, leases, load, meter, others, sessions, soak, sse, throughput, workers
+from tests.bench import (
+    ablation,
+    far,
+    flame,
+    idle,
+    leases,
+    load,
+    meter,
+    others,
+    sessions,
+    soak,
+    sse,
+    throughput,
+    workers,
+)
 from tests.bench.load import Load
+from tests.bench.others import Peer
 from tests.bench.processes import more_files
 from tests.bench.report import PLACE, Report
 from tests.bench.rounds import ratio
@@ -34,9 +50,21 @@ from tests.bench.targets import (
     running,
     stock,
 )
-from tests.support import histories
+from tests.support import histories, outages
 
-SECTIONS = ("requests", "connections", "workers", "chat", "balance", "memory", "sse", "sessions", "leases", "meter")
+SECTIONS = (
+    "requests",
+    "connections",
+    "workers",
+    "chat",
+    "balance",
+    "memory",
+    "sse",
+    "sessions",
+    "leases",
+    "meter",
+    "far",
+)
 
 
 @dataclass(frozen=True)
@@ -48,16 +76,18 @@ class Size:
     clients: tuple[int, ...]
     streams: tuple[int, ...]
     stores: tuple[int, ...]
+    closing: int
+    """Requests before an upstream that closes its connections."""
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> "Size":
         """As the command line says."""
-        size = cls(5, 3, (1, 8, 32, 128), (200,), (1_000, 10_000, 100_000))
+        size = cls(5, 3, (1, 8, 32, 128), (200,), (1_000, 10_000, 100_000), 10_000)
         if given.quick:
-            size = cls(2, 1, (1, 32), (100,), (1_000, 10_000))
+            size = cls(2, 1, (1, 32), (100,), (1_000, 10_000), 1_000)
         if given.long:
-            size = cls(7, 4, size.clients, (200, 1000), (*size.stores, 1_000_000))
-        return cls(given.rounds or size.rounds, given.seconds or size.seconds, size.clients, size.streams, size.stores)
+            size = cls(7, 4, size.clients, (200, 1000), (*size.stores, 1_000_000), size.closing)
+        return replace(size, rounds=given.rounds or size.rounds, seconds=given.seconds or size.seconds)
 
 
 def main() -> int:
@@ -73,6 +103,8 @@ def main() -> int:
             return soak.main(given.soak)
         if given.histories:
             return histories.main(given.histories, given.seed)
+        if given.outages:
+            return outages.main(given.outages, given.seed)
         if given.idle:
             return idle.main(given.idle, given.seconds or idle.SECONDS)
         return _ablate(given) if given.ablate else _bench(given)
@@ -84,9 +116,10 @@ def _bench(given: argparse.Namespace) -> int:
     more_files()  # for the targets, too: 1000 streams take 2000
     report, missing, began = Report(), dict[str, str](), time.monotonic()
     size, wanted = Size.of(given), set(given.only or SECTIONS)
-    starters = _starters(given, missing)
+    peers = _peers(given, missing)
+    starters = _starters(peers)
     headline = ""
-    if wanted - {"workers", "sse", "sessions", "leases", "meter"}:
+    if wanted - {"workers", "sse", "sessions", "leases", "meter", "far"}:
         with running(starters, streams=False, missing=missing) as there:
             headline = _requests(report, there, size, wanted)
     if "workers" in wanted:
@@ -113,6 +146,8 @@ def _bench(given: argparse.Namespace) -> int:
         streams = meter.LONG if given.long else meter.Streams()
         note = meter.NOTE.format(streams=streams.number, rate=streams.rate)
         report.add("What metering costs", meter.section(size.seconds, size.rounds, streams), note)
+    if "far" in wanted:
+        _far(report, size, peers, missing)
     if missing:
         report.add("Not measured", "\n".join(f"- {name}: {why}" for name, why in missing.items()))
     if headline:
@@ -181,18 +216,29 @@ def _headline(loads: dict[int, dict[str, list[Load]]]) -> str:
     return "\n".join([title, "", *lines])
 
 
-def _starters(given: argparse.Namespace, missing: dict[str, str]) -> dict[str, Starter]:
-    starters: dict[str, Starter] = {NGINX: nginx_proxy, RELAY: relay, STOCK: stock, PLAIN: plain}
-    if given.peers:
+def _far(report: Report, size: Size, peers: Sequence[Peer], missing: dict[str, str]) -> None:
+    note = far.FIRST_BYTE.format(count=far.samples(size.rounds))
+    report.add("Far from the upstream: a new client's first byte", far.first_byte(size.rounds, peers, missing), note)
+    text = far.new_connection(size.seconds, size.rounds)
+    report.add("A new connection for each request, TLS to the upstream", text, far.NEW_CONNECTION)
+    report.add("Connections that upstream closes", far.closed(size.closing), far.CLOSED)
+
+
+def _peers(given: argparse.Namespace, missing: dict[str, str]) -> list[Peer]:
+    found: list[Peer] = []
+    if given.peers or "far" in (given.only or ()):
         for name, install in others.ALL.items():
             print(f"bench: {name}: looking into {given.cache}", file=sys.stderr)
             try:
-                ready = install(given.cache)
+                found.append(install(given.cache))
             except others.Unavailable as error:
                 missing[name] = str(error)
-            else:
-                starters[ready.name] = peer(ready)
-    return starters
+    return found
+
+
+def _starters(peers: Sequence[Peer]) -> dict[str, Starter]:
+    own: dict[str, Starter] = {NGINX: nginx_proxy, RELAY: relay, STOCK: stock, PLAIN: plain}
+    return own | {each.name: peer(each) for each in peers}
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
@@ -211,7 +257,9 @@ def _arguments() -> argparse.Namespace:
         "--long", action="store_true", help="1000 streams, 2000 metered ones and a million sessions, too"
     )
     parser.add_argument(
-        "--peers", action="store_true", help="LiteLLM, Portkey and openai-forward, installed on first use"
+        "--peers",
+        action="store_true",
+        help="LiteLLM, Portkey and openai-forward, installed on first use; --only far too",
     )
     parser.add_argument("--cache", type=Path, default=others.cache(), help="where peers are installed (%(default)s)")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="this section only; may be repeated")
@@ -249,6 +297,14 @@ def _arguments() -> argparse.Namespace:
         const=10_000,
         metavar="N",
         help="N random histories of money instead (%(const)s): does every budget hold?",
+    )
+    parser.add_argument(
+        "--outages",
+        nargs="?",
+        type=int,
+        const=20_000,
+        metavar="N",
+        help="N requests instead (%(const)s) to upstreams that fail in every phase: is one asked twice?",
     )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the histories (the time)")
     return parser.parse_args()

@@ -48,7 +48,7 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Look for the end of the answer; ask again."""
         self.buffer += data
-        head, closes = _end(self.buffer)
+        head, closes = whole(self.buffer)
         if head is None:
             return
         if not head.startswith(b"HTTP/1.1 200"):
@@ -70,7 +70,7 @@ class Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def _end(buffer: bytearray) -> tuple[bytes | None, bool]:
+def whole(buffer: bytearray) -> tuple[bytes | None, bool]:
     """The head of the answer in `buffer` if that is complete, and whether its connection is over then."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:

@@ -12,7 +12,7 @@ from tests.bench import load, whole_streams
 from tests.bench.load import Load
 from tests.bench.rounds import middle, ratio, rotate
 from tests.bench.tables import table, times, us
-from tests.bench.targets import Starter, Target, _prove, fast_upstream, relay
+from tests.bench.targets import Starter, Target, fast_upstream, prove, relay
 from tests.bench.whole_streams import Finished
 
 _SCRIPT = Path(__file__).with_name("unmetered.py")
@@ -48,7 +48,7 @@ def section(seconds: float, rounds: int, streams: Streams) -> str:
         for start in _starters().values():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
             targets.append(stack.enter_context(start(folder, up.port)))
-            _prove(targets[-1])
+            prove(targets[-1])
         requests = rotate(targets, rounds, lambda target: target.load(load.COMPLETION, 32, seconds))
         whole = rotate(targets, rounds, partial(_finished, streams))
     return table(["", "CPU a request", "x without", "CPU a stream", "x without"], _rows(requests, whole))

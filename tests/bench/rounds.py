@@ -4,11 +4,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Protocol
 
-from tests.bench.targets import Target
+
+class Named(Protocol):
+    """What has its turns, known by its name."""
+
+    @property
+    def name(self) -> str:
+        """As a table has it."""
 
 
-def rotate[T](targets: Sequence[Target], rounds: int, measure: Callable[[Target], T]) -> dict[str, list[T]]:
+def rotate[N: Named, T](targets: Sequence[N], rounds: int, measure: Callable[[N], T]) -> dict[str, list[T]]:
     """What `measure` finds for each target, once a round. One that fails in a round is left out of the result."""
     found: dict[str, list[T]] = {target.name: [] for target in targets}
     for number in range(rounds):

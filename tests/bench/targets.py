@@ -111,11 +111,15 @@ def _relay_yaml(folder: Path, port: int, upstream_port: int, settings: Mapping[s
 
 @contextlib.contextmanager
 def plain(
-    folder: Path, upstream_port: int, arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
+    folder: Path,
+    upstream_port: int,
+    arguments: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    scheme: str = "http",
 ) -> Iterator[Target]:
     """mitmdump as it comes, in reverse mode."""
     port = free_port()
-    mode = f"reverse:http://127.0.0.1:{upstream_port}"
+    mode = f"reverse:{scheme}://127.0.0.1:{upstream_port}"
     where = ["--mode", mode, "--listen-host", "127.0.0.1", "-p", str(port), "--set", f"confdir={folder}"]
     command = [sys.executable, "-P", _mitmdump(), *where, *_PLAIN, *arguments]
     with started(PLAIN, command, port, folder, environment(**(environ or {}))) as child:
@@ -146,13 +150,13 @@ def nginx_proxy(folder: Path, upstream_port: int) -> Iterator[Target]:
         yield Target(NGINX, child, port)
 
 
-def peer(each: Peer) -> Starter:
-    """One of the peers."""
+def peer(each: Peer, scheme: str = "http", environ: Mapping[str, str] | None = None) -> Starter:
+    """One of the peers. `environ` is what its environment has besides."""
 
     @contextlib.contextmanager
     def start(folder: Path, upstream_port: int) -> Iterator[Target]:
-        port, address = free_port(), f"http://127.0.0.1:{upstream_port}"
-        variables = environment(**each.environ(address))
+        port, address = free_port(), f"{scheme}://127.0.0.1:{upstream_port}"
+        variables = environment(**each.environ(address), **(environ or {}))
         variables.pop("PYTHONPATH", None)
         with started(each.name, each.command(port), port, folder, variables, timeout=120) as child:
             yield Target(each.name, child, port, each.headers(address))
@@ -170,7 +174,7 @@ def running(starters: Mapping[str, Starter], *, streams: bool, missing: dict[str
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
             try:
                 target = stack.enter_context(start(folder, up.port))
-                _prove(target)
+                prove(target)
             except (Failed, subprocess.SubprocessError) as error:
                 missing[name] = str(error).strip()
             else:
@@ -178,7 +182,7 @@ def running(starters: Mapping[str, Starter], *, streams: bool, missing: dict[str
         yield targets
 
 
-def _prove(target: Target) -> None:
+def prove(target: Target) -> None:
     """Some load must be answered without an error; else figures would say nothing. Raises Failed."""
     end = time.monotonic() + _FIRST
     while True:

@@ -1,6 +1,6 @@
 """An upstream that costs next to nothing: fixed answers, no parsing but for where a request ends.
 
-    python -m tests.bench.upstream --port 9000 --rate 20
+    python -m tests.bench.upstream --port 9000 --rate 20 [--cert CERT --key KEY]
 
 1. A body that asks for a stream gets an event at once, then `--rate` a second, as many as its max_tokens says, and
    their usage if it wants that. Where its "user" is "idle", nothing more comes until SIGUSR1; then the last event does.
@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import re
 import signal
+import ssl
 from pathlib import Path
 from typing import cast
 
@@ -230,12 +231,12 @@ def nginx_with(servers: str, folder: Path) -> str:
     )
 
 
-async def _serve(port: int, rate: float) -> None:
+async def _serve(port: int, rate: float, tls: ssl.SSLContext | None) -> None:
     done, loop, clock = asyncio.Event(), asyncio.get_running_loop(), Clock(rate)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, done.set)
     loop.add_signal_handler(signal.SIGUSR1, clock.release)
-    server = await loop.create_server(lambda: Fast(clock), "127.0.0.1", port, backlog=4096)
+    server = await loop.create_server(lambda: Fast(clock), "127.0.0.1", port, backlog=4096, ssl=tls)
     clock.start()
     await done.wait()
     server.close()
@@ -246,10 +247,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--rate", type=float, default=20, help="events a second and stream")
+    parser.add_argument("--cert", type=Path, help="speak TLS, with this certificate")
+    parser.add_argument("--key", type=Path, help="its key")
     given = parser.parse_args()
+    tls = None
+    if given.cert is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(given.cert, given.key)
     more_files()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(given.port, given.rate))
+        asyncio.run(_serve(given.port, given.rate, tls))
 
 
 if __name__ == "__main__":

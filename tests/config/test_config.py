@@ -99,6 +99,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "balance": "auto",
     }
     only |= {"models": {}, "granted": None, "ca": None, "keys": (), "price": 1, "warm": 0}
+    only |= {"fallback": (), "retries": 2, "idempotent": False}
     assert [upstream.model_dump() for upstream in settings.upstreams] == [only]
     assert (settings.keys.open, settings.keys.unbounded, settings.keys.list) == (None, "hold", ())
     assert settings.chat.paths == ("/chat", "/pro/chat/completions")
@@ -114,6 +115,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (limits.body, limits.header_size) == (512 * 1024**2, 65536)
     assert (limits.json, limits.held) == (32 * 1024**2, 256 * 1024**2)
     assert (limits.connect, limits.headers, limits.keepalive, limits.idle) == (10, 20, 75, 3600)
+    assert (limits.attempts, limits.attempt_time, limits.queue) == (8, 60, 0)
     assert (settings.inspect.redact, settings.inspect.keep_flows, settings.inspect.max_body) == (True, 1000, 1024**2)
 
 

@@ -166,6 +166,39 @@ MISTAKES = {
         "routes: [{path: /x, upstream: opanai}]",
         "routes[0].upstream: 'opanai' -- there is no upstream of this name; did you mean 'openai'?",
     ),
+    "a fallback to nowhere": (
+        f"upstreams: [{{{OK}, keys: [sk-abcdefgh], fallback: [b]}}]",
+        "upstreams[0].fallback[0]: 'b' -- there is no upstream of this name; expected one of 'a'",
+    ),
+    "a fallback to itself": (
+        f"upstreams: [{{{OK}, keys: [sk-abcdefgh], fallback: [a]}}]",
+        "upstreams[0].fallback[0]: 'a' -- expected another upstream than the one it is a fallback of",
+    ),
+    "a fallback without keys": (
+        f"upstreams: [{{{OK}, keys: [sk-abcdefgh], fallback: [b]}}, {{name: b, url: 'https://b.example'}}]",
+        "upstreams[0].fallback[0]: expected an upstream with keys: set upstreams[].keys of 'b'",
+    ),
+    "a fallback of an upstream without keys": (
+        f"upstreams: [{{{OK}, fallback: [b]}}, {{name: b, url: 'https://b.example', keys: [sk-abcdefgh]}}]",
+        "upstreams[0].fallback",
+    ),
+    "a fallback that stands twice": (
+        f"upstreams: [{{{OK}, keys: [sk-abcdefgh], fallback: [b, b]}}, "
+        "{name: b, url: 'https://b.example', keys: [sk-abcdefgh]}]",
+        "upstreams[0].fallback[1]: 'b' -- expected a name of its own; upstreams[0].fallback[0] is the same",
+    ),
+    "a circle of fallbacks": (
+        f"upstreams: [{{{OK}, keys: [sk-abcdefgh], fallback: [b]}}, "
+        "{name: b, url: 'https://b.example', keys: [sk-abcdefgh], fallback: [c]}, "
+        "{name: c, url: 'https://c.example', keys: [sk-abcdefgh], fallback: [a]}]",
+        "upstreams[2].fallback[0]: 'a' -- expected no circle; 'a' leads back to this one",
+    ),
+    "retries beyond reason": (
+        f"upstreams: [{{{OK}, retries: 11}}]",
+        "upstreams[0].retries: 11 -- expected a whole number from 0 to 10",
+    ),
+    "no attempts": ("limits: {attempts: 0}", "limits.attempts: 0 -- expected a whole number from 1 to 100"),
+    "a queue that is none": ("limits: {queue: -1s}", "limits.queue"),
     "a route without upstream": ("routes: [{path: /x}]", "routes[0].upstream: nothing -- expected a value"),
     "a route of everything": (
         "routes: [{path: /, upstream: openai}]",

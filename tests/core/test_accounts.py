@@ -1,6 +1,6 @@
 """Whether a request may go up: what is spent and held never passes the budget, whatever comes at the same time."""
 
-from dataclasses import replace
+from copy import replace
 
 import pytest
 from hypothesis import given, settings

@@ -453,3 +453,43 @@ def test_models_say_no_more_than_they_can() -> None:
     assert longest_answer("somebody-else", 32_000) == 32_000
     assert longest_answer("somebody-else", None) is None
     assert estimated_tokens(9) == 3
+
+
+def drawn(kind: Generation, **body: Any) -> int:
+    text = json.dumps(body)
+    return claimed(kind, members(text), len(text)).drawn_inline
+
+
+def test_inline_pictures_are_measured() -> None:
+    url = "data:image/png;base64," + "A" * 1000
+    part = {"type": "image_url", "image_url": {"url": url, "detail": "high"}}
+    most = len(url) - len("data:image/")
+    words = {"type": "text", "text": f'of {{"image_url": {{"url": "{url}"}}}}'}
+    assert drawn(CHAT, messages=[{"role": "user", "content": [part, words, part]}]) == 2 * most
+    shown = {"role": "user", "content": [{"type": "input_image", "image_url": url}]}
+    assert drawn(RESPONSE, input=[shown]) == most
+    assert drawn(RESPONSE, tools=[{"type": "function", "name": "x", "parameters": {"image_url": url}}]) == 0
+    hidden = {"type": "local_shell_call", "action": {"env": {"image_url": url}}}
+    assert drawn(RESPONSE, input=[shown, hidden]) == 0, "what is in an environment is read as text"
+    assert (
+        drawn(CHAT, messages=[{"content": [{"type": "image_url", "image_url": 'data:image/png;base64,AA"AAAA'}]}]) < 30
+    )
+    long = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (1 << 19)}}
+    size = len(json.dumps(long["image_url"]))
+    assert drawn(CHAT, messages=[{"content": [long] * 3}]) >= 3 * (size - 40)
+
+
+def test_anthropic_s_pictures_are_measured_where_no_tool_was_called() -> None:
+    data = "A" * 1000
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    picture = {"role": "user", "content": [{"type": "image", "source": source}, {"type": "text", "text": "what is it"}]}
+    assert drawn(MESSAGE, messages=[picture, picture]) == 2 * len(data)
+    called = {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "t", "name": "x", "input": {"source": source}}],
+    }
+    assert drawn(MESSAGE, messages=[picture, called]) == 0, "what a tool was called with is read as text"
+    thought = {"role": "assistant", "content": [{"type": "redacted_thinking", "data": data}]}
+    assert drawn(MESSAGE, messages=[thought]) == 0
+    told = {"role": "user", "content": json.dumps({"type": "image", "source": source})}
+    assert drawn(MESSAGE, messages=[told]) == 0

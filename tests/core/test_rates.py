@@ -139,3 +139,15 @@ def test_dollars_are_exact() -> None:
     assert nano(D("0.1")) == 100_000_000
     assert dollars(1) == D("0.000000001")
     assert nano(dollars(123_456_789_012_345)) == 123_456_789_012_345
+
+
+def test_a_price_of_each_request_alone_is_a_price_of_each_picture() -> None:
+    painter = Rates(request=flat(D("0.04")))
+    assert painter.flat and not GPT.flat and not Rates().flat
+    assert cost(Metered(pictures=3), painter) == 120_000_000
+    assert cost(Metered(50, 60), painter) == 40_000_000, "its tokens cost nothing more"
+    assert worst(Bound(input=10**6, output=10**6, images=True, audio=True, requests=3), [painter]) == 120_000_000
+    assert worst(Bound(input=10), [painter], D("1.5")) == 60_000_000
+    both = Rates(input=flat(D(1)), output=flat(D(1)), request=flat(D("0.04")))
+    assert cost(Metered(1000, 0, pictures=2), both) == 81_000_000
+    assert worst(Bound(input=1000, requests=2), [both]) == 81_000_000

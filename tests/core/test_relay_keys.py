@@ -1,8 +1,10 @@
 """What a key may do, and until when."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from addons.core.relay_keys import RelayKey, begins, day_of, is_name, owner_of, renews
 
@@ -56,3 +58,8 @@ def test_sessions_stay_when_a_key_is_replaced() -> None:
     key = RelayKey("1", "alice")
     assert owner_of(key, "rk-old") == owner_of(key, "rk-new")
     assert owner_of(None, "sk-mine") == "sk-mine"
+
+
+@given(st.floats(0, 4e9))
+def test_days_are_those_of_the_calendar(now: float) -> None:
+    assert day_of(now) == datetime.fromtimestamp(now, UTC).date().isoformat()

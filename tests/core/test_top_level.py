@@ -1,6 +1,7 @@
 """The members of a JSON object where they stand, and changing no other byte."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from addons.core import top_level
 from addons.core.top_level import NoObject, Repeated, finding, members
 
 BROKEN = {
@@ -96,3 +98,40 @@ def test_a_large_body_is_gone_through_in_slices() -> None:
     many = '{"messages": [' + ",".join('{"role":"user","content":"x\\"y"}' for _ in range(50_000)) + '], "n": 1}'
     assert sum(1 for _ in finding(many)) > 20
     assert list(members('{"a": "' + "x\\\\" * 1_000_000 + '", "b": 1}').spans) == ["a", "b"]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=6), _JSON, max_size=6),
+    st.booleans(),
+    st.sampled_from([None, 1, " \t"]),
+    st.integers(0, 60),
+    st.sampled_from(["", "}", '"', ",", "\\", "[", "x"]),
+)
+def test_what_is_short_is_read_as_what_is_long(
+    value: dict[str, Any], ascii_: bool, indent: int | str | None, at: int, slip: str
+) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_, indent=indent)
+    for each in (text, text[:at] + slip + text[at:], text[:at] + text[at + 1 :]):
+        assert _read(each) == _read_slowly(each), each
+
+
+def _read(text: str) -> object:
+    try:
+        return members(text).spans
+    except ValueError as error:
+        return type(error)
+
+
+def _read_slowly(text: str) -> object:
+    never = re.compile(r"(?!)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(top_level, "_PLAIN", never)
+        patch.setattr(top_level, "_SHORT", -1)
+        return _read(text)

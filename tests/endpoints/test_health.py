@@ -11,6 +11,7 @@ from addons.endpoints import health
 from addons.endpoints.health import Health, Readiness
 from addons.exchange import Kind
 from addons.store import StoreError
+from addons.upstreams.health import UpstreamHealth
 from tests.support import flows
 
 
@@ -33,7 +34,7 @@ class Store:
 def ask(path: str, store: Store, method: str = "GET") -> http.HTTPFlow:
     flow = flows.opened(method, path)
     assert flows.exchange(flow).kind is Kind.OWN
-    own: Any = Health(store, Readiness())  # type: ignore[arg-type]
+    own: Any = Health(store, Readiness(), UpstreamHealth(b""))  # type: ignore[arg-type]
     own.requestheaders(flow)
     asyncio.run(own.request(flow))
     return flow
@@ -46,7 +47,12 @@ def test_all_is_well(path: str, method: str) -> None:
     flow = ask(path, store, method)
     assert flows.answer_of(flow).status_code == 200
     if method == "GET":
-        assert flows.json_of(flow) == {"status": "ok"}
+        upstreams = (
+            {"upstreams": [{"name": name, "state": "ok"} for name in ("test", "other")]}
+            if path.startswith("/readyz")
+            else {}
+        )
+        assert flows.json_of(flow) == {"status": "ok", **upstreams}
     assert store.asked == path.startswith("/readyz")
 
 

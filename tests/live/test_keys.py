@@ -72,6 +72,21 @@ def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
+def rest(relay: Live) -> None:
+    """Wait until no key is set aside any more that an upstream has refused."""
+
+    def is_used() -> bool:
+        return all(each["keys"]["aside"] == 0 for each in relay.ask("GET", "/readyz").json()["upstreams"])
+
+    assert eventually(is_used, 20)
+
+
+@pytest.fixture(autouse=True)
+def rested(request: pytest.FixtureRequest) -> None:
+    if "relay" in request.fixturenames:
+        rest(request.getfixturevalue("relay"))
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
@@ -199,6 +214,7 @@ def test_an_upstream_that_refuses_relay_s_key_is_relay_s_failure(relay: Live, up
         answer = relay.ask("POST", path, body, bearer(ALICE))
         assert (answer.status, answer.json()["error"]["code"]) == (502, "upstream_key_refused")
         assert REAL not in answer.body.decode()
+        rest(relay)
 
 
 def test_paths_whose_cost_nobody_knows_are_closed_to_a_budget(relay: Live) -> None:

@@ -418,8 +418,8 @@ def test_limits_a_minute_and_at_once(tmp_path: Path) -> None:
 def test_where_a_key_leads(tmp_path: Path) -> None:
     path = tmp_path / "relay.yaml"
     upstreams = [
-        {"name": "one", "url": "https://one.example", "keys": ["a", "b"]},
-        {"name": "two", "url": "https://two.example"},
+        {"name": "one", "url": "https://one.example", "keys": ["a", "b"], "fallback": ["two"]},
+        {"name": "two", "url": "https://two.example", "keys": ["c"]},
     ]
     path.write_text(yaml.safe_dump({"upstreams": upstreams}))
     settings = load_settings(path, {})
@@ -432,9 +432,8 @@ def test_where_a_key_leads(tmp_path: Path) -> None:
         gate.upstream_for(key(upstream="one"), routed)
     with pytest.raises(errors.Unavailable):
         gate.upstream_for(key(upstream="gone"), plain)
-    assert [gate.real_key(one) for _ in range(4)] == ["a", "b", "a", "b"]
-    with pytest.raises(errors.Unavailable):
-        gate.real_key(two)
+    assert gate.candidates(one) == [one, two] and gate.candidates(one, elsewhere=False) == [one]
+    assert gate.candidates(two) == [two]
 
 
 def test_what_can_t_be_written_down_does_not_go_up(tmp_path: Path) -> None:
@@ -484,6 +483,57 @@ def test_dollars_are_shown_without_needless_zeros() -> None:
     assert [shown(nano) for nano in (0, 5, DOLLAR, 105_000, 1_500_000_000)] == [
         "0.00", "0.000000005", "1.00", "0.000105", "1.50"
     ]  # fmt: skip
+
+
+def test_reasoning_models_have_their_own_bound_wherever_they_are(tmp_path: Path) -> None:
+    body = hello(model="o3", service_tier="default")
+    far = a_gate(under(tmp_path, "https://reseller.test", keys={"reserve_output": 500}))
+    for name in ("o3", "openai/o3"):
+        found = admit(far, key(None), body | {"model": name})
+        assert found.body is not None and json.loads(found.body)["max_completion_tokens"] == 500
+        assert "max_tokens" not in json.loads(found.body)
+    # Who passes over it says as much as it likes: what the model can say is held.
+    assert admit(far, key(10 * DOLLAR), body).output == 100_000
+    near = a_gate(under(tmp_path, keys={"reserve_output": 500}))
+    assert admit(near, key(), body).output == 500
+
+
+def test_an_inline_picture_is_held_as_a_picture_where_it_is_counted_so(tmp_path: Path) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
+    body = hello(model="gpt-4o", max_tokens=10, service_tier="default")
+    body["messages"] = [{"role": "user", "content": [part]}]
+    found = admit(a_gate(under(tmp_path)), key(), body)
+    assert found.hold is not None and 16_384 * 2500 < found.hold < 18_000 * 2500
+    assert found.size < 1000, "nor is it text where upstream tells no usage"
+    assert admit(a_gate(under(tmp_path)), key(), body | {"model": "gpt-4o-mini"}).hold or 0 > 48_169 * 150
+    far = a_gate(under(tmp_path, "https://reseller.test"))
+    assert (admit(far, key(9 * DOLLAR), body).hold or 0) > 1_000_000 * 2500, "who knows how that one counts"
+    ours = a_gate(under(tmp_path, prices={"ours": {"input": 1, "output": 1}}))
+    assert (admit(ours, key(9 * DOLLAR), body | {"model": "ours"}).hold or 0) > 1_000_000 * 1000
+
+
+def test_a_price_of_each_request_alone_suffices(tmp_path: Path) -> None:
+    gate = a_gate(under(tmp_path, prices={"painter": {"request": 0.04}}))
+    asked = {"model": "painter", "prompt": "a cat", "n": 3}
+    assert admit(gate, key(), asked, kind=Generation.IMAGE).hold == 120_000_000
+    assert admit(gate, key(), {"model": "painter", "messages": [], "n": 3}).hold == 40_000_000
+    gate = a_gate(gate.settings)
+    assert refused(gate, key(), asked | {"n": 26}, kind=Generation.IMAGE).code == "insufficient_quota"
+
+
+def test_models_that_a_key_may_use(tmp_path: Path) -> None:
+    settings = under(tmp_path, prices={"ours": {"input": 1}, "sonar": {"input": 1, "output": 1}})
+    gate = a_gate(settings)
+    exchange = Exchange(settings, settings.upstreams[0], Kind.PASS, "/v1/models")
+    assert [gate.may_use(exchange, key(), name) for name in ("gpt-4o", "ours", "nobody-knows", "sonar", "")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert gate.may_use(exchange, key(None), "nobody-knows")
+    assert not gate.may_use(exchange, key(None, models=["gpt-*"]), "ours")
 
 
 # Models by other names

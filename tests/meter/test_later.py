@@ -73,3 +73,19 @@ def test_anything_else_is_not(said: object) -> None:
 
 def test_blanks_before_it_are_none_of_it() -> None:
     assert told(b" \r\n" + json.dumps(BATCH).encode(), 1) is not None
+
+
+def streamed(*said: tuple[str, object]) -> bytes:
+    return b"".join(
+        f"event: {kind}\ndata: {json.dumps({'type': kind, 'response': of})}\n\n".encode() for kind, of in said
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+def test_a_response_that_is_followed_to_its_end_is_told(size: int) -> None:
+    begins = {**RESPONSE, "status": "in_progress", "usage": None}
+    whole = streamed(("response.created", begins), ("response.completed", RESPONSE))
+    assert told(whole, size) == ("resp_1", "gpt-4o-mini", USED, {"service_tier": "flex"})
+    assert told(streamed(("response.created", begins)), size) is None
+    at_once = {**RESPONSE, "background": False}
+    assert told(streamed(("response.completed", at_once)), size) is None, "it was counted when it was asked for"

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from copy import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from addons.core.relay_keys import day_of
 from addons.store import StoreError
 from addons.store.ledger import NAME, Book, LocalLedger, OverLimit, Settlement
 from addons.store.ledger_file import BROKE, FINISHED, KILLED, LEFT, REFUSED
-from addons.store.ledger_reader import Used, used
+from addons.store.ledger_reader import Used, unknown, used
 from tests.support.live import ROOT, eventually
 
 NOON = 1_764_504_000.0
@@ -219,7 +219,8 @@ def test_a_worker_that_is_gone_is_settled_at_its_holds(book: Book, tmp_path: Pat
 
     asyncio.run(life())
     book.close()
-    assert [(row[0], row[9], row[11]) for row in rows(tmp_path, "Settlements")] == [("a", KILLED, 30)]
+    settled = [(row[0], row[9], row[11]) for row in rows(tmp_path, "Settlements")]
+    assert settled == [("a", KILLED, 30), ("free", KILLED, None)]  # which has no budget: what it cost is not known
 
 
 def test_many_are_written_together(book: Book) -> None:
@@ -524,3 +525,84 @@ def test_while_the_disk_takes_nothing_no_more_than_so_much_waits(
     book.close()
     assert len(rows(tmp_path, "Settlements")) >= 50
     assert "are lost" in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 31, 33, 77])
+def test_rows_that_come_together_are_all_written(book: Book, tmp_path: Path, count: int) -> None:
+    async def life() -> None:
+        ledger = LocalLedger(book)
+        names = [f"r{number}" for number in range(count)]
+        await asyncio.gather(*(ledger.reserve(claim(name, 1, 10**6)) for name in names))
+        for number, name in enumerate(names):
+            ledger.settle(settlement(name, number))
+            ledger.settle(replace(settlement(f"batch {name}", 7), held=False))
+        await asyncio.sleep(0.3)
+        assert await ledger.balance("k1", "total") == (sum(range(count)) + 7 * count, 0)
+
+    asyncio.run(life())
+    book.close()
+    assert len(rows(tmp_path, "Holds")) == count
+    amounts = {row[0]: row[11] for row in rows(tmp_path, "Settlements")}
+    assert [amounts[f"r{number}"] for number in range(count)] == list(range(count))
+    assert len(amounts) == 2 * count
+
+
+def test_a_key_without_a_budget_is_held_for_as_well(tmp_path: Path, clock: Clock) -> None:
+    first = Book(tmp_path, clock, 90)
+
+    async def life() -> None:
+        ledger = LocalLedger(first)
+        await ledger.reserve(claim("free", 0, None))
+        await ledger.reserve(replace(claim("limited", 0, None), kept=False))
+        await ledger.reserve(claim("later", 0, None))
+        assert [row[0] for row in rows(tmp_path, "Holds")] == ["free", "later"], "what is only limited is not written"
+        # It is counted under another id, so nothing of it stays.
+        ledger.settle(replace(settlement("later", 0), kept=False))
+        ledger.settle(replace(settlement("limited", 0), kept=False))
+        await asyncio.sleep(0.3)
+        assert [row[0] for row in rows(tmp_path, "Holds")] == ["free"]
+        assert first.accounts.holds.keys() == {"free"}
+
+    asyncio.run(life())
+    first.accounts.holds.clear()  # as if it were killed
+    first.close()
+    second = Book(tmp_path, clock, 90)
+    second.close()
+    [row] = rows(tmp_path, "Settlements")
+    assert (row[0], row[9], row[10], row[11]) == ("free", KILLED, 1, None)
+    assert unknown(tmp_path / NAME, "k1", "") == 1
+    assert unknown(tmp_path / NAME, "k1", day_of(NOON + DAY)) == unknown(tmp_path / NAME, "k2", "") == 0
+
+
+def test_a_disk_that_refuses_stops_only_what_a_budget_stands_on(book: Book) -> None:
+    async def life() -> None:
+        ledger = LocalLedger(book)
+        book._sql.execute("DROP TABLE Holds")
+        await ledger.reserve(claim("free", 0, None))
+        with pytest.raises(StoreError):
+            await ledger.reserve(claim("dear", 1))
+        assert book.accounts.holds.keys() == {"free"}
+
+    asyncio.run(life())
+
+
+def test_what_nobody_knows_is_counted_after_it_is_folded(tmp_path: Path, clock: Clock) -> None:
+    book = Book(tmp_path, clock, 90)
+
+    async def life() -> None:
+        ledger = LocalLedger(book)
+        for name, amount in (("known", 5), ("unknown", None)):
+            await ledger.reserve(claim(name, 0, None))
+            ledger.settle(settlement(name, amount))
+        await asyncio.sleep(0.3)
+
+    asyncio.run(life())
+    book.close()
+    assert unknown(tmp_path / NAME, "k1", "") == 1
+    clock.now += 200 * DAY
+    later = Book(tmp_path, clock, 90)
+    assert eventually(lambda: not rows(tmp_path, "Settlements"))
+    later.close()
+    assert unknown(tmp_path / NAME, "k1", "") == 1
+    assert unknown(tmp_path / NAME, "k1", day_of(clock.now)) == 0
+    assert unknown(tmp_path / "nothing.db", "k1", "") == 0

@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook, HttpResponseHook
 
 from addons import errors
-from addons.engine.corrections import partings
+from addons.engine.corrections import attempts, partings
 from addons.engine.pool import repeats
 from addons.engine.wrapping import Commands, wrap, wrap_inner
 from addons.exchange import Exchange, Kind, answer_cap, heard, of
@@ -83,6 +83,8 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
     """
     if args and repeats.may_ask_again(stream, args[0]):
         yield from repeats.ask_again(stream)
+        return None
+    if args and attempts.may_ask_again(stream, args[0]) and (yield from attempts.ask_again(stream, args[0])):
         return None
     exchange = of(stream.flow)
     parting = exchange is not None and isinstance(args[0], RequestProtocolError | ResponseProtocolError)

@@ -22,6 +22,7 @@ from mitmproxy.proxy.layers.http._events import (
 
 from addons import errors
 from addons.core import headers
+from addons.engine.corrections import attempts
 from addons.engine.pool import repeats
 from addons.engine.wrapping import Commands, wrap, wrap_inner
 
@@ -68,6 +69,8 @@ def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Any:
     Remove when Http1Client.send adds Transfer-Encoding itself and takes RequestTrailers.
     """
     repeats.note(client.conn, event)
+    if isinstance(event, attempts.LeftAlone):
+        return attempts.leave_alone(client)
     if isinstance(event, RequestHeaders) and not event.end_stream and event.request.http_version.startswith(_BINARY):
         fields = event.request.headers
         if "content-length" not in fields:

@@ -15,6 +15,8 @@ BEHIND_PROXY = 15.0
 """Seconds that a connection rests at most that leads by a proxy: it alone knows whether upstream has closed."""
 _LOOK = 1.0
 """Seconds between two looks at what rests."""
+_RENEW = 3.0
+"""Seconds before its end from which a connection is not ready any more: one look, and time to make another far away."""
 _LONGEST_PAUSE = 60.0
 """Seconds between two attempts to keep a connection ready for an upstream that can't be reached."""
 
@@ -136,7 +138,9 @@ class Pool:
             self._see_to_it()
 
     def _keep_warm(self, place: Place, warmth: _Warmth, now: float) -> None:
-        while now >= warmth.next_try and self.count(place) + warmth.dialing < warmth.count:
+        soon = now + min(_RENEW, self.longest / 4)  # all are as old as one another, and would be gone at once
+        ready = sum(each.expires_at > soon for each in self._idle.get(place, ()))
+        while now >= warmth.next_try and ready + warmth.dialing < warmth.count:
             warmth.dialing += 1
             task = asyncio.get_running_loop().create_task(self._make_ready(place, warmth))
             self._tasks.add(task)

@@ -17,11 +17,11 @@ from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.http import Request, Response
 from mitmproxy.proxy import commands, events, server
 from mitmproxy.proxy.layers.http import GetHttpConnectionCompleted, HttpClient, HttpLayer, HttpStream
-from mitmproxy.proxy.layers.http._events import RequestProtocolError
 from mitmproxy.proxy.layers.http._http1 import Http1Client, should_make_pipe
 
 from addons.config.settings import Settings, Upstream
 from addons.core.headers import seconds_kept
+from addons.engine.corrections import attempts
 from addons.engine.pool import dialing, repeats, tls
 from addons.engine.pool.idle import Pool
 from addons.engine.pool.places import Place, Places, place_of
@@ -47,7 +47,6 @@ def install(settings: Settings) -> None:
         warm[place] = max(upstream.warm, warm.get(place, 0))
     pool.adopt(settings.limits.upstream_idle, settings.limits.connect, warm, _dial)
     wrap(HttpLayer, "get_connection", _get_connection)
-    wrap(HttpStream, "make_server_connection", _make_server_connection)
     wrap(server.ConnectionHandler, "open_connection", _open_connection)
     wrap_inner(HttpStream, "state_wait_for_response_headers", _note_head)
     wrap(Http1Client, "mark_done", _mark_done)
@@ -88,19 +87,6 @@ def _get_connection(_stock: Any, layer: HttpLayer, event: Any, *, reuse: bool = 
     layer.connections[made] = child
     layer.waiting_for_establishment[made].append(event)
     yield from layer.event_to_child(child, events.Start())
-
-
-def _make_server_connection(stock: Any, stream: HttpStream) -> Commands:
-    """mitmproxy 12.2.3 asks upstream for a stream of HTTP/2 that its client has reset while the connection was made,
-    and closes then; so what nobody wants may be billed. Remove when make_server_connection looks for it.
-    """
-    made = yield from stock(stream)
-    left = next((each for each in stream._paused_event_queue if isinstance(each, RequestProtocolError)), None)
-    if not made or left is None:
-        return made
-    stream.client_state = stream.state_done  # as one that talks with upstream: its connection is closed
-    yield from stream.handle_protocol_error(left)
-    return False
 
 
 def _place(flow: Any, event: Any) -> Place:
@@ -255,7 +241,7 @@ def _note_head(stock: Any, stream: HttpStream, event: Any) -> Any:
     seat = seat_of(stream.flow.server_conn)
     if seat is not None and seat.connection is not None:
         seat.connection.keeps = _seconds_kept(stream.flow.request, event.response)
-    return stock(stream, event)
+    return attempts.judge_head(stock, stream, event)  # who may read it first
 
 
 def _seconds_kept(asked: Request, answer: Response) -> float | None:

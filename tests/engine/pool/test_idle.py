@@ -214,3 +214,26 @@ def test_what_speaks_before_it_is_asked_is_not_kept_ready() -> None:
         assert len(made) == 1, "it is not tried again at once"
 
     played(play)
+
+
+def test_those_that_are_kept_ready_are_made_anew_before_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "_LOOK", 0.005)
+    made: list[Connection] = []
+
+    async def play(scene: Scene) -> None:
+        async def dial(place: Place) -> UpstreamConnection:
+            made.append(Connection(place))
+            return cast(UpstreamConnection, made[-1])
+
+        async def until(now: float) -> int:
+            scene.now = now
+            await asyncio.sleep(0.03)
+            return scene.pool.count(HERE)
+
+        scene.pool.adopt(60.0, 1.0, {HERE: 2}, dial)
+        assert [await until(now) for now in (0.0, 56.0)] == [2, 2] and len(made) == 2
+        assert await until(58.0) == 4, "the old ones are still good, and the new ones are there"
+        assert await until(59.0) == 4
+        assert await until(60.5) == 2 and [each.discarded is not None for each in made] == [True, True, False, False]
+
+    played(play)

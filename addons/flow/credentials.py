@@ -15,6 +15,9 @@ _IN_PROTOCOL = "openai-insecure-api-key."
 """How browsers pass a key with a websocket: https://platform.openai.com/docs/guides/realtime-websocket"""
 
 
+_CARRIERS = (_BEARER, *_PLAIN, _PROTOCOLS)
+
+
 def keys_in(fields: Fields) -> Iterator[str]:
     """The keys in a head, as they stand there, each once.
 
@@ -55,14 +58,13 @@ def replaced(fields: Fields, keys: Collection[str], other: str) -> Fields:
     A key that stands in `Authorization` by itself gets the scheme that upstream expects.
     """
     new = other.encode("utf-8", "surrogateescape")
-    carriers = (_BEARER, *_PLAIN, _PROTOCOLS)
     head = list(fields)
     for key in sorted(keys, key=len, reverse=True):
         old = key.encode("utf-8", "surrogateescape")
         head = [
             (name, _placed(name, value, old, new)) if old in value else (name, value)
             for name, value in head
-            if old not in value or name.lower() in carriers
+            if old not in value or name.lower() in _CARRIERS
         ]
     return tuple(head)
 

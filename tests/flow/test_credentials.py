@@ -3,7 +3,7 @@
 import pytest
 
 from addons import errors
-from addons.meter.credentials import keys_in, replaced
+from addons.flow.credentials import keys_in, replaced
 
 MANY = [f"key-{number}" for number in range(9)]
 
