@@ -364,6 +364,7 @@ class Relay:
                 each for each in (self.chain.addons if self.chain is not None else ()) if isinstance(each, Meter)
             ):
                 meter.end()
+        engine.close()
         bounded_views.unregister()
         contentviews.unregister()
         if self.chain is not None:

@@ -84,9 +84,31 @@ def _get_connection(_stock: Any, layer: HttpLayer, event: Any, *, reuse: bool = 
     context = layer.context.fork()
     context.server = made
     child = HttpClient(context)
+    if type(layer.connections) is not _Connections:
+        layer.connections = _Connections(layer.connections)
     layer.connections[made] = child
     layer.waiting_for_establishment[made].append(event)
     yield from layer.event_to_child(child, events.Start())
+
+
+class _Gone:
+    """In the place of a connection that a layer has no more: what is still said to it is dropped."""
+
+    def handle_event(self, _event: Any) -> tuple[commands.Command, ...]:
+        """Nothing comes of it."""
+        return ()
+
+
+class _Connections(dict[Connection, Any]):
+    """mitmproxy 12.2.3 never forgets a connection, and looks up whom it has something to say to; so a last word to one
+    that somebody else has by now would be a crash. Remove when connections to servers are shared by clients.
+    """
+
+    def __missing__(self, _connection: Connection) -> _Gone:
+        return _GONE
+
+
+_GONE = _Gone()
 
 
 def _place(flow: Any, event: Any) -> Place:

@@ -134,6 +134,10 @@ class Sessions:
             self._kept.clear()
         self._kept[context, place] = session
 
+    def forget(self, context: ssl.SSLContext, place: Place) -> None:
+        """The next handshake is a whole one: this session has led to nothing."""
+        self._kept.pop((context, place), None)
+
 
 sessions = Sessions()
 
@@ -210,6 +214,7 @@ async def secure(
         await done
     except BaseException as error:
         transport.abort()
+        sessions.forget(context, place)
         if isinstance(error, OSError):
             raise OSError(_words(error)) from None
         raise
