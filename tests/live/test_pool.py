@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -386,3 +387,26 @@ def test_http_client_is_served_as_ever(pooled: live.Live) -> None:
         connection.request("POST", f"/v1/plain/mark{number}", BIG, dict(AUTH))
         assert connection.getresponse().read() == b"mark%d" % number
     connection.close()
+
+
+def test_what_is_said_last_to_a_connection_reaches_nobody_else(relay: live.Live, upstream: Upstream) -> None:
+    """The answer of a message is over before its turn is on the disk, and meanwhile others take its connection."""
+
+    def talk(number: int) -> None:
+        for each in range(25):
+            body = {"apiKey": f"sk-{number}", "sessionId": f"s{number}", "content": f"hello {each}", "stream": True}
+                "apiKey": f"sk-test-{number}",
+                "sessionId": f"s{number}",
+                "content": f"hello {each}",
+                "stream": True,
+            }
+            assert b'"code": 200' in relay.ask("POST", "/chat", body).body
+
+    def look(_number: int) -> None:
+        for _ in range(60):
+            assert relay.ask("GET", "/v1/models", headers=dict(AUTH)).status == 200
+
+    with ThreadPoolExecutor(10) as threads:
+        for done in [threads.submit(talk if number < 6 else look, number) for number in range(10)]:
+            done.result()
+    assert "Traceback" not in relay.log
