@@ -70,6 +70,16 @@ def test_who_waits_too_long_hears_when_to_come_back(tmp_path: Path) -> None:
         assert case.asked("later") == []
 
 
+def test_the_time_in_line_is_that_of_all_waits_together(tmp_path: Path) -> None:
+    with serving(tmp_path, queue="1500ms") as (relay, failing):
+        case = Case(relay, failing)
+        failing.plan = lambda _asked: "429 for 1 s"
+        begun = time.monotonic()
+        assert case.ask(path=f"/lonely{CHAT}").status == 429
+        assert 1.4 < time.monotonic() - begun < 2.5
+        assert len(case.asked()) == 2
+
+
 def test_who_leaves_the_line_is_asked_for_no_more(tmp_path: Path) -> None:
     with serving(tmp_path, queue="5s") as (relay, failing):
         case = Case(relay, failing)
@@ -305,3 +315,16 @@ def test_a_model_has_its_name_of_the_upstream_that_it_goes_to(tmp_path: Path) ->
                 names = ["one-fast", "one-fast", "two-fast"] if model == "fast" else ["plain", "plain", "two-plain"]
                 assert [each["model"] for each in bodies] == names
                 assert all(each["stream_options"] == {"include_usage": True} for each in bodies)
+
+
+def test_a_name_in_an_address_goes_to_nobody_who_has_another_for_it(tmp_path: Path) -> None:
+    with failing_upstream.running("one", "two", "lonely") as failing:
+        written = settings(failing)
+        upstreams = written.pop("upstreams")
+        upstreams[1]["models"] = {"mine": "theirs"}
+        with live.relay(tmp_path, upstreams, **written) as relay:
+            failing.plan = lambda asked: "429 for 1 s" if asked.place == "one" else "ok"
+            for name, status in (("mine", 429), ("plain", 200)):
+                path = f"/v1/models/{name}"
+                assert relay.ask("GET", path, None, {"Authorization": f"Bearer {KEY}"}).status == status
+                assert any(each.place == "two" for each in failing.asked if each.said == path) is (status == 200)
