@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -15,9 +16,10 @@ import pytest
 
 from addons.cli.fake_openai.server import Upstream
 from addons.store.ledger import NAME as LEDGER
-from tests.live.test_failover import BUDGETED, CHAT, KEY, A, B, Case, settings, where
+from tests.live.test_failover import BUDGETED, CHAT, KEY, A, B, Case, D, settings, where
+from tests.live.test_wire_tls import Http2
 from tests.live.test_wire_websocket import Socket
-from tests.support import failing_upstream, live
+from tests.support import certificates, failing_upstream, live
 from tests.support.failing_upstream import FailingUpstream
 from tests.support.live import Live, eventually, free_port
 
@@ -270,6 +272,32 @@ def test_clients_of_http2_are_served_as_well(tmp_path: Path) -> None:
             ).stdout
             assert said.endswith(" 200 2"), said
             assert len([each for each in failing.asked if each.said == f"h2 {number}"]) == 2
+
+
+def test_a_connect_that_times_out_says_nothing_of_another_stream_that_broke(tmp_path: Path) -> None:
+    """It was sent, and may have been worked on: to be told to ask again would be to be billed twice."""
+
+    def plan(_asked: object) -> str:
+        time.sleep(0.8)
+        return "hang up"
+
+    pair = certificates.self_signed(tmp_path)
+    with failing_upstream.running("one", "two", "lonely") as failing, socket.create_server(("127.0.0.1", 0)) as silent:
+        written = settings(failing, idle="30s")
+        away = {"name": "away", "url": f"https://127.0.0.1:{silent.getsockname()[1]}", "keys": [D]}
+        written["routes"].append({"path": "/away", "upstream": "away"})
+        written["listen"] = {"tls": {"cert": str(pair.cert), "key": str(pair.key)}}
+        failing.plan = plan
+        upstreams = [*written.pop("upstreams"), away]
+        with live.relay(tmp_path, upstreams, **written) as relay, Http2(relay, pair) as client:
+            body = json.dumps({"model": "m", "user": "h2", "messages": []}).encode()
+            headers = [("x-api-key", KEY), ("content-type", "application/json")]
+            sent = client.send("POST", f"/lonely{CHAT}", headers, body)
+            gone = client.send("POST", f"/away{CHAT}", headers, body)
+            while not (sent.ended and gone.ended):
+                client.receive()
+        assert (gone.status, dict(gone.fields)["x-should-retry"]) == (504, "true")
+        assert (sent.status, dict(sent.fields)["x-should-retry"]) == (502, "false")
 
 
 # What people see
