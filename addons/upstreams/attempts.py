@@ -407,7 +407,8 @@ class Attempts(AttemptState):
         begun = self._begun or now
         told: dict[str, object] = {"start": round(time.time() - (now - begun), 3), "ms": round((now - begun) * 1000, 1)}
         if candidate is not None:
-            told = {"upstream": candidate.upstream, "key": self.pool.health.shown(self.keys[candidate][1]), **told}
+            told = {"key": self.pool.health.shown(self.keys[candidate][1]), **told}
+        told = {"upstream": candidate.upstream if candidate is not None else self._upstream, **told}
         if status is not None:
             told["status"] = status
         if error:

@@ -312,10 +312,15 @@ def test_the_attempts_stand_in_the_flow(tmp_path: Path) -> None:
         with live.relay(tmp_path, written.pop("upstreams"), ["-w", str(saved)], **written) as relay:
             case = Case(relay, failing)
             failing.plan = lambda asked: "429 for 1 s" if asked.place == "one" else "ok"
+            failing.deafen("lonely")
+            assert case.ask(path=f"/lonely{CHAT}", key="sk-own-MARKED-01").status == 502
             assert case.ask().status == 200
     with saved.open("rb") as file:
         flows = [each for each in mio.FlowReader(file).stream() if each.metadata.get("relay.attempts")]
-    attempts = flows[-1].metadata["relay.attempts"]
+    own, attempts = (each.metadata["relay.attempts"] for each in flows)
+    assert [(each["upstream"], each["reason"], "key" in each) for each in own] == [
+        ("lonely", "no connection", False)
+    ] * 3
     assert [(each["upstream"], each["status"], each.get("reason")) for each in attempts] == [
         ("one", 429, "rate limited"),
         ("one", 429, "rate limited"),
