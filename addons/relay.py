@@ -204,8 +204,11 @@ class Relay:
     def _end(self, number: signal.Signals) -> None:
         """A signal to end has come: SIGTERM lets what is under way come to its end, Ctrl-C does not."""
         longest = self.settings.limits.drain if self.settings is not None else 0.0
-        if number is not signal.SIGTERM or not longest or not self.up.is_set() or self.worker is not None:
+        if number is not signal.SIGTERM or not longest or not self.up.is_set():
             ctx.master.shutdown()
+            return
+        if self.worker is not None:
+            self.worker.leave(longest)
             return
         drain = draining.drain(self.long_lived, announced=True, longest=longest)
         self._draining = asyncio.get_running_loop().create_task(drain)
@@ -361,6 +364,7 @@ class Relay:
                 each for each in (self.chain.addons if self.chain is not None else ()) if isinstance(each, Meter)
             ):
                 meter.end()
+        engine.close()
         bounded_views.unregister()
         contentviews.unregister()
         if self.chain is not None:

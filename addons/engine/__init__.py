@@ -219,6 +219,11 @@ def say_farewell(client: Client) -> None:
 _farewells: set[asyncio.Task[None]] = set()
 
 
+def close() -> None:
+    """Close what rests with nobody, and keep no connection ready any more: this code goes."""
+    lending.pool.close()
+
+
 def body_held(handler: ConnectionHandler, flow: http.HTTPFlow) -> int | None:
     """Bytes that have come of a request body which relay reads whole, or None where none is being read."""
     return bodies.held(handler, flow) if installed() else None

@@ -29,10 +29,11 @@ def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
         return
     repeats.settle(flow.server_conn)
     established = handler.transports.get(flow.server_conn)
+    seat = seat_of(flow.server_conn)
+    if seat is not None and (established is None or seat.request is not flow.request):
+        return  # its exchange is over, and the connection somebody else's, or another exchange's of the same client
     if established is not None:
         doomed = [established]
-    elif seat_of(flow.server_conn) is not None:
-        return  # its exchange is over, and the connection somebody else's
     else:
         doomed = [
             io for peer, io in handler.transports.items() if isinstance(peer, connection.Server) and not peer.connected

@@ -2,7 +2,8 @@
 
 Its parent tells it who it is by variables of the environment, which are gone as soon as they are read. It has no
 server until relay is up and then takes the parent's sockets; it says `ready`; and on `drain` it takes no more clients,
-lets what is under way come to its end, and ends. On `leave` all relay ends so, and /readyz says it before.
+lets what is under way come to its end, and ends. On `leave`, and on SIGTERM, it ends so with all relay, and /readyz
+says it before.
 """
 
 import asyncio
@@ -61,6 +62,12 @@ class Worker:
         self._clients = clients
         self.channel.start(self._hear, ctx.master.shutdown)
         self._begin(drain(clients, announced=False) if self.draining else self._open())
+
+    def leave(self, longest: float) -> None:
+        """SIGTERM has come: to all processes of relay, as systemd sends it, or to this one alone."""
+        if not self.draining:
+            self.draining = True
+            self._begin(drain(self._clients, announced=True, listeners=self.listeners, longest=longest))
 
     async def _open(self) -> None:
         await asyncio.sleep(0)  # for mitmproxy to be up

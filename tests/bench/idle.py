@@ -9,6 +9,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -192,7 +193,9 @@ def run(number: int, seconds: float, *, loud: bool = False) -> list[Held]:
 def _started(upstream_port: int) -> Iterator[list[Held]]:
     with contextlib.ExitStack() as stack:
         holders = []
-        for start, arguments in ((targets.relay, []), (targets.plain, [*targets.STREAMS, *_PATIENT])):
+        # Else connections to the upstream rest there for a minute, and are no descriptors that were left behind.
+        relay = functools.partial(targets.relay, limits={"upstream_idle": "500ms"})
+        for start, arguments in ((relay, []), (targets.plain, [*targets.STREAMS, *_PATIENT])):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
             place = folder / "counts.json"
             counting = [*arguments, "-s", str(_COUNTS)]

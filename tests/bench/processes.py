@@ -118,7 +118,8 @@ class Child:
 
     def stop(self) -> None:
         """End it and everything it started."""
-        for number, patience in ((signal.SIGTERM, 8.0), (signal.SIGKILL, 8.0)):
+        # As Ctrl-C: over SIGTERM relay waits for what is under way.
+        for number, patience in ((signal.SIGINT, 8.0), (signal.SIGKILL, 8.0)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)  # it leads a session of its own, so this reaches nobody else
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,7 @@ from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.tunnel import TunnelLayer
 
+from addons.engine.corrections.connections import _drain_writers
 from addons.engine.corrections.reading import LetGo, Patient, _in_pieces
 
 
@@ -63,6 +65,53 @@ def test_whoever_reads_hears_that_the_connection_is_somebody_else_s() -> None:
             await waiting
         with pytest.raises(LetGo):
             await patient.read(100)
+
+    asyncio.run(life())
+
+
+def test_a_cancellation_closes_nothing_that_is_somebody_else_s() -> None:
+    """Whoever read the connection was to be ended, and hears of both at once."""
+
+    async def life() -> None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(b"answer")
+        patient = Patient(reader)
+        assert await patient.read(100)
+
+        async def read_on() -> bytes:
+            work(0.004)
+            patient.let_go()
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            return await patient.read(100)
+
+        with pytest.raises(LetGo):
+            await asyncio.ensure_future(read_on())
+
+    asyncio.run(life())
+
+
+class Full:
+    """A writer that has something to drain."""
+
+    async def drain(self) -> None:
+        await asyncio.sleep(10)
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["its own", "somebody else's"])
+def test_a_cancellation_while_writers_drain(left: bool) -> None:
+    async def life() -> None:
+        handler: Any = SimpleNamespace(transports={}, _drain_lock=asyncio.Lock())
+        task = asyncio.ensure_future(_drain_writers(handler))
+        mine = SimpleNamespace(handler=task, writer=None)
+        handler.transports["client"] = SimpleNamespace(handler=None, writer=Full())
+        if not left:
+            handler.transports["upstream"] = mine
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(LetGo if left else asyncio.CancelledError):
+            await task
 
     asyncio.run(life())
 

@@ -376,6 +376,38 @@ def busy(seconds: float) -> None:
         pass
 
 
+def test_whoever_is_ended_while_it_waits_for_its_turn_still_closes_and_says_so() -> None:
+    """Another turn of the same connection pauses meanwhile."""
+
+    async def scenario(master: Master, record: list[Any]) -> None:
+        stage = Stage(master, [])
+        handler, peer = stage.handler, stage.peers["one"]
+        reader = asyncio.StreamReader()
+        handler.transports[peer].reader = reader
+
+        async def nothing() -> None:
+            """There is."""
+
+        handler.drain_writers = nothing  # type: ignore[method-assign]
+        await handler._server_event_lock.acquire()
+        task = asyncio.create_task(handler.handle_connection(peer))
+        reader.feed_data(b"more")
+        await stage.idle()
+        task.cancel("given up")
+        await stage.idle()
+        assert not task.done()
+        handler._server_event_lock.release()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        record += [[name for name, *_ in stage.delivered], stage.done, peer in handler.transports]
+
+    assert play(scenario, fast=True)[0] == [
+        ["DataReceived", "ConnectionClosed"],
+        [("one", "close")],
+        False,
+    ]
+
+
 class Busy(Layer):
     """Takes its time for every command."""
 

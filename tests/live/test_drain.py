@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.live.test_wire_tls import Http2
-from tests.support import certificates, live, raw
+from tests.support import certificates, crew, live, raw
 from tests.support.live import eventually
 
 BOTH = "2 workers serve"
@@ -49,11 +50,24 @@ def refused(relay: live.Live) -> bool:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stream_that_is_under_way_comes_to_its_end(tmp_path: Path, upstream: Upstream, workers: int) -> None:
-    with live.relay(tmp_path, upstream.url, workers=workers) as relay, begun(relay, "/v1/slow") as (client, reply):
-        all_serve(relay, workers)
-        relay.process.send_signal(signal.SIGTERM)
-        assert eventually(lambda: refused(relay)), "nobody else is taken"
-        assert b"".join(client.pieces(reply)).count(b"data: ") == 40
+    with live.relay(tmp_path, upstream.url, workers=workers) as relay:
+        all_serve(relay, workers)  # which may take longer than the stream
+        with begun(relay, "/v1/slow") as (client, reply):
+            relay.process.send_signal(signal.SIGTERM)
+            assert eventually(lambda: refused(relay)), "nobody else is taken"
+            assert b"".join(client.pieces(reply)).count(b"data: ") == 40
+        assert relay.process.wait(15) == 0
+    assert "Traceback" not in relay.log
+
+
+def test_a_signal_to_all_processes_at_once_breaks_nothing_off(tmp_path: Path, upstream: Upstream) -> None:
+    """As systemd ends a service (KillMode=control-group)."""
+    with live.relay(tmp_path, upstream.url, workers=2) as relay:
+        all_serve(relay, 2)
+        with begun(relay, "/v1/slow") as (client, reply):
+            for pid in (*crew.children(relay.process.pid), relay.process.pid):
+                os.kill(pid, signal.SIGTERM)
+            assert b"".join(client.pieces(reply)).count(b"data: ") == 40
         assert relay.process.wait(15) == 0
     assert "Traceback" not in relay.log
 

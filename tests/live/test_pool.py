@@ -3,10 +3,12 @@
 import contextlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from wsproto.events import TextMessage
 from addons.cli.fake_openai.server import Upstream
 from tests.live.test_wire_tls import Http2
 from tests.live.test_wire_websocket import Socket
-from tests.support import certificates, live, marking_upstream, raw
+from tests.support import certificates, connect_proxy, live, marking_upstream, raw
 from tests.support.live import eventually
 from tests.support.marking_upstream import MarkingUpstream, Step
 
@@ -35,6 +37,11 @@ def marking() -> Iterator[MarkingUpstream]:
 def pooled(marking: MarkingUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Live]:
     with live.relay(tmp_path_factory.mktemp("pool"), marking.url) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> certificates.Pair:
+    return certificates.self_signed(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(autouse=True)
@@ -234,12 +241,67 @@ def test_an_upstream_that_is_not_there_is_asked_for_less_and_less(tmp_path: Path
         assert "Traceback" not in relay.log and "never retrieved" not in relay.log
 
 
+PEEK = """
+from mitmproxy import ctx
+
+
+def see(flow):
+    from addons.engine.speed.layers import straight
+
+    handler = ctx.master.addons.get("proxyserver").connections[flow.client_conn.id]
+    print("held:", len(handler.transports), len(straight(handler.layer).connections), flush=True)
+
+
+response = error = see
+"""
+
+
+@pytest.mark.parametrize("way", ["closes", "refuses"])
+def test_a_client_that_stays_holds_nothing_of_the_connections_before(
+    tmp_path: Path, marking: MarkingUpstream, way: str
+) -> None:
+    peek = tmp_path / "peek.py"
+    peek.write_text(PEEK)
+    marking.shapes[b"unsaid-close"] = lambda mark: (_length(mark),)
+    url = marking.url if way == "closes" else f"http://127.0.0.1:{live.free_port()}"
+    with live.relay(tmp_path, url, ("-s", str(peek))) as relay, raw.Client(relay.port) as client:
+        for number in range(8):
+            client.ask("GET", f"/v1/unsaid-close/mark{number}", AUTH)
+            time.sleep(0.05)
+        assert eventually(lambda: relay.log.count("held:") == 8)
+        held = [line.split()[-2:] for line in relay.log.splitlines() if "held:" in line]
+        assert held[-1] == held[1], held
+
+
+@pytest.mark.parametrize("body", [None, b"a" * 1000], ids=["held", "streamed"])
+def test_who_has_left_before_the_connection_is_there_is_not_asked_for(
+    tmp_path: Path, pair: certificates.Pair, body: bytes | None
+) -> None:
+    """A stream of HTTP/2, whose connection stays. It may be billed, and nobody reads it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    listen = {"tls": {"cert": str(pair.cert), "key": str(pair.key)}}
+    with connect_proxy.listening() as listener:
+        upstream = MarkingUpstream(listener.getsockname()[1], "https")
+
+        def accept(client: socket.socket) -> None:
+            time.sleep(0.4)
+            marking_upstream._accept(client, upstream, context)
+
+        connect_proxy.serve(listener, accept)
+        upstreams = [{"name": "one", "url": upstream.url, "ca": str(pair.cert)}]
+        with live.relay(tmp_path, upstreams, listen=listen) as relay, Http2(relay, pair) as client:
+            left = client.send("POST" if body else "GET", "/v1/plain/left", body=body)
+            time.sleep(0.1)
+            client.cancel(left)
+            assert client.ask("GET", "/v1/plain/stays").body == b"stays"
+            time.sleep(0.3)
+            assert upstream.asked == [b"stays"]
+            assert relay.log.count("stream reset by client") == 1
+            assert "Traceback" not in relay.log
+
+
 # -- TLS
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> certificates.Pair:
-    return certificates.self_signed(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
@@ -325,3 +387,26 @@ def test_http_client_is_served_as_ever(pooled: live.Live) -> None:
         connection.request("POST", f"/v1/plain/mark{number}", BIG, dict(AUTH))
         assert connection.getresponse().read() == b"mark%d" % number
     connection.close()
+
+
+def test_what_is_said_last_to_a_connection_reaches_nobody_else(relay: live.Live, upstream: Upstream) -> None:
+    """The answer of a message is over before its turn is on the disk, and meanwhile others take its connection."""
+
+    def talk(number: int) -> None:
+        for each in range(25):
+            body = {"apiKey": f"sk-{number}", "sessionId": f"s{number}", "content": f"hello {each}", "stream": True}
+                "apiKey": f"sk-test-{number}",
+                "sessionId": f"s{number}",
+                "content": f"hello {each}",
+                "stream": True,
+            }
+            assert b'"code": 200' in relay.ask("POST", "/chat", body).body
+
+    def look(_number: int) -> None:
+        for _ in range(60):
+            assert relay.ask("GET", "/v1/models", headers=dict(AUTH)).status == 200
+
+    with ThreadPoolExecutor(10) as threads:
+        for done in [threads.submit(talk if number < 6 else look, number) for number in range(10)]:
+            done.result()
+    assert "Traceback" not in relay.log

@@ -70,7 +70,11 @@ def _state(stream: HttpStream) -> AttemptState | None:
 
 
 def _has_left(stream: HttpStream) -> bool:
-    return any(isinstance(each, RequestProtocolError) for each in stream._paused_event_queue)
+    return _farewell(stream) is not None
+
+
+def _farewell(stream: HttpStream) -> RequestProtocolError | None:
+    return next((each for each in stream._paused_event_queue if isinstance(each, RequestProtocolError)), None)
 
 
 # Connections
@@ -80,6 +84,9 @@ def _make_connection(_stock: Any, stream: HttpStream) -> Commands:
     """mitmproxy 12.2.3 fails a flow with the first connection that does not come about; so a moment without an upstream
     is a 502, whatever others there are. As stock, but asked again where that is wanted. Remove when there is a hook for
     a failed connect that may name another server.
+
+    And it asks upstream for a stream of HTTP/2 that its client has reset meanwhile, and closes then; so what nobody
+    wants may be billed.
     """
     while True:
         flow, state = stream.flow, _state(stream)
@@ -95,7 +102,11 @@ def _make_connection(_stock: Any, stream: HttpStream) -> Commands:
         _note_connecting(flow, connecting=False, failed=bool(error))
         if not error:
             stream.context.server = flow.server_conn = connection
-            return True
+            if (left := _farewell(stream)) is None:
+                return True
+            stream.client_state = stream.state_done  # as one that talks with upstream: its connection is closed
+            yield from stream.handle_protocol_error(left)
+            return False
         if state is not None and (yield from _decided(stream, state, FailedAttempt(error, connected=False))):
             continue
         yield from stream.handle_protocol_error(

@@ -50,13 +50,23 @@ async def _drain_writers(handler: Any) -> None:
     full = [(peer, io) for peer, io in handler.transports.items() if io.writer is not None and _holds_data(io.writer)]
     if not full:
         return
-    async with handler._drain_lock:
-        for peer, io in full:
-            try:
-                await io.writer.drain()
-            except OSError as error:
-                if io.handler is not None and not isinstance(peer, Server):
-                    io.handler.cancel(f"Error sending data: {error}")
+    try:
+        async with handler._drain_lock:
+            for peer, io in full:
+                await _drain(peer, io)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if all(io.handler is not task for io in handler.transports.values()):
+            raise LetGo from None  # what was to be closed is somebody else's
+        raise
+
+
+async def _drain(peer: Any, io: Any) -> None:
+    try:
+        await io.writer.drain()
+    except OSError as error:
+        if io.handler is not None and not isinstance(peer, Server):
+            io.handler.cancel(f"Error sending data: {error}")
 
 
 def _holds_data(writer: Any) -> bool:

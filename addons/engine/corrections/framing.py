@@ -68,6 +68,8 @@ def _frame_http2_bodies(stock: Any, client: Any, event: Any) -> Any:
     over its trailers; so upstream takes the body for the next request. Here it gets chunks, and trailers are dropped.
     Remove when Http1Client.send adds Transfer-Encoding itself and takes RequestTrailers.
     """
+    if isinstance(event, RequestProtocolError) and event.stream_id != client.stream_id:
+        return _NOTHING  # its answer is over, and the connection may be at work for another one
     repeats.note(client.conn, event)
     if isinstance(event, attempts.LeftAlone):
         return attempts.leave_alone(client)

@@ -58,11 +58,12 @@ class Patient:
 
     async def read(self, size: int) -> bytes:
         """As `StreamReader.read`. Raises LetGo."""
-        took = time.thread_time() - self._given_at
-        if took > _LONG:
-            await asyncio.sleep(0)
-        self._learn(took)
-        data = self._held or (b"" if self._gone else await self._reader.read(min(size, self._most[False])))
+        try:
+            data = await self._next(size)
+        except asyncio.CancelledError:
+            if self._gone:
+                raise LetGo from None  # what was to be closed is somebody else's
+            raise
         if self._gone:
             raise LetGo
         self._dense = _is_dense(data)
@@ -70,6 +71,13 @@ class Patient:
         data, self._held = data[:most], data[most:]
         self._given, self._given_at = len(data), time.thread_time()
         return data
+
+    async def _next(self, size: int) -> bytes:
+        took = time.thread_time() - self._given_at
+        if took > _LONG:
+            await asyncio.sleep(0)
+        self._learn(took)
+        return self._held or (b"" if self._gone else await self._reader.read(min(size, self._most[False])))
 
     @property
     def has_more(self) -> bool:

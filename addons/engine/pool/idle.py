@@ -85,7 +85,12 @@ class Pool:
 
     def orphan(self, connection: UpstreamConnection) -> bool:
         """Its client leaves; whether it rests, and may go on without."""
-        if connection not in self._idle.get(connection.place, {}):
+        resting = self._idle.get(connection.place, {})
+        if connection not in resting:
+            return False
+        if not connection.is_fit(self._clock()):  # whoever reads it may have its end in hand
+            del resting[connection]
+            connection.discard("relay: closed by upstream")
             return False
         connection.leave(self._changed)
         return True
@@ -145,6 +150,9 @@ class Pool:
         try:
             async with asyncio.timeout(self.connect_within):
                 connection = await self._dial(place)
+            if not connection.is_untouched:
+                connection.discard("relay: it speaks unasked")
+                raise OSError("upstream speaks unasked")
         except OSError:  # a TimeoutError among them
             warmth.pause = min(_LONGEST_PAUSE, max(1.0, 2 * warmth.pause))
             warmth.next_try = self._clock() + warmth.pause

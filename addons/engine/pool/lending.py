@@ -34,6 +34,8 @@ places = Places()
 
 _LAST = "relay_last"
 """On an HTTP layer: the connection that rested there last."""
+_ENDED = "relay_ended"
+"""On an HTTP layer: connections that have ended, and are not forgotten yet."""
 _wanted: ContextVar[Seat | None] = ContextVar("wanted", default=None)
 
 
@@ -73,6 +75,7 @@ def _get_connection(_stock: Any, layer: HttpLayer, event: Any, *, reuse: bool = 
         del layer.command_sources[event]
         yield from layer.event_to_child(stream, GetHttpConnectionCompleted(event, (last.seat.server, None)))
         return
+    _sweep(layer, vars(layer).setdefault(_ENDED, []))
     made = Server(address=event.address, transport_protocol=event.transport_protocol)
     made.tls, made.via = event.tls, event.via
     if event.tls:
@@ -81,9 +84,31 @@ def _get_connection(_stock: Any, layer: HttpLayer, event: Any, *, reuse: bool = 
     context = layer.context.fork()
     context.server = made
     child = HttpClient(context)
+    if type(layer.connections) is not _Connections:
+        layer.connections = _Connections(layer.connections)
     layer.connections[made] = child
     layer.waiting_for_establishment[made].append(event)
     yield from layer.event_to_child(child, events.Start())
+
+
+class _Gone:
+    """In the place of a connection that a layer has no more: what is still said to it is dropped."""
+
+    def handle_event(self, _event: Any) -> tuple[commands.Command, ...]:
+        """Nothing comes of it."""
+        return ()
+
+
+class _Connections(dict[Connection, Any]):
+    """mitmproxy 12.2.3 never forgets a connection, and looks up whom it has something to say to; so a last word to one
+    that somebody else has by now would be a crash. Remove when connections to servers are shared by clients.
+    """
+
+    def __missing__(self, _connection: Connection) -> _Gone:
+        return _GONE
+
+
+_GONE = _Gone()
 
 
 def _place(flow: Any, event: Any) -> Place:
@@ -112,8 +137,51 @@ async def _open_connection(stock: Any, handler: Any, command: commands.OpenConne
     """mitmproxy 12.2.3 connects to a server itself; so it would have no part in the pool. As stock, and what is wanted
     is known where the connection is made. Remove when connections to servers are shared by clients.
     """
-    _wanted.set(seat_of(command.connection))
-    await stock(handler, command)
+    seat = seat_of(command.connection)
+    _wanted.set(seat)
+    try:
+        await stock(handler, command)
+    finally:
+        if seat is not None:
+            _clear(handler, seat)
+
+
+def _clear(handler: Any, seat: Seat) -> None:
+    """Leave nothing of an attempt: what has failed, or was given up between the connect and the first read."""
+    io = handler.transports.get(seat.server)
+    if io is not None and io.handler is asyncio.current_task():
+        del handler.transports[seat.server]
+    _leave(seat)
+
+
+def _leave(seat: Seat) -> None:
+    connection, layer = seat.connection, seat.layer
+    if layer is None:
+        return  # it has been left before
+    seat.end()
+    _forget(layer, seat.server)
+    if connection is not None:
+        connection.discard("relay: nobody reads it any more")  # it is closed already, but where its task was ended
+
+
+def _forget(layer: HttpLayer, server: Connection) -> None:
+    """Let go of the layers of a connection that has ended, as soon as nothing is under way there.
+
+    mitmproxy 12.2.3 keeps them as long as the client stays; so one that stays long takes more and more. Remove when
+    HttpLayer drops connections that have ended.
+    """
+    ended = vars(layer).setdefault(_ENDED, [])
+    ended.append(server)
+    _sweep(layer, ended)
+
+
+def _sweep(layer: HttpLayer, ended: list[Connection]) -> None:
+    for each in list(ended):
+        peer: Any = layer.connections.get(each)
+        below = getattr(vars(peer).get("_handle_event"), "__self__", None) if peer is not None else None
+        if getattr(below, "stream_id", None) not in layer.streams:  # else it may still have something to say there
+            layer.connections.pop(each, None)
+            ended.remove(each)
 
 
 async def connect(host: str, port: int, **more: Any) -> tuple[Any, asyncio.StreamWriter]:
@@ -145,7 +213,7 @@ def end(handler: Any, connection: Connection) -> None:
     """
     if not isinstance(connection, Client):
         if (seat := seat_of(connection)) is not None:
-            seat.end()
+            _leave(seat)
         return
     for peer in [each for each in handler.transports if each is not connection]:
         seat = seat_of(peer)
@@ -176,7 +244,8 @@ def _mark_done(stock: Any, client: Http1Client, *, request: bool = False, respon
         yield from client.make_pipe()
         return
     keeps = connection.keeps
-    if keeps == 0 or client.buf or not connection.may_rest():
+    closing = client.conn.state is not ConnectionState.OPEN  # an answer that was refused, for one
+    if keeps == 0 or closing or client.buf or not connection.may_rest():
         yield commands.CloseConnection(client.conn)
         client.state = client.done
         return
@@ -210,6 +279,7 @@ def _seconds_kept(asked: Request, answer: Response) -> float | None:
 def _rest(connection: UpstreamConnection, keeps: float | None) -> None:
     seat = connection.seat
     assert seat is not None
+    seat.request = None
     setattr(seat.layer, _LAST, connection)
     pool.rest(connection, keeps=keeps)
     handler = seat.handler

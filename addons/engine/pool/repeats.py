@@ -46,6 +46,7 @@ def note(server: Server, event: HttpEvent) -> None:
         if seat is None or seat.connection is None:
             return
         connection = seat.connection
+        seat.request = event.request
         seat.reused = connection.uses
         acknowledged = connection.kernel.acknowledged() if connection.expires_at else None
         connection.uses += 1

@@ -134,6 +134,10 @@ class Sessions:
             self._kept.clear()
         self._kept[context, place] = session
 
+    def forget(self, context: ssl.SSLContext, place: Place) -> None:
+        """The next handshake is a whole one: this session has led to nothing."""
+        self._kept.pop((context, place), None)
+
 
 sessions = Sessions()
 
@@ -210,6 +214,7 @@ async def secure(
         await done
     except BaseException as error:
         transport.abort()
+        sessions.forget(context, place)
         if isinstance(error, OSError):
             raise OSError(_words(error)) from None
         raise
@@ -228,6 +233,15 @@ def _words(error: OSError) -> str:
     if isinstance(error, ConnectionResetError):
         return "TLS handshake failed: connection closed"
     return f"TLS handshake failed: {error}"
+
+
+def holds_something(transport: Any) -> bool:
+    """Whether TLS has bytes in hand: read and not yet given, as behind a pause of the reader, or not yet sent."""
+    outer = getattr(transport, "_ssl_protocol", None)
+    if outer is None or outer._sslobj is None or outer._transport is None:
+        return False
+    unread = outer._incoming.pending or outer._sslobj.pending()
+    return bool(unread or outer._transport.get_write_buffer_size())
 
 
 def learn_session(transport: asyncio.BaseTransport, place: Place) -> None:

@@ -23,7 +23,7 @@ _SEAT = "relay_seat"
 class Seat:
     """A client's use of a connection: what mitmproxy knows of it as `server`, in one HTTP layer."""
 
-    __slots__ = ("connection", "fresh", "handler", "layer", "place", "reused", "server")
+    __slots__ = ("connection", "fresh", "handler", "layer", "place", "request", "reused", "server")
 
     def __init__(self, place: Place, server: Server, layer: Any, *, fresh: bool) -> None:
         self.place = place
@@ -34,6 +34,8 @@ class Seat:
         self.handler: Any = None
         """mitmproxy's ConnectionHandler, once the connection is there."""
         self.connection: UpstreamConnection | None = None
+        self.request: Any = None
+        """What is under way."""
         self.reused = 0
         """Exchanges that the connection had had when the one that is under way began."""
         setattr(server, _SEAT, self)
@@ -42,7 +44,7 @@ class Seat:
         """Nobody sits here any more. Flows outlive it, and must not hold a client's layers."""
         if self.connection is not None:
             self.connection.seat = None
-        self.connection = self.handler = self.layer = None
+        self.connection = self.handler = self.layer = self.request = None
 
 
 def seat_of(server: Connection) -> Seat | None:
@@ -135,6 +137,11 @@ class UpstreamConnection(WholeReading):
             self.seen.tell(server, self.place.host)
         return self.patient
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has come on it, nor its end."""
+        return not (self.received or self.ended)
+
     def may_rest(self) -> bool:
         """Whether all that has come was part of an answer, and all that was to be sent is on its way."""
         patient = self.patient
@@ -145,6 +152,7 @@ class UpstreamConnection(WholeReading):
             or patient.has_more
             or self.writer.transport.is_closing()
             or self.writer.transport.get_write_buffer_size()
+            or tls.holds_something(self.writer.transport)
         )
 
     def rest(self, expires_at: float) -> None:
@@ -162,7 +170,7 @@ class UpstreamConnection(WholeReading):
             return False
         if self.seat is not None and self.seat.server.state is not ConnectionState.OPEN:
             return False
-        return self.kernel.waiting() is None
+        return self.kernel.waiting() is None and not tls.holds_something(self.writer.transport)
 
     def leave(self, on_change: Callable[["UpstreamConnection"], None]) -> None:
         """Take it from whoever has it while it rests, without an end being told there."""

@@ -110,7 +110,8 @@ async def _server_event(handler: Any, event: events.Event) -> None:
     if turn is not None:
         turn.append(event)  # from a task that this turn has started
         return
-    async with handler._server_event_lock:
+    await _wait_for_turn(handler._server_event_lock)
+    try:
         turn = deque((event,))
         said: Said = {}
         do = partial(_carry_out, handler, turn, said)
@@ -136,6 +137,24 @@ async def _server_event(handler: Any, event: events.Event) -> None:
             setattr(handler, _TURN, None)
             _write_all(handler, said)
             share.end()
+    finally:
+        handler._server_event_lock.release()
+
+
+async def _wait_for_turn(lock: asyncio.Lock) -> None:
+    """Have the lock. A cancellation is put off until the turn is over: else whoever reads a connection would end
+    without closing it, and without a word to the layers."""
+    cancelled: asyncio.CancelledError | None = None
+    while True:
+        try:
+            await lock.acquire()
+            break
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task = asyncio.current_task()
+    if cancelled is not None and task is not None:
+        task.uncancel()
+        task.cancel(*cancelled.args)
 
 
 async def _pause(handler: Any, share: _Share, turn: deque[events.Event], said: Said) -> None:

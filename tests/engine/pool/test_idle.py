@@ -21,7 +21,7 @@ class Connection:
 
     def __init__(self, place: Place = HERE) -> None:
         self.place = place
-        self.fit = True
+        self.fit = self.is_untouched = True
         self.expires_at = 0.0
         self.seat: object | None = object()
         self.discarded: str | None = None
@@ -182,6 +182,36 @@ def test_some_are_kept_ready_and_failures_are_waited_for(monkeypatch: pytest.Mon
         scene.now = 100.0
         await asyncio.sleep(0.03)
         assert scene.pool.count(HERE) == 2
+
+    played(play)
+
+
+def test_what_has_an_end_that_its_client_has_not_read_yet_is_closed_with_him() -> None:
+    async def play(scene: Scene) -> None:
+        one = Connection()
+        scene.rest(one)
+        one.fit = False
+        assert not scene.pool.orphan(cast(UpstreamConnection, one)) and one.discarded and one.seat is not None
+        assert scene.take() is None
+
+    played(play)
+
+
+def test_what_speaks_before_it_is_asked_is_not_kept_ready() -> None:
+    async def play(scene: Scene) -> None:
+        made: list[Connection] = []
+
+        async def dial(place: Place) -> UpstreamConnection:
+            made.append(Connection(place))
+            made[-1].is_untouched = len(made) > 1
+            return cast(UpstreamConnection, made[-1])
+
+        scene.pool.adopt(60, 10, {HERE: 1}, dial)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [each.discarded for each in made] == ["relay: it speaks unasked"] and scene.take() is None
+        scene.pool._look()
+        assert len(made) == 1, "it is not tried again at once"
 
     played(play)
 
