@@ -395,11 +395,6 @@ def test_what_is_said_last_to_a_connection_reaches_nobody_else(relay: live.Live,
     def talk(number: int) -> None:
         for each in range(25):
             body = {"apiKey": f"sk-{number}", "sessionId": f"s{number}", "content": f"hello {each}", "stream": True}
-                "apiKey": f"sk-test-{number}",
-                "sessionId": f"s{number}",
-                "content": f"hello {each}",
-                "stream": True,
-            }
             assert b'"code": 200' in relay.ask("POST", "/chat", body).body
 
     def look(_number: int) -> None:
