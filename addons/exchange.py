@@ -125,8 +125,10 @@ class FailureState:
     """Why relay cut upstream off; the `error` hook answers with it. Set by whoever cuts it off."""
     by_client: bool = False
     """The client left, or broke the rules of HTTP: it is not upstream's failure. Set by the engine."""
+    connecting: bool = False
+    """It waits for its connection to upstream. Set by the engine."""
     connect_timed_out: bool = False
-    """A connect of this client was given up after `limits.connect`. Set by proxy/timeouts.py."""
+    """A connect of this client was given up after `limits.connect` meanwhile. Set by proxy/timeouts.py."""
     substitute: http.Response | None = None
     """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
 

@@ -178,6 +178,9 @@ class Claimed(NamedTuple):
     """`output` is set by a field that others than OpenAI may not know: `max_completion_tokens`."""
     routing: str | None = None
     """A field by which some upstreams choose another model than `model`."""
+    pictures: int = 0
+    """Of which each counts for `tokens_a_picture` in `bound`: see `claimed_by`."""
+    tokens_a_picture: int = 0
     drawn_inline: int = 0
     """Bytes of the body that are pictures written in it. Where they are counted as pictures alone, they are no text."""
 
@@ -225,6 +228,8 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
         background=_flag(body, "background") if kind is Generation.RESPONSE else False,
         openai_alone=kind is Generation.CHAT and _number(body, "max_tokens") is None,
         routing=next((name for name in ROUTING if name in body.spans), None),
+        pictures=images,
+        tokens_a_picture=_image_tokens(model),
         drawn_inline=_drawn_inline(kind, body, signs),
     )
     if transcribed:
@@ -236,6 +241,18 @@ def claiming(kind: Generation, body: Members, size: int) -> Sliced[Claimed]:
     if kind is Generation.SPEECH:
         return found._replace(output=max(_SPOKEN_AT_LEAST, _SPOKEN_A_CHARACTER * spoken))
     return found
+
+
+def claimed_by(model: str, kind: Generation | None, asked: Claimed) -> Claimed:
+    """The same claim where another model is asked: pictures count for more in some, and some search by themselves."""
+    bound = asked.bound
+    more = asked.pictures * (_image_tokens(model) - asked.tokens_a_picture)
+    searches = _SEARCHES if kind in _SEARCHERS and always_searches(model) else 0
+    return asked._replace(
+        model=model,
+        bound=bound._replace(input=bound.input + more, searches=max(bound.searches, searches)),
+        tokens_a_picture=_image_tokens(model),
+    )
 
 
 def of_form(kind: Generation, form: Form, size: int) -> Claimed:

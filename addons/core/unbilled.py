@@ -63,6 +63,9 @@ _OF_CALLER = re.compile(r"organization|mismatch|country|region|territory|ip_addr
 """Codes that speak of what a caller's own headers or address say: no key is at fault."""
 
 
+_OF_SCOPE = "missing_scope"
+
+
 def may_refuse(status: int, headers: Mapping[str, str]) -> bool:
     """Whether the head of an answer may be that of a refusal, so that its body is worth waiting for."""
     return status in _MAYBE and (status != 503 or "retry-after" in headers or "retry-after-ms" in headers)
@@ -86,7 +89,9 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, now: float) ->
         return Refusal(RATE_LIMITED, Scope.MODEL, told)
     if _OF_CALLER.search(code) or (status == 403 and not _OF_KEY.search(error.code.lower())):
         return None
-    return Refusal(KEY_REFUSED, Scope.KEY)
+    # A restricted key of OpenAI's does other things well; whoever asks for what it may not do takes it from nobody.
+    limited = _OF_SCOPE in code or _OF_SCOPE in error.reason.lower().replace(" ", "_")
+    return Refusal(KEY_REFUSED, Scope.MODEL if limited else Scope.KEY)
 
 
 def seconds_aside(refused: Refusal, strikes: int) -> float:

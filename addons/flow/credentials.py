@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterator
 from addons import errors
 from addons.core.chat import read_bearer
 from addons.core.headers import Fields
+from addons.core.secret_names import Verdict, judge
+from addons.core.secrets import KEY, may_hold_key
 
 _MOST = 8
 """Keys in one head; nobody has use for more than two."""
@@ -15,7 +17,8 @@ _IN_PROTOCOL = "openai-insecure-api-key."
 """How browsers pass a key with a websocket: https://platform.openai.com/docs/guides/realtime-websocket"""
 
 
-_CARRIERS = (_BEARER, *_PLAIN, _PROTOCOLS)
+_ALWAYS_KEYS = (_BEARER, *_PLAIN)
+_CARRIERS = (*_ALWAYS_KEYS, _PROTOCOLS)
 
 
 def keys_in(fields: Fields) -> Iterator[str]:
@@ -50,6 +53,25 @@ def _shown_in(fields: Fields) -> Iterator[str]:
             for each in text.split(","):
                 if each.strip().startswith(_IN_PROTOCOL):
                     yield each.strip().removeprefix(_IN_PROTOCOL)
+
+
+def shows_others(fields: Fields, query: str, keys: Collection[str]) -> bool:
+    """Whether a head or a query shows a key besides these, or something that looks like one. Raises as `keys_in`."""
+    if any(each not in keys for each in keys_in(fields)):
+        return True
+    known = [key.encode("utf-8", "surrogateescape") for key in sorted(keys, key=len, reverse=True)]
+    shown = [query.encode("utf-8", "surrogateescape")]
+    for name, value in fields:
+        if name.lower() in _ALWAYS_KEYS and value.strip() and not any(key in value for key in known):
+            return True
+        shown.append(value)
+    names = [each.partition("=")[0].lower() for each in query.removeprefix("?").split("&")]
+    if any(name == "key" or judge(name) is Verdict.YES for name in names):
+        return True
+    text = b"\n".join(shown)
+    for key in known:
+        text = text.replace(key, b"*")  # so that "Bearer" has something behind it
+    return may_hold_key(text) and KEY.search(text) is not None
 
 
 def replaced(fields: Fields, keys: Collection[str], other: str) -> Fields:

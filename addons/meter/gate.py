@@ -258,7 +258,9 @@ class Gate:
         if budgeted and asked.openai_alone and not all(map(_is_openai, upstreams)):
             asked = asked._replace(output=None)
         reserve = self._reserved(exchange.upstream, kind, asked)
-        if reserve is not None and not (budgeted and reserve[0] == _NEW_BOUND and not _is_openai(exchange.upstream)):
+        # A reasoning model is given the new name everywhere, which others than OpenAI may pass over.
+        everywhere = all(map(_is_openai, upstreams)) or not _is_reasoning(asked.model or "")
+        if reserve is not None and not (budgeted and reserve[0] == _NEW_BOUND and not everywhere):
             asked = asked._replace(output=reserve[1])
         price: Callable[[int], int] | None = None
         output = 0
@@ -372,7 +374,8 @@ class Gate:
         for upstream in going.upstreams:
             model = going.model_at(upstream) if going.model_at is not None else upstream.models.get(called, called)
             try:
-                bound, output, choices = self._bound(upstream, kind, asked._replace(model=model), now)
+                claim = claims.claimed_by(model or "", kind, asked)
+                bound, output, choices = self._bound(upstream, kind, claim, now)
                 price = _pricing(bound, choices, self.prices.factor(upstream.name))
                 price(output)
             except ValueError:

@@ -34,9 +34,9 @@ from addons.engine.corrections.attempts import MOST_HELD
 from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, of, ongoing
 from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
-from addons.flow.credentials import keys_in
+from addons.flow.credentials import keys_in, shows_others
 from addons.flow.held_bodies import HeldBodies, release
-from addons.flow.model_mapping import mapped_for, note_mapped
+from addons.flow.model_mapping import check_address, mapped_for, note_mapped
 from addons.flow.request_body import replace_body
 from addons.flow.turns import in_turns
 from addons.flow.upstream import declared_length
@@ -75,6 +75,8 @@ _TURN = (("event_id",), *((name,) for name in _IN_A_TURN), *(("response", name) 
 
 _KIND = Part[Generation]("generation")
 """What a relay key's request asks for, from its head to its body."""
+_UPSTREAMS = Part[Sequence[Upstream]]("meter.upstreams")
+"""Where it may go, in this order."""
 
 
 class Meter:
@@ -119,7 +121,7 @@ class Meter:
                     self.begin(exchange, kind, self.gate.keyring.caller(text))
                 return None
             self._check_path(key, kind, flow, exchange)
-            self._lead(flow, exchange, key, ours)
+            self._lead(flow, exchange, key, kind, ours)
         except errors.RelayError as error:
             refuse(flow, exchange, error)
             return None
@@ -151,7 +153,14 @@ class Meter:
                 f"此密钥不能使用 {shown}。", f"This key may not use {shown}.", code="path_not_allowed"
             )
 
-    def _lead(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, shown: Collection[str]) -> None:
+    def _lead(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        key: RelayKey,
+        kind: Generation | None,
+        shown: Collection[str],
+    ) -> None:
         """Send it where the key leads, with relay's own in its place."""
         upstream = self.gate.upstream_for(key, exchange)
         query = flow.request.path.partition("?")
@@ -160,7 +169,10 @@ class Meter:
         attempts = attempts_for(self.gate.pool, flow, exchange)
         # Files and the like belong to the account that has them; a model, or a socket to one, is the same elsewhere.
         elsewhere = "upgrade" in flow.request.headers or is_harmless(flow.request.method, exchange.path)
-        upstreams = self.gate.candidates(upstream, elsewhere=elsewhere)
+        upstreams = self.gate.candidates(upstream, elsewhere=elsewhere or kind is not None)
+        if len(upstreams) > 1:
+            upstreams = _that_may_see(flow, request, upstreams)
+        _UPSTREAMS.keep(exchange, upstreams)
         attempts.may_go_to(upstreams, key.id, "", key.id, request)
         aim(flow, exchange, request, *attempts.first())
 
@@ -230,7 +242,7 @@ class Meter:
     async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, key: RelayKey, kind: Generation) -> None:
         request = flow.request
         attempts = attempts_for(self.gate.pool, flow, exchange)
-        upstreams = self.gate.candidates(exchange.upstream)
+        upstreams = _UPSTREAMS.of(exchange) or (exchange.upstream,)
         going = Going(
             upstreams,
             repeats_of(upstreams, flow, exchange),
@@ -545,6 +557,23 @@ class Meter:
 def _give_back(exchange: Exchange) -> None:
     if (attempts := ATTEMPTS.of(exchange)) is not None:
         attempts.give_back()
+
+
+def _that_may_see(flow: http.HTTPFlow, request: Request, upstreams: Sequence[Upstream]) -> list[Upstream]:
+    """Of an upstream and its fallbacks those that a request may go to as its head is: a key of its caller's own that
+    stands there, too, reaches the one that was asked alone, and a name of a model that another one would map none."""
+    first, *others = upstreams
+    if shows_others(flow.request.headers.fields, request.query, request.shown):
+        return [first]
+    return [first, *(each for each in others if _takes_address(each, request))]
+
+
+def _takes_address(upstream: Upstream, request: Request) -> bool:
+    try:
+        check_address(upstream, request.path, request.query.removeprefix("?"))
+    except errors.RelayError:
+        return False
+    return True
 
 
 def repeats_of(upstreams: Sequence[Upstream], flow: http.HTTPFlow, exchange: Exchange) -> int:

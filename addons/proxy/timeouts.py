@@ -203,8 +203,10 @@ class Timeouts:
     def _give_up(self, server: connection.Server, cancel: Callable[[str], bool]) -> None:
         _, client, _ = self._connects.pop(server.id)
         for exchange in self._open.get(client, ()):
-            # A TLS handshake that is cut off is told as "connection closed": the reason has to travel beside it.
-            exchange.failure.connect_timed_out = True
+            # A TLS handshake that is cut off is told as "connection closed": the reason has to travel beside it. What
+            # an HTTP/2 client has under way besides was sent, and may be worked on.
+            if exchange.failure.connecting:
+                exchange.failure.connect_timed_out = True
         if (asker := gave_up.get()) is not None:
             asker.append(CONNECT_TIMEOUT)
         cancel(CONNECT_TIMEOUT)

@@ -5,7 +5,8 @@
 2. Each key is tried once a request for refusals; an upstream that could not be reached, or that is overloaded, is asked
    again with its other keys only when nobody else is left.
 3. What may have been worked on is repeated for GET and HEAD, and with `Idempotency-Key` at the same upstream with the
-   same key, where `upstreams[].idempotent` says that it honours that.
+   same key, where `upstreams[].idempotent` says that it honours that. From then on it goes nowhere else, whatever
+   becomes of the repeat.
 4. `upstreams[].retries` bounds repeats at one place, `limits.attempts` and `limits.attempt_time` all attempts.
 """
 
@@ -39,6 +40,7 @@ _PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _PASSING = (Failure.NAME, Failure.REFUSED, Failure.UNREACHABLE, Failure.BROKEN, Failure.OTHER)
 """Why a connect may fail that succeeds a moment later. A certificate stays as it is, and one that has timed out has
 taken its time."""
+_SAFE = ("GET", "HEAD")
 _SHOWN = 200
 _MOST_ANSWERED = 10_000
 KEY_HEADER = "idempotency-key"
@@ -84,6 +86,9 @@ class Attempts(AttemptState):
     """At the present place."""
     count: int = 0
     started: float = field(default_factory=time.monotonic)
+    """When the first attempt began, once there was one."""
+    waited: float = 0.0
+    """Seconds in line."""
     told: list[dict[str, object]] = field(default_factory=list)
     """What has become of each attempt, for records."""
     refusals: list[Refusal] = field(default_factory=list)
@@ -140,19 +145,30 @@ class Attempts(AttemptState):
 
     async def _taken(self) -> Ticket | None:
         """A place to go to, waited for where `limits.queue` says so."""
-        health, lines, seconds = self.pool.health, self.pool.lines, self.settings.limits.queue
+        health, lines, seconds = self.pool.health, self.pool.lines, self._may_wait_for()
         line = (frozenset(self.order), self.model)
 
         def take() -> Ticket | None:
             return health.take(self.order, self.model, self.tried)
 
-        found = take() if not lines.is_waited_for(line) else None
-        if found is not None or seconds <= 0 or not self._may_wait():
+        others = seconds > 0 and lines.is_waited_for(line)
+        found = take() if not others else None
+        if found is not None or seconds <= 0 or not (others or self._may_wait()):
             return found
         self.tried.clear()
+        begun = time.monotonic()
         soonest = lambda: health.soonest(self.order, self.model)  # noqa: E731
         waiting = lines.wait(line, self.caller, seconds, take, soonest, health.given_back)
-        return await self.pool.leaving.do(self.client, waiting)
+        try:
+            return await self.pool.leaving.do(self.client, waiting)
+        finally:
+            self.waited += time.monotonic() - begun
+
+    def _may_wait_for(self) -> float:
+        """Seconds that are left to wait in: of `limits.queue`, and of the time in which attempts may begin."""
+        limits = self.settings.limits
+        left = limits.queue - self.waited
+        return min(left, limits.attempt_time - (time.monotonic() - self.started)) if self.count else left
 
     def _may_wait(self) -> bool:
         """Whether time is what is missing, and not a key that works."""
@@ -169,7 +185,7 @@ class Attempts(AttemptState):
             return error
         wait = max(1, round(health.soonest(self.order, self.model) or 1))
         again = {"retry-after": str(wait), "x-should-retry": "true"}
-        if reasons & {unbilled.RATE_LIMITED, unbilled.OVERLOADED}:
+        if not reasons or reasons & {unbilled.RATE_LIMITED, unbilled.OVERLOADED}:  # none: others come first
             return errors.RateLimited(
                 f"上游对此中转服务的所有密钥限流，请在 {wait} 秒后再试。",
                 f"The upstream limits the rate of all of this relay's keys: try again in {wait} s.",
@@ -206,6 +222,8 @@ class Attempts(AttemptState):
     def begin(self) -> None:
         """Upstream is about to be asked."""
         self.count += 1
+        if self.count == 1:
+            self.started = time.monotonic()
         self.last = self.ticket.candidate if self.ticket is not None else None
         self._begun = time.monotonic()
 
@@ -217,14 +235,18 @@ class Attempts(AttemptState):
         uncertain = status in unbilled.UNCERTAIN and self._may_repeat(flow)
         if not uncertain and not unbilled.may_refuse(status, _names(response)):
             return None
-        return _READ if self._any_left(uncertain) else float("inf")
+        return _READ if self._any_left(flow, uncertain) else float("inf")
 
-    def _any_left(self, uncertain: bool) -> bool:
+    def _any_left(self, flow: http.HTTPFlow, uncertain: bool) -> bool:
         if self._is_over():
             return False
         present = self.ticket.candidate if self.ticket is not None else None
         gone = {*self.tried, present}
-        return uncertain or any(each not in gone for each in self.order)
+        return uncertain or (not self._is_bound(flow) and any(each not in gone for each in self.order))
+
+    def _is_bound(self, flow: http.HTTPFlow) -> bool:
+        """Whether it may have been worked on already where it was: with another key it would be billed twice."""
+        return bool(self.uncertain) and flow.request.method not in _SAFE
 
     def _is_gone(self) -> bool:
         return self.gone is not None and self.gone()
@@ -252,20 +274,20 @@ class Attempts(AttemptState):
         if failed.answer is not None and refusal is None and failed.answer.status_code not in unbilled.UNCERTAIN:
             return False
         if refusal is not None:
-            return await self._elsewhere(flow, exchange)
+            return not self._is_bound(flow) and await self._elsewhere(flow, exchange)
         if not failed.connected:
             return await self._after_connect(flow, exchange, classify(failed.error))
         if not self._may_repeat(flow):
             return False
         if self.repeats < exchange.upstream.retries and self.order:
             return await self._here(flow, exchange)
-        return flow.request.method in ("GET", "HEAD") and await self._elsewhere(flow, exchange)
+        return flow.request.method in _SAFE and await self._elsewhere(flow, exchange)
 
     async def _after_connect(self, flow: http.HTTPFlow, exchange: Exchange, failure: Failure) -> bool:
         timed_out = exchange.failure.connect_timed_out
         if failure in _PASSING and not timed_out and self.repeats < exchange.upstream.retries:
             return await self._here(flow, exchange)
-        return await self._elsewhere(flow, exchange, exchange.upstream.name)
+        return not self._is_bound(flow) and await self._elsewhere(flow, exchange, exchange.upstream.name)
 
     async def _here(self, flow: http.HTTPFlow, exchange: Exchange) -> bool:
         """At the same place, after a pause."""
@@ -311,7 +333,7 @@ class Attempts(AttemptState):
         """Whether a request may be repeated that may have been worked on."""
         if not self.order or (self.ticket is None and not self.tried):
             return False
-        if flow.request.method in ("GET", "HEAD"):
+        if flow.request.method in _SAFE:
             return True
         last = self.ticket.candidate if self.ticket is not None else self.tried[-1]
         upstream = self.keys[last][0]
@@ -385,7 +407,8 @@ class Attempts(AttemptState):
         begun = self._begun or now
         told: dict[str, object] = {"start": round(time.time() - (now - begun), 3), "ms": round((now - begun) * 1000, 1)}
         if candidate is not None:
-            told = {"upstream": candidate.upstream, "key": self.pool.health.shown(self.keys[candidate][1]), **told}
+            told = {"key": self.pool.health.shown(self.keys[candidate][1]), **told}
+        told = {"upstream": candidate.upstream if candidate is not None else self._upstream, **told}
         if status is not None:
             told["status"] = status
         if error:

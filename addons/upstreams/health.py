@@ -4,7 +4,8 @@
 2. What upstream refuses is left alone until the time that it has told, however many want it. What could not be reached
    is only passed over: it is tried where there is no better one.
 3. When the time is over one request goes there, a probe; the others go on as before until it has ended. If it is
-   refused the time begins anew. So there is at most one probe a window and process, and no herd.
+   refused the time begins anew. So there is at most one probe a window and process, and no herd. One that is silent for
+   `_SILENT` keeps nobody any longer: a long answer has its head when it is done.
 """
 
 import hmac
@@ -21,6 +22,8 @@ _MOST_PLACES = 10_000
 """Callers name models, so there may be any number of them."""
 _INCONCLUSIVE = 1.0
 """Seconds until the next probe where one has ended without an answer."""
+_SILENT = 15.0
+"""Seconds after which another probe may go. A refusal comes at once."""
 _UNREACHED = 1.0
 """Seconds for which an upstream is passed over that could not be reached, which double with each further time."""
 _LONGEST_UNREACHED = 30.0
@@ -83,7 +86,7 @@ class UpstreamHealth:
         now = self.clock()
         for place in _places(candidate, model):
             aside = self._places.get(place)
-            if aside is None or (now >= aside.until and aside.probe is None):
+            if aside is None or _may_be_probed(aside, now):
                 continue
             if aside.hard:
                 return False
@@ -116,7 +119,7 @@ class UpstreamHealth:
         ticket = Ticket(candidate, model, now)
         for place in _places(candidate, model):
             aside = self._places.get(place)
-            if aside is not None and now >= aside.until and aside.probe is None:
+            if aside is not None and _may_be_probed(aside, now):
                 aside.probe = ticket
                 ticket.probing.append(place)
         return ticket
@@ -228,6 +231,10 @@ class UpstreamHealth:
         for place, aside in self._places.items():
             if len(place) > 1 and place[0] == upstream and aside.until > now:
                 yield place[1], aside.reason
+
+
+def _may_be_probed(aside: Aside, now: float) -> bool:
+    return now >= aside.until and (aside.probe is None or now - aside.probe.at >= _SILENT)
 
 
 def _places(candidate: Candidate, model: str) -> tuple[Place, ...]:

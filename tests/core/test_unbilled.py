@@ -20,6 +20,12 @@ CASES = {
     "a key that is refused": (401, {}, {"code": "invalid_api_key"}, ("key refused", Scope.KEY, None)),
     "a 401 that says nothing": (401, {}, {}, ("key refused", Scope.KEY, None)),
     "a 401 over the caller's organisation": (401, {}, {"code": "mismatched_organization"}, None),
+    "a 401 over what a restricted key may do": (
+        401,
+        {},
+        {"message": "You have insufficient permissions for this operation. Missing scopes: api.responses.write."},
+        ("key refused", Scope.MODEL, None),
+    ),
     "a 403 over the key": (403, {}, {"code": "api_key_disabled"}, ("key refused", Scope.KEY, None)),
     "a 403 over the project": (403, {}, {"code": "project_archived"}, ("key refused", Scope.KEY, None)),
     "a 403 over the country": (403, {}, {"code": "unsupported_country_region_territory"}, None),

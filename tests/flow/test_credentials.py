@@ -3,7 +3,7 @@
 import pytest
 
 from addons import errors
-from addons.flow.credentials import keys_in, replaced
+from addons.flow.credentials import keys_in, replaced, shows_others
 
 MANY = [f"key-{number}" for number in range(9)]
 
@@ -34,3 +34,41 @@ def test_none_of_them_goes_up() -> None:
     assert bearer == (b"Authorization", b"Bearer sk-real")
     assert offered == protocols("sk-real", "other")
     assert accept == (b"Accept", b"*/*")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        (b"x-api-key", b"mine"),
+        (b"API-Key", b"mine"),
+        (b"Authorization", b"Basic bWluZTptaW5l"),
+        (b"x-portkey-key", b"sk-mine-0123456789"),
+        (b"Helicone-Auth", b"Bearer mine-0123456789"),
+        protocols("mine"),
+    ],
+)
+def test_a_key_beside_those_of_relay_is_seen(beside: tuple[bytes, bytes]) -> None:
+    ours = (b"Authorization", b"Bearer rk-a")
+    assert shows_others((ours, beside), "", ["rk-a"])
+    assert not shows_others((ours, (beside[0], b"")), "", ["rk-a"])
+
+
+@pytest.mark.parametrize("query", ["?key=mine", "?a=b&api_key=mine", "?x=sk-mine-0123456789", "?access_token=m"])
+def test_one_in_a_query_as_well(query: str) -> None:
+    assert shows_others(((b"Authorization", b"Bearer rk-a"),), query, ["rk-a"])
+
+
+def test_other_headers_show_none() -> None:
+    key = "rk-0123456789abcdefghijklmnopqrstuv"
+    head = (
+        (b"Host", b"relay"),
+        (b"Authorization", f"Bearer {key}".encode()),
+        (b"x-api-key", key.encode()),
+        protocols(key),
+        (b"OpenAI-Organization", b"org-0123456789abcdef"),
+        (b"Idempotency-Key", b"stainless-node-retry-3f2c9f0e-8f0d-4a57-9a39-2b6a0f0c1d2e"),
+        (b"User-Agent", b"OpenAI/Python 1.2.3"),
+        (b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    )
+    for query in ("", "?model=gpt-4o", "?after=file_1&limit=20"):
+        assert not shows_others(head, query, [key])

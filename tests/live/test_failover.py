@@ -194,6 +194,31 @@ def test_and_not_elsewhere_once_its_repeats_are_used_up(case: Case) -> None:
     assert where(case.asked()) == ["one"] * 3
 
 
+@pytest.mark.parametrize("then", ["429", "401", "503 for 1 s"])
+def test_nor_with_another_key_where_the_repeat_is_refused(case: Case, then: str) -> None:
+    case.failing.plan = lambda asked: "hang up" if asked.before == 0 else then if asked.place == "one" else "ok"
+    answer = case.ask(headers={"Idempotency-Key": "one-and-only"})
+    assert answer.status == (502 if then == "401" else int(then[:3]))
+    asked = case.asked()
+    assert where(asked) == ["one"] * 2 and len({each.key for each in asked}) == 1
+    case.failing.plan = lambda asked: "ok"
+    time.sleep(1.1)
+    assert case.ask("later").status == 200  # the probe of what was set aside
+
+
+def test_nor_elsewhere_where_the_place_is_gone_then(case: Case) -> None:
+    def plan(asked: Asked) -> str:
+        if asked.place == "one":
+            threading.Thread(target=case.failing.deafen, args=("one",)).start()
+            return "hang up"
+        return "ok"
+
+    case.failing.plan = plan
+    assert case.ask(headers={"Idempotency-Key": "one-and-only"}).status == 502
+    assert where(case.asked()) == ["one"]
+    case.failing.listen("one")
+
+
 def test_a_get_is_repeated_whatever_broke(case: Case) -> None:
     path = f"/v1/models?{case.number}"
     case.failing.plan = lambda asked: "hang up" if asked.place == "one" else "ok"
@@ -242,6 +267,23 @@ def test_a_caller_s_own_key_reaches_no_second_upstream(case: Case, fault: str) -
     assert status == int(fault[:3]) if fault[0].isdigit() else status in (429, 502)
     assert where(case.asked()) == ["one"]
     assert all(each.place == "one" for each in case.failing.asked if "MARKED" in each.head)
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({"x-api-key": "sk-own-MARKED-01"}, ""),
+        ({"api-key": "sk-own-MARKED-01"}, ""),
+        ({"x-goog-api-key": "sk-own-MARKED-01"}, ""),
+        ({"Helicone-Auth": "Bearer sk-own-MARKED-01"}, ""),
+        ({"Sec-WebSocket-Protocol": "openai-insecure-api-key.sk-own-MARKED-01"}, ""),
+        ({}, "?key=sk-own-MARKED-01"),
+    ],
+)
+def test_nor_does_one_that_stands_beside_a_relay_key(case: Case, headers: dict[str, str], query: str) -> None:
+    case.failing.plan = lambda asked: "429" if asked.place == "one" else "ok"
+    assert case.ask(headers=headers, path=f"{CHAT}{query}").status == 429
+    assert where(case.asked()) == ["one", "one"], "with the other key of that upstream"
 
 
 def test_nor_where_its_upstream_is_away(case: Case) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -15,9 +16,10 @@ import pytest
 
 from addons.cli.fake_openai.server import Upstream
 from addons.store.ledger import NAME as LEDGER
-from tests.live.test_failover import BUDGETED, CHAT, KEY, A, B, Case, settings, where
+from tests.live.test_failover import BUDGETED, CHAT, KEY, A, B, Case, D, settings, where
+from tests.live.test_wire_tls import Http2
 from tests.live.test_wire_websocket import Socket
-from tests.support import failing_upstream, live
+from tests.support import certificates, failing_upstream, live
 from tests.support.failing_upstream import FailingUpstream
 from tests.support.live import Live, eventually, free_port
 
@@ -68,6 +70,16 @@ def test_who_waits_too_long_hears_when_to_come_back(tmp_path: Path) -> None:
         assert answer.headers["x-should-retry"] == "true" and 1 <= int(answer.headers["retry-after"]) <= 2
         assert time.monotonic() - begun < 8
         assert case.asked("later") == []
+
+
+def test_the_time_in_line_is_that_of_all_waits_together(tmp_path: Path) -> None:
+    with serving(tmp_path, queue="1500ms") as (relay, failing):
+        case = Case(relay, failing)
+        failing.plan = lambda _asked: "429 for 1 s"
+        begun = time.monotonic()
+        assert case.ask(path=f"/lonely{CHAT}").status == 429
+        assert 1.4 < time.monotonic() - begun < 2.5
+        assert len(case.asked()) == 2
 
 
 def test_who_leaves_the_line_is_asked_for_no_more(tmp_path: Path) -> None:
@@ -262,6 +274,32 @@ def test_clients_of_http2_are_served_as_well(tmp_path: Path) -> None:
             assert len([each for each in failing.asked if each.said == f"h2 {number}"]) == 2
 
 
+def test_a_connect_that_times_out_says_nothing_of_another_stream_that_broke(tmp_path: Path) -> None:
+    """It was sent, and may have been worked on: to be told to ask again would be to be billed twice."""
+
+    def plan(_asked: object) -> str:
+        time.sleep(0.8)
+        return "hang up"
+
+    pair = certificates.self_signed(tmp_path)
+    with failing_upstream.running("one", "two", "lonely") as failing, socket.create_server(("127.0.0.1", 0)) as silent:
+        written = settings(failing, idle="30s")
+        away = {"name": "away", "url": f"https://127.0.0.1:{silent.getsockname()[1]}", "keys": [D]}
+        written["routes"].append({"path": "/away", "upstream": "away"})
+        written["listen"] = {"tls": {"cert": str(pair.cert), "key": str(pair.key)}}
+        failing.plan = plan
+        upstreams = [*written.pop("upstreams"), away]
+        with live.relay(tmp_path, upstreams, **written) as relay, Http2(relay, pair) as client:
+            body = json.dumps({"model": "m", "user": "h2", "messages": []}).encode()
+            headers = [("x-api-key", KEY), ("content-type", "application/json")]
+            sent = client.send("POST", f"/lonely{CHAT}", headers, body)
+            gone = client.send("POST", f"/away{CHAT}", headers, body)
+            while not (sent.ended and gone.ended):
+                client.receive()
+        assert (gone.status, dict(gone.fields)["x-should-retry"]) == (504, "true")
+        assert (sent.status, dict(sent.fields)["x-should-retry"]) == (502, "false")
+
+
 # What people see
 
 
@@ -274,10 +312,15 @@ def test_the_attempts_stand_in_the_flow(tmp_path: Path) -> None:
         with live.relay(tmp_path, written.pop("upstreams"), ["-w", str(saved)], **written) as relay:
             case = Case(relay, failing)
             failing.plan = lambda asked: "429 for 1 s" if asked.place == "one" else "ok"
+            failing.deafen("lonely")
+            assert case.ask(path=f"/lonely{CHAT}", key="sk-own-MARKED-01").status == 502
             assert case.ask().status == 200
     with saved.open("rb") as file:
         flows = [each for each in mio.FlowReader(file).stream() if each.metadata.get("relay.attempts")]
-    attempts = flows[-1].metadata["relay.attempts"]
+    own, attempts = (each.metadata["relay.attempts"] for each in flows)
+    assert [(each["upstream"], each["reason"], "key" in each) for each in own] == [
+        ("lonely", "no connection", False)
+    ] * 3
     assert [(each["upstream"], each["status"], each.get("reason")) for each in attempts] == [
         ("one", 429, "rate limited"),
         ("one", 429, "rate limited"),
@@ -305,3 +348,16 @@ def test_a_model_has_its_name_of_the_upstream_that_it_goes_to(tmp_path: Path) ->
                 names = ["one-fast", "one-fast", "two-fast"] if model == "fast" else ["plain", "plain", "two-plain"]
                 assert [each["model"] for each in bodies] == names
                 assert all(each["stream_options"] == {"include_usage": True} for each in bodies)
+
+
+def test_a_name_in_an_address_goes_to_nobody_who_has_another_for_it(tmp_path: Path) -> None:
+    with failing_upstream.running("one", "two", "lonely") as failing:
+        written = settings(failing)
+        upstreams = written.pop("upstreams")
+        upstreams[1]["models"] = {"mine": "theirs"}
+        with live.relay(tmp_path, upstreams, **written) as relay:
+            failing.plan = lambda asked: "429 for 1 s" if asked.place == "one" else "ok"
+            for name, status in (("mine", 429), ("plain", 200)):
+                path = f"/v1/models/{name}"
+                assert relay.ask("GET", path, None, {"Authorization": f"Bearer {KEY}"}).status == status
+                assert any(each.place == "two" for each in failing.asked if each.said == path) is (status == 200)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from addons.core.claims import READ
 from addons.core.generations import Generation
 from addons.core.relay_keys import RelayKey
 from addons.exchange import Exchange, Kind
-from addons.meter.gate import Admission, Gate, shown
+from addons.meter.gate import Admission, Gate, Going, shown
 from addons.store import StoreError
 from tests.support.metering import PRICES, MemoryLedger, a_gate
 
@@ -536,11 +537,55 @@ def test_models_that_a_key_may_use(tmp_path: Path) -> None:
     assert not gate.may_use(exchange, key(None, models=["gpt-*"]), "ours")
 
 
+# Elsewhere
+
+
+def admit_anywhere(gate: Gate, holder: RelayKey, body: object, repeats: int = 0) -> Admission:
+    exchange = Exchange(gate.settings, gate.settings.upstreams[0], Kind.PASS, "/v1/x")
+    going = Going(gate.settings.upstreams, repeats)
+    return asyncio.run(gate.admit(exchange, holder, CHAT, json.dumps(body).encode(), "application/json", going))
+
+
+def two(tmp_path: Path, url: str = "https://api.openai.com", models: Mapping[str, str] = {}, **more: Any) -> Gate:
+    first = {"name": "u", "url": "https://api.openai.com", "keys": ["k"], "fallback": ["v"]}
+    return a_gate(
+        under(tmp_path, upstreams=[first, {"name": "v", "url": url, "keys": ["l"], "models": dict(models)}], **more)
+    )
+
+
+def test_a_picture_is_held_as_the_model_of_each_upstream_counts_it(tmp_path: Path) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    body = {"max_tokens": 1, "service_tier": "default", "messages": [{"role": "user", "content": [part] * 3}]}
+    prices = {"small": {"input": 2.5, "output": 10}, "gpt-4o-mini-x": {"input": 2.5, "output": 10}}
+    alone = admit(a_gate(under(tmp_path, prices=prices)), key(9 * DOLLAR), {"model": "gpt-4o-mini-x", **body}).hold
+    gate = two(tmp_path, models={"small": "gpt-4o-mini-x"}, prices=prices)
+    assert (admit_anywhere(gate, key(9 * DOLLAR), {"model": "small", **body}).hold or 0) >= (alone or 0) - 100 * 2500
+
+
+def test_searches_are_held_that_the_model_of_another_upstream_makes(tmp_path: Path) -> None:
+    prices = {"finder-search": {"input": 2.5, "output": 10, "searches": 50}}
+    gate = two(tmp_path, models={"gpt-4o": "finder-search"}, prices=prices)
+    found = admit_anywhere(gate, key(9 * DOLLAR), hello(max_tokens=5))
+    assert found.hold is not None and found.hold > DOLLAR
+    # What can't be priced is no candidate.
+    none = two(tmp_path, models={"gpt-4o": "finder-search"}, prices={"finder-search": {"input": 2.5, "output": 10}})
+    assert (admit_anywhere(none, key(), hello(max_tokens=5)).hold or DOLLAR) < DOLLAR // 100
+
+
+def test_a_bound_that_relay_writes_counts_where_every_upstream_knows_it(tmp_path: Path) -> None:
+    body = hello(model="o3", service_tier="default")
+    more: dict[str, Any] = {"keys": {"reserve_output": 500}}
+    assert admit_anywhere(two(tmp_path, **more), key(10 * DOLLAR), body).output == 500
+    assert admit_anywhere(two(tmp_path, "https://reseller.test", **more), key(10 * DOLLAR), body).output == 100_000
+    # Any other model is given the old name there.
+    assert admit_anywhere(two(tmp_path, "https://reseller.test", **more), key(), hello()).output == 500
+
+
 # Models by other names
 
 
 def named(tmp_path: Path, **models: str) -> Gate:
-    upstream = {"name": "u", "url": "https://api.openai.com", "keys": ["k"], "models": models}
+    upstream = {"name": "u", "url": "https://api.openai.com", "keys": ["k"], "models": dict(models)}
     return a_gate(under(tmp_path, upstreams=[upstream]))
 
 

@@ -74,6 +74,21 @@ def test_when_the_time_is_over_one_goes_and_the_others_wait(health: UpstreamHeal
     assert taken(health, order=(A,)).candidate == A
 
 
+def test_a_probe_that_is_long_in_coming_is_not_waited_for(health: UpstreamHealth, clock: Clock) -> None:
+    health.refused(taken(health, order=(A,)), RATE)
+    clock.now += 10
+    slow = taken(health, order=(A,))
+    clock.now += 14.9
+    assert health.take((A,), "m") is None
+    clock.now += 0.2
+    second = taken(health, order=(A,))
+    assert health.take((A,), "m") is None, "one at a time"
+    health.unknown(slow)
+    assert health.take((A,), "m") is None
+    health.answered(second)
+    assert taken(health, order=(A,)).candidate == A
+
+
 def test_a_probe_that_is_refused_begins_the_time_anew(health: UpstreamHealth, clock: Clock) -> None:
     health.refused(taken(health, order=(A,)), RATE)
     clock.now += 10

@@ -92,12 +92,14 @@ def _make_connection(_stock: Any, stream: HttpStream) -> Commands:
         flow, state = stream.flow, _state(stream)
         if state is not None:
             state.begin()
+        _note_connecting(flow, connecting=True)
         connection, error = yield GetHttpConnection(
             (flow.request.host, flow.request.port),
             flow.request.scheme == "https",
             flow.server_conn.via,
             flow.server_conn.transport_protocol,
         )
+        _note_connecting(flow, connecting=False, failed=bool(error))
         if not error:
             stream.context.server = flow.server_conn = connection
             if (left := _farewell(stream)) is None:
@@ -111,6 +113,15 @@ def _make_connection(_stock: Any, stream: HttpStream) -> Commands:
             ResponseProtocolError(stream.stream_id, error, ErrorCode.CONNECT_FAILED)
         )
         return False
+
+
+def _note_connecting(flow: http.HTTPFlow, *, connecting: bool, failed: bool = False) -> None:
+    """Tell apart whose connect a timer gives up from what is under way besides."""
+    exchange = heard(flow)
+    if exchange is not None:
+        exchange.failure.connecting = connecting
+        if not connecting and not failed:
+            exchange.failure.connect_timed_out = False
 
 
 def _decided(stream: HttpStream, state: AttemptState, failed: FailedAttempt) -> Commands:
