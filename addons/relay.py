@@ -324,7 +324,11 @@ class Relay:
             self.worker.serve(self.long_lived)
         # What is there by now stays: a full collection would go through 100,000 objects, for 50 ms and more.
         gc.freeze()
-        self.up.set()
+        if self._loading is not None and watched():
+            # Whoever looks sees what each exchange has cost, the first one too.
+            self._loading.add_done_callback(lambda _: self.up.set())
+        else:
+            self.up.set()
 
     def _take_options(self, settings: Settings) -> None:
         try:

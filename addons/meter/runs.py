@@ -7,7 +7,7 @@
 
 import asyncio
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,9 @@ type Stop = Callable[[], bool]
 class _Run:
     stopped: bool = False
     waiting: int = 0
+    work: Future[Any] = field(init=False)
     future: asyncio.Future[Any] = field(init=False)
+    """The same, for whoever waits."""
 
     def stop(self) -> bool:
         return self.stopped
@@ -44,7 +46,8 @@ class Runs:
         run = self._runs.get(question)
         if run is None:
             run = self._runs[question] = _Run()
-            run.future = asyncio.get_running_loop().run_in_executor(self._pool, work, run.stop)
+            run.work = self._pool.submit(work, run.stop)
+            run.future = asyncio.wrap_future(run.work)
         run.waiting += 1
         try:
             found: T = await asyncio.shield(run.future)
@@ -59,7 +62,8 @@ class Runs:
     def _leave(self, question: Hashable, run: _Run) -> None:
         """Nobody waits for it."""
         run.stopped = True
-        run.future.cancel()  # it may not have begun
+        run.work.cancel()  # it may not have begun, and never does then: asyncio's own cancels it in the next turn
+        run.future.cancel()
         if self._runs.get(question) is run:
             del self._runs[question]
 
