@@ -25,6 +25,7 @@ from addons.core import candidates, unbilled, upstream_error
 from addons.core.candidates import Candidate
 from addons.core.failures import Failure, classify
 from addons.core.unbilled import Refusal, Scope
+from addons.engine.pool.upstream_connection import unseat
 from addons.exchange import AttemptState, Exchange, FailedAttempt, Part
 from addons.flow.decoding import content_of
 from addons.flow.leaving import Waiting
@@ -280,29 +281,28 @@ class Attempts(AttemptState):
         if not self._may_repeat(flow):
             return False
         if self.repeats < exchange.upstream.retries and self.order:
-            return await self._here(flow, exchange)
+            return await self._here(flow, exchange, elsewhere=flow.request.method in _SAFE)
         return flow.request.method in _SAFE and await self._elsewhere(flow, exchange)
 
     async def _after_connect(self, flow: http.HTTPFlow, exchange: Exchange, failure: Failure) -> bool:
         timed_out = exchange.failure.connect_timed_out
         if failure in _PASSING and not timed_out and self.repeats < exchange.upstream.retries:
-            return await self._here(flow, exchange)
+            return await self._here(flow, exchange, elsewhere=not self._is_bound(flow))
         return not self._is_bound(flow) and await self._elsewhere(flow, exchange, exchange.upstream.name)
 
-    async def _here(self, flow: http.HTTPFlow, exchange: Exchange) -> bool:
-        """At the same place, after a pause."""
+    async def _here(self, flow: http.HTTPFlow, exchange: Exchange, *, elsewhere: bool) -> bool:
+        """At the same place, after a pause; `elsewhere`, if that may be, where it has asked others meanwhile to be left
+        alone."""
         pause = min(_LONGEST_PAUSE, _PAUSE * 2**self.repeats) * random.uniform(0.5, 1.0)
         self.repeats += 1
         await self.pool.leaving.do(self.client, asyncio.sleep(pause))
         if self._is_gone():
             return False
         if self.tried and self.order:
+            if self.pool.health.free(self.tried[-1], self.model) is False:
+                return elsewhere and await self._elsewhere(flow, exchange)
             self.ticket = self.pool.health.ask(self.tried.pop(), self.model)
-        if flow.server_conn.timestamp_start is not None:
-            way = exchange.upstream.way
-            flow.server_conn = connection.Server(address=None)
-            if way is not None:
-                flow.server_conn.via = way
+        unseat(flow)
         exchange.failure.connect_timed_out = False
         return True
 

@@ -30,9 +30,11 @@ def relay(upstream: Upstream, proxy: Proxy, tmp_path_factory: pytest.TempPathFac
     upstreams = [
         {"name": "direct", "url": upstream.url},
         {"name": "plain", "url": upstream.url, "proxy": withs_password},
+        {"name": "gone", "url": upstream.url, "proxy": f"http://127.0.0.1:{live.free_port()}"},
         {"name": "secure", "url": f"https://127.0.0.1:{upstream.port}", "proxy": proxy.url},
     ]
     routes = [{"path": "/plain", "upstream": "plain"}, {"path": "/secure", "upstream": "secure"}]
+    routes.append({"path": "/gone", "upstream": "gone"})
     with live.relay(tmp_path_factory.mktemp("proxied"), upstreams, routes=routes, limits=LIMITS) as running:
         yield running
 
@@ -81,6 +83,12 @@ def test_a_proxy_that_refuses_is_502_and_says_where_to_look(relay: live.Live, pr
     openai_error(answer, 502)
     assert "proxy" in answer.json()["error"]["message"]
     assert str(proxy.port) not in answer.body.decode()
+
+
+def test_a_proxy_that_is_not_there(relay: live.Live) -> None:
+    answer = relay.ask("GET", "/gone/v1/models", headers=AUTH)
+    openai_error(answer, 502)
+    assert "proxy" in answer.json()["error"]["message"]
 
 
 def test_a_proxy_that_never_answers_is_504_in_time(relay: live.Live, proxy: Proxy) -> None:

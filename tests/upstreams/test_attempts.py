@@ -11,14 +11,15 @@ from mitmproxy.test import tflow
 from addons import errors
 from addons.config.settings import Settings, load_settings
 from addons.core.unbilled import RATE_LIMITED, Refusal, Scope
+from addons.exchange import Exchange, Kind
 from addons.upstreams.aiming import Request
 from addons.upstreams.attempts import Attempts, Pool
 from addons.upstreams.health import UpstreamHealth
 
 
-def settings(tmp_path: Path, queue: str) -> Settings:
+def settings(tmp_path: Path, queue: str, *keys: str) -> Settings:
     path = tmp_path / "relay.yaml"
-    upstream = {"name": "one", "url": "https://one.test", "keys": ["sk-real-a"]}
+    upstream = {"name": "one", "url": "https://one.test", "keys": list(keys or ["sk-real-a"])}
     path.write_text(yaml.safe_dump({"upstreams": [upstream], "limits": {"queue": queue}}))
     return load_settings(path, {})
 
@@ -76,3 +77,24 @@ def test_the_time_of_attempts_begins_with_the_first(tmp_path: Path) -> None:
     made.started -= 3600
     made.begin()
     assert made._is_over()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_key_that_has_asked_others_to_leave_it_alone_is_not_asked_by_a_repeat(tmp_path: Path, method: str) -> None:
+    """It was learned while this one paused."""
+
+    async def run() -> None:
+        pool, under = Pool(UpstreamHealth(b"")), settings(tmp_path, "0s", "sk-real-a", "sk-real-b")
+        made, flow = attempts(pool, under), tflow.tflow()
+        exchange = Exchange(under, under.upstreams[0], Kind.PASS, "/v1/x")
+        await made.acquire()
+        assert made.ticket is not None
+        asked = made.ticket.candidate
+        made.tried.append(asked)
+        pool.health.refused(made.ticket, Refusal(RATE_LIMITED, Scope.MODEL, 60.0))
+        made.ticket = None
+        again = await made._here(flow, exchange, elsewhere=method == "GET")
+        assert again is (method == "GET")
+        assert made.ticket is None if method == "POST" else made.ticket is not None and made.ticket.candidate != asked
+
+    asyncio.run(run())

@@ -40,8 +40,9 @@ async def _reach(place: Place) -> socket.socket:
     scheme, proxy = place.way
     if scheme != "http":
         return await proxies.by_socks(place, names)
-    sock = await _connect(*proxy)
-    await proxies.ask_for_tunnel(sock, place)
+    with proxies.named(proxies.CONNECT_FAILED, place):
+        sock = await _connect(*proxy)
+        await proxies.ask_for_tunnel(sock, place)
     return sock
 
 

@@ -8,7 +8,6 @@
 
 import asyncio
 import types
-from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -298,8 +297,3 @@ class _Asyncio(types.ModuleType):
 
 _asyncio = _Asyncio("asyncio")
 vars(_asyncio).update(vars(asyncio), open_connection=connect)
-
-
-def facts() -> Mapping[Place, int]:
-    """How many connections rest, by place."""
-    return {place: pool.count(place) for place in pool._idle}

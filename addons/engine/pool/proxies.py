@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import re
 import socket
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from python_socks import ProxyError, ProxyTimeoutError, ProxyType
 from python_socks.async_.asyncio import Proxy
@@ -32,12 +33,23 @@ async def by_socks(place: Place, names: Names) -> socket.socket:
     if not (is_address(host) or scheme == "socks5h"):
         host = await _address(names, host, place.port)
     user, _, password = (place.login or "").partition(":")
-    try:
+    with named(SOCKS_FAILED, place):
         address = await _address(names, *proxy)
         made = Proxy(ProxyType.SOCKS5, address, proxy[1], username=user or None, password=password or None, rdns=True)
         return await made.connect(host, place.port, timeout=_LONGEST)
+
+
+@contextlib.contextmanager
+def named(failed: str, place: Place) -> Iterator[None]:
+    """Have whatever fails begin with `failed` and the proxy's address. That no descriptor is left is not its fault."""
+    assert place.way is not None
+    host, port = place.way[1]
+    try:
+        yield
     except (ProxyError, ProxyTimeoutError, OSError, ValueError) as error:  # a name that can't be sent is a ValueError
-        raise OSError(f"{SOCKS_FAILED}{proxy[0]}:{proxy[1]}: {error}") from None
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise OSError(f"{failed}{host}:{port}: {error}") from None
 
 
 async def _address(names: Names, host: str, port: int) -> str:
@@ -49,17 +61,15 @@ async def _address(names: Names, host: str, port: int) -> str:
 
 async def ask_for_tunnel(sock: socket.socket, place: Place) -> None:
     """Have the HTTP proxy behind `sock` lead on to `place` (RFC 9110, 9.3.6). Raises OSError."""
-    assert place.way is not None
-    host, port = place.way[1]
     loop = asyncio.get_running_loop()
     async with _whole(sock):
         await loop.sock_sendall(sock, _connect(place))
         head = await _head(sock)
         status = _STATUS.match(head)
         if status is None:
-            raise OSError(f"{CONNECT_FAILED}{host}:{port} does not answer in HTTP")
+            raise OSError("it does not answer in HTTP")
         if not status[1].startswith(b"2"):
-            raise OSError(f"{CONNECT_FAILED}{host}:{port} refused HTTP CONNECT request: {status[1].decode()}")
+            raise OSError(f"it refused CONNECT: {status[1].decode()}")
 
 
 def _connect(place: Place) -> bytes:

@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 
-from addons.engine.pool.upstream_connection import seat_of
+from addons.engine.pool.upstream_connection import seat_of, unseat
 from addons.engine.wrapping import Commands
 
 REPEATED = "relay.repeated"
@@ -100,6 +100,7 @@ def ask_again(stream: HttpStream) -> Commands:
     """
     events = getattr(stream.flow.server_conn, _SENT).events
     setattr(stream.flow.server_conn, _SENT, None)
+    unseat(stream.flow)  # so that a timer that gives the exchange up finds what is on its way now
     stream.flow.metadata[REPEATED] = "upstream had closed the connection before the request came"
     if (yield from stream.make_server_connection()):
         for event in events:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mitmproxy.connection import Connection, ConnectionState, Server
+from mitmproxy.http import HTTPFlow
 
 from addons.engine.corrections.reading import Patient, WholeReading
 from addons.engine.pool import tls
@@ -50,6 +51,13 @@ class Seat:
 def seat_of(server: Connection) -> Seat | None:
     """The seat that stands behind `server`; None for what is no upstream's connection of a request."""
     return getattr(server, _SEAT, None)
+
+
+def unseat(flow: HTTPFlow) -> None:
+    """Point `flow` at no connection, by the same proxy: the one that it had is over, or at work for others."""
+    via = flow.server_conn.via
+    flow.server_conn = Server(address=None)
+    flow.server_conn.via = via
 
 
 class Writer(asyncio.StreamWriter):
