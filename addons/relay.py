@@ -38,6 +38,7 @@ from addons import addresses, engine, logs, signals, workers
 from addons.chain import HOOKS, Chain
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
 from addons.config.settings import ConfigError, Settings, StoreSettings, load_settings, settings_path, taking_restart
+from addons.core.log_line import message_line
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
@@ -71,6 +72,7 @@ from addons.store.expiry import Sweeper
 from addons.store.leases import LocalLeases
 from addons.store.ledger import NAME as LEDGER
 from addons.store.ledger import Book, Ledger, LocalLedger
+from addons.telemetry.service import Telemetry
 from addons.upstreams.attempts import Pool
 from addons.upstreams.failover import Failover
 from addons.upstreams.health import UpstreamHealth
@@ -87,7 +89,8 @@ _RENEWED = ("certs", "tcp_timeout")
 class LongLived:
     """What outlives a change of settings: clients that are connected, flows on view."""
 
-    def __init__(self, settings: Settings, secret: bytes) -> None:
+    def __init__(self, settings: Settings, secret: bytes, worker: worker.Worker | None = None) -> None:
+        self.telemetry = Telemetry(settings, secret, worker)
         self.pool = Pool(UpstreamHealth(secret))
         self.timeouts = Timeouts(settings)
         self.balance = Balance(time.time)
@@ -105,8 +108,9 @@ class LongLived:
         """Send every client away as soon as nothing of it is under way."""
         self.timeouts.drain()
 
-    def adopt(self, settings: Settings, gate: Gate) -> None:
+    def adopt(self, settings: Settings, gate: Gate, store: Store) -> None:
         """Go on under other settings."""
+        self.telemetry.adopt(settings, gate, self.pool, store)
         self.timeouts.adopt(settings)
         self.retention.adopt(settings)
         self.balance.adopt(gate)
@@ -119,21 +123,25 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
     of another process is swept there.
     """
     redact = Redaction(settings, store.secret)
-    meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held)
+    telemetry = long_lived.telemetry
+    meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held, telemetry.observing.settled)
+    timed = telemetry.timed(store)
     return Chain(
         (
             Noting(redact),
             Routing(settings),
+            *telemetry.arrivals(),
             long_lived.timeouts,
             Cors(),
             Page(settings),
             KeyPages(gate),
-            Health(store, long_lived.readiness, long_lived.pool.health),
+            *telemetry.pages(),
+            Health(timed, long_lived.readiness, long_lived.pool.health),
             DisplayPath(),
             Recording(redact.response),
             Failover(long_lived.pool),
-            Chat(store, meter),
-            Sessions(store, meter),
+            Chat(timed, meter),
+            Sessions(timed, meter),
             long_lived.balance,
             meter,
             ModelNames(long_lived.held),
@@ -142,6 +150,7 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
             Failures(),
             redact,
             FlowSummary(),
+            *telemetry.observers(),
             long_lived.retention,
             *([Sweeper(settings, store)] if isinstance(store, EmbeddedStore) else []),
         )
@@ -252,12 +261,12 @@ class Relay:
         check_version()
         store = self._store(settings)
         if self.long_lived is None:
-            self.long_lived = LongLived(settings, store.secret)
+            self.long_lived = LongLived(settings, store.secret, self.worker)
         prices = Prices(settings, self.long_lived.price_list)
         ledger = self._ledger(settings, prices)
         keyring = Keyring(settings, store.secret, settings.store.path)
         gate = self.gate = Gate(settings, keyring, ledger, prices, pool=self.long_lived.pool)
-        self.long_lived.adopt(settings, gate)
+        self.long_lived.adopt(settings, gate, store)
         engine.install(
             settings.limits.header_size,
             self.long_lived.timeouts.head_begins,
@@ -311,24 +320,39 @@ class Relay:
     def running(self) -> None:
         """Under bare `mitmdump -s`, take the address and options from relay.yaml: those the user did not set."""
         # mitmproxy runs this hook as a plain function when it loads a script anew.
-        self.taking_over = asyncio.ensure_future(engine.take_over(ctx.master))
+        self.taking_over = asyncio.ensure_future(self._take_over())
         if self.settings is not None and ctx.options.mode != [MODE]:
             self._take_options(self.settings)
         if self.chain is not None:
             _refuse_unknown_options()
-        if self.gate is not None and (self.gate.keyring.any or watched()):
+        told = watched() or (self.long_lived is not None and self.long_lived.telemetry.tells)
+        if self.gate is not None and (self.gate.keyring.any or told):
             self._loading = asyncio.ensure_future(self.gate.prices.ready())  # it takes a second
         if self._says and self.chain is not None:
-            self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
+            json_lines = self.settings is not None and self.settings.log == "json"
+            text = message_line(time.time(), "info", self._says) if json_lines else self._says
+            self._introduction = asyncio.get_running_loop().create_task(_introduce(text))
         if self.worker is not None and self.long_lived is not None:
             self.worker.serve(self.long_lived)
         # What is there by now stays: a full collection would go through 100,000 objects, for 50 ms and more.
         gc.freeze()
-        if self._loading is not None and watched():
+        if self._loading is not None and told:
             # Whoever looks sees what each exchange has cost, the first one too.
             self._loading.add_done_callback(lambda _: self.up.set())
         else:
             self.up.set()
+
+    async def _take_over(self) -> None:
+        await engine.take_over(ctx.master)
+        if self.long_lived is None:
+            return
+        self.long_lived.telemetry.print_as_json(ctx.master)
+        self.long_lived.telemetry.start()
+        try:
+            await self.long_lived.telemetry.open()
+        except addresses.Refusal as error:
+            logger.error(str(error))
+            ctx.master.shutdown()
 
     def _take_options(self, settings: Settings) -> None:
         try:
@@ -369,6 +393,8 @@ class Relay:
             ):
                 meter.end()
         engine.close()
+        if self.long_lived is not None:
+            self.long_lived.telemetry.stop()
         bounded_views.unregister()
         contentviews.unregister()
         if self.chain is not None:

@@ -6,7 +6,7 @@ session in after the other, queueing.py says to clients why they can't come in, 
 time. certificate.py joins key and chain for mitmproxy, in the same folder.
 
 ledger.py keeps what every request has cost and what is held, in ledger_file.py's tables; ledger_reader.py reads it for
-reports. keys_file.py keeps the hashes of keys that were handed out.
+reports, and counts.py tells `/metrics` how much there is. keys_file.py keeps the hashes of keys that were handed out.
 """
 
 from collections.abc import Callable, Coroutine, Generator
