@@ -199,6 +199,11 @@ class Relay:
         self.up = asyncio.Event()
         self.taking_over: asyncio.Future[None] | None = None
 
+    @property
+    def health(self) -> UpstreamHealth | None:
+        """What is known of the upstreams."""
+        return self.long_lived.pool.health if self.long_lived is not None else None
+
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
         contentviews.register()

@@ -152,7 +152,8 @@ class Used:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """One exchange that is over. Texts that callers have written are without keys already."""
+    """One exchange that is over. Texts that callers have written are without keys already, but for the model's name
+    where only numbers are wanted."""
 
     id: str
     ended: float
@@ -160,9 +161,9 @@ class Observed:
     seconds: float
     """From its arrival to its end."""
     endpoint: str
-    method: str
-    path: str
-    """Without the query."""
+    method: str = ""
+    path: str = ""
+    """Without the query. Like `method` and `parent`, it is read where lines or spans tell of it."""
     status: int | None
     code: int | None = None
     """Of relay's envelope, where it has one."""

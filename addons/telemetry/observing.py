@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from weakref import WeakSet
 
 from mitmproxy import http
@@ -46,6 +47,8 @@ _SHORT = 8
 """Digits that are told of a key's hash."""
 _LONGEST_PATH = 300
 _LONGEST_MODEL = 100
+_LONGEST_METHOD = 16
+_LONGEST_PARENT = 64
 _EDGE = 4096
 _ENVELOPE = re.compile(rb'\{"code": (\d{3}), "message": ')
 
@@ -110,13 +113,17 @@ class Arrivals:
 
 
 class Observer:
-    """Sees them end, and tells `sinks`. `content` reads what was asked and answered, where somebody wants that."""
+    """Sees them end, and tells `sinks`; with `texts` what callers have written, too, which takes longer to clean than
+    all else to note. `content` reads what was asked and answered, where somebody wants that."""
 
     optional = True
 
-    def __init__(self, observing: Observing, sinks: Sequence[Sink], content: Content | None = None) -> None:
+    def __init__(
+        self, observing: Observing, sinks: Sequence[Sink], *, texts: bool = False, content: Content | None = None
+    ) -> None:
         self.observing = observing
         self._sinks = sinks
+        self._texts = texts
         self._content = content
 
     def response(self, flow: http.HTTPFlow) -> None:
@@ -137,7 +144,9 @@ class Observer:
         if exchange is None or flow not in self.observing.under_way:
             return
         self.observing.under_way.discard(flow)
-        seen = observed(flow, exchange, secrets_of(flow, self.observing.secret), self._content)
+        seen = observed(flow, exchange)
+        if self._texts:
+            seen = _with_texts(seen, flow, exchange, secrets_of(flow, self.observing.secret), self._content)
         for sink in self._sinks:
             try:
                 sink(seen)
@@ -145,7 +154,7 @@ class Observer:
                 logger.exception("an exchange is not told of")
 
 
-def observed(flow: http.HTTPFlow, exchange: Exchange, known: KnownSecrets, content: Content | None = None) -> Observed:
+def observed(flow: http.HTTPFlow, exchange: Exchange) -> Observed:
     """What is told of an exchange that is over, now."""
     now, wall = time.monotonic(), time.time()
     generation = GENERATION.of(exchange)
@@ -163,15 +172,12 @@ def observed(flow: http.HTTPFlow, exchange: Exchange, known: KnownSecrets, conte
     first_at = copy.first_at if copy is not None else None
     key = CALLER.of(exchange)
     used = USED.of(exchange) or Used()
-    used.model = _clean(used.model, known, _LONGEST_MODEL)
     told = flow.metadata.get(ATTEMPTS_TOLD)
     return Observed(
         id=exchange.id,
         ended=wall,
         seconds=now - exchange.started,
         endpoint=endpoint(exchange.kind.value, exchange.path, generation),
-        method=_clean(flow.request.method, known, 16),
-        path=_clean(exchange.path, known, _LONGEST_PATH),
         status=status,
         code=code,
         outcome=outcome,
@@ -188,8 +194,19 @@ def observed(flow: http.HTTPFlow, exchange: Exchange, known: KnownSecrets, conte
         streamed=gaps.last - first_at if gaps is not None and gaps.last is not None and first_at is not None else None,
         attempts=told if isinstance(told, list) else (),
         asked_times=asked_times,
-        parent=flow.request.headers.get("traceparent", "")[:64],
-        content=content(flow) if content is not None and generation is not None else {},
+    )
+
+
+def _with_texts(
+    seen: Observed, flow: http.HTTPFlow, exchange: Exchange, known: KnownSecrets, content: Content | None
+) -> Observed:
+    seen.used.model = _clean(seen.used.model, known, _LONGEST_MODEL)
+    return replace(
+        seen,
+        method=_clean(flow.request.method, known, _LONGEST_METHOD),
+        path=_clean(exchange.path, known, _LONGEST_PATH),
+        parent=flow.request.headers.get("traceparent", "")[:_LONGEST_PARENT],
+        content=content(flow) if content is not None and seen.operation else {},
     )
 
 

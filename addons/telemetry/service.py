@@ -78,7 +78,7 @@ class Telemetry:
             sinks.append(self.counting.over)
         if self._settings.log == "json":
             sinks.append(self.lines.over)
-        return [Observer(self.observing, sinks)] if sinks else []
+        return [Observer(self.observing, sinks, texts=self.tells)] if sinks else []
 
     # Life
 
