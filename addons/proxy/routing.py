@@ -63,7 +63,7 @@ class Routing:
                 origin=up.origin,
                 forwarded=up.forwarded,
                 client_closes=up.closes,
-                record=RecordState(watched=seen, saved=saved),
+                record=RecordState(watched=seen or self.settings.telemetry.content, saved=saved),
             ),
         )
         if session_id is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from addons import engine, logs
 from addons.config.settings import MetricsSettings, Settings
+from addons.core.urls import parse_upstream
 from addons.meter.gate import Gate
 from addons.store import Store
 from addons.store.ledger import LocalLedger
@@ -19,6 +20,7 @@ from addons.telemetry.sampling import Sampling
 from addons.telemetry.scraping import MetricsPage, Scraper
 from addons.telemetry.sharing import Sharing
 from addons.telemetry.timed_store import TimedStore
+from addons.telemetry.tracing import Tracing, content
 from addons.upstreams.attempts import Pool
 from addons.workers.worker import Worker
 
@@ -37,6 +39,7 @@ class Telemetry:
         self.listener = MetricsListener(self.scraper, self._metrics)
         self.lag = LoopLag(self.counting.numbers.histogram("relay_loop_lag_seconds"))
         self.lines = ExchangeLines(self.counting.numbers)
+        self.tracing = Tracing(self.counting.numbers)
         self._worker = worker
         self._settings = settings
         self._opening: asyncio.Task[None] | None = None
@@ -52,11 +55,13 @@ class Telemetry:
         self.scraper.store = store
         self.scraper.book = gate.ledger.book if isinstance(gate.ledger, LocalLedger) else None
         self._caller = gate.keyring.caller
+        otlp = settings.telemetry.otlp
+        self.tracing.address = parse_upstream(otlp) if otlp is not None else None
 
     @property
     def tells(self) -> bool:
         """Whether anybody wants to know of each exchange by itself."""
-        return self._settings.log == "json"
+        return self._settings.log == "json" or self._settings.telemetry.otlp is not None
 
     def timed(self, store: Store) -> Store:
         """The store, with its times taken where somebody counts."""
@@ -78,7 +83,11 @@ class Telemetry:
             sinks.append(self.counting.over)
         if self._settings.log == "json":
             sinks.append(self.lines.over)
-        return [Observer(self.observing, sinks, texts=self.tells)] if sinks else []
+        told = None
+        if self._settings.telemetry.otlp is not None:
+            sinks.append(self.tracing.over)
+            told = content if self._settings.telemetry.content else None
+        return [Observer(self.observing, sinks, texts=self.tells, content=told)] if sinks else []
 
     # Life
 
@@ -108,5 +117,6 @@ class Telemetry:
     def stop(self) -> None:
         """relay ends, or its code is loaded anew."""
         self.lag.stop()
+        self.tracing.stop()
         self.sharing.stop()
         self.listener.close()

@@ -1,10 +1,13 @@
 """GET /metrics of real relays, alone and with workers: what is counted, for whom, and what never gets in."""
 
 import contextlib
+import http.server
 import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +183,69 @@ def _answers(aside: Live, before: exposition.Series, headers: dict[str, str]) ->
         return False
     assert exposition.fallen(before, exposition.read(answer.body.decode())) == []
     return True
+
+
+class Collector:
+    """Takes spans; `how` says what it does with a request."""
+
+    def __init__(self) -> None:
+        self.spans: list[dict[str, Any]] = []
+        self.text = b""
+        self.hangs = threading.Event()
+        collector = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                collector.hangs.wait(20)
+                collector.text += body
+                for resource in json.loads(body)["resourceSpans"]:
+                    for scope in resource["scopeSpans"]:
+                        collector.spans += scope["spans"]
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def of(self, answer: Answer) -> list[dict[str, Any]]:
+        """The spans of an exchange, its own first."""
+        id = answer.headers["x-relay-request-id"]
+        mine = {"key": "relay.request_id", "value": {"stringValue": id}}
+        own = next(span for span in self.spans if mine in span["attributes"])
+        return [own, *(span for span in self.spans if span.get("parentSpanId") == own["spanId"])]
+
+
+def test_a_collector_gets_spans_without_keys_and_keeps_nobody_waiting(upstream: Upstream, tmp_path: Path) -> None:
+    collector = Collector()
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with relay(tmp_path, upstream.url, telemetry={"otlp": collector.url, "content": True}) as live:
+        begun = time.monotonic()
+        headers = {"Authorization": f"Bearer {MARKED}", "traceparent": f"00-{trace}-{parent}-01"}
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": f"call me Ishmael {PLAIN} {MARKED}"}]}
+        first = live.ask("POST", COMPLETIONS, body, headers)
+        echoed = live.ask("POST", "/v1/echo", b"", headers).json()["headers"]
+        for key in (MARKED, PLAIN):
+            everything(live, key)
+        assert time.monotonic() - begun < 8, "it hangs, and nobody waits for it"
+        collector.hangs.set()
+        # 2 x 9, less what upstream was not asked for, and these two.
+        assert eventually(lambda: len(collector.spans) >= 25 and MARKED.encode() not in collector.text, 8)
+    [own, attempt] = collector.of(first)
+    assert (own["traceId"], own["parentSpanId"], attempt["traceId"]) == (trace, parent, trace)
+    assert ["traceparent", headers["traceparent"]] in [[name.lower(), value] for name, value in echoed]
+    assert b"Ishmael" in collector.text, "content: true"
+    for key in (MARKED, PLAIN):
+        found = collector.text.replace(f"call me Ishmael {PLAIN}".encode(), b"")
+        assert key.encode() not in found and key[8:].encode() not in found
 
 
 def test_log_json_has_a_line_for_each_exchange_and_no_key(upstream: Upstream, tmp_path: Path) -> None:
