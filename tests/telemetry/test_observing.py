@@ -52,7 +52,7 @@ class Watched:
 
 def settlement(exchange: Exchange, model: str = "gpt-4o", usage: Metered | None = None) -> Settlement:
     about: tuple[Any, ...] = (exchange.id, 0.0, "0123456789abcdef", None, "test", model, {}, "/v1/x", "finished", usage)
-    return Settlement(*about, amount=5)
+    return Settlement(*about, 5)
 
 
 def test_an_answer() -> None:
