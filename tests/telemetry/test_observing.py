@@ -51,8 +51,9 @@ class Watched:
 
 
 def settlement(exchange: Exchange, model: str = "gpt-4o", usage: Metered | None = None) -> Settlement:
-    about: tuple[Any, ...] = (exchange.id, 0.0, "0123456789abcdef", None, "test", model, {}, "/v1/x", "finished", usage)
-    return Settlement(*about, 5)
+    about = {"at": 0.0, "key": "0123456789abcdef", "name": None, "upstream": "test", "asked": {}, "path": "/v1/x"}
+    more: dict[str, Any] = {**about, "request": exchange.id, "model": model, "usage": usage}
+    return Settlement(**more, reason="finished", amount=5)
 
 
 def test_an_answer() -> None:
