@@ -148,7 +148,7 @@ class SharedLedger:
         """As `Ledger.balance`."""
         since = begins(per, self.clock())
         fields = await self._link.command("HGETALL", self._names.partition(key).account(key))
-        said = {name.decode(): int(value) for name, value in zip(fields[::2], fields[1::2], strict=True)}
+        said = {name.decode(): int(value) for name, value in fields.items()}
         days = {
             kind: sum(n for name, n in said.items() if name[:2] == kind and name[2:] >= since) for kind in ("s:", "h:")
         }

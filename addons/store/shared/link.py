@@ -134,7 +134,9 @@ class Link:
             if missing:
                 (loaded,) = await self._execute([("FUNCTION", "LOAD", "REPLACE", self._source)])
                 if isinstance(loaded, RedisError):
-                    raise StoreError(f"Redis does not take relay's functions, which need Redis 7 or newer: {said(loaded)}")
+                    raise StoreError(
+                        f"Redis does not take relay's functions, which need Redis 7 or newer: {said(loaded)}"
+                    )
                 for at, reply in zip(missing, await self._execute([commands[at] for at in missing]), strict=True):
                     replies[at] = reply
         except (RedisError, OSError, TimeoutError) as error:

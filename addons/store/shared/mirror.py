@@ -14,7 +14,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ _MARGIN = 7
 _POSITIONS = "CREATE TABLE IF NOT EXISTS Positions (stream TEXT PRIMARY KEY, id TEXT NOT NULL) WITHOUT ROWID"
 _MOVE = "INSERT INTO Positions VALUES (?, ?) ON CONFLICT (stream) DO UPDATE SET id = excluded.id"
 
-Entries = Sequence[tuple[bytes, Sequence[bytes]]]
-"""Ids, and names and values in turn."""
+Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+"""Ids and fields, as redis-py reads them."""
 
 
 class Mirror:
@@ -155,7 +155,7 @@ class Mirror:
         found = await self._link.command(*read)
         if not found:
             return 0
-        entries: Entries = found[0][1] if isinstance(found, list) else next(iter(found.values()))[0]
+        ((_, entries),) = found
         await self._do(self._write, stream, entries)
         await self._link.command("XACK", stream, self._group, *(name for name, _ in entries))
         return len(entries)
@@ -196,10 +196,10 @@ class Mirror:
         self._thread.shutdown()
 
 
-def _row(fields: Sequence[bytes]) -> list[Any] | None:
+def _row(fields: Mapping[bytes, bytes]) -> list[Any] | None:
     """A row as relay has written it; None for what is none: somebody else's, which must not stop all that follow."""
     try:
-        row = json.loads(dict(zip(fields[::2], fields[1::2], strict=True))[b"row"])
+        row = json.loads(fields[b"row"])
         lengths = 14 if row[0] == SETTLED else 5
         return row if len(row) == lengths else None
     except (ValueError, KeyError, TypeError, IndexError):
