@@ -12,8 +12,8 @@ from addons.core.observed import Observed, Outcome, status_class
 from addons.core.secrets import scrub
 from addons.core.unbilled import KEY_REFUSED, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED
 from addons.meter.gate import Gate
-from addons.store.ledger import Settlement
 from addons.store.ledger_file import REFUSED
+from addons.store.settlements import Settlement
 
 _MOST_UNPRICED = 1000
 """Requests that are priced when the price list is there: it is loaded once somebody wants to know."""

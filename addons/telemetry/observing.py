@@ -35,7 +35,7 @@ from addons.flow.answers import REFUSAL
 from addons.flow.capture import ANSWER, BEAT
 from addons.flow.credentials import keys_in
 from addons.meter.under_way import CALLER
-from addons.store.ledger import Settlement
+from addons.store.settlements import Settlement
 from addons.telemetry.counting import Counting, Gaps
 from addons.upstreams.attempts import ATTEMPTS
 from addons.upstreams.failover import METADATA as ATTEMPTS_TOLD
@@ -64,9 +64,10 @@ type Content = Callable[[http.HTTPFlow], dict[str, str]]
 class Observing:
     """What both addons share, and what lasts while settings change."""
 
-    def __init__(self, counting: Counting, secret: bytes) -> None:
+    def __init__(self, counting: Counting, secret: bytes = b"") -> None:
         self.counting = counting
         self.secret = secret
+        """The store's, which keys what is shown for secrets."""
         self.under_way: WeakSet[http.HTTPFlow] = WeakSet()
         """A flow that ends without a word leaves by itself."""
 

@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 class Telemetry:
     """What lasts while settings change. `adopt` first, then the addons."""
 
-    def __init__(self, settings: Settings, secret: bytes, worker: Worker | None) -> None:
+    def __init__(self, settings: Settings, worker: Worker | None) -> None:
         self.counting = Counting()
-        self.observing = Observing(self.counting, secret)
+        self.observing = Observing(self.counting)
         channel = worker.channel if worker is not None else None
         self.sharing = Sharing(self.counting, channel.tell_numbers if channel is not None else None)
         self.scraper = Scraper(self.sharing, channel)
@@ -50,6 +50,7 @@ class Telemetry:
     def adopt(self, settings: Settings, gate: Gate, pool: Pool, store: Store) -> None:
         """Go on under other settings."""
         self._settings = settings
+        self.observing.secret = store.secret
         self.counting.adopt(settings, gate)
         self.sharing.adopt(Sampling(settings, pool, lambda: list(self.observing.under_way)))
         self.scraper.store = store

@@ -40,7 +40,8 @@ from addons.core.relay_keys import PERIODS
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, Store, StoreError, TooManyWaiting
 from addons.store.counts import count_kept
-from addons.store.ledger import Book, Settlement
+from addons.store.ledger import Book
+from addons.store.settlements import Settlement
 from addons.workers.channel import VERSION, Frame, FrameTooLarge, Wire, pack
 from addons.workers.gathering import Gathering
 from addons.workers.names import NUMBERS

@@ -10,8 +10,8 @@ from addons.core.known_secrets import KnownSecrets
 from addons.core.metered import Metered
 from addons.core.metrics import ALL
 from addons.core.observed import Observed, Outcome, Used
-from addons.store.ledger import Settlement
 from addons.store.ledger_file import BROKE, FINISHED, REFUSED
+from addons.store.settlements import Settlement
 from addons.telemetry import counting
 from addons.telemetry.counting import Counting
 from tests.support import flows

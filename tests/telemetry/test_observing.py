@@ -14,7 +14,7 @@ from addons.exchange import Exchange, Kind, secrets_of
 from addons.flow.answers import error_response, refuse
 from addons.flow.capture import ANSWER, BEAT, Copy
 from addons.proxy.streaming import Events
-from addons.store.ledger import Settlement
+from addons.store.settlements import Settlement
 from addons.telemetry.counting import Counting
 from addons.telemetry.observing import REQUEST_ID, Arrivals, Observer, Observing
 from addons.upstreams.attempts import Attempts, Pool, attempts_for
