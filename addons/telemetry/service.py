@@ -42,6 +42,8 @@ class Telemetry:
         self.tracing = Tracing(self.counting.numbers)
         self._worker = worker
         self._settings = settings
+        self._log = settings.log
+        """What is printed from the start to the end: `log` takes a restart."""
         self._opening: asyncio.Task[None] | None = None
 
     def _metrics(self) -> MetricsSettings:
@@ -58,11 +60,14 @@ class Telemetry:
         self._caller = gate.keyring.caller
         otlp = settings.telemetry.otlp
         self.tracing.address = parse_upstream(otlp) if otlp is not None else None
+        with contextlib.suppress(RuntimeError):  # mitmproxy reads relay.yaml before its loop runs
+            asyncio.get_running_loop()
+            self.start()
 
     @property
     def tells(self) -> bool:
         """Whether anybody wants to know of each exchange by itself."""
-        return self._settings.log == "json" or self._settings.telemetry.otlp is not None
+        return self._log == "json" or self._settings.telemetry.otlp is not None
 
     def timed(self, store: Store) -> Store:
         """The store, with its times taken where somebody counts."""
@@ -82,7 +87,7 @@ class Telemetry:
         sinks: list[Sink] = []
         if self._settings.metrics.enabled:
             sinks.append(self.counting.over)
-        if self._settings.log == "json":
+        if self._log == "json":
             sinks.append(self.lines.over)
         told = None
         if self._settings.telemetry.otlp is not None:
@@ -94,14 +99,14 @@ class Telemetry:
 
     def print_as_json(self, master: Any) -> None:
         """Print lines of JSON from now on, where relay.yaml asks for that."""
-        if self._settings.log != "json" or self.lines.file is not None:
+        if self._log != "json" or self.lines.file is not None:
             return
         with contextlib.suppress(KeyError):  # a mitmproxy without a list that is printed
             master.options.update(flow_detail=0)
         self.lines.file = engine.print_with(master, logs.JsonLines())
 
     def start(self) -> None:
-        """The loop runs."""
+        """The loop runs. Twice is harmless."""
         if not self._settings.metrics.enabled:
             return
         self.lag.start()
