@@ -22,7 +22,6 @@ from addons.flow.answers import answer, refuse
 from addons.store import StoreError
 from addons.store.counts import count_kept
 from addons.store.ledger import Book
-from addons.telemetry.exposition import exposition
 from addons.telemetry.sharing import Sharing
 from addons.workers.remote_store import Channel
 
@@ -44,7 +43,7 @@ class Scraper:
                 numbers = await self._gather()
             except (StoreError, ValueError) as error:
                 raise errors.Unavailable("指标暂不可用。", "The metrics are away for the moment.") from error
-            return await asyncio.to_thread(exposition, numbers, accept)
+            return await asyncio.to_thread(_written, numbers, accept)
 
     async def _gather(self) -> Numbers:
         if self.channel is not None:
@@ -53,6 +52,13 @@ class Scraper:
         numbers.add_all(self.sharing.numbers(), models)  # a copy: counting goes on meanwhile
         count_kept(numbers, self.store, self.book)
         return numbers
+
+
+def _written(numbers: Numbers, accept: str) -> tuple[bytes, str]:
+    # Where nobody scrapes, nobody need wait for Prometheus' library.
+    from addons.telemetry.exposition import exposition
+
+    return exposition(numbers, accept)
 
 
 def shows_token(settings: MetricsSettings, authorization: str) -> bool:
