@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from addons.config.settings import Settings, StoreSettings
+from addons.config.settings import STORE_FIXED, Settings, StoreSettings, is_fixed
 from addons.meter.prices import Prices
 from addons.store import Store, StoreError
 from addons.store.absent import AbsentLedger, AbsentStore, NoKeys
@@ -21,7 +21,6 @@ from addons.workers.worker import Worker
 
 _LEASES = "relay_leases"
 _BOOKS = "relay_books"
-FIXED = "store.kind, store.url and store.prefix are read at the start only, where a Redis is one of both: restart relay"
 _FIRST = 3.0
 """Seconds that clients of a relay that starts wait for a shared store; then they hear that it is not there."""
 
@@ -54,7 +53,7 @@ class Opener:
         nothing then."""
         kept, before = settings.store, self._kept
         if before is not None and is_fixed(before, kept):
-            raise StoreError(FIXED)
+            raise StoreError(STORE_FIXED)
         if kept.kind == "redis":
             return self._open_shared(settings, prices)
         if self._worker is not None:
@@ -140,13 +139,6 @@ class Opener:
             await self._shared.finish()
         for book in _books_of(self._master).values():
             book.close()
-
-
-def is_fixed(before: StoreSettings, after: StoreSettings) -> bool:
-    """Whether what has changed of a store is read at the start only."""
-    if "redis" not in (before.kind, after.kind):
-        return False
-    return (before.kind, before.url, before.prefix) != (after.kind, after.url, after.prefix)
 
 
 def _embedded(kept: StoreSettings, leases: LocalLeases) -> EmbeddedStore:

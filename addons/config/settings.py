@@ -601,6 +601,18 @@ def taking_restart(before: Settings, after: Settings) -> list[str]:
     return [key for key, (old, new) in pairs.items() if old != new]
 
 
+STORE_FIXED = (
+    "store.kind, store.url and store.prefix are read at the start only, where a Redis is one of both: restart relay"
+)
+
+
+def is_fixed(before: StoreSettings, after: StoreSettings) -> bool:
+    """Whether what has changed of a store is read at the start only."""
+    if "redis" not in (before.kind, after.kind):
+        return False
+    return (before.kind, before.url, before.prefix) != (after.kind, after.url, after.prefix)
+
+
 def _supplied(value: Any, where: Location) -> Iterator[tuple[str, str]]:
     """Path and wording of each text that the environment had a part in."""
     if isinstance(value, loader.FromEnviron):
