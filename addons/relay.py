@@ -57,6 +57,8 @@ from addons.meter.gate import Gate
 from addons.meter.keyring import Keyring
 from addons.meter.metering import Meter
 from addons.meter.prices import PriceList, Prices
+from addons.proxy.address_limits import AddressLimits
+from addons.proxy.client_addresses import ClientAddresses
 from addons.proxy.cors import Cors
 from addons.proxy.failures import Failures
 from addons.proxy.model_names import ModelNames
@@ -90,6 +92,8 @@ class LongLived:
     def __init__(self, settings: Settings, secret: bytes) -> None:
         self.pool = Pool(UpstreamHealth(secret))
         self.timeouts = Timeouts(settings)
+        self.client_addresses = ClientAddresses(settings)
+        self.address_limits = AddressLimits(settings, self.client_addresses)
         self.balance = Balance(time.time)
         self.retention = Retention(settings)
         self.price_list = PriceList()
@@ -108,6 +112,8 @@ class LongLived:
     def adopt(self, settings: Settings, gate: Gate) -> None:
         """Go on under other settings."""
         self.timeouts.adopt(settings)
+        self.client_addresses.adopt(settings)
+        self.address_limits.adopt(settings)
         self.retention.adopt(settings)
         self.balance.adopt(gate)
 
@@ -123,9 +129,11 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
     return Chain(
         (
             Noting(redact),
+            long_lived.client_addresses,
             Routing(settings),
             long_lived.timeouts,
             Cors(),
+            long_lived.address_limits,
             Page(settings),
             KeyPages(gate),
             Health(store, long_lived.readiness, long_lived.pool.health),

@@ -77,6 +77,10 @@ corrections/listening.py
   27. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
+corrections/preambles.py
+  42. A client's address is the one that a proxy announces in the PROXY protocol, where relay.yaml asks for that.
+      mitmproxy takes the proxy's own, and its preamble for a broken request.
+
 corrections/output.py
   28. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
   29. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
@@ -141,6 +145,7 @@ from addons.engine.corrections import (
     framing,
     listening,
     output,
+    preambles,
     printing,
     reading,
     saving,
@@ -168,7 +173,7 @@ def install(
     `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
     complete. `fast` makes the changes that are for speed alone, too; without it they are taken back. `listeners` are
     the sockets to listen on, where a parent has passed some. `settings` name the upstreams, and how long their
-    connections rest.
+    connections rest, and say how proxies announce whose a connection is.
     Raises WrongVersion, and then nothing is changed.
     """
     check_version()
@@ -183,6 +188,7 @@ def install(
     printing.install()
     saving.install()
     web.install()
+    preambles.install(settings.listen.client_address)
     listening.install(listeners)
     for room in (dispatch, serving, layers, lines, lookups, trifles):
         if fast:
