@@ -241,6 +241,11 @@ async def give_up_body(handler: ConnectionHandler, flow: http.HTTPFlow, error: R
         await bodies.give_up(handler, flow, error)
 
 
+def came_before(client: Client) -> bool:
+    """Whether a client was accepted before its proxy's preamble could be read, where one is asked for."""
+    return installed() and (handler := handler_of(client)) is not None and preambles.came_before(handler)
+
+
 def installed() -> bool:
     """Whether early answers work, so that nobody asks for one where mitmproxy would hang on it."""
     return is_wrapped(HttpStream.start_request_stream)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mitmproxy import connection, http
 
+from addons import engine
 from addons.config.settings import Settings
 from addons.core.client_address import forwarded_for, is_within, parse_address
 
@@ -51,7 +52,9 @@ class ClientAddresses:
         return client.id in self._proxies
 
     def client_connected(self, client: connection.Client) -> None:
-        """Is it one of the proxies?"""
+        """Is it one of the proxies? One that came while relay started was not asked whose its connection is."""
+        if engine.came_before(client):
+            client.error = "relay is starting"
         if self.settings.source != "header" or not client.peername:
             return
         address = parse_address(client.peername[0])

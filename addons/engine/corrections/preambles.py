@@ -11,6 +11,7 @@ from typing import Any
 
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.mode_servers import ServerInstance
+from mitmproxy.proxy.server import ConnectionHandler
 
 from addons.config.settings import ClientAddressSettings
 from addons.core.client_address import is_within, parse_address
@@ -20,6 +21,7 @@ from addons.engine.wrapping import wrap
 TIME = 5.0
 """Seconds that a proxy has for it: it is the first thing that a proxy sends."""
 _BETWEEN_LINES = 10.0  # seconds
+_LOOKED_AT = "relay_looked_at"
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,15 @@ async def _handle_stream(stock: Any, instance: Any, reader: Any, writer: Any = N
             _taking.refusals.note(writer, str(error))
             writer.close()
             return
+    setattr(writer, _LOOKED_AT, True)
     await stock(instance, reader, writer)
+
+
+def came_before(handler: ConnectionHandler) -> bool:
+    """Whether a client was accepted before anybody could look for its preamble: mitmproxy listens before it loads its
+    scripts."""
+    io = handler.transports.get(handler.client)
+    return _taking.settings.source == "proxy_protocol" and io is not None and not hasattr(io.writer, _LOOKED_AT)
 
 
 async def _take_preamble(
