@@ -1,4 +1,4 @@
-"""HAProxy and nginx before relay, as deploy/ has them: streams, websockets, uploads, whose a request is, and leaving."""
+"""HAProxy and nginx before relay, as deploy/ has them: what passes, whose it is, and who leaves."""
 
 import contextlib
 import hashlib
@@ -39,7 +39,7 @@ class Front:
     """A program before a relay."""
 
     name: str
-    live: live.Live
+    server: live.Live
     relay: live.Live
     announced: int | None = None
     """Where HAProxy is told of other clients than this machine."""
@@ -47,7 +47,7 @@ class Front:
     def client(self, host: str, port: int = 51000) -> "Someone":
         """A client at this address."""
         if self.announced is None:
-            return Someone(raw.Client(self.live.port), [(front.CLIENT, host)])
+            return Someone(raw.Client(self.server.port), [(front.CLIENT, host)])
         client = raw.Client(self.announced)
         family, here = ("TCP6", "::1") if ":" in host else ("TCP4", "127.0.0.1")
         client.send(f"PROXY {family} {host} {here} {port} 80\r\n".encode())
@@ -58,22 +58,22 @@ class Front:
 class Someone:
     """A client at another address."""
 
-    raw: raw.Client
+    wire: raw.Client
     headers: list[tuple[str, str]]
 
     def send(self, method: str, target: str, body: bytes | None = None) -> None:
         """Send a request."""
-        self.raw.send(raw.request(method, target, [AUTH, JSON, *self.headers], body))
+        self.wire.send(raw.request(method, target, [AUTH, JSON, *self.headers], body))
 
     def ask(self, method: str, target: str, body: bytes | None = None) -> tuple[raw.Reply, bytes]:
         """One exchange."""
-        return self.raw.ask(method, target, [AUTH, JSON, *self.headers], body)
+        return self.wire.ask(method, target, [AUTH, JSON, *self.headers], body)
 
     def __enter__(self) -> "Someone":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.raw.socket.close()
+        self.wire.socket.close()
 
 
 @pytest.fixture(
@@ -111,7 +111,7 @@ def as_usual(upstream: Upstream) -> None:
 def test_a_stream_comes_event_by_event(before: Front, upstream: Upstream) -> None:
     chunks = [(b"data: %d\n\n" % number, GAP) for number in range(EVENTS)]
     upstream.script("/v1/slow", Behaviour(headers=STREAM, chunks=chunks))
-    with raw.Client(before.live.port) as client:
+    with raw.Client(before.server.port) as client:
         client.send(raw.request("GET", "/v1/slow", [AUTH]))
         reply = client.head()
         times = [at for piece, at in client.timed(reply) if piece]
@@ -121,7 +121,7 @@ def test_a_stream_comes_event_by_event(before: Front, upstream: Upstream) -> Non
 
 def test_an_answer_of_json_is_not_waited_for_either(before: Front, upstream: Upstream) -> None:
     upstream.script("/v1/slow", Behaviour(headers=[JSON], chunks=[(b'{"a": ', 0.5), (b"1}", 0)]))
-    with raw.Client(before.live.port) as client:
+    with raw.Client(before.server.port) as client:
         client.send(raw.request("GET", "/v1/slow", [AUTH]))
         begin = time.monotonic()
         times = [at - begin for piece, at in client.timed(client.head()) if piece]
@@ -129,7 +129,7 @@ def test_an_answer_of_json_is_not_waited_for_either(before: Front, upstream: Ups
 
 
 def test_a_websocket_passes(before: Front) -> None:
-    with Socket(before.live) as websocket:
+    with Socket(before.server) as websocket:
         websocket.send(TextMessage("hello"))
         assert isinstance(websocket.receive(), TextMessage)
         sent, came = bytes(range(256)) * 400, b""
@@ -147,7 +147,7 @@ def test_a_large_upload_passes_as_it_comes(before: Front, upstream: Upstream) ->
     block, count = bytes(range(256)) * 4096, 40
     upstream.script("/v1/audio", Behaviour(body=b"{}", headers=[JSON]))
     length = len(block) * count
-    with raw.Client(before.live.port, 30) as client:
+    with raw.Client(before.server.port, 30) as client:
         client.send(raw.request("POST", "/v1/audio/transcriptions", [AUTH, ("Content-Length", str(length))]))
         client.send(block)
         seen = upstream.wait(lambda seen: [one for one in seen if one.length])[0]
@@ -159,7 +159,7 @@ def test_a_large_upload_passes_as_it_comes(before: Front, upstream: Upstream) ->
 
 
 def test_a_client_keeps_its_connection(before: Front) -> None:
-    with raw.Client(before.live.port) as client:
+    with raw.Client(before.server.port) as client:
         for _ in range(3):
             reply, body = client.ask("POST", "/v1/chat/completions", [AUTH, JSON], BODY)
             assert reply.status == 200 and b"choices" in body
@@ -169,11 +169,11 @@ def test_a_client_keeps_its_connection(before: Front) -> None:
 
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "/readyz", "/METRICS/", "/%6detrics"])
 def test_what_is_for_who_runs_relay_is_not_for_its_clients(before: Front, path: str) -> None:
-    openai_error(before.live.ask("GET", path), 404)
+    openai_error(before.server.ask("GET", path), 404)
 
 
 def test_upstream_hears_of_no_hop(before: Front, upstream: Upstream) -> None:
-    assert before.live.ask("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status == 200
+    assert before.server.ask("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status == 200
     names = {name.lower() for name, _ in upstream.seen[-1].headers}
     assert not {name for name in names if name.startswith(("x-forwarded", "forwarded", "via", "x-real"))}
 
@@ -221,7 +221,7 @@ def test_connections_of_one_address_are_bounded(before: Front, upstream: Upstrea
         for number in range(MOST):
             client = stack.enter_context(before.client("203.0.113.40", 52000 + number))
             client.send("GET", "/v1/slow")
-            assert client.raw.head().status == 200
+            assert client.wire.head().status == 200
         with before.client("203.0.113.40", 52100) as late:
             reply, body = late.ask("GET", "/v1/models")
             assert (reply.status, json.loads(body)["error"]["code"]) == (429, "too_many_connections")
@@ -231,7 +231,8 @@ def test_connections_of_one_address_are_bounded(before: Front, upstream: Upstrea
 
     def again() -> bool:
         with before.client("203.0.113.40", 52200) as client:
-            return client.ask("GET", "/v1/models")[0].status == 200
+            reply, _ = client.ask("GET", "/v1/models")
+            return reply.status == 200
 
     assert eventually(again), "they have left"
     assert "203.0.113.40 has 4 connections" in before.relay.log

@@ -44,10 +44,13 @@ async def _handle_stream(stock: Any, instance: Any, reader: Any, writer: Any = N
     """mitmproxy 12.2.3 knows no PROXY protocol: a client's address is that of whoever connects; so behind a proxy every
     client is the same one, in records and under limits. Remove when a mode can ask for the preamble.
     """
-    asked = _taking.settings.source == "proxy_protocol" and isinstance(instance.mode, mode_specs.ReverseMode)
-    if asked and isinstance(writer, asyncio.StreamWriter):
+    if (
+        isinstance(writer, asyncio.StreamWriter)
+        and isinstance(instance.mode, mode_specs.ReverseMode)
+        and _expects_one(_taking.settings, writer)
+    ):
         try:
-            await _take_preamble(_taking.settings, reader, writer)
+            await _take_preamble(reader, writer)
         except NoPreamble as error:
             _taking.refusals.note(writer, str(error))
             writer.close()
@@ -57,20 +60,26 @@ async def _handle_stream(stock: Any, instance: Any, reader: Any, writer: Any = N
 
 
 def came_before(handler: ConnectionHandler) -> bool:
-    """Whether a client was accepted before anybody could look for its preamble: mitmproxy listens before it loads its
+    """Whether a proxy was accepted before anybody could read its preamble: mitmproxy listens before it loads its
     scripts."""
     io = handler.transports.get(handler.client)
-    return _taking.settings.source == "proxy_protocol" and io is not None and not hasattr(io.writer, _LOOKED_AT)
+    writer = io.writer if io is not None else None
+    if not isinstance(writer, asyncio.StreamWriter) or hasattr(writer, _LOOKED_AT):
+        return False
+    return _expects_one(_taking.settings, writer)
 
 
-async def _take_preamble(
-    settings: ClientAddressSettings, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Raises NoPreamble."""
+def _expects_one(settings: ClientAddressSettings, writer: asyncio.StreamWriter) -> bool:
+    """Whether a peer is a proxy, which says first who its client is. Others are clients, whoever they say they are."""
+    if settings.source != "proxy_protocol" or not settings.networks:
+        return settings.source == "proxy_protocol"
     peer = writer.get_extra_info("peername")
     address = parse_address(peer[0]) if peer else None
-    if settings.networks and (address is None or not is_within(address, settings.networks)):
-        return  # it is a client itself, whoever it says it is
+    return address is not None and is_within(address, settings.networks)
+
+
+async def _take_preamble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Raises NoPreamble."""
     data = b""
     try:
         async with asyncio.timeout(TIME):
