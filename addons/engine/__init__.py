@@ -77,10 +77,6 @@ corrections/listening.py
   27. Without a file descriptor left, relay says so once a second and waits. asyncio tries a hundred times in a turn,
       with a traceback for each.
 
-corrections/preambles.py
-  42. A client's address is the one that a proxy announces in the PROXY protocol, where relay.yaml asks for that.
-      mitmproxy takes the proxy's own, and its preamble for a broken request.
-
 corrections/output.py
   28. A worker prints in whole blocks. mitmproxy prints line by line, and the lines of several processes get mixed.
   29. While a worker starts it prints errors alone. mitmproxy says in each process what it loads and where it listens.
@@ -119,6 +115,10 @@ speed/trifles.py
 
 speed/lines.py
   41. mitmdump's two lines for an exchange are put together and written at once.
+
+corrections/preambles.py
+  42. A client's address is the one that a proxy announces in the PROXY protocol, where relay.yaml asks for that.
+      mitmproxy takes the proxy's own, and its preamble for a broken request.
 
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 

@@ -8,7 +8,7 @@ to do: SDKs take a closed connection for a network that fails, and their users w
 may wait for that at a time, for `PATIENCE`; those beyond are closed as soon as they are accepted, which costs least.
 
 Addresses of this machine itself have no limit: whoever is here needs no relay to use it up, and a proxy here that
-nobody has told relay about would be taken for one client. Each process counts for itself (docs/deployment.md).
+nobody has told relay about would be taken for one client. Each process counts for itself.
 """
 
 import asyncio

@@ -14,6 +14,7 @@ from mitmproxy import connection, http
 
 from addons import engine
 from addons.config.settings import Settings
+from addons.core import headers
 from addons.core.client_address import forwarded_for, is_within, parse_address
 
 _Address = tuple[str, int]
@@ -40,12 +41,14 @@ class ClientAddresses:
     """Names the client of each request that comes by a proxy which is believed."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings.listen.client_address
+        self.adopt(settings)
         self._proxies: dict[str, _Proxy] = {}
 
     def adopt(self, settings: Settings) -> None:
         """Go on under other settings; a connection stays what it was."""
         self.settings = settings.listen.client_address
+        name = self.settings.header.encode()
+        self._goes_up = bool(headers.upward(((name, b""),), websocket=False).fields)
 
     def is_proxy(self, client: connection.Client) -> bool:
         """Whether others speak over this connection."""
@@ -62,11 +65,11 @@ class ClientAddresses:
             self._proxies[client.id] = _Proxy(client.peername, [])
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Read the header, and take it out: it is no business of upstream's."""
+        """Read the header, and take it out where Routing would let it pass: it is no business of upstream's."""
         if self.settings.source != "header" or flow.is_replay or not flow.live:
             return
         values = flow.request.headers.get_all(self.settings.header)
-        if values:
+        if values and self._goes_up:
             del flow.request.headers[self.settings.header]
         if (proxy := self._proxies.get(flow.client_conn.id)) is None:
             return  # a client itself, whatever it says
