@@ -1,8 +1,8 @@
 """Whose a connection is, from a proxy's first bytes: over TLS, with workers, and where both sides don't agree."""
 
 import json
+import socket
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,9 +84,8 @@ def test_without_a_preamble_nobody_is_served(relay: live.Live, upstream: Upstrea
     upstream.clear()
     with raw.Client(relay.port) as client:
         client.send(data)
-        begin = time.monotonic()
+        client.socket.shutdown(socket.SHUT_WR)
         assert client.closed
-        assert time.monotonic() - begin < 7
     assert not upstream.seen
     assert eventually(lambda: "refused for want of a PROXY preamble" in relay.log)
     assert "Traceback" not in relay.log
@@ -111,13 +110,6 @@ def test_a_connection_too_many_over_tls_hears_why(
             reply, body = late.ask("POST", "/chat", [("Content-Type", "application/json")], message)
             assert (reply.status, json.loads(body)["code"]) == (200, 429), "in its own shape"
             assert late.closed, "and it does not stay"
-
-
-def test_who_is_no_proxy_is_a_client_itself(upstream: Upstream, tmp_path: Path) -> None:
-    client_address = {**BY_PREAMBLE, "trusted": ["10.0.0.0/8"]}
-    with live.relay(tmp_path, upstream.url, listen={"client_address": client_address}) as relay:
-        assert relay.ask("GET", "/v1/models", headers=dict(AUTH)).status == 200
-        assert relay.raw(PREAMBLE + raw.request("GET", "/v1/models", AUTH)).startswith(b"HTTP/1.1 400 ")
 
 
 def test_workers_count_for_themselves(upstream: Upstream, tmp_path: Path) -> None:
