@@ -360,6 +360,18 @@ def test_every_metric_that_is_asked_for_exists() -> None:
     assert kept <= {"relay_clients", "relay_processes"}, "what is counted is shown"
 
 
+def test_the_numbers_that_a_page_names_are_counted() -> None:
+    try:
+        metrics = importlib.import_module("addons.core.metrics").ALL
+    except ModuleNotFoundError:
+        pytest.skip("this relay counts nothing for Prometheus yet")
+    page = (DEPLOY.parent / "docs" / "deployment.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:relay|gen_ai)_[a-z_]+)`", page))
+    shown = {f"{metric.name}_total" if metric.kind == "counter" else metric.name for metric in metrics}
+    shown |= {f"{metric.name}_count" for metric in metrics if metric.kind == "histogram"}
+    assert len(named) > 10 and named <= shown
+
+
 def test_the_dashboard_has_a_source_and_a_place_for_each_panel() -> None:
     board = json.loads((DEPLOY / "grafana" / "dashboards" / "relay.json").read_text(encoding="utf-8"))
     [source] = written(DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml")["datasources"]
