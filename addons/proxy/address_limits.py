@@ -91,15 +91,19 @@ class AddressLimits:
             exchange.client_closes = True
             refuse(flow, exchange, _too_many(self.limits.connections))
             return
-        if (address := _address(flow.client_conn)) is None:
-            return
         if self._addresses.is_proxy(flow.client_conn):
+            address = _address(flow.client_conn)
+            if address is None:
+                return
             if self._is_full(address):
                 refuse(flow, exchange, _too_many(self.limits.connections))
                 return
             self.known.enter(_COUNTED.keep(exchange, address))
             self._under_way[flow.client_conn.id].add(exchange)
-        if (limit := self.limits.requests) is not None:
+        else:
+            address = self._counted.get(flow.client_conn.id)
+        limit = self.limits.requests
+        if limit is not None and address is not None:
             again = self.known.ask(address, limit, self._clock())
             if again is not None:
                 refuse(flow, exchange, _too_often(limit, again))
