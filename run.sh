@@ -124,11 +124,21 @@ find_python() {
 
 # -- .venv
 
-# What an environment was made from; another one is due when this changes. $1: run or dev.
+# The file with the packages for $1: run (what relay needs), redis (and what a shared store needs) or dev (and what its
+# tests and tools need, all of it).
+packages() { printf '%s' "requirements/$1.txt"; }
+
+# What an environment was made from; another one is due when this changes.
 recipe() {
   local files=(pyproject.toml requirements/run.txt)
-  [ "$1" = run ] || files+=(requirements/dev.txt)
+  [ "$1" = run ] || files+=("$(packages "$1")")
   (cd "$root" && cat "${files[@]}" | cksum)
+}
+
+# run, or redis where the settings ask for a shared store, or may: the environment may say so.
+needed() {
+  local settings=${RELAY_CONFIG:-$root/relay.yaml}
+  if [ -f "$settings" ] && grep -qE "^[^#]*kind['\"]?: *['\"]?(redis|\\$\{)" "$settings"; then echo redis; else echo run; fi
 }
 
 # Whether .venv is complete. The stamp is written last, so a set-up that broke off has none.
@@ -157,7 +167,7 @@ except OSError:
     pass'
 }
 
-# Makes .venv complete. $1: run (what relay needs) or dev (and what its tests and tools need).
+# Makes .venv complete. $1: run, redis or dev, as above.
 set_up() {
   if [ -n "${RELAY_VENV:-}" ]; then
     [ -x "$python" ] || { say "RELAY_VENV: there is no $python; set it to an environment that is ready, or unset it."; exit 1; }
@@ -179,7 +189,7 @@ set_up() {
 
 build() {
   local files=(-r "$root/requirements/run.txt")
-  [ "$1" = run ] || files+=(-r "$root/requirements/dev.txt")
+  [ "$1" = run ] || files+=(-r "$root/$(packages "$1")")
   # A complete environment of the same Python is brought up to date, which needs no network if nothing is missing.
   # Any other, or one left half made, is made anew.
   if [ -f "$venv/.relay-run" ] && [ "$(version)" = "$base_version" ]; then
@@ -196,7 +206,8 @@ build() {
     failed 'The packages could not be installed:' network
   fi
   recipe run >"$venv/.relay-run"
-  [ "$1" = run ] || recipe dev >"$venv/.relay-dev"
+  [ "$1" != dev ] || recipe redis >"$venv/.relay-redis" # it has that, too
+  [ "$1" = run ] || recipe "$1" >"$venv/.relay-$1"
 }
 
 # pip doesn't read uv's settings; who has a mirror for uv alone means it for this, too.
@@ -249,6 +260,7 @@ lock_versions() {
   local compile=("${uv[@]}" pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate
     --no-emit-index-url --custom-compile-command './run.sh lock')
   "${compile[@]}" "$@" pyproject.toml -o requirements/run.txt
+  "${compile[@]}" "$@" pyproject.toml --extra redis -c requirements/run.txt -o requirements/redis.txt
   "${compile[@]}" "$@" --group dev -c requirements/run.txt -o requirements/dev.txt
 }
 
@@ -263,7 +275,7 @@ esac
 
 case $command in
   start | web | demo | check | record | replay | keys | usage)
-    set_up run
+    set_up "$(needed)"
     relay "$command" "$@"
     ;;
   test)

@@ -37,13 +37,14 @@ from mitmproxy.addonmanager import Loader
 from addons import addresses, engine, logs, signals, workers
 from addons.chain import HOOKS, Chain
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
-from addons.config.settings import ConfigError, Settings, StoreSettings, load_settings, settings_path, taking_restart
+from addons.config.settings import ConfigError, Settings, load_settings, settings_path, taking_restart
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
 from addons.endpoints.health import Health, Readiness
 from addons.endpoints.key_pages import KeyPages
 from addons.endpoints.page import Page
+from addons.endpoints.starting import Starting
 from addons.flow.capture import watched
 from addons.flow.display_path import DisplayPath
 from addons.flow.held_bodies import HeldBodies
@@ -57,6 +58,7 @@ from addons.meter.gate import Gate
 from addons.meter.keyring import Keyring
 from addons.meter.metering import Meter
 from addons.meter.prices import PriceList, Prices
+from addons.opening import Opened, Opener
 from addons.proxy.address_limits import AddressLimits
 from addons.proxy.client_addresses import ClientAddresses
 from addons.proxy.cors import Cors
@@ -70,9 +72,6 @@ from addons.store import Store, StoreError
 from addons.store.certificate import CertificateError, certificate_of, certificate_path
 from addons.store.embedded import EmbeddedStore
 from addons.store.expiry import Sweeper
-from addons.store.leases import LocalLeases
-from addons.store.ledger import NAME as LEDGER
-from addons.store.ledger import Book, Ledger, LocalLedger
 from addons.upstreams.attempts import Pool
 from addons.upstreams.failover import Failover
 from addons.upstreams.health import UpstreamHealth
@@ -80,8 +79,6 @@ from addons.workers import draining, worker
 
 logger = logging.getLogger(__name__)
 
-_LEASES = "relay_leases"
-_BOOKS = "relay_books"
 _RENEWED = ("certs", "tcp_timeout")
 """mitmproxy's options that relay.yaml may change while relay runs."""
 
@@ -89,8 +86,8 @@ _RENEWED = ("certs", "tcp_timeout")
 class LongLived:
     """What outlives a change of settings: clients that are connected, flows on view."""
 
-    def __init__(self, settings: Settings, secret: bytes) -> None:
-        self.pool = Pool(UpstreamHealth(secret))
+    def __init__(self, settings: Settings) -> None:
+        self.pool = Pool(UpstreamHealth())
         self.timeouts = Timeouts(settings)
         self.client_addresses = ClientAddresses(settings)
         self.address_limits = AddressLimits(settings, self.client_addresses)
@@ -109,8 +106,9 @@ class LongLived:
         """Send every client away as soon as nothing of it is under way."""
         self.timeouts.drain()
 
-    def adopt(self, settings: Settings, gate: Gate) -> None:
-        """Go on under other settings."""
+    def adopt(self, settings: Settings, gate: Gate, secret: bytes) -> None:
+        """Go on under other settings, with the secret of the store."""
+        self.pool.health.adopt(secret)
         self.timeouts.adopt(settings)
         self.client_addresses.adopt(settings)
         self.address_limits.adopt(settings)
@@ -118,12 +116,13 @@ class LongLived:
         self.balance.adopt(gate)
 
 
-def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gate) -> Chain:
+def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: Gate) -> Chain:
     """relay's addons in the order in which traffic meets them. The order is behaviour:
 
     who opens the exchange comes first, who refuses comes before who answers, who cleans the record comes last. A store
     of another process is swept there.
     """
+    store = opened.store
     redact = Redaction(settings, store.secret)
     meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held)
     return Chain(
@@ -134,6 +133,7 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
             long_lived.timeouts,
             Cors(),
             long_lived.address_limits,
+            *([] if opened.ready else [Starting()]),
             Page(settings),
             KeyPages(gate),
             Health(store, long_lived.readiness, long_lived.pool.health),
@@ -156,27 +156,6 @@ def chain_for(settings: Settings, store: Store, long_lived: LongLived, gate: Gat
     )
 
 
-def _open_store(kept: StoreSettings, leases: LocalLeases) -> EmbeddedStore:
-    return EmbeddedStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time, leases)
-
-
-def _leases_of(master: object) -> LocalLeases:
-    """The leases of this process. They outlive a store that is opened anew, and code that is loaded anew: messages are
-    under way meanwhile."""
-    leases = LocalLeases(getattr(master, _LEASES, None))
-    if master is not None:
-        setattr(master, _LEASES, leases)
-    return leases
-
-
-def _books_of(master: object) -> dict[Path, Book]:
-    """The ledgers of this process by their folders. They outlive code that is loaded anew, as leases do."""
-    books: dict[Path, Book] = getattr(master, _BOOKS, {})
-    if master is not None:
-        setattr(master, _BOOKS, books)
-    return books
-
-
 class Relay:
     """What mitmproxy sees of relay."""
 
@@ -188,11 +167,11 @@ class Relay:
         self.gate: Gate | None = None
         self.chain: Chain | None = None
         self.worker = worker.join(getattr(ctx, "master", None), os.environ)
-        self.leases = _leases_of(getattr(ctx, "master", None))
+        self.opener = Opener(getattr(ctx, "master", None), self.worker)
         self.long_lived: LongLived | None = None
         self._says = os.environ.pop(SAYS, "")
         self._introduction: asyncio.Task[None] | None = None
-        self._loading: asyncio.Future[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
@@ -258,14 +237,13 @@ class Relay:
 
     def _serve(self, settings: Settings) -> None:
         check_version()
-        store = self._store(settings)
         if self.long_lived is None:
-            self.long_lived = LongLived(settings, store.secret)
+            self.long_lived = LongLived(settings)
         prices = Prices(settings, self.long_lived.price_list)
-        ledger = self._ledger(settings, prices)
-        keyring = Keyring(settings, store.secret, settings.store.path)
-        gate = self.gate = Gate(settings, keyring, ledger, prices, pool=self.long_lived.pool)
-        self.long_lived.adopt(settings, gate)
+        opened = self.opener.open(settings, prices)
+        keyring = Keyring(settings, opened.store.secret, opened.keys)
+        gate = self.gate = Gate(settings, keyring, opened.ledger, prices, pool=self.long_lived.pool)
+        self.long_lived.adopt(settings, gate, opened.store.secret)
         engine.install(
             settings.limits.header_size,
             self.long_lived.timeouts.head_begins,
@@ -273,48 +251,10 @@ class Relay:
             listeners=self.worker.listeners if self.worker is not None else (),
             settings=settings,
         )
-        old, self.chain = self.chain, chain_for(settings, store, self.long_lived, gate)
-        self.settings, self.store = settings, store
+        old, self.chain = self.chain, chain_for(settings, opened, self.long_lived, gate)
+        self.settings, self.store = settings, opened.store
         if old is not None:
             old.done(self.chain)
-
-    def _store(self, settings: Settings) -> Store:
-        """The store for `settings`: the one there is, if nothing of it changes. A worker's is its parent's.
-
-        Raises StoreError; then nothing has changed.
-        """
-        if self.worker is not None:
-            return self.worker.channel.store
-        old, kept = self.store, settings.store
-        before = self.settings.store if self.settings is not None else None
-        if old is not None and before == kept:
-            return old
-        if old is not None and before is not None and before.path == kept.path:
-            old.close()  # one folder has one owner
-            try:
-                return _open_store(kept, self.leases)
-            except StoreError:
-                self.store = _open_store(before, self.leases)
-                raise
-        store = _open_store(kept, self.leases)
-        if old is not None:
-            old.close()
-        return store
-
-    def _ledger(self, settings: Settings, prices: Prices) -> Ledger:
-        """The ledger for `settings`; a worker's is its parent's. Raises StoreError.
-
-        One that is open stays open until this process ends: what is under way under other settings is settled there.
-        """
-        if self.worker is not None:
-            return self.worker.channel.ledger(settings.store.path / LEDGER)
-        books = _books_of(getattr(ctx, "master", None))
-        book = books.get(settings.store.path)
-        if book is None:
-            days = settings.balance.window_days
-            book = books[settings.store.path] = Book(settings.store.path, time.time, days, prices.cost_once_loaded)
-        book.price, book.keep_days = prices.cost_once_loaded, settings.balance.window_days
-        return LocalLedger(book)
 
     def running(self) -> None:
         """Under bare `mitmdump -s`, take the address and options from relay.yaml: those the user did not set."""
@@ -324,19 +264,27 @@ class Relay:
             self._take_options(self.settings)
         if self.chain is not None:
             _refuse_unknown_options()
-        if self.gate is not None and (self.gate.keyring.any or watched()):
-            self._loading = asyncio.ensure_future(self.gate.prices.ready())  # it takes a second
         if self._says and self.chain is not None:
             self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
         if self.worker is not None and self.long_lived is not None:
             self.worker.serve(self.long_lived)
         # What is there by now stays: a full collection would go through 100,000 objects, for 50 ms and more.
         gc.freeze()
-        if self._loading is not None and watched():
-            # Whoever looks sees what each exchange has cost, the first one too.
-            self._loading.add_done_callback(lambda _: self.up.set())
-        else:
-            self.up.set()
+        self._opening = asyncio.ensure_future(self._open())
+
+    async def _open(self) -> None:
+        """Serve clients as soon as that makes sense."""
+        await self.opener.reach(self._reached)
+        if self.gate is not None and (self.gate.keyring.any or watched()):
+            loading = asyncio.ensure_future(self.gate.prices.ready())  # it takes a second
+            if watched():  # whoever looks sees what each exchange has cost, the first one too
+                await asyncio.wait([loading])
+        self.up.set()
+
+    def _reached(self) -> None:
+        """A shared store is there: serve with it."""
+        if self.settings is not None and self.chain is not None:
+            self._serve(self.settings)
 
     def _take_options(self, settings: Settings) -> None:
         try:
@@ -368,8 +316,8 @@ class Relay:
             return
         await self.chain.run("client_connected", client)
 
-    def done(self) -> None:
-        """Close the store; what is under way there is finished first."""
+    def done(self) -> Awaitable[None] | None:
+        """Close the store; what is under way there is finished first, which mitmproxy waits for at its end."""
         if ctx.master.should_exit.is_set():  # else the code is only loaded anew
             signals.leave(ctx.master.event_loop)
             for meter in (
@@ -381,11 +329,10 @@ class Relay:
         contentviews.unregister()
         if self.chain is not None:
             self.chain.done()
-        if self.store is not None:
-            self.store.close()
         if ctx.master.should_exit.is_set():
-            for book in _books_of(ctx.master).values():
-                book.close()
+            return self.opener.close()
+        self.opener.let_go()
+        return None
 
 
 def _refuse_unknown_options() -> None:

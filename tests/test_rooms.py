@@ -20,7 +20,7 @@ ORDER = (
     {"flow"},
     {"upstreams"},
     {"meter"},
-    {"proxy", "endpoints", "replay", "chain"},
+    {"proxy", "endpoints", "replay", "chain", "opening"},
     {"cli", "inspection"},
     {"relay"},
 )
@@ -205,7 +205,8 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize(("folder", "groups"), [("addons", ()), ("tests", ("dev",))])
 def test_whatever_is_imported_is_declared(folder: str, groups: tuple[str, ...]) -> None:
     written = tomllib.loads((ADDONS.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    named = list(written["project"]["dependencies"])
+    project = written["project"]
+    named = [*project["dependencies"], *project["optional-dependencies"]["redis"]]
     for name in groups:
         named += written["dependency-groups"][name]
     declared = {re.match(r"[\w-]+", each)[0].lower() for each in named}  # type: ignore[index]

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 
 from addons.addresses import Refusal
+from addons.cli.kept import changing_keys, keys_of, ledger_of
 from addons.cli.launch import ROOT
 from addons.config.settings import Settings, load_settings, settings_path
 from addons.core.rates import dollars
@@ -16,7 +17,6 @@ from addons.core.relay_keys import PREFIX, RelayKey, begins, is_name
 from addons.meter.keyring import of_settings
 from addons.store import StoreError, keys_file
 from addons.store.keys_file import StoredKey
-from addons.store.ledger import NAME as LEDGER
 from addons.store.ledger_reader import used
 
 _LENGTH = 40
@@ -53,7 +53,7 @@ def keys(own: Namespace, rest: list[str]) -> int:
 def _new(own: Namespace, settings: Settings) -> int:
     fresh = _checked(own, settings)
     text = _secret()
-    with keys_file.changing(settings.store.path) as (secret, kept):
+    with changing_keys(settings) as (secret, kept):
         if any(each.name == fresh.name and each.revoked is None for each in kept):
             raise Refusal(f"there is a key {fresh.name} already: keys rotate replaces it, keys revoke takes it back")
         first = not kept and not settings.keys.list
@@ -139,7 +139,7 @@ def _show(text: str, name: str) -> None:
 
 
 def _revoke(name: str, settings: Settings) -> int:
-    with keys_file.changing(settings.store.path) as (_, kept):
+    with changing_keys(settings) as (_, kept):
         at = _place(name, kept, settings)
         kept[at] = replace(kept[at], revoked=datetime.now(UTC).isoformat(timespec="seconds"))
     print(f"{name} is revoked")
@@ -148,7 +148,7 @@ def _revoke(name: str, settings: Settings) -> int:
 
 def _rotate(name: str, settings: Settings) -> int:
     text = _secret()
-    with keys_file.changing(settings.store.path) as (secret, kept):
+    with changing_keys(settings) as (secret, kept):
         at = _place(name, kept, settings)
         # The old one is kept as a revoked one: it must not be taken for a caller's own and go up.
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -174,7 +174,7 @@ _TITLES = ("name", "where", "budget", "spent", "left", "expires", "models", "sta
 def _list(settings: Settings) -> int:
     rows: list[tuple[str, ...]] = [_TITLES]
     listed = [(of_settings(each), "relay.yaml") for each in settings.keys.list]
-    stored = [(each.key(), "store") for each in keys_file.read(settings.store.path) if not each.replaced]
+    stored = [(each.key(), "store") for each in keys_of(settings) if not each.replaced]
     spent = _spent(settings)
     for key, where in (*listed, *stored):
         rows.append(_row(key, where, spent))
@@ -203,7 +203,7 @@ def _row(key: RelayKey, where: str, spent: dict[str, dict[str, int]]) -> tuple[s
 def _spent(settings: Settings) -> dict[str, dict[str, int]]:
     """Nano-dollars by key and day."""
     found: dict[str, dict[str, int]] = {}
-    for entry in used(settings.store.path / LEDGER, ""):
+    for entry in used(ledger_of(settings), ""):
         if entry.amount:
             days = found.setdefault(entry.key, {})
             days[entry.day] = days.get(entry.day, 0) + entry.amount

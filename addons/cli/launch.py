@@ -18,13 +18,17 @@ from addons import addresses
 from addons.addresses import Refusal
 from addons.cli.introduction import introduction, say, table
 from addons.config.mitmproxy_options import SAYS, as_arguments, given_in, options_for
-from addons.config.settings import Settings, load_settings, settings_path
+from addons.config.settings import Settings, StoreSettings, load_settings, settings_path
 from addons.meter.prices import PriceList, Prices
-from addons.store import StoreError, keys_file
+from addons.opening import FIXED, is_fixed
+from addons.store import Store, StoreError, keys_file
+from addons.store.absent import AbsentStore
 from addons.store.certificate import CertificateError, certificate_of, out_of_date
 from addons.store.embedded import EmbeddedStore
 from addons.store.folder import check as check_store
+from addons.store.folder import make_folder
 from addons.store.ledger import Book
+from addons.store.shared.opened import check_installed
 from addons.workers import parent
 from addons.workers.processes import Orders
 
@@ -123,36 +127,54 @@ def lead(plan: Plan, count: int) -> int:
     if sys.platform == "win32":
         raise Refusal("several workers need sockets that are passed on, which Windows has not: set workers to 1")
 
+    begun_with: list[StoreSettings] = []
+
     def orders() -> Orders:
         again = prepare(plan.program, plan.arguments, {**QUIET, **WORKER})
+        begun_with.append(again.settings.store)
+        if is_fixed(begun_with[0], begun_with[-1]):
+            raise Refusal(FIXED)
         return Orders(again.settings, again.command)
 
     first = orders()
     _try_confdir(str(plan.in_force.get("confdir", _CONF_DIR)))
     allow_many_files()
-    kept = first.settings.store
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(sock) for sock in addresses.listen(plan.in_force)]
         try:
-            store = EmbeddedStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
+            store, book = _open_store(first.settings)
         except StoreError as error:
             raise Refusal(str(error)) from error
         stack.callback(store.close)
-        try:
-            prices = Prices(first.settings, PriceList())
-            book = Book(kept.path, time.time, first.settings.balance.window_days, prices.cost_once_loaded)
-        except StoreError as error:
-            raise Refusal(str(error)) from error
-        stack.callback(book.close)
+        if book is not None:
+            stack.callback(book.close)
         in_force = plan.in_force | {"listen_port": listeners[0].getsockname()[1]}
         lines = introduced(plan, in_force, [("workers", str(count))])
         return parent.run(count, first, orders, listeners, store, lambda: say(lines), book)
 
 
+def _open_store(settings: Settings) -> tuple[Store, Book | None]:
+    """What the parent has of it: all, or nothing where workers share one with other relays. Raises StoreError."""
+    kept = settings.store
+    if kept.kind == "redis":
+        return AbsentStore(), None
+    store = EmbeddedStore(kept.path, kept.max_sessions, kept.max_sessions_per_key, time.time)
+    try:
+        prices = Prices(settings, PriceList())
+        return store, Book(kept.path, time.time, settings.balance.window_days, prices.cost_once_loaded)
+    except StoreError:
+        store.close()
+        raise
+
+
 def _try_store(settings: Settings) -> None:
     """Raise Refusal where mitmproxy's process could not open the store: it would say so in the midst of its start."""
     try:
-        check_store(settings.store.path)
+        if settings.store.kind == "redis":
+            make_folder(settings.store.path)
+            check_installed(settings)
+        else:
+            check_store(settings.store.path)
     except StoreError as error:
         raise Refusal(str(error)) from error
 
@@ -183,7 +205,8 @@ def introduced(plan: Plan, in_force: Mapping[str, object], more: Sequence[tuple[
 
 
 def _takes_relay_keys_alone(settings: Settings) -> bool:
-    handed_out = settings.keys.list or keys_file.state(settings.store.path) is not None
+    kept = settings.store
+    handed_out = settings.keys.list or (kept.kind == "shelve" and keys_file.state(kept.path) is not None)
     return not settings.keys.open if settings.keys.open is not None else bool(handed_out)
 
 

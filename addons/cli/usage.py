@@ -12,13 +12,13 @@ from datetime import date
 from decimal import Decimal
 
 from addons.addresses import Refusal
+from addons.cli.kept import ledger_of
 from addons.cli.launch import ROOT
 from addons.config.settings import load_settings, settings_path
 from addons.core.rates import dollars
 from addons.meter.prices import PriceList, Prices
 from addons.meter.reports import Sum, day_back, summed
 from addons.store import StoreError
-from addons.store.ledger import NAME
 from addons.store.ledger_reader import Used, used
 
 _SPAN = re.compile(r"([1-9][0-9]{0,4})d")
@@ -36,7 +36,7 @@ def usage(own: Namespace, rest: list[str]) -> int:
     since = _since(own.since)
     try:
         prices.price_list.load()
-        entries = used(settings.store.path / NAME, since, grain=prices, by_key=own.by == "key")
+        entries = used(ledger_of(settings), since, grain=prices, by_key=own.by == "key")
         sums = summed(entries, prices, _BY[own.by])
     except StoreError as error:
         raise Refusal(str(error)) from error

@@ -31,6 +31,8 @@ from addons.core.balances import KINDS, LEDGER
 from addons.core.client_address import parse_network
 from addons.core.frozen import FrozenDict, freeze
 from addons.core.model_mapping import LONGEST_NAME
+from addons.core.redis_address import EXPECTED as REDIS_EXPECTED
+from addons.core.redis_address import parse_redis
 from addons.core.relay_keys import LEAST, is_name
 from addons.core.units import DURATION_EXPECTED, SIZE_EXPECTED, format_duration, format_size, parse_duration, parse_size
 from addons.core.urls import PROXY_EXPECTED, URL_EXPECTED, is_host, parse_proxy, parse_upstream, proxy_from_environ
@@ -129,6 +131,13 @@ def _proxy(value: Any, info: ValidationInfo) -> str | None:
     elif proxy is not None:
         parse_proxy(proxy)
     return proxy
+
+
+def _redis(value: Any) -> str | None:
+    address = _optional(value) if value is None or isinstance(value, str) else text(value, REDIS_EXPECTED)
+    if address is not None:
+        parse_redis(address)
+    return address
 
 
 def _balance(value: Any) -> str | None:
@@ -345,6 +354,13 @@ NetworkText = Annotated[str, BeforeValidator(_network)]
 HeaderName = Annotated[str, BeforeValidator(_header_name)]
 Url = Annotated[str, BeforeValidator(_url)]
 ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
+RedisUrl = Annotated[str | None, BeforeValidator(_redis)]
+RedisPrefix = Annotated[
+    str,
+    Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"),
+    WithJsonSchema({"type": "string"}),  # where it may be ${NAME}, too
+    Expected("expected a prefix of at most 64 letters, digits and . _ : -, such as relay"),
+]
 BalanceKind = Annotated[
     str | None,
     BeforeValidator(_balance),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from addons.config.fields import Expected, inner_types
 from addons.config.loader import FromEnviron
 from addons.config.mistakes import Location, Problem, dotted, quoted, shown
+from addons.core.redis_address import EXPECTED as REDIS_EXPECTED
 
 OFFICIAL = ("/v1", "/dashboard")
 OWN = ("/healthz", "/readyz", "/metrics")
@@ -167,6 +168,7 @@ def crossings(tree: dict[str, Any], defaults: dict[str, Any]) -> list[Problem]:
         *_nowhere(_texts(routes, ("routes",), "upstream"), [name for _, name in _texts(upstreams, (), "name")]),
         *_wrong_keys(tree, upstreams),
         *_wrong_fallbacks(upstreams),
+        *_wrong_store(tree),
         *_reserved([*exact, *prefixes]),
         *_twice(exact, "a path"),
         *_twice(prefixes, "a path"),
@@ -213,6 +215,12 @@ def _nobody_trusted(tree: dict[str, Any]) -> Iterator[Problem]:
             show(named.get("trusted")),
             "expected the proxies that set the header, e.g. [10.0.0.0/8]: anybody can send one",
         )
+
+
+def _wrong_store(tree: dict[str, Any]) -> Iterator[Problem]:
+    store = tree.get("store")
+    if isinstance(store, dict) and store.get("kind") == "redis" and not store.get("url"):
+        yield Problem("store.url", "", f"{REDIS_EXPECTED}; url: ${{REDIS_URL}} takes it from the environment")
 
 
 def _nowhere(places: Iterable[_Place], names: list[str]) -> Iterator[Problem]:

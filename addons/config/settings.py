@@ -403,10 +403,20 @@ class Price(_Section):
 class StoreSettings(_Section):
     """Where sessions are kept; `path` is absolute once loaded."""
 
-    kind: Literal["shelve"] = "shelve"
-    """The only kind there is."""
+    kind: Literal["shelve", "redis"] = "shelve"
+    """`shelve`: in a folder, for the processes of one relay. `redis`: in a [Redis](shared.md) that several relays
+    share."""
     path: fields.FilePath = Path(".relay")
-    """A folder for sessions, the ledger and the hashes of keys, relative to relay.yaml; one relay at a time."""
+    """A folder for sessions, the ledger and the hashes of keys, relative to relay.yaml; one relay at a time. With
+    `redis` it has a copy of the ledger, for reports."""
+    url: Annotated[fields.RedisUrl, Field(repr=False)] = None
+    """Where that Redis is: `redis://`, `rediss://` (TLS), or `redis+sentinel://HOST,HOST/MASTER`. Write it as
+    `${REDIS_URL}`, since a password stands in it."""
+    prefix: fields.RedisPrefix = "relay"
+    """How the names of all of relay's keys in Redis begin: those who share it share everything."""
+    on_failure: Literal["refuse", "pass"] = "refuse"
+    """What becomes of relay keys without a budget while Redis is away: `refuse`, or `pass` without their limits. Keys
+    with a budget are refused in either case, callers' own keys in none."""
     max_sessions: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 100_000
     """Sessions in all; beyond it, the one unused for longest makes room."""
     max_sessions_per_key: Annotated[int, Field(strict=True, ge=1), fields.Reference] = 1000

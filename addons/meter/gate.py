@@ -36,8 +36,8 @@ from addons.flow.turns import in_turns_if_large
 from addons.meter.keyring import Keyring
 from addons.meter.prices import LONGEST_NAME, Prices
 from addons.store import StoreError
-from addons.store.ledger import Ledger, OverLimit, Settlement
 from addons.store.ledger_file import FINISHED, LEFT, REFUSED
+from addons.store.settlements import Ledger, OverLimit, Settlement
 from addons.upstreams.attempts import Pool
 from addons.upstreams.health import UpstreamHealth
 
@@ -452,8 +452,8 @@ class Gate:
         except OverLimit as over:
             raise over_limit(over.refused, claim, admission, fitting) from None
         except (StoreError, TimeoutError):
-            if claim.terms.budget is None and claim.kept:
-                return  # no budget stands on it
+            if claim.terms.budget is None and claim.kept and self.settings.store.kind != "redis":
+                return  # no budget stands on it; a shared ledger says itself what passes without it
             self.ledger.settle(ended(admission, REFUSED))  # it may be written yet
             raise errors.Unavailable(
                 "无法记账，请稍后再试。", "What this costs can't be written down; try again later."

@@ -7,13 +7,13 @@ nobody has shown yet.
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from addons import errors
 from addons.config.settings import ListedKey, Settings
 from addons.core.rates import nano
 from addons.core.relay_keys import RelayKey
 from addons.store import StoreError, keys_file
+from addons.store.keys_file import KeySource
 
 logger = logging.getLogger(__name__)
 
@@ -23,26 +23,26 @@ _LOOK = 1.0
 class Keyring:
     """The keys under one state of the settings. `secret` is the store's, which keys their hashes."""
 
-    def __init__(self, settings: Settings, secret: bytes, folder: Path) -> None:
-        """Raises StoreError where the file of keys can't be read."""
+    def __init__(self, settings: Settings, secret: bytes, source: KeySource) -> None:
+        """Raises StoreError where the keys can't be read."""
         self._settings = settings
         self._secret = secret
-        self._folder = folder
+        self._source = source
         self._listed = {keys_file.hash_of(secret, listed.key): of_settings(listed) for listed in settings.keys.list}
-        self._state = keys_file.state(folder)
+        self._state = source.state()
         self._stored: Mapping[str, RelayKey] = self._read()
         self._look_at = 0.0
         self._strange: set[str] = set()
         """Hashes that nobody's key has had at the last look."""
 
     def _read(self) -> dict[str, RelayKey]:
-        return {} if self._state is None else {each.hash: each.key() for each in keys_file.read(self._folder)}
+        return {} if self._state is None else {each.hash: each.key() for each in self._source.read()}
 
     def _look(self) -> None:
         """Read the file anew if it has changed; what was known stays in force where it can't be read."""
         self._look_at = time.monotonic() + _LOOK
         self._strange.clear()
-        state = keys_file.state(self._folder)
+        state = self._source.state()
         if state == self._state:
             return
         before, self._state = self._state, state

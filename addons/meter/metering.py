@@ -57,8 +57,8 @@ from addons.meter.hiding import (
 from addons.meter.later import Later
 from addons.meter.settling import Settler, broken
 from addons.meter.under_way import CALLER, LATER, METERING, REPLACING, UNCOUNTED, Metering, Unpacked
-from addons.store.ledger import Settlement
 from addons.store.ledger_file import BROKE, ENDED, FINISHED, REFUSED
+from addons.store.settlements import Settlement
 from addons.upstreams.aiming import Request, aim
 from addons.upstreams.attempts import ATTEMPTS, KEY_HEADER, Attempts, attempts_for
 

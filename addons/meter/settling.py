@@ -16,8 +16,8 @@ from addons.exchange import REAL_KEY, Exchange
 from addons.meter.gate import Admission, Gate
 from addons.meter.hiding import unkeyed, unkeyed_values
 from addons.meter.under_way import Metering
-from addons.store.ledger import Settlement
 from addons.store.ledger_file import BROKE, ENDED, FINISHED, GAVE_UP, LEFT
+from addons.store.settlements import Settlement
 
 logger = logging.getLogger(__name__)
 

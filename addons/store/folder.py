@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _FILES = re.compile(
     r"lock|forgotten|(?:secret|listen\.pem)(?:\.[0-9]+)?|sessions\.(?:db|damaged-.*)(?:-wal|-shm)?"
-    r"|ledger\.db(?:-wal|-shm)?|keys\.(?:lock|json(?:\.[a-z0-9_]+)?)"
+    r"|ledger\.lock|ledger\.db(?:-wal|-shm)?|keys\.(?:lock|json(?:\.[a-z0-9_]+)?)"
 )
 """The names of relay's files in the folder."""
 

@@ -9,12 +9,12 @@ import hmac
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from addons.core.rates import nano
 from addons.core.relay_keys import PERIODS, RelayKey
@@ -82,6 +82,31 @@ def caller_of(secret: bytes, key: str) -> str:
     return hmac.digest(secret, b"caller\0" + key.encode("utf-8", "surrogatepass"), "sha256").hex()[:24]
 
 
+class KeySource(Protocol):
+    """Where keys that were handed out are found."""
+
+    def state(self) -> object:
+        """What changes when they do; None where there are none."""
+
+    def read(self) -> list[StoredKey]:
+        """All of them. Raises StoreError."""
+
+
+class KeysFile:
+    """The file in a store's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def state(self) -> object:
+        """As `KeySource.state`."""
+        return state(self._folder)
+
+    def read(self) -> list[StoredKey]:
+        """As `KeySource.read`."""
+        return read(self._folder)
+
+
 def read(folder: Path) -> list[StoredKey]:
     """The keys in a store's folder. Raises StoreError where the file can't be read: then nobody knows who is who."""
     try:
@@ -91,12 +116,25 @@ def read(folder: Path) -> list[StoredKey]:
     except OSError as error:
         raise StoreError(f"{folder / NAME} can't be read: {error.strerror}") from None
     try:
+        return parsed(text)
+    except ValueError:
+        raise StoreError(f"{folder / NAME} is damaged: restore it, or move it away and hand out new keys") from None
+
+
+def parsed(text: str | bytes) -> list[StoredKey]:
+    """The keys that a text has. Raises ValueError where that is damaged."""
+    try:
         found = [StoredKey(**each) for each in json.loads(text)["keys"]]
         for each in found:
             each.key()
-        return found
-    except (ValueError, TypeError, KeyError, ArithmeticError):
-        raise StoreError(f"{folder / NAME} is damaged: restore it, or move it away and hand out new keys") from None
+    except (TypeError, KeyError, ArithmeticError) as error:
+        raise ValueError(f"no keys: {error}") from None
+    return found
+
+
+def written(keys: Sequence[StoredKey]) -> str:
+    """Keys as a text."""
+    return json.dumps({"keys": [asdict(each) for each in keys]}, ensure_ascii=False, indent=1)
 
 
 def state(folder: Path) -> tuple[int, int, int] | None:
@@ -118,16 +156,16 @@ def changing(folder: Path) -> Iterator[tuple[bytes, list[StoredKey]]]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             keys = read(folder)
             yield read_secret(folder / "secret"), keys
-            _write(folder, [asdict(each) for each in keys])
+            _write(folder, written(keys))
     except OSError as error:
         raise StoreError(f"{folder} can't be written: {error.strerror}") from None
 
 
-def _write(folder: Path, keys: list[dict[str, Any]]) -> None:
+def _write(folder: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(prefix=f"{NAME}.", dir=folder)  # readable by the owner alone
     try:
         with open(handle, "w", encoding="utf-8") as file:
-            json.dump({"keys": keys}, file, ensure_ascii=False, indent=1)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, folder / NAME)

@@ -16,27 +16,22 @@ Commits survive the end of the process, kill -9 included, not the loss of power 
 
 import asyncio
 import contextlib
-import json
 import logging
 import queue
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
 from addons.core.accounts import Accounts, Claim, Refused
-from addons.core.metered import Metered
 from addons.core.relay_keys import Per, day_of
 from addons.store import StoreError
 from addons.store.folder import is_damage, make_file, make_folder, store_error
 from addons.store.ledger_file import (
     FAILURES,
-    FINISHED,
     HOLD,
     KILLED,
     RELEASE,
@@ -53,6 +48,7 @@ from addons.store.ledger_file import (
     text_of,
     transaction,
 )
+from addons.store.settlements import OverLimit, Settlement, Strangers, row_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,83 +71,7 @@ _OF_A_ROW = (
     *(OverflowError, TypeError, ValueError),
 )
 """What is raised for a row that can't be written, wherever to."""
-_MOST_CALLERS = 10_000
 _OVER = object()
-
-
-class Settlement(NamedTuple):
-    """The end of a request."""
-
-    request: str
-    at: float
-    """Seconds since the epoch, when it began: the prices of that time hold."""
-    key: str
-    name: str | None
-    """Of a relay key."""
-    upstream: str
-    model: str
-    asked: Mapping[str, str]
-    """What the price depends on besides the model."""
-    path: str
-    reason: str
-    usage: Metered | None
-    """None where that is not known."""
-    amount: int | None
-    """Nano-dollars; None for a caller's own key, which is priced when somebody asks, and where no price is known."""
-    estimated: bool = False
-    tokens: int | None = None
-    """For the limit of tokens a minute."""
-    held: bool = False
-    """It was admitted by `reserve`."""
-    at_hold: bool = False
-    """What it has cost is not known: all that is held for it is spent."""
-    kept: bool = True
-    """False for a request that is not counted: it only gives back what it has held."""
-
-    def to_json(self) -> list[object]:
-        """As a worker sends it."""
-        values: list[object] = list(self)
-        values[_AT["usage"]] = None if self.usage is None else self.usage.parts()
-        values[_AT["asked"]] = dict(self.asked)
-        return values
-
-    @classmethod
-    def from_json(cls, values: Sequence[Any]) -> "Settlement":
-        """The reverse."""
-        read = list(values)
-        usage = read[_AT["usage"]]
-        read[_AT["usage"]] = None if usage is None else Metered.of(usage)
-        return cls(*read)
-
-
-_AT = {name: position for position, name in enumerate(Settlement._fields)}
-
-
-class OverLimit(Exception):
-    """A request was not admitted."""
-
-    def __init__(self, refused: Refused) -> None:
-        super().__init__(refused.why)
-        self.refused = refused
-
-
-class Ledger(Protocol):
-    """The ledger, here or in another process. What is awaited raises StoreError where it fails."""
-
-    path: Path
-    """Its file, which anybody may read meanwhile."""
-
-    async def reserve(self, claim: Claim) -> None:
-        """Admit a request: its hold is written when this returns. Raises OverLimit.
-
-        Whoever is cancelled meanwhile has to settle it, too.
-        """
-
-    def settle(self, settlement: Settlement) -> None:
-        """Note how a request has ended. It is written soon; a second settlement of one request is passed over."""
-
-    async def balance(self, key: str, per: Per) -> tuple[int, int]:
-        """What was spent and what is held, in nano-dollars, in the span that a budget holds for now."""
 
 
 @dataclass(slots=True)
@@ -187,8 +107,7 @@ class Book:
         self._handed = self._taken = self._lost = 0
         """Rows that went to the thread (the loop counts), those that it has taken up (it counts), and those lost."""
         self._lost_at = 0.0
-        self._callers: OrderedDict[str, None] = OrderedDict()
-        """Callers whose own keys upstream has served, those seen last behind."""
+        self._strangers = Strangers()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         make_folder(folder)
@@ -257,11 +176,11 @@ class Book:
                 self.owners[owner].discard(settlement.request)
         if not settlement.kept:
             return
-        if self._is_stranger(settlement):
+        if self._strangers.has(settlement):
             failed = int(settlement.reason in FAILURES)
             self._put(_Work(STRANGER, (day, settlement.upstream, failed)), _AT_LEISURE)
             return
-        row = _row(settlement, day, amount)
+        row = row_of(settlement, day, amount)
         if settlement.held:
             self._put(_Work(SETTLEMENT, row), _AT_LEISURE)
         elif settlement.name is not None:
@@ -272,19 +191,6 @@ class Book:
             self._put(_Work(SETTLEMENT, row, new=spend), GATHER)
         else:
             self._put(_Work(SETTLEMENT, row), _AT_LEISURE)
-
-    def _is_stranger(self, settlement: Settlement) -> bool:
-        """Whether nothing came of it, and nothing ever of its key: anybody can send keys that are none, and a row for
-        each would let the ledger grow."""
-        if settlement.name is not None:
-            return False
-        if settlement.reason == FINISHED or settlement.usage is not None:
-            self._callers[settlement.key] = None
-            self._callers.move_to_end(settlement.key)
-            if len(self._callers) > _MOST_CALLERS:
-                self._callers.popitem(last=False)
-            return False
-        return settlement.key not in self._callers
 
     def _put(self, work: _Work, wait: float) -> None:
         """Hand it to the thread within `wait` seconds, in its turn."""
@@ -447,28 +353,6 @@ class Book:
         if calls and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(_make, calls)
-
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def _row(settlement: Settlement, day: str, amount: int | None) -> Sequence[object]:
-    usage = None if settlement.usage is None else _encode(settlement.usage.parts())
-    return (
-        text_of(settlement.request),
-        settlement.at,
-        day,
-        settlement.key,
-        settlement.name,
-        settlement.upstream,
-        text_of(settlement.model),
-        _encode(dict(settlement.asked)) if settlement.asked else "{}",
-        text_of(settlement.path),
-        settlement.reason,
-        int(settlement.estimated),
-        None if amount is None else amount_of(amount),
-        usage,
-    )
 
 
 def _make(calls: Sequence[Callable[[], object]]) -> None:

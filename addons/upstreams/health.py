@@ -57,13 +57,17 @@ class Ticket:
 class UpstreamHealth:
     """Of all upstreams of this process. Times are on the monotonic clock; `secret` keys the hashes that are shown."""
 
-    def __init__(self, secret: bytes, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, secret: bytes = b"", clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._secret = secret
         self._places: OrderedDict[Place, Aside] = OrderedDict()
         self._hashes: dict[str, str] = {}
         self.changed: list[Callable[[int], object]] = []
         """Called with how many requests more may go somewhere now."""
+
+    def adopt(self, secret: bytes) -> None:
+        """Show hashes under another secret."""
+        self._secret = secret
 
     # Names
 

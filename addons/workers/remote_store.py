@@ -19,7 +19,7 @@ from addons.core.relay_keys import Per
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, LeaseRequest, StoreError, TooManyWaiting, WaiterLeft
 from addons.store.embedded import names
-from addons.store.ledger import OverLimit, Settlement
+from addons.store.settlements import OverLimit, Settlement
 from addons.workers.channel import VERSION, Frame, FrameTooLarge, Wire, pack, receive
 
 HELLO_TIMEOUT = 10.0

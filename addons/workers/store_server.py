@@ -39,7 +39,8 @@ from addons.core.accounts import Claim, claim_of
 from addons.core.relay_keys import PERIODS
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, Store, StoreError, TooManyWaiting
-from addons.store.ledger import Book, Settlement
+from addons.store.ledger import Book
+from addons.store.settlements import Settlement
 from addons.workers.channel import VERSION, Frame, FrameTooLarge, Wire, pack
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from addons.config.settings import Settings, load_settings
 from addons.meter.keyring import Keyring
 from addons.store import keys_file
 from addons.store.folder import read_secret
-from addons.store.keys_file import StoredKey, changing, hash_of
+from addons.store.keys_file import KeysFile, StoredKey, changing, hash_of
 
 KEY = "rk-" + "a" * 40
 LISTED = "rk-listed-0123456789abcdef"
@@ -28,7 +28,7 @@ def settings(tmp_path: Path, *listed: dict[str, Any], **keys: Any) -> Settings:
 
 
 def ring(tmp_path: Path, *listed: dict[str, Any], **keys: Any) -> Keyring:
-    return Keyring(settings(tmp_path, *listed, **keys), read_secret(tmp_path / "secret"), tmp_path)
+    return Keyring(settings(tmp_path, *listed, **keys), read_secret(tmp_path / "secret"), KeysFile(tmp_path))
 
 
 def hand_out(tmp_path: Path, text: str = KEY, **more: Any) -> None:

@@ -16,10 +16,11 @@ from addons.core.relay_keys import RelayKey, day_of
 from addons.meter import reports
 from addons.meter.gate import Gate
 from addons.meter.prices import Prices
-from addons.store import StoreError, ledger
-from addons.store.ledger import Settlement
+from addons.store import StoreError
+from addons.store.ledger import NAME
 from addons.store.ledger_file import BROKE, FAILURES, FINISHED, REFUSED, SETTLEMENT, open_file
 from addons.store.ledger_reader import Stopped, used
+from addons.store.settlements import Settlement, row_of
 from tests.support.metering import PRICES, MemoryLedger, a_gate
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
@@ -48,7 +49,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def gate(settings: Settings, tmp_path: Path) -> Gate:
     kept = MemoryLedger()
-    kept.path = tmp_path / ledger.NAME
+    kept.path = tmp_path / NAME
     return a_gate(settings, kept, tmp_path)
 
 
@@ -65,7 +66,7 @@ class Writing:
         )
         entry = replace(plain, **more)  # type: ignore[arg-type]
         self.written.append(entry)
-        self.sql.execute(SETTLEMENT, ledger._row(entry, day_of(entry.at), entry.amount))
+        self.sql.execute(SETTLEMENT, row_of(entry, day_of(entry.at), entry.amount))
 
 
 @pytest.fixture

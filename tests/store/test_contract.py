@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,17 @@ from addons.core.sessions import Request, Session, Turn
 from addons.store import Lease, LeaseLost, Store, StoreError, TooManyWaiting, WaiterLeft
 from addons.store.embedded import EmbeddedStore
 from addons.workers import remote_store, store_server
-from tests.support.pairs import hired, settle
+from tests.support import pairs
+from tests.support.pairs import hired
+from tests.support.redis_server import NEEDED, RedisServer, opened_shared, redis_server
 from tests.support.stores import forget, keep
 
 KEY = "sk-0123456789abcdefghij"
 SAID = Session((Turn("我叫小明", "你好\ud800\U0001f600"), Turn("a\nb", "", 9)), Request("p", 1, 12))
 OTHER = Session((Turn("b", "c"),))
 TTL = 60.0
+
+numbers = itertools.count()
 
 Opened = contextlib.AbstractAsyncContextManager[tuple[Store, Store]]
 """One store, as two clients of it see it."""
@@ -45,9 +50,37 @@ async def lent(folder: Path) -> AsyncIterator[tuple[Store, Store]]:
         store.close()
 
 
-@pytest.fixture(params=[embedded, lent], ids=["embedded", "lent to workers"])
+@contextlib.asynccontextmanager
+async def shared(server: RedisServer, folder: Path) -> AsyncIterator[tuple[Store, Store]]:
+    prefix = f"t{next(numbers)}"
+    one, other = opened_shared(server, folder / "one", prefix), opened_shared(server, folder / "other", prefix)
+    try:
+        yield await one.reach(), await other.reach()
+    finally:
+        await one.finish()
+        await other.finish()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(
+    params=[embedded, lent, pytest.param(shared, marks=NEEDED)], ids=["embedded", "lent to workers", "shared in Redis"]
+)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Opened]:
+    if request.param is shared:
+        server: RedisServer = request.getfixturevalue("redis")
+        return lambda: shared(server, tmp_path)
     return lambda: request.param(tmp_path)
+
+
+async def settle(turns: int = 20) -> None:
+    """Let things come to rest, on the way to Redis, too."""
+    await pairs.settle(turns)
+    await asyncio.sleep(0.005)
 
 
 def held(opened: Callable[[], Opened], scenario: Callable[[Store, Store], Awaitable[None]]) -> None:
@@ -131,6 +164,7 @@ def test_the_queue_is_bounded(opened: Callable[[], Opened]) -> None:
         async with one.lease("k", 0):
             with pytest.raises(TooManyWaiting):
                 await other.lease("k", 0)
+        await settle()  # it is given back, which takes a moment where the store is elsewhere
         (await other.lease("k", 0)).release()
 
     held(opened, scenario)

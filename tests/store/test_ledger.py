@@ -20,9 +20,10 @@ from addons.core.accounts import Claim, Terms
 from addons.core.metered import Metered
 from addons.core.relay_keys import day_of
 from addons.store import StoreError
-from addons.store.ledger import NAME, Book, LocalLedger, OverLimit, Settlement
+from addons.store.ledger import NAME, Book, LocalLedger
 from addons.store.ledger_file import BROKE, FINISHED, KILLED, LEFT, REFUSED
 from addons.store.ledger_reader import Used, unknown, used
+from addons.store.settlements import OverLimit, Settlement
 from tests.support.live import ROOT, eventually
 
 NOON = 1_764_504_000.0

@@ -9,7 +9,8 @@ from addons.meter.gate import Gate
 from addons.meter.keyring import Keyring
 from addons.meter.metering import Meter
 from addons.meter.prices import PriceList, Prices
-from addons.store.ledger import OverLimit, Settlement
+from addons.store.keys_file import KeysFile
+from addons.store.settlements import OverLimit, Settlement
 
 SECRET = b"s" * 32
 
@@ -47,7 +48,7 @@ def a_gate(settings: Settings | None = None, ledger: MemoryLedger | None = None,
     """A gate under these settings; by default nobody has a relay key."""
     settings = settings if settings is not None else Settings()
     ledger = ledger if ledger is not None else MemoryLedger()
-    keyring = Keyring(settings, SECRET, folder if folder is not None else Path("/nonexistent"))
+    keyring = Keyring(settings, SECRET, KeysFile(folder or Path("/nonexistent")))
     return Gate(settings, keyring, ledger, Prices(settings, PRICES), lambda: ledger.now)
 
 

@@ -1,0 +1,143 @@
+"""Keys that were handed out, in Redis: a text as in keys.json, and a version that rises with each change.
+
+Every relay has them at hand, looks once a second whether there is a new version, and at once where one is published.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from addons.core.redis_address import RedisAddress
+from addons.store import StoreError
+from addons.store.keys_file import StoredKey, parsed, written
+from addons.store.shared.functions import library
+from addons.store.shared.link import Link, said, waiting_client_of
+from addons.store.shared.names import Names
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+logger = logging.getLogger(__name__)
+
+_LOOK = 1.0
+_SECRET = 32
+
+
+class SharedKeys:
+    """A KeySource."""
+
+    def __init__(self, link: Link, names: Names) -> None:
+        self._link = link
+        self._names = names
+        self._version = 0
+        self._keys: list[StoredKey] = []
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def state(self) -> object:
+        """As `KeySource.state`."""
+        return self._version or None
+
+    def read(self) -> list[StoredKey]:
+        """As `KeySource.read`."""
+        return self._keys
+
+    async def look(self) -> None:
+        """Ask Redis. Raises StoreError; then what was known stays in force."""
+        version, text = await self._link.command("HMGET", self._names.keys, "version", "text")
+        if version is None or int(version) == self._version:
+            return
+        try:
+            self._keys = parsed(text)
+        except ValueError:
+            raise StoreError(f"{self._names.keys} in Redis is damaged: restore it, or delete it") from None
+        self._version = int(version)
+
+    def changed(self) -> None:
+        """Look as soon as possible."""
+        self._changed.set()
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self.look()
+            except StoreError as error:
+                if self._link.away_since is None:
+                    logger.error(f"{error}; the keys known so far stay in force")
+
+    def finish(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def shared_secret(link: Link, names: Names, fresh: bytes) -> bytes:
+    """The secret of all relays on a Redis: the one that is there, else `fresh`. Raises StoreError."""
+    await link.command("SET", names.secret, fresh, "NX")
+    return _checked(await link.command("GET", names.secret), names)
+
+
+def _checked(secret: bytes | None, names: Names) -> bytes:
+    if secret is None or len(secret) != _SECRET:
+        raise StoreError(f"{names.secret} in Redis is damaged: restore it, or delete all that begins with the prefix")
+    return secret
+
+
+def read_once(address: RedisAddress, names: Names) -> list[StoredKey]:
+    """The keys, for a command. Raises StoreError."""
+    with _asking(address) as client:
+        return _keys_of(client, names)[1]
+
+
+@contextlib.contextmanager
+def changing(address: RedisAddress, names: Names, fresh: bytes) -> Iterator[tuple[bytes, list[StoredKey]]]:
+    """The secret and the keys, to be changed in place: kept at the end, and published. Raises StoreError, and changes
+    nothing where somebody else has changed them meanwhile."""
+    with _asking(address) as client:
+        client.set(names.secret, fresh, nx=True)
+        secret = _checked(_bytes(client.get(names.secret)), names)
+        version, keys = _keys_of(client, names)
+        yield secret, keys
+        name, source = library()
+        client.function_load(source, replace=True)
+        if not client.fcall(f"{name}_write_keys", 1, names.keys, version, written(keys)):
+            raise StoreError("somebody else has changed the keys meanwhile: nothing was changed, so run it again")
+        client.publish(names.keys, "changed")
+
+
+@contextlib.contextmanager
+def _asking(address: RedisAddress) -> Iterator["Redis"]:
+    client = waiting_client_of(address)
+    from redis.exceptions import RedisError
+
+    try:
+        yield client
+    except RedisError as error:
+        raise StoreError(f"Redis ({address.shown}) can't be reached: {said(error)}") from None
+    finally:
+        client.close()
+
+
+def _keys_of(client: "Redis", names: Names) -> tuple[str, list[StoredKey]]:
+    found: Any = client.hmget(names.keys, "version", "text")
+    version, text = found
+    if version is None:
+        return "0", []
+    try:
+        return version.decode(), parsed(text)
+    except ValueError:
+        raise StoreError(f"{names.keys} in Redis is damaged: restore it, or delete it and hand out new keys") from None
+
+
+def _bytes(value: Any) -> bytes | None:
+    return value if isinstance(value, bytes) else None

@@ -1,0 +1,306 @@
+"""The ledger in Redis: who may go up is decided there, in one step for all relays.
+
+1. A hold is a function call that is answered before anything goes up. It names its holder, which is this process, and a
+   holder says every five seconds that it is alive.
+2. A settlement takes the hold's place in the same step in which its row is written to the ledger's stream. Settlements
+   go up in their order, many at once; where Redis is away they wait, and are tried again until it has them.
+3. What a holder has left that says nothing for 15 seconds is settled by whichever relay sees it first: at its hold, and
+   marked. Should that holder wake up, its own settlement comes too late, and changes nothing.
+4. After Redis was away nobody is taken for dead until everybody has had the time to say otherwise.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from addons.core.accounts import Claim, Refused
+from addons.core.relay_keys import Per, begins, day_of
+from addons.store import StoreError
+from addons.store.ledger import NAME
+from addons.store.ledger_file import FAILURES, KILLED
+from addons.store.settlements import OverLimit, Settlement, Strangers, row_of
+from addons.store.shared.link import Link
+from addons.store.shared.names import Names, Partition
+
+logger = logging.getLogger(__name__)
+
+LEASE = 15.0
+"""Seconds without a word from a holder after which it is taken to be gone."""
+RENEW = 5.0
+_GATHER = 0.002
+"""Seconds that a settlement waits for others to come along."""
+_RETRY = 0.2
+_MOST_AT_ONCE = 200
+_MOST_WAITING = 100_000
+"""Settlements that wait while Redis is away; of more, the holds are settled in their place, as if relay were killed."""
+_MARK = 86400.0
+"""Seconds for which Redis knows that a request is settled: a settlement is not repeated for longer."""
+_ABANDONED_AT_ONCE = 500
+
+SETTLED, STRANGER = "settled", "stranger"
+"""What a row of the stream begins with."""
+
+
+class _Held(NamedTuple):
+    claim: Claim
+    day: str
+    """Of its admission, for which it counts."""
+
+
+class _Work(NamedTuple):
+    keys: Sequence[str]
+    arguments: Sequence[Any]
+
+
+class SharedLedger:
+    """A Ledger. `path` is where this machine's copy of it lies, for reports."""
+
+    def __init__(
+        self,
+        link: Link,
+        names: Names,
+        process: str,
+        folder: Path,
+        clock: Callable[[], float],
+        *,
+        passes: bool,
+        keep_days: int,
+    ) -> None:
+        self.path = folder / NAME
+        self.clock = clock
+        self.passes = passes
+        """Keys without a budget go up while Redis is away."""
+        self.keep_days = keep_days
+        self._link = link
+        self._names = names
+        self._process = process
+        self._held: dict[str, _Held] = {}
+        self._strangers = Strangers()
+        self._waiting: deque[_Work] = deque()
+        self._some = asyncio.Event()
+        self._lost = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._trusted_at = 0.0
+        """Monotonic seconds from which on a holder that says nothing is gone."""
+
+    def start(self) -> None:
+        """Begin to write, and to look after holders."""
+        self._trust_later()
+        self._link.on_return.append(self._trust_later)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._write()), loop.create_task(self._look_after())]
+
+    def _trust_later(self) -> None:
+        self._trusted_at = time.monotonic() + LEASE
+
+    # Admission
+
+    async def reserve(self, claim: Claim) -> None:
+        """As `Ledger.reserve`. Redis keeps the hold when this returns, as safely as its own settings say."""
+        terms = claim.terms
+        limits = (terms.budget, terms.requests, terms.tokens, terms.parallel)
+        if not claim.kept and limits == (None,) * 4:
+            return
+        now = self.clock()
+        held = _Held(claim, day_of(now))
+        where = self._names.partition(claim.key)
+        self._held[claim.request] = held
+        keys = (*self._account(where, claim.key), where.holds(self._process), where.holders, where.done(claim.request))
+        since = "" if terms.budget is None else begins(terms.per, now)
+        arguments = (
+            *(
+                claim.request,
+                self._process,
+                _ms(LEASE),
+                claim.amount,
+                claim.tokens,
+                held.day,
+                _row_of_killed(held, now),
+            ),
+            *("" if terms.budget is None else terms.budget, since),
+            *("" if limit is None else limit for limit in limits[1:]),
+        )
+        try:
+            said, *more = [each.decode() for each in await self._link.function("reserve", keys, arguments)]
+        except StoreError:
+            if self.passes and terms.budget is None:
+                return
+            raise
+        if said == "ok":
+            return
+        if said == "settled":
+            raise StoreError("this request is settled already")
+        self._held.pop(claim.request, None)
+        if said == "budget":
+            raise OverLimit(Refused(said, int(more[0])))
+        raise OverLimit(Refused(said, retry_after=int(more[0]) if more else 1))
+
+    def _account(self, where: Partition, key: str) -> tuple[str, str]:
+        return where.account(key), where.rate(key)
+
+    async def balance(self, key: str, per: Per) -> tuple[int, int]:
+        """As `Ledger.balance`."""
+        since = begins(per, self.clock())
+        fields = await self._link.command("HGETALL", self._names.partition(key).account(key))
+        said = {name.decode(): int(value) for name, value in fields.items()}
+        days = {
+            kind: sum(n for name, n in said.items() if name[:2] == kind and name[2:] >= since) for kind in ("s:", "h:")
+        }
+        return days["s:"] if since else said.get("total", 0), days["h:"]
+
+    # Settlement
+
+    def settle(self, settlement: Settlement) -> None:
+        """As `Ledger.settle`."""
+        day, amount = day_of(settlement.at), settlement.amount
+        cost: int | None = None
+        if settlement.held:
+            held = self._held.pop(settlement.request, None)
+            if held is None:
+                return
+            day = held.day
+            if settlement.at_hold:
+                amount = held.claim.amount
+            cost = amount or 0
+        elif settlement.name is not None:
+            cost = amount or 0
+        if not settlement.held and not settlement.kept:
+            return
+        where = self._names.partition(settlement.key)
+        row = ""
+        if settlement.kept and self._strangers.has(settlement):
+            row = json.dumps([STRANGER, settlement.request, day, settlement.upstream, settlement.reason in FAILURES])
+        elif settlement.kept:
+            row = json.dumps([SETTLED, *row_of(settlement, day, amount)])
+        # What is fetched as often as the client likes (a batch, an answer in the background) is paid for once.
+        mark = _MARK if settlement.held or settlement.name is None else (self.keep_days + 1) * 86400.0
+        tokens: object = "" if settlement.tokens is None else settlement.tokens
+        self._put(
+            _Work(
+                (
+                    *self._account(where, settlement.key),
+                    *(where.holds(self._process), where.done(settlement.request), where.stream),
+                ),
+                (
+                    *(settlement.request, "" if not settlement.kept or cost is None else cost),
+                    *(tokens if cost is not None else "", day, row, _ms(mark), int(settlement.held)),
+                ),
+            )
+        )
+
+    def _put(self, work: _Work) -> None:
+        if len(self._waiting) >= _MOST_WAITING:
+            self._lost += 1
+            if self._lost == 1:
+                logger.error("Redis is away: settlements are lost, and their holds are settled in their place")
+            return
+        self._waiting.append(work)
+        self._some.set()
+
+    async def _write(self) -> None:
+        while True:
+            if not self._waiting:
+                self._some.clear()
+                await self._some.wait()
+                await asyncio.sleep(_GATHER)
+            batch = [self._waiting[at] for at in range(min(len(self._waiting), _MOST_AT_ONCE))]
+            done = await asyncio.gather(*map(self._write_one, batch))
+            count = next((at for at, each in enumerate(done) if not each), len(batch))
+            for _ in range(count):
+                self._waiting.popleft()
+            if count < len(batch):
+                await asyncio.sleep(_RETRY)
+            else:
+                self._lost = 0
+
+    async def _write_one(self, work: _Work) -> bool:
+        """Whether Redis has it. One that Redis itself refuses is given up: it would stop all behind it."""
+        try:
+            await self._link.function("settle", work.keys, work.arguments)
+        except StoreError as error:
+            if "refuses" not in str(error):
+                return False
+            logger.error(f"a settlement can't be written, and is lost ({error})")
+        return True
+
+    # Holders
+
+    async def _look_after(self) -> None:
+        """Say that this process is alive, and settle what those have left that are not."""
+        while True:
+            with contextlib.suppress(StoreError):
+                await self._renew()
+                if time.monotonic() >= self._trusted_at:
+                    await self._settle_abandoned()
+            await asyncio.sleep(RENEW)
+
+    async def _renew(self) -> None:
+        holding = {self._names.partition(held.claim.key) for held in self._held.values()}
+        await asyncio.gather(
+            *(self._link.function("live", (each.holders,), (self._process, _ms(LEASE))) for each in holding)
+        )
+
+    async def _settle_abandoned(self) -> None:
+        counts = await asyncio.gather(*map(self._settle_abandoned_in, self._names.partitions))
+        if settled := sum(counts):
+            logger.warning(f"{settled} request(s) of a relay that is gone: settled at what was held")
+
+    async def _settle_abandoned_in(self, where: Partition) -> int:
+        arguments = (where.holds_of, where.done_of, _ABANDONED_AT_ONCE, _ms(_MARK))
+        return int(await self._link.function("abandon", (where.holders, where.stream), arguments))
+
+    @property
+    def busy(self) -> bool:
+        """Whether something was admitted that is not settled."""
+        return bool(self._held or self._waiting)
+
+    async def finish(self, longest: float) -> None:
+        """Write what waits, for so many seconds at most, and leave."""
+        end = time.monotonic() + longest
+        while self._waiting and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+        if self._waiting:
+            logger.error(f"Redis is away: {len(self._waiting)} settlement(s) are lost, and settled at what was held")
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await asyncio.gather(
+                    *(
+                        self._link.function("leave", (each.holders, each.holds(self._process)), (self._process,))
+                        for each in self._names.partitions
+                    )
+                )
+
+
+def _row_of_killed(held: _Held, now: float) -> str:
+    """What is written of a request whose holder is gone."""
+    claim = held.claim
+    if not claim.kept:
+        return ""
+    amount = None if claim.terms.budget is None else claim.amount
+    settlement = Settlement(
+        request=claim.request,
+        at=now,
+        key=claim.key,
+        name=claim.name,
+        upstream=claim.upstream,
+        model=claim.model,
+        asked={},
+        path=claim.path,
+        reason=KILLED,
+        usage=None,
+        amount=amount,
+        estimated=True,
+    )
+    return json.dumps([SETTLED, *row_of(settlement, held.day, amount)])
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,213 @@
+"""The copy of the ledger on this machine, where reports read it: `ledger.db` in the store's folder, as a single relay
+has it.
+
+Rows come from the ledger's streams. A machine is a consumer group of each, and acknowledges what it has written; how
+far it has come stands in the same file, in the same transaction, so nothing is counted twice. Of several processes with
+one folder one writes, the one that has the lock, and another one goes on where it has ended. Whatever is older than the
+reports go back is dropped from the streams.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from addons.core.relay_keys import day_of
+from addons.store import StoreError, StoreInUse
+from addons.store.folder import lock, make_file, make_folder
+from addons.store.ledger import NAME
+from addons.store.ledger_file import SETTLEMENT, STRANGER, Pricer, folding, insert, open_file, transaction
+from addons.store.shared.ledger import SETTLED
+from addons.store.shared.link import Link
+from addons.store.shared.names import Names
+
+logger = logging.getLogger(__name__)
+
+_LOCK = "ledger.lock"
+_LOOK = 0.1
+"""Seconds between two looks for new rows."""
+_AT_ONCE = 500
+"""Rows of a stream that are written in one transaction."""
+_TRY_AGAIN = 1.0
+_TIDY_EVERY = 3600.0
+_MARGIN = 7
+"""Days that rows are kept beyond `balance.window_days`; in the streams it is one less."""
+_POSITIONS = "CREATE TABLE IF NOT EXISTS Positions (stream TEXT PRIMARY KEY, id TEXT NOT NULL) WITHOUT ROWID"
+_MOVE = "INSERT INTO Positions VALUES (?, ?) ON CONFLICT (stream) DO UPDATE SET id = excluded.id"
+
+Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+"""Ids and fields, as redis-py reads them."""
+
+
+class Mirror:
+    """The copy in one folder."""
+
+    def __init__(self, link: Link, names: Names, folder: Path, clock: Callable[[], float], keep_days: int) -> None:
+        self.keep_days = keep_days
+        self.price: Pricer | None = None
+        """Asked in a thread of its own, of rows that become sums of days."""
+        self._link = link
+        self._names = names
+        self._folder = folder
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-ledger")
+        self._task: asyncio.Task[None] | None = None
+        self._sql: sqlite3.Connection | None = None
+        self._group = ""
+
+    def start(self) -> None:
+        """Begin. What goes wrong costs reports their newest rows, and nobody anything else."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        said = ""
+        while True:
+            try:
+                await self._follow()
+            except StoreInUse:
+                pass  # another process of this machine writes it
+            except (StoreError, OSError, sqlite3.Error) as error:
+                if str(error) != said:
+                    said = str(error)
+                    logger.warning(f"the copy of the ledger is not written, so reports lack what is new: {error}")
+            await asyncio.sleep(_TRY_AGAIN)
+
+    async def catch_up(self) -> None:
+        """Write all that is there now, unless another process does. Raises StoreError, OSError and sqlite3.Error."""
+        try:
+            handle = await self._do(self._open)
+        except StoreInUse:
+            return
+        try:
+            for where in self._names.partitions:
+                await self._join(where.stream)
+                while await self._take(where.stream):
+                    pass
+        finally:
+            await asyncio.shield(self._do(self._close, handle))
+            self._thread.shutdown()
+
+    async def _follow(self) -> None:
+        """Write what comes, as long as nothing goes wrong."""
+        handle = await self._do(self._open)
+        try:
+            for where in self._names.partitions:
+                await self._join(where.stream)
+            tidied = 0.0
+            while True:
+                if time.monotonic() - tidied > _TIDY_EVERY or not tidied:
+                    tidied = time.monotonic()
+                    await self._tidy()
+                counts = await asyncio.gather(*(self._take(where.stream) for where in self._names.partitions))
+                if max(counts) < _AT_ONCE:
+                    await asyncio.sleep(_LOOK)
+        finally:
+            await asyncio.shield(self._do(self._close, handle))
+
+    async def _do[**P, T](self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
+
+    def _open(self) -> int:
+        """The lock. Raises StoreInUse where another process has it."""
+        make_folder(self._folder)
+        handle = lock(self._folder / _LOCK)
+        try:
+            path = self._folder / NAME
+            make_file(path)
+            self._sql = open_file(path)
+            self._sql.execute(_POSITIONS)
+            found = self._sql.execute("SELECT id FROM Positions WHERE stream = ''").fetchone()
+            # This copy's name: what it has acknowledged is its own business.
+            self._group = found[0] if found else os.urandom(8).hex()
+            self._sql.execute(_MOVE, ("", self._group))
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+    def _close(self, handle: int) -> None:
+        if self._sql is not None:
+            self._sql.close()
+            self._sql = None
+        os.close(handle)
+
+    async def _join(self, stream: str) -> None:
+        """Become a consumer group, from the beginning on; what is pending is read anew."""
+        with contextlib.suppress(StoreError):  # it is one already, or Redis is away, which the next call finds
+            await self._link.command("XGROUP", "CREATE", stream, self._group, "0", "MKSTREAM")
+        await self._link.command("XGROUP", "SETID", stream, self._group, await self._do(self._position, stream))
+
+    def _position(self, stream: str) -> str:
+        assert self._sql is not None
+        found = self._sql.execute("SELECT id FROM Positions WHERE stream = ?", (stream,)).fetchone()
+        return found[0] if found else "0"
+
+    async def _take(self, stream: str) -> int:
+        """Write the next rows of a stream, then acknowledge them; how many there were."""
+        read = ("XREADGROUP", "GROUP", self._group, "relay", "COUNT", _AT_ONCE, "STREAMS", stream, ">")
+        found = await self._link.command(*read)
+        if not found:
+            return 0
+        ((_, entries),) = found
+        await self._do(self._write, stream, entries)
+        await self._link.command("XACK", stream, self._group, *(name for name, _ in entries))
+        return len(entries)
+
+    def _write(self, stream: str, entries: Entries) -> None:
+        assert self._sql is not None
+        position = _number(self._position(stream))
+        new = [(name, _row(fields)) for name, fields in entries if _number(name.decode()) > position]
+        with transaction(self._sql):
+            insert(self._sql, SETTLEMENT, [row[1:] for _, row in new if row and row[0] == SETTLED])
+            for _, row in new:
+                if row and row[0] != SETTLED:
+                    _, _, day, upstream, failed = row
+                    self._sql.execute(STRANGER, (day, upstream, int(failed)))
+            if new:
+                self._sql.execute(_MOVE, (stream, new[-1][0].decode()))
+
+    async def _tidy(self) -> None:
+        """Drop what is old from the streams, and make sums of days of it here."""
+        since = int((self._clock() - (self.keep_days + _MARGIN - 1) * 86400) * 1000)
+        for where in self._names.partitions:
+            await self._link.command("XTRIM", where.stream, "MINID", "~", since)
+        until = day_of(self._clock() - (self.keep_days + _MARGIN) * 86400)
+        await self._do(self._fold, until)
+
+    def _fold(self, until: str) -> None:
+        assert self._sql is not None
+        for _ in folding(self._sql, until, self.price):
+            pass
+
+    async def finish(self) -> None:
+        """Stop."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._thread.shutdown()
+
+
+def _row(fields: Mapping[bytes, bytes]) -> list[Any] | None:
+    """A row as relay has written it; None for what is none: somebody else's, which must not stop all that follow."""
+    try:
+        row = json.loads(fields[b"row"])
+        lengths = 14 if row[0] == SETTLED else 5
+        return row if len(row) == lengths else None
+    except (ValueError, KeyError, TypeError, IndexError):
+        logger.error("a row of the ledger's stream is none of relay's")
+        return None
+
+
+def _number(name: str) -> tuple[int, int]:
+    """An id of a stream as numbers: milliseconds, and a count within them."""
+    high, _, low = name.partition("-")
+    return int(high), int(low or 0)

@@ -1,0 +1,250 @@
+"""Sessions in Redis, and the leases on them: what several relays see alike.
+
+A lease is over after 15 seconds unless its holder renews it, which it does every five. A holder that was stopped for
+longer can't save: the fence of whoever had the session since is another one. Who waits has a ticket in a queue, in
+order of arrival whichever process it came to, and is woken by whoever gives the lease back; where that holder is gone,
+it looks again by itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from addons.core.sessions import Session
+from addons.store import Lease, LeaseLost, LeaseRequest, StoreError, TooManyWaiting, WaiterLeft
+from addons.store.embedded import names as hashed
+from addons.store.shared.link import Link
+from addons.store.shared.names import Names, SessionNames
+
+logger = logging.getLogger(__name__)
+
+LEASE = 15.0
+"""Seconds that a lease lasts."""
+RENEW = 5.0
+_LOOK = 0.5
+"""Seconds between two looks of whoever waits, where nobody wakes it."""
+_PATIENCE = 2.0
+"""Seconds without a look after which whoever waits is taken to be gone."""
+_FIRST_LOOK = 0.02
+"""Seconds until the second look: a lease that is given back while its next holder takes its ticket wakes nobody."""
+
+
+class SharedSessions:
+    """A Store. `secret` is that of all relays on this Redis."""
+
+    def __init__(
+        self, link: Link, names: Names, process: str, secret: bytes, ttl: float, max_sessions: int, max_per_owner: int
+    ) -> None:
+        self.secret = secret
+        self.ttl = ttl
+        """Seconds that a session is kept after its last use."""
+        self.max_sessions = max_sessions
+        self.max_per_owner = max_per_owner
+        self._link = link
+        self._names = names
+        self._process = process
+        self._held: dict[str, SessionNames] = {}
+        """Leases by their tickets."""
+        self._fences: dict[str, int] = {}
+        self._turns: dict[str, asyncio.Event] = {}
+        """Set when a ticket should look."""
+        self._waiting: dict[str, set[asyncio.Task[Lease]]] = {}
+        """By client."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def key(self, api_key: str, session_id: str) -> tuple[str, str]:
+        """As `Store.key`; the name has its owner's at its end, since both lie in the same place."""
+        name, owner = hashed(self.secret, api_key, session_id)
+        return name + owner, owner
+
+    async def _function(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        if self._closed:
+            raise StoreError("the session store is closed")
+        return await self._link.function(name, keys, arguments)
+
+    # Leases
+
+    def lease(self, key: str, max_waiting: int, waiter: str = "") -> LeaseRequest:
+        """As `Store.lease`. Raises StoreError, too."""
+        return LeaseRequest(partial(self._acquire, key, max_waiting, waiter))
+
+    def waiter_left(self, waiter: str) -> None:
+        """As `Store.waiter_left`."""
+        for task in list(self._waiting.get(waiter, ())):
+            task.cancel()
+
+    def wake(self, ticket: str) -> None:
+        """The turn of a ticket may have come; "" is all of them."""
+        for turn in [self._turns[ticket]] if ticket in self._turns else [] if ticket else list(self._turns.values()):
+            turn.set()
+
+    async def _acquire(self, key: str, max_waiting: int, waiter: str) -> Lease:
+        waiting = asyncio.ensure_future(self._wait(self._names.session(key), key, max_waiting))
+        self._waiting.setdefault(waiter, set()).add(waiting)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if waiting.cancelled() and not (task is not None and task.cancelling()):
+                raise WaiterLeft from None
+            waiting.cancel()
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                waiting.result().release()
+            raise
+        finally:
+            tasks = self._waiting[waiter]
+            tasks.discard(waiting)
+            if not tasks:
+                del self._waiting[waiter]
+
+    async def _wait(self, names: SessionNames, key: str, max_waiting: int) -> Lease:
+        """Take a ticket, and wait for its turn. Whatever ends this without a lease gives the ticket back."""
+        ticket = f"{self._process}.{secrets.token_hex(8)}"
+        turn = self._turns[ticket] = asyncio.Event()
+        keys = (names.lease, names.queue, names.seen, names.fences)
+        arguments = (ticket, max_waiting, _ms(LEASE), _ms(_PATIENCE))
+        patience = _FIRST_LOOK
+        try:
+            while True:
+                said, *more = await self._function("take", keys, arguments)
+                if said == b"full":
+                    raise TooManyWaiting
+                if said == b"mine":
+                    return self._hold(ticket, names, key, int(more[0]))
+                left = int(more[0]) / 1000 if more and int(more[0]) else _LOOK
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(patience, left + 0.001)):
+                        await turn.wait()
+                turn.clear()
+                patience = min(2 * patience, _LOOK)
+        except TooManyWaiting:
+            raise
+        except BaseException:
+            self._begin(self._give_back(ticket, names))
+            raise
+        finally:
+            del self._turns[ticket]
+
+    def _hold(self, ticket: str, names: SessionNames, key: str, fence: int) -> Lease:
+        self._held[ticket] = names
+        self._fences[ticket] = fence
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        return Lease(key, fence, lambda: self._release(ticket))
+
+    def _release(self, ticket: str) -> None:
+        names = self._held.pop(ticket, None)
+        self._fences.pop(ticket, None)
+        if names is not None:
+            self._begin(self._give_back(ticket, names))
+
+    async def _give_back(self, ticket: str, names: SessionNames) -> None:
+        keys = (names.lease, names.queue, names.seen)
+        with contextlib.suppress(StoreError):  # it is over in 15 seconds, then
+            following = (await self._function("release_lease", keys, (ticket, _ms(_PATIENCE)))).decode()
+            if following in self._turns:
+                self.wake(following)
+            elif following:
+                await self._link.command("PUBLISH", self._names.wake(following.partition(".")[0]), following)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW)
+            await asyncio.gather(*(self._renew_one(ticket) for ticket in list(self._held)))
+
+    async def _renew_one(self, ticket: str) -> None:
+        names, fence = self._held[ticket], self._fences[ticket]
+        with contextlib.suppress(StoreError):  # in five seconds, then
+            await self._function("renew", (names.lease,), (fence, _ms(LEASE)))
+
+    # Sessions
+
+    async def load(self, key: str, ttl: float) -> Session:
+        """As `Store.load`."""
+        stored = await self._function("load", (self._names.session(key).session,), (_ms(ttl),))
+        if stored is None:
+            return Session()
+        try:
+            return Session.from_json(stored)
+        except ValueError as error:
+            logger.error(f"a stored session can't be read and is begun anew: {error}")
+            return Session()
+
+    async def save(self, lease: Lease, owner: str, session: Session) -> None:
+        """As `Store.save`; on Redis's disk as soon as Redis itself says so (docs/shared.md)."""
+        names = self._names.session(lease.key)
+        keys = (names.session, names.lease, names.owned)
+        arguments = (lease.fence, session.to_json(), _ms(self.ttl), self.max_per_owner)
+        gone = await self._function("save", keys, arguments)
+        if gone is None:
+            raise LeaseLost("the session was given to somebody else meanwhile")
+        self._begin(self._make_room(names.session, gone))
+
+    async def delete(self, lease: Lease) -> bool:
+        """As `Store.delete`."""
+        names = self._names.session(lease.key)
+        found = await self._function("delete", (names.session, names.lease, names.owned), (lease.fence,))
+        if found < 0:
+            raise LeaseLost("the session was given to somebody else meanwhile")
+        self._begin(self._forget([names.session.encode()]))
+        return bool(found)
+
+    async def _make_room(self, session: str, gone: list[bytes]) -> None:
+        """Note that a session was used; where there are too many in all, those unused for longest go."""
+        with contextlib.suppress(StoreError):
+            seconds = int((await self._link.command("TIME"))[0])
+            await self._link.command("ZADD", self._names.sessions, seconds, session)
+            await self._link.command("ZREMRANGEBYSCORE", self._names.sessions, "-inf", seconds - int(self.ttl) - 1)
+            over = int(await self._link.command("ZCARD", self._names.sessions)) - len(gone) - self.max_sessions
+            if over > 0:
+                oldest = await self._link.command("ZRANGE", self._names.sessions, 0, over - 1)
+                for each in oldest:
+                    await self._link.command("DEL", each)
+                gone = [*gone, *oldest]
+        await self._forget(gone)
+
+    async def _forget(self, sessions: list[bytes]) -> None:
+        if sessions:
+            with contextlib.suppress(StoreError):
+                await self._link.command("ZREM", self._names.sessions, *sessions)
+
+    async def count(self) -> int:
+        """How many sessions there are."""
+        return int(await self._link.command("ZCARD", self._names.sessions))
+
+    async def sweep(self, ttl: float) -> None:
+        """As `Store.sweep`: Redis forgets them by itself."""
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody has a lease, or waits for one."""
+        return bool(self._held or self._waiting)
+
+    async def finish(self) -> None:
+        """Give every lease back, and do what is under way."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        for ticket in list(self._held):
+            self._release(ticket)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+            await asyncio.sleep(0)  # they are taken out of the set in the next turn of the loop
+
+    def close(self) -> None:
+        """As `Store.close`; whoever can wait calls `finish` before."""
+        self._closed = True
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
