@@ -90,7 +90,7 @@ def before(
     limits = {"per_address": {"connections": MOST, "requests": 12}}
     listen = HAPROXY if request.param == "haproxy" else NGINX
     with live.relay(folder, upstream.url, limits=limits, listen=listen) as relay:
-        assert eventually(lambda: UP in relay.log)
+        assert eventually(lambda: UP in relay.log, 30)
         if request.param == "haproxy":
             with front.haproxy(folder, [relay.port]) as (running, announced):
                 assert eventually(lambda: running.ask("GET", "/healthz").status == 200), running.log
@@ -238,6 +238,49 @@ def test_connections_of_one_address_are_bounded(before: Front, upstream: Upstrea
     assert "203.0.113.40 has 4 connections" in before.relay.log
 
 
+def test_the_proxy_bounds_an_address_over_all_relays(before: Front, upstream: Upstream, tmp_path: Path) -> None:
+    """Its errors are what clients read, too."""
+    chunks = [(b"data: %d\n\n" % number, 0.1) for number in range(100)]
+    upstream.script("/v1/slow", Behaviour(headers=STREAM, chunks=chunks), times=2)
+    with contextlib.ExitStack() as stack:
+        ports, announced = [before.relay.port, before.relay.port], None
+        if before.announced:
+            fewer = [("sc0_conn_cur gt 200", "sc0_conn_cur gt 2")]
+            running, announced = stack.enter_context(front.haproxy(tmp_path, ports, fewer))
+            assert eventually(lambda: running.ask("GET", "/healthz").status == 200)
+        else:
+            fewer = [("limit_conn address 200", "limit_conn address 2")]
+            running = stack.enter_context(front.nginx(tmp_path, ports, fewer))
+        there = Front(before.name, running, before.relay, announced)
+        for number in range(2):
+            client = stack.enter_context(there.client("203.0.113.60", 52000 + number))
+            client.send("GET", "/v1/slow")
+            assert client.wire.head().status == 200
+        with there.client("203.0.113.60", 52100) as late:
+            reply, body = late.ask("GET", "/v1/models")
+            assert (reply.status, reply.get("retry-after")) == (429, "5")
+            assert reply.get("content-type") == "application/json; charset=utf-8"
+            assert json.loads(body)["error"]["code"] == "too_many_connections"
+        for path, data in (("/chat", {"data": None}), ("/pro/balance", {})):
+            with there.client("203.0.113.60", 52200) as late:
+                reply, body = late.ask("GET", path)
+                told = json.loads(body)
+                assert (reply.status, told.pop("code"), bool(told.pop("message"))) == (200, 429, True)
+                assert told == data
+        with there.client("203.0.113.61") as other:
+            assert other.ask("GET", "/v1/models")[0].status == 200
+
+
+def test_the_proxy_s_own_errors_are_no_pages(before: Front, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        ports = [live.free_port()]
+        if before.announced:
+            running, _ = stack.enter_context(front.haproxy(tmp_path, ports))
+        else:
+            running = stack.enter_context(front.nginx(tmp_path, ports))
+        openai_error(running.ask("GET", "/v1/models"), 502, 503)
+
+
 # Who leaves
 
 
@@ -287,7 +330,7 @@ def test_a_relay_that_drains_is_left_without_an_error(before: Front, upstream: U
     upstream.script("/v1/slow", Behaviour(headers=STREAM, chunks=chunks), times=2)
     listen = HAPROXY if before.announced else NGINX
     with live.relay(tmp_path, upstream.url, listen=listen) as leaving, contextlib.ExitStack() as stack:
-        assert eventually(lambda: UP in leaving.log)
+        assert eventually(lambda: UP in leaving.log, 30)
         ports = [leaving.port, before.relay.port]
         if before.announced:
             running, _ = stack.enter_context(front.haproxy(tmp_path, ports))

@@ -29,7 +29,7 @@ def relay(upstream: Upstream, pair: certificates.Pair, tmp_path_factory: pytest.
     listen = {"client_address": BY_PREAMBLE, "tls": {"cert": str(pair.cert), "key": str(pair.key)}}
     limits = {"per_address": {"connections": 2, "requests": 5}}
     with live.relay(tmp_path_factory.mktemp("relay"), upstream.url, listen=listen, limits=limits) as running:
-        assert eventually(lambda: "relay listens at" in running.log)
+        assert eventually(lambda: "relay listens at" in running.log, 30)
         yield running
 
 

@@ -55,13 +55,13 @@ def haproxy_config(ports: Sequence[int], port: int, announced: int, metrics: int
 
 
 @contextlib.contextmanager
-def haproxy(folder: Path, ports: Sequence[int]) -> Iterator[tuple[Live, int]]:
-    """HAProxy before relays, and its port for preambles."""
+def haproxy(folder: Path, ports: Sequence[int], changes: Sequence[tuple[str, str]] = ()) -> Iterator[tuple[Live, int]]:
+    """HAProxy before relays, and its port for preambles. `changes` are made to its configuration."""
     port, announced = free_port(), free_port()
     folder = folder / "haproxy"
     folder.mkdir()
     config = folder / "haproxy.cfg"
-    config.write_text(haproxy_config(ports, port, announced, free_port()), encoding="utf-8")
+    config.write_text(replaced(haproxy_config(ports, port, announced, free_port()), changes), encoding="utf-8")
     with started([str(found("haproxy")), "-db", "-f", str(config)], folder, port, os.environ) as live:
         yield live, announced
 
@@ -89,13 +89,13 @@ def nginx_config(folder: Path, ports: Sequence[int], port: int) -> str:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, ports: Sequence[int]) -> Iterator[Live]:
-    """nginx before relays."""
+def nginx(folder: Path, ports: Sequence[int], changes: Sequence[tuple[str, str]] = ()) -> Iterator[Live]:
+    """nginx before relays. `changes` are made to its configuration."""
     port = free_port()
     folder = folder / "nginx"
     folder.mkdir()
     config = folder / "nginx.conf"
-    config.write_text(nginx_config(folder, ports, port), encoding="utf-8")
+    config.write_text(replaced(nginx_config(folder, ports, port), changes), encoding="utf-8")
     command = [str(found("nginx")), "-g", "daemon off;", "-p", str(folder), "-c", str(config)]
     with started(command, folder, port, os.environ) as live:
         yield live
