@@ -20,6 +20,7 @@ local function text(number)
 end
 
 local function negative(amount)
+  if amount == '0' then return amount end -- Redis knows no -0
   if amount:sub(1, 1) == '-' then return amount:sub(2) end
   return '-' .. amount
 end

@@ -61,6 +61,7 @@ class Mirror:
         self._task: asyncio.Task[None] | None = None
         self._sql: sqlite3.Connection | None = None
         self._group = ""
+        self._positions: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin. What goes wrong costs reports their newest rows, and nobody anything else."""
@@ -139,10 +140,10 @@ class Mirror:
         os.close(handle)
 
     async def _join(self, stream: str) -> None:
-        """Become a consumer group, from the beginning on; what is pending is read anew."""
+        """Become a consumer group, so that Redis can tell how far this copy has come."""
         with contextlib.suppress(StoreError):  # it is one already, or Redis is away, which the next call finds
             await self._link.command("XGROUP", "CREATE", stream, self._group, "0", "MKSTREAM")
-        await self._link.command("XGROUP", "SETID", stream, self._group, await self._do(self._position, stream))
+        self._positions[stream] = await self._do(self._position, stream)
 
     def _position(self, stream: str) -> str:
         assert self._sql is not None
@@ -150,28 +151,27 @@ class Mirror:
         return found[0] if found else "0"
 
     async def _take(self, stream: str) -> int:
-        """Write the next rows of a stream, then acknowledge them; how many there were."""
-        read = ("XREADGROUP", "GROUP", self._group, "relay", "COUNT", _AT_ONCE, "STREAMS", stream, ">")
-        found = await self._link.command(*read)
+        """Write the next rows of a stream, then acknowledge them; how many there were.
+
+        They are asked for by position: what a group has been given it is not given again where the reply is lost.
+        """
+        found = await self._link.command("XREAD", "COUNT", _AT_ONCE, "STREAMS", stream, self._positions[stream])
         if not found:
             return 0
         ((_, entries),) = found
         await self._do(self._write, stream, entries)
-        await self._link.command("XACK", stream, self._group, *(name for name, _ in entries))
+        self._positions[stream] = entries[-1][0].decode()
+        await self._link.command("XGROUP", "SETID", stream, self._group, self._positions[stream])
         return len(entries)
 
     def _write(self, stream: str, entries: Entries) -> None:
         assert self._sql is not None
-        position = _number(self._position(stream))
-        new = [(name, _row(fields)) for name, fields in entries if _number(name.decode()) > position]
+        rows = [row for _, fields in entries if (row := _row(fields)) is not None]
         with transaction(self._sql):
-            insert(self._sql, SETTLEMENT, [row[1:] for _, row in new if row and row[0] == SETTLED])
-            for _, row in new:
-                if row and row[0] != SETTLED:
-                    _, _, day, upstream, failed = row
-                    self._sql.execute(STRANGER, (day, upstream, int(failed)))
-            if new:
-                self._sql.execute(_MOVE, (stream, new[-1][0].decode()))
+            insert(self._sql, SETTLEMENT, [row[1:] for row in rows if row[0] == SETTLED])
+            for _, _, day, upstream, failed in [row for row in rows if row[0] != SETTLED]:
+                self._sql.execute(STRANGER, (day, upstream, int(failed)))
+            self._sql.execute(_MOVE, (stream, entries[-1][0].decode()))
 
     async def _tidy(self) -> None:
         """Drop what is old from the streams, and make sums of days of it here."""
@@ -196,18 +196,16 @@ class Mirror:
         self._thread.shutdown()
 
 
+_SETTLED_LENGTH, _STRANGER_LENGTH = 14, 5
+
+
 def _row(fields: Mapping[bytes, bytes]) -> list[Any] | None:
     """A row as relay has written it; None for what is none: somebody else's, which must not stop all that follow."""
     try:
-        row = json.loads(fields[b"row"])
-        lengths = 14 if row[0] == SETTLED else 5
-        return row if len(row) == lengths else None
+        row: list[Any] = json.loads(fields[b"row"])
+        if len(row) != (_SETTLED_LENGTH if row[0] == SETTLED else _STRANGER_LENGTH):
+            raise ValueError(row[0])
+        return row
     except (ValueError, KeyError, TypeError, IndexError):
         logger.error("a row of the ledger's stream is none of relay's")
         return None
-
-
-def _number(name: str) -> tuple[int, int]:
-    """An id of a stream as numbers: milliseconds, and a count within them."""
-    high, _, low = name.partition("-")
-    return int(high), int(low or 0)
