@@ -177,7 +177,7 @@ class SharedSessions:
             return Session()
 
     async def save(self, lease: Lease, owner: str, session: Session) -> None:
-        """As `Store.save`; on Redis's disk as soon as Redis itself says so (docs/shared.md)."""
+        """As `Store.save`; how safe it is then is up to Redis's own settings."""
         names = self._names.session(lease.key)
         keys = (names.session, names.lease, names.owned)
         arguments = (lease.fence, session.to_json(), _ms(self.ttl), self.max_per_owner)
