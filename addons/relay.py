@@ -59,6 +59,8 @@ from addons.meter.keyring import Keyring
 from addons.meter.metering import Meter
 from addons.meter.prices import PriceList, Prices
 from addons.opening import Opened, Opener
+from addons.proxy.address_limits import AddressLimits
+from addons.proxy.client_addresses import ClientAddresses
 from addons.proxy.cors import Cors
 from addons.proxy.failures import Failures
 from addons.proxy.model_names import ModelNames
@@ -87,6 +89,8 @@ class LongLived:
     def __init__(self, settings: Settings) -> None:
         self.pool = Pool(UpstreamHealth())
         self.timeouts = Timeouts(settings)
+        self.client_addresses = ClientAddresses(settings)
+        self.address_limits = AddressLimits(settings, self.client_addresses)
         self.balance = Balance(time.time)
         self.retention = Retention(settings)
         self.price_list = PriceList()
@@ -106,6 +110,8 @@ class LongLived:
         """Go on under other settings, with the secret of the store."""
         self.pool.health.adopt(secret)
         self.timeouts.adopt(settings)
+        self.client_addresses.adopt(settings)
+        self.address_limits.adopt(settings)
         self.retention.adopt(settings)
         self.balance.adopt(gate)
 
@@ -122,9 +128,11 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
     return Chain(
         (
             Noting(redact),
+            long_lived.client_addresses,
             Routing(settings),
             long_lived.timeouts,
             Cors(),
+            long_lived.address_limits,
             *([] if opened.ready else [Starting()]),
             Page(settings),
             KeyPages(gate),
