@@ -4,7 +4,7 @@ has it.
 Rows come from the ledger's streams. A machine is a consumer group of each, and acknowledges what it has written; how
 far it has come stands in the same file, in the same transaction, so nothing is counted twice. Of several processes with
 one folder one writes, the one that has the lock, and another one goes on where it has ended. What all machines have
-acknowledged is dropped from the streams after a day, so that Redis's memory does not grow with what is kept for reports.
+acknowledged is dropped from the streams after a day, so Redis does not grow with what is kept for reports.
 """
 
 import asyncio
