@@ -48,7 +48,7 @@ from addons.endpoints.starting import Starting
 from addons.flow.capture import watched
 from addons.flow.display_path import DisplayPath
 from addons.flow.held_bodies import HeldBodies
-from addons.inspection import bounded_views, contentviews, mitmweb_style
+from addons.inspection import bounded_views, contentviews
 from addons.inspection.commands import Commands
 from addons.inspection.flow_summary import FlowSummary
 from addons.inspection.redaction import Noting, Redaction
@@ -181,7 +181,10 @@ class Relay:
         """Register relay's only option; everything else stands in relay.yaml."""
         contentviews.register()
         bounded_views.register()
-        mitmweb_style.install(ctx.master)
+        if hasattr(ctx.master, "app"):  # mitmweb, which has tornado, that takes a while to load
+            from addons.inspection import mitmweb_style
+
+            mitmweb_style.install(ctx.master)
         if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
             signals.end_by(ctx.master.event_loop, self._end)
             if self.worker is None:  # else its parent is asked
