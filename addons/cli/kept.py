@@ -14,7 +14,6 @@ from addons.store.shared import keys as shared_keys
 from addons.store.shared.names import Names
 from addons.store.shared.opened import address_of, catch_up, secret_of
 
-
 logging.getLogger("addons.store.shared.link").setLevel(logging.ERROR)
 """That Redis is away is what a command says itself."""
 
