@@ -21,6 +21,7 @@ from addons.workers.worker import Worker
 
 _LEASES = "relay_leases"
 _BOOKS = "relay_books"
+_SHARED = "relay_shared"
 _FIRST = 3.0
 """Seconds that clients of a relay that starts wait for a shared store; then they hear that it is not there."""
 
@@ -95,7 +96,12 @@ class Opener:
     def _open_shared(self, settings: Settings, prices: Prices) -> Opened:
         shared = self._shared
         if shared is None:
-            shared = self._shared = Shared(settings, time.time)
+            before = getattr(self._master, _SHARED, None)
+            shared = self._shared = Shared(settings, time.time, before)
+            if self._master is not None:
+                setattr(self._master, _SHARED, shared.kept)
+            if shared.kept.secret is not None:
+                shared.begin()
         self._kept = settings.store
         shared.adopt(settings)
         shared.mirror.price = prices.cost_once_loaded
@@ -106,7 +112,7 @@ class Opener:
     async def reach(self, reached: Callable[[], None]) -> None:
         """Where the store is shared, reach it, and call `reached`, which opens it. This waits for a moment; what takes
         longer goes on by itself."""
-        if self._shared is not None and self._reaching is None:
+        if self._shared is not None and self._shared.sessions is None and self._reaching is None:
             self._reaching = self._begin(self._reach(self._shared, reached))
             await asyncio.wait([self._reaching], timeout=_FIRST)
 
