@@ -49,7 +49,7 @@ from addons.endpoints.starting import Starting
 from addons.flow.capture import watched
 from addons.flow.display_path import DisplayPath
 from addons.flow.held_bodies import HeldBodies
-from addons.inspection import bounded_views, contentviews, mitmweb_style
+from addons.inspection import bounded_views, contentviews
 from addons.inspection.commands import Commands
 from addons.inspection.flow_summary import FlowSummary
 from addons.inspection.redaction import Noting, Redaction
@@ -60,6 +60,8 @@ from addons.meter.keyring import Keyring
 from addons.meter.metering import Meter
 from addons.meter.prices import PriceList, Prices
 from addons.opening import Opened, Opener
+from addons.proxy.address_limits import AddressLimits
+from addons.proxy.client_addresses import ClientAddresses
 from addons.proxy.cors import Cors
 from addons.proxy.failures import Failures
 from addons.proxy.model_names import ModelNames
@@ -90,6 +92,8 @@ class LongLived:
         self.telemetry = Telemetry(settings, worker)
         self.pool = Pool(UpstreamHealth())
         self.timeouts = Timeouts(settings)
+        self.client_addresses = ClientAddresses(settings)
+        self.address_limits = AddressLimits(settings, self.client_addresses)
         self.balance = Balance(time.time)
         self.retention = Retention(settings)
         self.price_list = PriceList()
@@ -110,6 +114,8 @@ class LongLived:
         self.telemetry.adopt(settings, gate, self.pool, store)
         self.pool.health.adopt(store.secret)
         self.timeouts.adopt(settings)
+        self.client_addresses.adopt(settings)
+        self.address_limits.adopt(settings)
         self.retention.adopt(settings)
         self.balance.adopt(gate)
 
@@ -128,10 +134,12 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
     return Chain(
         (
             Noting(redact),
+            long_lived.client_addresses,
             Routing(settings),
             *telemetry.arrivals(),
             long_lived.timeouts,
             Cors(),
+            long_lived.address_limits,
             *([] if opened.ready else [Starting()]),
             Page(settings),
             KeyPages(gate),
@@ -187,7 +195,10 @@ class Relay:
         """Register relay's only option; everything else stands in relay.yaml."""
         contentviews.register()
         bounded_views.register()
-        mitmweb_style.install(ctx.master)
+        if hasattr(ctx.master, "app"):  # mitmweb, which has tornado, that takes a while to load
+            from addons.inspection import mitmweb_style
+
+            mitmweb_style.install(ctx.master)
         if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
             signals.end_by(ctx.master.event_loop, self._end)
             if self.worker is None:  # else its parent is asked

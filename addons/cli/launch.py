@@ -19,10 +19,9 @@ from addons import addresses
 from addons.addresses import Refusal
 from addons.cli.introduction import introduction, said, table
 from addons.config.mitmproxy_options import SAYS, as_arguments, given_in, options_for
-from addons.config.settings import Settings, StoreSettings, load_settings, settings_path
+from addons.config.settings import STORE_FIXED, Settings, StoreSettings, is_fixed, load_settings, settings_path
 from addons.core.paths import METRICS
 from addons.meter.prices import PriceList, Prices
-from addons.opening import FIXED, is_fixed
 from addons.store import Store, StoreError, keys_file
 from addons.store.absent import AbsentStore
 from addons.store.certificate import CertificateError, certificate_of, out_of_date
@@ -144,7 +143,7 @@ def lead(plan: Plan, count: int) -> int:
         again = prepare(plan.program, plan.arguments, {**QUIET, **WORKER})
         begun_with.append(again.settings.store)
         if is_fixed(begun_with[0], begun_with[-1]):
-            raise Refusal(FIXED)
+            raise Refusal(STORE_FIXED)
         return Orders(again.settings, again.command, metrics)
 
     first = orders()

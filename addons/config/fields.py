@@ -28,6 +28,7 @@ from pydantic import (
 
 from addons.config.loader import FromEnviron, plain_value
 from addons.core.balances import KINDS, LEDGER
+from addons.core.client_address import parse_network
 from addons.core.frozen import FrozenDict, freeze
 from addons.core.model_mapping import LONGEST_NAME
 from addons.core.redis_address import EXPECTED as REDIS_EXPECTED
@@ -43,6 +44,7 @@ RELAY_SETS = {"model": "chat.model", "messages": None, "stream": None}
 
 _WRITTEN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 """An amount in quotes."""
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 
 
@@ -94,6 +96,24 @@ def _host(value: Any) -> str:
     if not is_host(host):
         raise ValueError(expected)
     return host
+
+
+def _network(value: Any) -> str:
+    expected = "expected an address or a network, such as 10.0.0.7 or 10.0.0.0/8 (no bit set behind the slash's length)"
+    network = text(value, expected).strip()
+    try:
+        parse_network(network)
+    except ValueError:
+        raise ValueError(expected) from None
+    return network
+
+
+def _header_name(value: Any) -> str:
+    expected = "expected a header that names one address or a list of them, such as X-Forwarded-For or X-Real-IP"
+    name = text(value, expected).strip()
+    if not _HEADER.fullmatch(name) or name.lower() == "forwarded":  # RFC 7239 writes addresses in another way
+        raise ValueError(expected)
+    return name
 
 
 def _url(value: Any) -> str:
@@ -369,6 +389,8 @@ Name = Annotated[
     WithJsonSchema({"type": "string"}),  # where it may be ${NAME}, too
     Expected("expected a name of a-z, 0-9, - and _, such as openai"),
 ]
+NetworkText = Annotated[str, BeforeValidator(_network)]
+HeaderName = Annotated[str, BeforeValidator(_header_name)]
 Url = Annotated[str, BeforeValidator(_url)]
 ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
 RedisUrl = Annotated[str | None, BeforeValidator(_redis)]

@@ -21,6 +21,7 @@ from addons.store import StoreError
 from addons.store.ledger_file import BROKE, FINISHED, KILLED
 from addons.store.settlements import OverLimit, Settlement
 from addons.store.shared import ledger as shared_ledger
+from addons.store.shared import mirror as shared_mirror
 from addons.store.shared.opened import Shared
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.redis_server import NEEDED, RedisServer, opened_shared, redis_server
@@ -444,3 +445,12 @@ def test_the_day_is_that_of_the_admission(redis: RedisServer, tmp_path: Path) ->
 
     run(scenario)
     assert begins("day", 1_764_547_199.0) != day_of(1_764_547_201.0)
+
+
+def test_rows_stay_in_the_stream_until_every_machine_has_them() -> None:
+    day = 86_400_000
+    now = 100 * day
+    assert shared_mirror._drop_before(now, [now, now - 5]) == now - day, "a day at least"
+    assert shared_mirror._drop_before(now, [now, now - 3 * day]) == now - 3 * day, "a machine is late"
+    assert shared_mirror._drop_before(now, [now, 0]) == now - 7 * day, "a machine does not come back"
+    assert shared_mirror._drop_before(now, []) == now - day

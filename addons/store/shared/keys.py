@@ -13,6 +13,7 @@ from addons.core.redis_address import RedisAddress
 from addons.store import StoreError
 from addons.store.keys_file import StoredKey, parsed, written
 from addons.store.shared.functions import library
+from addons.store.shared.kept import Kept
 from addons.store.shared.link import Link, said, waiting_client_of
 from addons.store.shared.names import Names
 
@@ -27,11 +28,14 @@ _LOOK = 1.0
 class SharedKeys:
     """A KeySource."""
 
-    def __init__(self, link: Link, names: Names) -> None:
+    def __init__(self, link: Link, names: Names, kept: Kept) -> None:
         self._link = link
         self._names = names
+        self._kept = kept
         self._version = 0
         self._keys: list[StoredKey] = []
+        if kept.keys is not None:
+            self._take(*kept.keys)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -49,10 +53,14 @@ class SharedKeys:
         if version is None or int(version) == self._version:
             return
         try:
-            self._keys = parsed(text)
+            self._take(int(version), text)
         except ValueError:
             raise StoreError(f"{self._names.keys} in Redis is damaged: restore it, or delete it") from None
-        self._version = int(version)
+        self._kept.keys = int(version), text
+
+    def _take(self, version: int, text: bytes) -> None:
+        self._keys = parsed(text)
+        self._version = version
 
     def changed(self) -> None:
         """Look as soon as possible."""

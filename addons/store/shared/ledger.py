@@ -25,6 +25,7 @@ from addons.store import StoreError
 from addons.store.ledger import NAME
 from addons.store.ledger_file import FAILURES, KILLED
 from addons.store.settlements import OverLimit, Settlement, Strangers, row_of
+from addons.store.shared.kept import Kept
 from addons.store.shared.link import Link
 from addons.store.shared.names import Names, Partition
 
@@ -65,7 +66,7 @@ class SharedLedger:
         self,
         link: Link,
         names: Names,
-        process: str,
+        kept: Kept,
         folder: Path,
         clock: Callable[[], float],
         *,
@@ -79,10 +80,10 @@ class SharedLedger:
         self.keep_days = keep_days
         self._link = link
         self._names = names
-        self._process = process
-        self._held: dict[str, _Held] = {}
+        self._process = kept.process
+        self._held: dict[str, _Held] = kept.held
         self._strangers = Strangers()
-        self._waiting: deque[_Work] = deque()
+        self._waiting: deque[_Work] = kept.settlements
         self._some = asyncio.Event()
         self._lost = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,6 +96,11 @@ class SharedLedger:
         self._link.on_return.append(self._trust_later)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._write()), loop.create_task(self._look_after())]
+
+    def stop(self) -> None:
+        """Leave that to another one."""
+        for task in self._tasks:
+            task.cancel()
 
     def _trust_later(self) -> None:
         self._trusted_at = time.monotonic() + LEASE
@@ -259,18 +265,12 @@ class SharedLedger:
         arguments = (where.holds_of, where.done_of, _ABANDONED_AT_ONCE, _ms(_MARK))
         return int(await self._link.function_at_once("abandon", (where.holders, where.stream), arguments))
 
-    @property
-    def busy(self) -> bool:
-        """Whether something was admitted that is not settled."""
-        return bool(self._held or self._waiting)
-
     async def finish(self, longest: float) -> None:
         """Write what waits, for so many seconds at most, and leave."""
         end = time.monotonic() + longest
         while self._waiting and time.monotonic() < end:
             await asyncio.sleep(0.01)
-        for task in self._tasks:
-            task.cancel()
+        self.stop()
         if self._waiting:
             logger.error(f"Redis is away: {len(self._waiting)} settlement(s) are lost, and settled at what was held")
         with contextlib.suppress(StoreError, TimeoutError):

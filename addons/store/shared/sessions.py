@@ -17,6 +17,7 @@ from typing import Any
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, LeaseRequest, StoreError, TooManyWaiting, WaiterLeft
 from addons.store.embedded import names as hashed
+from addons.store.shared.kept import Kept
 from addons.store.shared.link import Link
 from addons.store.shared.names import Names, SessionNames
 
@@ -37,7 +38,7 @@ class SharedSessions:
     """A Store. `secret` is that of all relays on this Redis."""
 
     def __init__(
-        self, link: Link, names: Names, process: str, secret: bytes, ttl: float, max_sessions: int, max_per_owner: int
+        self, link: Link, names: Names, kept: Kept, secret: bytes, ttl: float, max_sessions: int, max_per_owner: int
     ) -> None:
         self.secret = secret
         self.ttl = ttl
@@ -46,14 +47,8 @@ class SharedSessions:
         self.max_per_owner = max_per_owner
         self._link = link
         self._names = names
-        self._process = process
-        self._held: dict[str, SessionNames] = {}
-        """Leases by their tickets."""
-        self._fences: dict[str, int] = {}
-        self._turns: dict[str, asyncio.Event] = {}
-        """Set when a ticket should look."""
-        self._waiting: dict[str, set[asyncio.Task[Lease]]] = {}
-        """By client."""
+        self._process = kept.process
+        self._held, self._turns, self._waiting = kept.leases, kept.turns, kept.waiting
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
         self._closed = False
@@ -116,7 +111,7 @@ class SharedSessions:
                 if said == b"full":
                     raise TooManyWaiting
                 if said == b"mine":
-                    return self._hold(ticket, names, key, int(more[0]))
+                    return self._hold(ticket, key, int(more[0]))
                 left = int(more[0]) / 1000 if more and int(more[0]) else _LOOK
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(patience, left + 0.001)):
@@ -131,18 +126,14 @@ class SharedSessions:
         finally:
             del self._turns[ticket]
 
-    def _hold(self, ticket: str, names: SessionNames, key: str, fence: int) -> Lease:
-        self._held[ticket] = names
-        self._fences[ticket] = fence
-        if self._renewing is None:
-            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+    def _hold(self, ticket: str, key: str, fence: int) -> Lease:
+        self._held[ticket] = key, fence
         return Lease(key, fence, lambda: self._release(ticket))
 
     def _release(self, ticket: str) -> None:
-        names = self._held.pop(ticket, None)
-        self._fences.pop(ticket, None)
-        if names is not None:
-            self._begin(self._give_back(ticket, names))
+        key, _ = self._held.pop(ticket, (None, 0))
+        if key is not None:
+            self._begin(self._give_back(ticket, self._names.session(key)))
 
     async def _give_back(self, ticket: str, names: SessionNames) -> None:
         keys = (names.lease, names.queue, names.seen)
@@ -153,13 +144,23 @@ class SharedSessions:
             elif following:
                 await self._link.command("PUBLISH", self._names.wake(following.partition(".")[0]), following)
 
+    def start(self) -> None:
+        """Begin to renew leases."""
+        self._renewing = asyncio.get_running_loop().create_task(self._renew())
+
+    def stop(self) -> None:
+        """Leave that to another one."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW)
             await asyncio.gather(*(self._renew_one(ticket) for ticket in list(self._held)))
 
     async def _renew_one(self, ticket: str) -> None:
-        names, fence = self._held[ticket], self._fences[ticket]
+        key, fence = self._held[ticket]
+        names = self._names.session(key)
         with contextlib.suppress(StoreError):  # in five seconds, then
             await self._function("renew", (names.lease,), (fence, _ms(LEASE)))
 
@@ -192,27 +193,31 @@ class SharedSessions:
         found = await self._function("delete", (names.session, names.lease, names.owned), (lease.fence,))
         if found < 0:
             raise LeaseLost("the session was given to somebody else meanwhile")
-        self._begin(self._forget([names.session.encode()]))
+        self._begin(self._forget_one(names.session))
         return bool(found)
 
     async def _make_room(self, session: str, gone: list[bytes]) -> None:
         """Note that a session was used; where there are too many in all, those unused for longest go."""
         with contextlib.suppress(StoreError):
-            seconds = int((await self._link.command("TIME"))[0])
-            await self._link.command("ZADD", self._names.sessions, seconds, session)
-            await self._link.command("ZREMRANGEBYSCORE", self._names.sessions, "-inf", seconds - int(self.ttl) - 1)
-            over = int(await self._link.command("ZCARD", self._names.sessions)) - len(gone) - self.max_sessions
+            await self._forget(gone)
+            seconds, micro = await self._link.command("TIME")
+            now = int(seconds) * 1000 + int(micro) // 1000
+            await self._link.command("ZADD", self._names.sessions, now, session)
+            await self._link.command("ZREMRANGEBYSCORE", self._names.sessions, "-inf", now - _ms(self.ttl))
+            over = int(await self._link.command("ZCARD", self._names.sessions)) - self.max_sessions
             if over > 0:
                 oldest = await self._link.command("ZRANGE", self._names.sessions, 0, over - 1)
                 for each in oldest:
                     await self._link.command("DEL", each)
-                gone = [*gone, *oldest]
-        await self._forget(gone)
+                await self._forget(oldest)
+
+    async def _forget_one(self, session: str) -> None:
+        with contextlib.suppress(StoreError):  # it is out of the list when its time is over
+            await self._forget([session.encode()])
 
     async def _forget(self, sessions: list[bytes]) -> None:
         if sessions:
-            with contextlib.suppress(StoreError):
-                await self._link.command("ZREM", self._names.sessions, *sessions)
+            await self._link.command("ZREM", self._names.sessions, *sessions)
 
     async def count(self) -> int:
         """How many sessions there are."""
@@ -233,8 +238,7 @@ class SharedSessions:
 
     async def finish(self) -> None:
         """Give every lease back, and do what is under way."""
-        if self._renewing is not None:
-            self._renewing.cancel()
+        self.stop()
         for ticket in list(self._held):
             self._release(ticket)
         while self._tasks:
