@@ -3,7 +3,8 @@
 Who that is, relay.yaml says. With `metrics.token`: whoever shows it as bearer. With `metrics.listen`: whoever reaches
 that address, and nobody at the first one (listener.py). With neither: programs on this machine. A connection from
 there is not enough, since a server beside relay connects from there for others, and a page in a browser makes it ask,
-too: the request must not have been passed on by anybody who says so, come from a page, or name another host.
+too: the request must not have been passed on by anybody who says so, come from a page, or name another host; and where
+relay.yaml says that proxies stand before relay (`listen.client_address`) it must show a token.
 """
 
 import asyncio
@@ -127,6 +128,8 @@ def wrong_token() -> errors.RelayError:
 
 def _is_from_here(flow: http.HTTPFlow, exchange: Exchange) -> bool:
     peer = flow.client_conn.peername
+    if exchange.settings.listen.client_address.source != "peer":
+        return False  # proxies stand before relay, and one that forgets to name its client stands for anybody
     if peer is None or exchange.forwarded or exchange.origin or "sec-fetch-site" in flow.request.headers:
         return False
     return addresses.is_loopback(str(peer[0])) and addresses.is_loopback(_host(flow.request.host_header or ""))

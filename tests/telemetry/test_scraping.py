@@ -1,5 +1,7 @@
 """Who may read /metrics."""
 
+from typing import Any
+
 import pytest
 from mitmproxy import http
 
@@ -11,11 +13,17 @@ TOKEN = "metrics-token-0123456789"
 LOCAL = {"Host": "127.0.0.1:8080"}
 
 
-def ask(peer: str = "127.0.0.1", method: str = "GET", headers: dict[str, str] | None = None, **metrics: object) -> int:
+def ask(
+    peer: str = "127.0.0.1",
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    listen: Any = None,
+    **metrics: Any,
+) -> int:
     """The status of a refusal; 0 for who may read them."""
     flow = flows.request(method, "/metrics", headers if headers is not None else LOCAL)
     flow.client_conn.peername = (peer, 40_000)
-    opened = flows.routed(flow, metrics=metrics)
+    opened = flows.routed(flow, metrics=metrics, listen=listen or {})
     assert of(opened) is not None
     MetricsPage(None).requestheaders(opened)  # type: ignore[arg-type]
     return opened.response.status_code if opened.response is not None else 0
@@ -44,6 +52,13 @@ def test_programs_on_this_machine_may(peer: str, host: str) -> None:
 )
 def test_others_may_not(peer: str, headers: dict[str, str]) -> None:
     assert ask(peer, headers=headers) == 403
+
+
+def test_behind_proxies_nobody_may_without_a_token() -> None:
+    listen = {"client_address": {"source": "proxy_protocol", "trusted": ["127.0.0.1"]}}
+    assert ask(listen=listen) == 403
+    shown = {**LOCAL, "Authorization": f"Bearer {TOKEN}"}
+    assert ask(headers=shown, listen=listen, token=TOKEN) == 0
 
 
 @pytest.mark.parametrize(
