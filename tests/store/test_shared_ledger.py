@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from addons.core.accounts import Accounts, Claim, Terms
 from addons.core.metered import Metered
 from addons.core.relay_keys import begins, day_of
+from addons.core.sessions import Session
 from addons.store import StoreError, keys_file
 from addons.store.folder import read_secret
 from addons.store.keys_file import StoredKey, written
@@ -173,6 +174,41 @@ def test_rates_are_one_for_all(redis: RedisServer, tmp_path: Path) -> None:
         return False
 
     numbers = count(1)
+    run(scenario)
+
+
+def test_a_cluster_finds_each_call_on_one_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster of one node refuses what would lie on two (CROSSSLOT)."""
+    monkeypatch.setattr(shared_ledger, "LEASE", 0.3)
+    monkeypatch.setattr(shared_ledger, "RENEW", 0.1)
+
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis", "--cluster-enabled", "yes") as server:
+            first = opened_shared(server, tmp_path / "first")
+            await first.link.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await first.link.command("SET", "there", "1")
+            await first.reach()
+            store = first.sessions
+            assert store is not None
+            key, owner = store.key("sk-key", "s")
+            async with store.lease(key, 0) as lease:
+                await store.save(lease, owner, Session())
+                await store.delete(lease)
+            await first.ledger.reserve(claim("r1", terms=Terms(BUDGET, "total", 5, 50, 5)))
+            first.ledger.settle(settlement("r1"))
+            await first.ledger.reserve(claim("r2"))
+            await until(lambda: is_copied(first, 1))
+            first.ledger.stop()
+            second = opened_shared(server, tmp_path / "second")
+            await second.reach()
+            await until(lambda: is_copied(second, 2))  # what the first one held
+            await second.link.command("FLUSHALL")
+            await second.epochs.look()
+            await second.keys.look()
+            assert await second.ledger.balance("k1", "total") == (14, 0)
+            await first.finish()
+            await second.finish()
+
     run(scenario)
 
 
