@@ -554,6 +554,53 @@ def test_of_two_copies_that_differ_the_most_counts(redis: RedisServer, tmp_path:
     run(scenario)
 
 
+def test_what_is_spent_since_is_not_taken_for_lost(redis: RedisServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with relays(redis, tmp_path) as (one, other):
+            again = opened_shared(redis, other.ledger.path.parent, one.names.prefix)  # another process of that machine
+            await again.reach()
+            for number in range(2):
+                await one.ledger.reserve(claim(f"r{number}", 10))
+                one.ledger.settle(settlement(f"r{number}", 10))
+                await until(lambda number=number: is_copied(one, number + 1))
+                await until(lambda number=number: is_copied(other, number + 1))
+                if not number:
+                    await one.link.command("FLUSHALL")
+            for relay in (other, again, one):  # as each of them does every five seconds
+                await relay.epochs.look()
+                assert await one.ledger.balance("k1", "total") == (20, 0)
+            await again.finish()
+
+    run(scenario)
+
+
+def test_what_was_spent_is_written_when_redis_takes_it_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis") as redis:
+            async with relays(redis, tmp_path, 1) as (relay,):
+                for number, (setting, refusing, taking) in enumerate(
+                    [("min-replicas-to-write", "1", "0"), ("maxmemory", "1", "0")], 1
+                ):
+                    await relay.ledger.reserve(claim(f"r{number}"))
+                    await relay.link.command("CONFIG", "SET", setting, refusing)
+                    relay.ledger.settle(settlement(f"r{number}"))
+                    await asyncio.sleep(0.5)
+                    assert await relay.ledger.balance("k1", "total") == (4 * number - 4, 10)
+                    await relay.link.command("CONFIG", "SET", setting, taking)
+                    await until(lambda number=number: spent(relay, 4 * number))
+                await relay.link.command("SET", relay.names.partition("k2").account("k2"), "no hash")
+                relay.ledger.settle(settlement("r8", key="k2", held=False))
+                relay.ledger.settle(settlement("r9", held=False))
+                await until(lambda: spent(relay, 12))
+
+    async def spent(relay: Shared, amount: int) -> bool:
+        return await relay.ledger.balance("k1", "total") == (amount, 0)
+
+    run(scenario)
+    assert caplog.text.count("what was spent waits to be written") == 2
+    assert caplog.text.count("can't be written, and is lost") == 1
+
+
 def test_keys_outlive_it_too_and_are_on_every_machine(redis: RedisServer, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with relays(redis, tmp_path) as (one, other):

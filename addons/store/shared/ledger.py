@@ -27,7 +27,7 @@ from addons.store.ledger_file import FAILURES, KILLED
 from addons.store.settlements import OverLimit, Settlement, Strangers, row_of
 from addons.store.shared.epochs import Epochs
 from addons.store.shared.kept import Kept
-from addons.store.shared.link import Link
+from addons.store.shared.link import Link, is_of_function
 from addons.store.shared.names import Names, Partition
 
 logger = logging.getLogger(__name__)
@@ -90,6 +90,8 @@ class SharedLedger:
         self._waiting: deque[_Work] = kept.settlements
         self._some = asyncio.Event()
         self._lost = 0
+        self._refused = False
+        """It was said that Redis refuses what was spent."""
         self._tasks: list[asyncio.Task[None]] = []
         self._trusted_at = 0.0
         """Monotonic seconds from which on a holder that says nothing is gone."""
@@ -240,14 +242,18 @@ class SharedLedger:
             if count < len(batch):
                 await asyncio.sleep(_RETRY)
             else:
-                self._lost = 0
+                self._lost, self._refused = 0, False
 
     async def _write_one(self, work: _Work) -> bool:
-        """Whether Redis has it. One that Redis itself refuses is given up: it would stop all behind it."""
+        """Whether Redis has it. One that the function itself fails at is given up: it would stop all behind it. What
+        Redis refuses for now (it is full, or has too few replicas) waits until it does not."""
         try:
             await self._link.function("settle", work.keys, work.arguments)
         except StoreError as error:
-            if "refuses" not in str(error):
+            if not is_of_function(error):
+                if self._link.away_since is None and not self._refused:
+                    logger.error(f"what was spent waits to be written: {error}")
+                    self._refused = True
                 return False
             logger.error(f"a settlement can't be written, and is lost ({error})")
         return True

@@ -24,9 +24,10 @@ from addons.store import StoreError, StoreInUse
 from addons.store.folder import lock, make_file, make_folder
 from addons.store.ledger import NAME
 from addons.store.ledger_file import SETTLEMENT, STRANGER, Pricer, folding, insert, open_file, transaction
+from addons.store.shared.epochs import Epochs
 from addons.store.shared.ledger import SETTLED
 from addons.store.shared.link import Link
-from addons.store.shared.names import Names
+from addons.store.shared.names import Names, Partition
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +52,15 @@ Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 class Mirror:
     """The copy in one folder."""
 
-    def __init__(self, link: Link, names: Names, folder: Path, clock: Callable[[], float], keep_days: int) -> None:
+    def __init__(
+        self, link: Link, names: Names, epochs: Epochs, folder: Path, clock: Callable[[], float], keep_days: int
+    ) -> None:
         self.keep_days = keep_days
         self.price: Pricer | None = None
         """Asked in a thread of its own, of rows that become sums of days."""
         self._link = link
         self._names = names
+        self._epochs = epochs
         self._folder = folder
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-ledger")
@@ -91,7 +95,7 @@ class Mirror:
         try:
             for where in self._names.partitions:
                 await self._join(where.stream)
-                while await self._take(where.stream):
+                while await self._take(where):
                     pass
         finally:
             await asyncio.shield(self._do(self._close, handle))
@@ -108,7 +112,7 @@ class Mirror:
                 if time.monotonic() - tidied > _TIDY_EVERY or not tidied:
                     tidied = time.monotonic()
                     await self._tidy()
-                counts = await asyncio.gather(*(self._take(where.stream) for where in self._names.partitions))
+                counts = await asyncio.gather(*map(self._take, self._names.partitions))
                 if max(counts) < _AT_ONCE:
                     await asyncio.sleep(_LOOK)
         finally:
@@ -152,14 +156,16 @@ class Mirror:
         found = self._sql.execute("SELECT id FROM Positions WHERE stream = ?", (stream,)).fetchone()
         return found[0] if found else "0"
 
-    async def _take(self, stream: str) -> int:
+    async def _take(self, where: Partition) -> int:
         """Write the next rows of a stream, then acknowledge them; how many there were.
 
         They are asked for by position: what a group has been given it is not given again where the reply is lost.
         """
+        stream = where.stream
         found = await self._link.command("XREAD", "COUNT", _AT_ONCE, "STREAMS", stream, self._positions[stream])
         if not found:
             return 0
+        await self._epochs.check(where)
         ((_, entries),) = found
         await self._do(self._write, stream, entries)
         self._positions[stream] = entries[-1][0].decode()

@@ -45,7 +45,7 @@ class Shared:
         self.ledger = SharedLedger(
             self.link, self.names, self.kept, self.epochs, wanted.path, clock, passes=passes, keep_days=days
         )
-        self.mirror = Mirror(self.link, self.names, wanted.path, clock, days)
+        self.mirror = Mirror(self.link, self.names, self.epochs, wanted.path, clock, days)
         self.sessions: SharedSessions | None = None
         """None until Redis was reached for the first time."""
         self._settings = settings
@@ -133,9 +133,11 @@ class Shared:
 async def catch_up(settings: Settings) -> None:
     """Bring the copy of the ledger on this machine up to date, unless a relay does. Raises StoreError and OSError."""
     link, kept = Link(address_of(settings)), settings.store
+    names = Names(kept.prefix)
+    epochs = Epochs(link, names, Kept(), kept.path)
     try:
-        days = settings.balance.window_days
-        await Mirror(link, Names(kept.prefix), kept.path, time.time, days).catch_up()
+        await epochs.begin()
+        await Mirror(link, names, epochs, kept.path, time.time, settings.balance.window_days).catch_up()
     finally:
         await link.close()
 
