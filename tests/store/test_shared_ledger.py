@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from copy import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def test_redis_decides_as_memory_does(
                 assert await one.ledger.balance("k1", per) == accounts.balance("k1", per, now)
 
     async def idle(ledger: shared_ledger.SharedLedger) -> bool:
-        return not ledger._waiting
+        return not ledger._left
 
     owners: dict[str, shared_ledger.SharedLedger] = {}
     settled: set[str] = set()
@@ -559,12 +560,12 @@ def test_what_is_spent_since_is_not_taken_for_lost(redis: RedisServer, tmp_path:
         async with relays(redis, tmp_path) as (one, other):
             again = opened_shared(redis, other.ledger.path.parent, one.names.prefix)  # another process of that machine
             await again.reach()
-            for number in range(2):
+            for number in (1, 2):
                 await one.ledger.reserve(claim(f"r{number}", 10))
                 one.ledger.settle(settlement(f"r{number}", 10))
-                await until(lambda number=number: is_copied(one, number + 1))
-                await until(lambda number=number: is_copied(other, number + 1))
-                if not number:
+                for relay in (one, other):
+                    await until(partial(is_copied, relay, number))
+                if number == 1:
                     await one.link.command("FLUSHALL")
             for relay in (other, again, one):  # as each of them does every five seconds
                 await relay.epochs.look()
@@ -587,7 +588,7 @@ def test_what_was_spent_is_written_when_redis_takes_it_again(tmp_path: Path, cap
                     await asyncio.sleep(0.5)
                     assert await relay.ledger.balance("k1", "total") == (4 * number - 4, 10)
                     await relay.link.command("CONFIG", "SET", setting, taking)
-                    await until(lambda number=number: spent(relay, 4 * number))
+                    await until(partial(spent, relay, 4 * number))
                 await relay.link.command("SET", relay.names.partition("k2").account("k2"), "no hash")
                 relay.ledger.settle(settlement("r8", key="k2", held=False))
                 relay.ledger.settle(settlement("r9", held=False))
@@ -599,6 +600,29 @@ def test_what_was_spent_is_written_when_redis_takes_it_again(tmp_path: Path, cap
     run(scenario)
     assert caplog.text.count("what was spent waits to be written") == 2
     assert caplog.text.count("can't be written, and is lost") == 1
+
+
+def test_no_hold_waits_behind_what_holds_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis") as redis:
+            async with relays(redis, tmp_path, 1) as (relay,):
+                await relay.ledger.reserve(claim("r0"))
+                redis.kill()
+                for number in range(3000):
+                    relay.ledger.settle(settlement(f"s{number}", key="k2", held=False))
+                relay.ledger.settle(settlement("r0"))
+                await asyncio.to_thread(redis.start)
+                await until(lambda: free(relay))
+                assert len(relay.kept.settlements) > 1000
+                await until(lambda: written_all(relay))
+
+    async def free(relay: Shared) -> bool:
+        return await relay.ledger.balance("k1", "total") == (4, 0)
+
+    async def written_all(relay: Shared) -> bool:
+        return await relay.ledger.balance("k2", "total") == (12000, 0) and not relay.kept.settlements
+
+    run(scenario)
 
 
 def test_keys_outlive_it_too_and_are_on_every_machine(redis: RedisServer, tmp_path: Path) -> None:
