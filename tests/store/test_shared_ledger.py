@@ -650,6 +650,35 @@ def test_keys_outlive_it_too_and_are_on_every_machine(redis: RedisServer, tmp_pa
     run(scenario)
 
 
+def test_who_comes_while_redis_is_away_lets_others_give_it_their_secret(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis", "--appendonly", "no") as redis:
+            async with relays(redis, tmp_path, 1) as (one,):
+                redis.kill()  # and all that it knew is gone
+                await asyncio.sleep(4.5)  # calls wait no more
+                late = opened_shared(redis, tmp_path / "late", one.names.prefix)
+                reaching = asyncio.create_task(late.reach())
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(redis.start)
+                await reaching
+                await until(lambda: same(one, late))
+                assert "is not the secret" not in caplog.text
+                await one.link.command("SET", one.names.secret, b"x" * 32)
+                await until(said)
+                await late.finish()
+
+    async def same(one: Shared, late: Shared) -> bool:
+        there: bytes | None = await one.link.command("GET", one.names.secret)
+        return one.kept.secret == late.kept.secret == there
+
+    async def said() -> bool:
+        return "is not the secret that this relay goes by" in caplog.text
+
+    run(scenario)
+
+
 def test_a_folder_of_another_store_is_left_as_it_is(redis: RedisServer, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with relays(redis, tmp_path, 1) as (relay,):

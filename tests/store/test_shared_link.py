@@ -247,6 +247,24 @@ def test_leases_are_renewed_whatever_is_given_back_meanwhile(
     asyncio.run(scenario())
 
 
+def test_what_was_given_back_while_redis_was_away_is_free_when_it_is_there(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis") as server:
+            opened = opened_shared(server, tmp_path, next(prefixes))
+            async with reached(opened) as store:
+                key, owner = store.key("sk-key", "s")
+                lease = await store.lease(key, 9)
+                await store.save(lease, owner, SAID)
+                server.kill()
+                lease.release()
+                await asyncio.sleep(4)  # calls wait no more
+                await asyncio.to_thread(server.start)
+                async with asyncio.timeout(2):
+                    (await store.lease(key, 9)).release()
+
+    asyncio.run(scenario())
+
+
 def test_a_process_that_is_gone_keeps_no_place_in_the_queue(
     redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

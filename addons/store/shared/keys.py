@@ -39,6 +39,8 @@ class SharedKeys:
         self._keys: list[StoredKey] = []
         if kept.keys is not None:
             self._take(*kept.keys)
+        self._differs = False
+        """Redis has another secret than this process."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -56,6 +58,7 @@ class SharedKeys:
         version, text = await self._link.command("HMGET", self._names.keys, "version", "text")
         if self._kept.secret is not None and (secret is None or (version is None and self._kept.keys is not None)):
             await self._give_again(self._kept.secret)
+        self._compare(secret)
         if version is None or int(version) == self._version:
             return
         try:
@@ -64,6 +67,16 @@ class SharedKeys:
             raise StoreError(f"{self._names.keys} in Redis is damaged: restore it, or delete it") from None
         self._kept.keys = int(version), text
         await self.copy()
+
+    def _compare(self, secret: bytes | None) -> None:
+        """Say once that somebody else has begun anew."""
+        differs = self._kept.secret is not None and secret is not None and secret != self._kept.secret
+        if differs and not self._differs:
+            logger.error(
+                f"{self._names.secret} in Redis is not the secret that this relay goes by: its sessions and keys are "
+                "others than those of relays that have started since; restart it, or restore that secret"
+            )
+        self._differs = differs
 
     async def _give_again(self, secret: bytes) -> None:
         """Redis was emptied."""

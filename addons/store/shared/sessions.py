@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -30,6 +31,8 @@ _LOOK = 0.5
 """Seconds between two looks of whoever waits, where nobody wakes it."""
 _PATIENCE = 2.0
 """Seconds without a look after which whoever waits is taken to be gone."""
+_MOST_KEPT_BACK = 10_000
+"""Tickets that are given back when Redis is there again."""
 _FIRST_LOOK = 0.02
 """Seconds until the second look: a lease that is given back while its next holder takes its ticket wakes nobody."""
 
@@ -51,6 +54,8 @@ class SharedSessions:
         self._held, self._turns, self._waiting = kept.leases, kept.turns, kept.waiting
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
+        self._kept_back: dict[str, tuple[SessionNames, float]] = {}
+        """Tickets that Redis has not heard of, and until when that matters, in monotonic seconds; oldest first."""
         self._closed = False
 
     def key(self, api_key: str, session_id: str) -> tuple[str, str]:
@@ -137,15 +142,34 @@ class SharedSessions:
 
     async def _give_back(self, ticket: str, names: SessionNames) -> None:
         keys = (names.lease, names.queue, names.seen)
-        with contextlib.suppress(StoreError):  # it is over in 15 seconds, then
+        try:
             following = (await self._function("release_lease", keys, (ticket, _ms(_PATIENCE)))).decode()
-            if following in self._turns:
-                self.wake(following)
-            elif following:
+        except StoreError:
+            self._keep(ticket, names)
+            return
+        if following in self._turns:
+            self.wake(following)
+        elif following:
+            with contextlib.suppress(StoreError):  # it looks by itself, then
                 await self._link.command("PUBLISH", self._names.wake(following.partition(".")[0]), following)
+
+    def _keep(self, ticket: str, names: SessionNames) -> None:
+        """Give it back once Redis is there again, unless it is over by then."""
+        now = time.monotonic()
+        while self._kept_back and next(iter(self._kept_back.values()))[1] < now:
+            del self._kept_back[next(iter(self._kept_back))]
+        if len(self._kept_back) < _MOST_KEPT_BACK:
+            self._kept_back[ticket] = names, now + LEASE
+
+    def _give_rest_back(self) -> None:
+        rest, self._kept_back = self._kept_back, {}
+        for ticket, (names, until) in rest.items():
+            if time.monotonic() < until:
+                self._begin(self._give_back(ticket, names))
 
     def start(self) -> None:
         """Begin to renew leases."""
+        self._link.on_return.append(self._give_rest_back)
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
 
     def stop(self) -> None:
