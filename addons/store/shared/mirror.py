@@ -1,8 +1,9 @@
 """The copy of the ledger on this machine, where reports read it: `ledger.db` in the store's folder, as a single relay
 has it.
 
-Rows come from the ledger's streams. A machine is a consumer group of each, and acknowledges what it has written; how
-far it has come stands in the same file, in the same transaction, so nothing is counted twice. Of several processes with
+Rows come from the ledger's streams. How far this copy has come stands in the same file, in the same transaction, so
+nothing is counted twice, and reading begins there: what was read and got lost on its way here is read again. A machine is
+a consumer group of each stream as well, whose position is what it has written, for whoever looks after Redis. Of several processes with
 one folder one writes, the one that has the lock, and another one goes on where it has ended. Whatever is older than the
 reports go back is dropped from the streams.
 """
@@ -61,6 +62,8 @@ class Mirror:
         self._task: asyncio.Task[None] | None = None
         self._sql: sqlite3.Connection | None = None
         self._group = ""
+        self._positions: dict[str, str] = {}
+        """The id of the last row of each stream that is written here."""
 
     def start(self) -> None:
         """Begin. What goes wrong costs reports their newest rows, and nobody anything else."""
@@ -139,10 +142,11 @@ class Mirror:
         os.close(handle)
 
     async def _join(self, stream: str) -> None:
-        """Become a consumer group, from the beginning on; what is pending is read anew."""
+        """Become a consumer group, from the beginning on."""
         with contextlib.suppress(StoreError):  # it is one already, or Redis is away, which the next call finds
             await self._link.command("XGROUP", "CREATE", stream, self._group, "0", "MKSTREAM")
-        await self._link.command("XGROUP", "SETID", stream, self._group, await self._do(self._position, stream))
+        self._positions[stream] = await self._do(self._position, stream)
+        await self._acknowledge(stream)
 
     def _position(self, stream: str) -> str:
         assert self._sql is not None
@@ -151,27 +155,29 @@ class Mirror:
 
     async def _take(self, stream: str) -> int:
         """Write the next rows of a stream, then acknowledge them; how many there were."""
-        read = ("XREADGROUP", "GROUP", self._group, "relay", "COUNT", _AT_ONCE, "STREAMS", stream, ">")
-        found = await self._link.command(*read)
+        # Not XREADGROUP: a second one, sent because the reply to the first was lost, goes on behind what that had.
+        found = await self._link.command("XREAD", "COUNT", _AT_ONCE, "STREAMS", stream, self._positions[stream])
         if not found:
             return 0
         ((_, entries),) = found
         await self._do(self._write, stream, entries)
-        await self._link.command("XACK", stream, self._group, *(name for name, _ in entries))
+        self._positions[stream] = entries[-1][0].decode()
+        await self._acknowledge(stream)
         return len(entries)
+
+    async def _acknowledge(self, stream: str) -> None:
+        await self._link.command("XGROUP", "SETID", stream, self._group, self._positions[stream])
 
     def _write(self, stream: str, entries: Entries) -> None:
         assert self._sql is not None
-        position = _number(self._position(stream))
-        new = [(name, _row(fields)) for name, fields in entries if _number(name.decode()) > position]
+        rows = [_row(fields) for _, fields in entries]
         with transaction(self._sql):
-            insert(self._sql, SETTLEMENT, [row[1:] for _, row in new if row and row[0] == SETTLED])
-            for _, row in new:
+            insert(self._sql, SETTLEMENT, [row[1:] for row in rows if row and row[0] == SETTLED])
+            for row in rows:
                 if row and row[0] != SETTLED:
                     _, _, day, upstream, failed = row
                     self._sql.execute(STRANGER, (day, upstream, int(failed)))
-            if new:
-                self._sql.execute(_MOVE, (stream, new[-1][0].decode()))
+            self._sql.execute(_MOVE, (stream, entries[-1][0].decode()))
 
     async def _tidy(self) -> None:
         """Drop what is old from the streams, and make sums of days of it here."""
@@ -205,9 +211,3 @@ def _row(fields: Mapping[bytes, bytes]) -> list[Any] | None:
     except (ValueError, KeyError, TypeError, IndexError):
         logger.error("a row of the ledger's stream is none of relay's")
         return None
-
-
-def _number(name: str) -> tuple[int, int]:
-    """An id of a stream as numbers: milliseconds, and a count within them."""
-    high, _, low = name.partition("-")
-    return int(high), int(low or 0)
