@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from addons.store.keys_file import StoredKey
 from addons.store.ledger import NAME as LEDGER
 from addons.store.shared import keys as shared_keys
 from addons.store.shared.names import Names
-from addons.store.shared.opened import address_of, catch_up
+from addons.store.shared.opened import address_of, catch_up, secret_of
 
 
 def keys_of(settings: Settings) -> list[StoredKey]:
@@ -28,9 +27,9 @@ def changing_keys(settings: Settings) -> Iterator[tuple[bytes, list[StoredKey]]]
     """The store's secret and its keys, to be changed in place: kept at the end. Raises StoreError."""
     kept = settings.store
     if kept.kind == "redis":
-        fresh = secrets.token_bytes(32)
-        with shared_keys.changing(address_of(settings), Names(kept.prefix), fresh) as found:
-            yield found
+        secret = asyncio.run(secret_of(settings))
+        with shared_keys.changing(address_of(settings), Names(kept.prefix)) as keys:
+            yield secret, keys
     else:
         with keys_file.changing(kept.path) as found:
             yield found

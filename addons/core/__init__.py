@@ -11,7 +11,7 @@ into addons/store. Its groups:
 - names of models: model_mapping.py
 - what went wrong: upstream_error.py, failures.py, unbilled.py
 - where a request goes up: candidates.py, conversations.py
-- paths, urls and headers: paths.py, urls.py, headers.py
+- paths, urls and headers: paths.py, urls.py, redis_address.py, headers.py
 - secrets: key_mask.py hides relay's own key from callers; in records secrets.py finds keys by their looks, secret_*.py
   by their places, known_secrets.py wherever else they stand
 - reading for people: reading/, summary.py, printable.py

@@ -29,6 +29,8 @@ _FILES = re.compile(
 )
 """The names of relay's files in the folder."""
 
+SECRET = "secret"
+"""The file with the secret that keys all hashes."""
 # Windows has not all of them.
 NO_ROOM = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")]
 _NO_LOCKS = [getattr(errno, name, None) for name in ("ENOLCK", "ENOTSUP", "EOPNOTSUPP", "EINVAL", "ENOSYS")]

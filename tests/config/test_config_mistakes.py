@@ -54,7 +54,13 @@ MISTAKES = {
     "a number for a flag": ("inspect: {redact: 1}", "inspect.redact: 1 -- expected true or false"),
     "a number for a text": ("chat: {system: 5}", "chat.system: 5 -- expected text or null"),
     "an empty model": ("chat: {model: ' '}", "chat.model: ' ' -- expected text"),
-    "another store": ("store: {kind: redis}", "store.kind: 'redis' -- expected shelve"),
+    "another store": ("store: {kind: mysql}", "store.kind: 'mysql' -- expected shelve or redis"),
+    "a Redis that is nowhere": ("store: {kind: redis}", "store.url: expected the address of a Redis such as redis://"),
+    "no address of a Redis": (
+        "store: {kind: redis, url: 'http://user:MARKx@host'}",
+        "store.url: 'http://***@host' -- expected the address of a Redis such as redis://",
+    ),
+    "a prefix with braces": ("store: {prefix: 'a{b}'}", "store.prefix: 'a{b}' -- expected a prefix of at most 64"),
     "a number for a path": ("store: {path: 5}", "store.path: 5 -- expected the path of a file or folder"),
     "a url for a host": ("listen: {host: 'http://x'}", "listen.host: 'http://x' -- expected an address to listen on"),
     "a port in a host": ("listen: {host: 'x:80'}", "listen.host: 'x:80' -- expected an address to listen on"),
@@ -82,7 +88,7 @@ MISTAKES = {
     ),
     "a key like no other": (
         "store: {x: 1}",
-        "store.x: 1 -- there is no such key; expected one of kind, path, max_sessions",
+        "store.x: 1 -- there is no such key; expected one of kind, path, url, prefix",
     ),
     "a merge key": ("chat: {<<: {}}", "chat.'<<': {} -- there is no such key"),
     "an unknown key of an upstream": (

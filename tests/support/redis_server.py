@@ -49,8 +49,13 @@ class RedisServer:
 
     def answers(self) -> bool:
         """Whether it is up and has its data."""
+        return self.answers_at(self.port)
+
+    @staticmethod
+    def answers_at(port: int) -> bool:
+        """Whether a Redis answers at a port of this machine."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+            with socket.create_connection(("127.0.0.1", port), 1) as sock:
                 sock.settimeout(1)
                 sock.sendall(b"PING\r\n")
                 return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))

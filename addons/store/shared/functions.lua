@@ -20,6 +20,7 @@ local function text(number)
 end
 
 local function negative(amount)
+  if amount == '0' then return amount end -- Redis knows no -0
   if amount:sub(1, 1) == '-' then return amount:sub(2) end
   return '-' .. amount
 end
@@ -311,11 +312,21 @@ local function write_keys(keys, args)
   return redis.call('HINCRBY', keys[1], 'version', 1)
 end
 
+-- KEYS: secret, keys. ARGV: what the secret is to be, and the text of the keys. 0 where there is a secret already.
+local function begin(keys, args)
+  if not redis.call('SET', keys[1], args[1], 'NX') then return 0 end
+  if args[2] ~= '' then
+    redis.call('HSET', keys[2], 'text', args[2])
+    redis.call('HINCRBY', keys[2], 'version', 1)
+  end
+  return 1
+end
+
 local functions = { -- without pairs, which Redis does not have at this point
   {'reserve', reserve}, {'settle', settle}, {'abandon', abandon}, {'live', live}, {'leave', leave},
   {'load', load}, {'save', save}, {'delete', delete},
   {'take', take}, {'release_lease', release_lease}, {'renew', renew},
-  {'write_keys', write_keys},
+  {'write_keys', write_keys}, {'begin', begin},
 }
 for at = 1, #functions do
   redis.register_function('{{library}}_' .. functions[at][1], functions[at][2])

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOK = 1.0
-_SECRET = 32
 
 
 class SharedKeys:
@@ -81,18 +80,6 @@ class SharedKeys:
             self._task.cancel()
 
 
-async def shared_secret(link: Link, names: Names, fresh: bytes) -> bytes:
-    """The secret of all relays on a Redis: the one that is there, else `fresh`. Raises StoreError."""
-    await link.command("SET", names.secret, fresh, "NX")
-    return _checked(await link.command("GET", names.secret), names)
-
-
-def _checked(secret: bytes | None, names: Names) -> bytes:
-    if secret is None or len(secret) != _SECRET:
-        raise StoreError(f"{names.secret} in Redis is damaged: restore it, or delete all that begins with the prefix")
-    return secret
-
-
 def read_once(address: RedisAddress, names: Names) -> list[StoredKey]:
     """The keys, for a command. Raises StoreError."""
     with _asking(address) as client:
@@ -100,14 +87,12 @@ def read_once(address: RedisAddress, names: Names) -> list[StoredKey]:
 
 
 @contextlib.contextmanager
-def changing(address: RedisAddress, names: Names, fresh: bytes) -> Iterator[tuple[bytes, list[StoredKey]]]:
-    """The secret and the keys, to be changed in place: kept at the end, and published. Raises StoreError, and changes
-    nothing where somebody else has changed them meanwhile."""
+def changing(address: RedisAddress, names: Names) -> Iterator[list[StoredKey]]:
+    """The keys, to be changed in place: kept at the end, and published. Raises StoreError, and changes nothing where
+    somebody else has changed them meanwhile."""
     with _asking(address) as client:
-        client.set(names.secret, fresh, nx=True)
-        secret = _checked(_bytes(client.get(names.secret)), names)
         version, keys = _keys_of(client, names)
-        yield secret, keys
+        yield keys
         name, source = library()
         client.function_load(source, replace=True)
         if not client.fcall(f"{name}_write_keys", 1, names.keys, version, written(keys)):
@@ -137,7 +122,3 @@ def _keys_of(client: "Redis", names: Names) -> tuple[str, list[StoredKey]]:
         return version.decode(), parsed(text)
     except ValueError:
         raise StoreError(f"{names.keys} in Redis is damaged: restore it, or delete it and hand out new keys") from None
-
-
-def _bytes(value: Any) -> bytes | None:
-    return value if isinstance(value, bytes) else None

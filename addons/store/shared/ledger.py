@@ -234,10 +234,14 @@ class SharedLedger:
     async def _look_after(self) -> None:
         """Say that this process is alive, and settle what those have left that are not."""
         while True:
-            with contextlib.suppress(StoreError):
+            try:
                 await self._renew()
+                await self._link.command("PING")  # so that it is known whether Redis was away
                 if time.monotonic() >= self._trusted_at:
                     await self._settle_abandoned()
+            except StoreError as error:
+                if self._link.away_since is None:
+                    logger.error(f"looking after the holds of others failed: {error}")
             await asyncio.sleep(RENEW)
 
     async def _renew(self) -> None:
@@ -253,7 +257,7 @@ class SharedLedger:
 
     async def _settle_abandoned_in(self, where: Partition) -> int:
         arguments = (where.holds_of, where.done_of, _ABANDONED_AT_ONCE, _ms(_MARK))
-        return int(await self._link.function("abandon", (where.holders, where.stream), arguments))
+        return int(await self._link.function_at_once("abandon", (where.holders, where.stream), arguments))
 
     @property
     def busy(self) -> bool:

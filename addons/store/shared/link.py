@@ -78,13 +78,21 @@ class Link:
         """Call one of functions.lua. Raises StoreError."""
         return await self.command("FCALL", f"{self._library}_{name}", len(keys), *keys, *arguments)
 
+    async def function_at_once(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        """The same, not to be repeated: what is right now may be wrong when Redis was away meanwhile."""
+        command = ("FCALL", f"{self._library}_{name}", len(keys), *keys, *arguments)
+        return await self._call(command, 0.0)
+
     async def command(self, *command: Any) -> Any:
         """Send a command that may be sent twice, and wait for its reply. Raises StoreError."""
+        return await self._call(command, self._patience())
+
+    async def _call(self, command: Sequence[Any], patience: float) -> Any:
         if self._closed:
             raise StoreError("the store is closed")
         if len(self._calls) >= _MOST_WAITING:
             raise StoreError("too many calls wait for Redis")
-        call = _Call(command, time.monotonic() + self._patience())
+        call = _Call(command, time.monotonic() + patience)
         self._calls.append(call)
         self._some.set()
         if self._task is None:

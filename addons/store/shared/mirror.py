@@ -1,9 +1,8 @@
 """The copy of the ledger on this machine, where reports read it: `ledger.db` in the store's folder, as a single relay
 has it.
 
-Rows come from the ledger's streams. How far this copy has come stands in the same file, in the same transaction, so
-nothing is counted twice, and reading begins there: what was read and got lost on its way here is read again. A machine is
-a consumer group of each stream as well, whose position is what it has written, for whoever looks after Redis. Of several processes with
+Rows come from the ledger's streams. A machine is a consumer group of each, and acknowledges what it has written; how
+far it has come stands in the same file, in the same transaction, so nothing is counted twice. Of several processes with
 one folder one writes, the one that has the lock, and another one goes on where it has ended. Whatever is older than the
 reports go back is dropped from the streams.
 """
@@ -63,7 +62,6 @@ class Mirror:
         self._sql: sqlite3.Connection | None = None
         self._group = ""
         self._positions: dict[str, str] = {}
-        """The id of the last row of each stream that is written here."""
 
     def start(self) -> None:
         """Begin. What goes wrong costs reports their newest rows, and nobody anything else."""
@@ -142,11 +140,10 @@ class Mirror:
         os.close(handle)
 
     async def _join(self, stream: str) -> None:
-        """Become a consumer group, from the beginning on."""
+        """Become a consumer group, so that Redis can tell how far this copy has come."""
         with contextlib.suppress(StoreError):  # it is one already, or Redis is away, which the next call finds
             await self._link.command("XGROUP", "CREATE", stream, self._group, "0", "MKSTREAM")
         self._positions[stream] = await self._do(self._position, stream)
-        await self._acknowledge(stream)
 
     def _position(self, stream: str) -> str:
         assert self._sql is not None
@@ -154,29 +151,26 @@ class Mirror:
         return found[0] if found else "0"
 
     async def _take(self, stream: str) -> int:
-        """Write the next rows of a stream, then acknowledge them; how many there were."""
-        # Not XREADGROUP: a second one, sent because the reply to the first was lost, goes on behind what that had.
+        """Write the next rows of a stream, then acknowledge them; how many there were.
+
+        They are asked for by position: what a group has been given it is not given again where the reply is lost.
+        """
         found = await self._link.command("XREAD", "COUNT", _AT_ONCE, "STREAMS", stream, self._positions[stream])
         if not found:
             return 0
         ((_, entries),) = found
         await self._do(self._write, stream, entries)
         self._positions[stream] = entries[-1][0].decode()
-        await self._acknowledge(stream)
-        return len(entries)
-
-    async def _acknowledge(self, stream: str) -> None:
         await self._link.command("XGROUP", "SETID", stream, self._group, self._positions[stream])
+        return len(entries)
 
     def _write(self, stream: str, entries: Entries) -> None:
         assert self._sql is not None
-        rows = [_row(fields) for _, fields in entries]
+        rows = [row for _, fields in entries if (row := _row(fields)) is not None]
         with transaction(self._sql):
-            insert(self._sql, SETTLEMENT, [row[1:] for row in rows if row and row[0] == SETTLED])
-            for row in rows:
-                if row and row[0] != SETTLED:
-                    _, _, day, upstream, failed = row
-                    self._sql.execute(STRANGER, (day, upstream, int(failed)))
+            insert(self._sql, SETTLEMENT, [row[1:] for row in rows if row[0] == SETTLED])
+            for _, _, day, upstream, failed in [row for row in rows if row[0] != SETTLED]:
+                self._sql.execute(STRANGER, (day, upstream, int(failed)))
             self._sql.execute(_MOVE, (stream, entries[-1][0].decode()))
 
     async def _tidy(self) -> None:
@@ -202,12 +196,16 @@ class Mirror:
         self._thread.shutdown()
 
 
+_SETTLED_LENGTH, _STRANGER_LENGTH = 14, 5
+
+
 def _row(fields: Mapping[bytes, bytes]) -> list[Any] | None:
     """A row as relay has written it; None for what is none: somebody else's, which must not stop all that follow."""
     try:
-        row = json.loads(fields[b"row"])
-        lengths = 14 if row[0] == SETTLED else 5
-        return row if len(row) == lengths else None
+        row: list[Any] = json.loads(fields[b"row"])
+        if len(row) != (_SETTLED_LENGTH if row[0] == SETTLED else _STRANGER_LENGTH):
+            raise ValueError(row[0])
+        return row
     except (ValueError, KeyError, TypeError, IndexError):
         logger.error("a row of the ledger's stream is none of relay's")
         return None

@@ -12,8 +12,8 @@ class Names:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.secret = f"{prefix}:secret"
-        self.keys = f"{prefix}:keys"
+        self.secret = f"{{{prefix}}}:secret"
+        self.keys = f"{{{prefix}}}:keys"
         self.sessions = f"{prefix}:sessions"
         """All sessions by their last use, to bound how many there are."""
         self.partitions = tuple(Partition(f"{{{prefix}:{number:02}}}") for number in range(PARTITIONS))

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from addons.config.settings import Settings
 from addons.core.redis_address import RedisAddress, parse_redis
 from addons.store import StoreError
-from addons.store.shared.keys import SharedKeys, shared_secret
+from addons.store.shared.keys import SharedKeys
 from addons.store.shared.ledger import SharedLedger
 from addons.store.shared.link import Link, client_of
 from addons.store.shared.mirror import Mirror
 from addons.store.shared.names import Names
 from addons.store.shared.sessions import SharedSessions
+from addons.store.shared.takeover import take_over
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +47,16 @@ class Shared:
 
     async def reach(self) -> SharedSessions:
         """Reach Redis for the first time, however long that takes; from then on everything works by itself."""
+        said = ""
         while True:
             try:
-                secret = await shared_secret(self.link, self.names, secrets.token_bytes(32))
+                secret = await take_over(self.link, self.names, self._settings.store.path, secrets.token_bytes(32))
                 await self.keys.look()
                 break
             except StoreError as error:
-                logger.debug(f"waiting for Redis: {error}")
+                if str(error) != said and self.link.away_since is None:  # the link says itself that Redis is away
+                    said = str(error)
+                    logger.warning(f"the store can't be opened: {error}")
                 await asyncio.sleep(_TRY_AGAIN)
         kept, ttl = self._settings.store, self._settings.chat.session_ttl
         bounds = (kept.max_sessions, kept.max_sessions_per_key)
@@ -110,6 +114,15 @@ async def catch_up(settings: Settings) -> None:
     try:
         days = settings.balance.window_days
         await Mirror(link, Names(kept.prefix), kept.path, time.time, days).catch_up()
+    finally:
+        await link.close()
+
+
+async def secret_of(settings: Settings) -> bytes:
+    """The secret of all relays on this Redis, for a command. Raises StoreError."""
+    link, kept = Link(address_of(settings)), settings.store
+    try:
+        return await take_over(link, Names(kept.prefix), kept.path, secrets.token_bytes(32))
     finally:
         await link.close()
 

@@ -177,7 +177,7 @@ class SharedSessions:
             return Session()
 
     async def save(self, lease: Lease, owner: str, session: Session) -> None:
-        """As `Store.save`; on Redis's disk as soon as Redis itself says so (docs/shared.md)."""
+        """As `Store.save`; how safe it is then is up to Redis's own settings."""
         names = self._names.session(lease.key)
         keys = (names.session, names.lease, names.owned)
         arguments = (lease.fence, session.to_json(), _ms(self.ttl), self.max_per_owner)
@@ -192,27 +192,31 @@ class SharedSessions:
         found = await self._function("delete", (names.session, names.lease, names.owned), (lease.fence,))
         if found < 0:
             raise LeaseLost("the session was given to somebody else meanwhile")
-        self._begin(self._forget([names.session.encode()]))
+        self._begin(self._forget_one(names.session))
         return bool(found)
 
     async def _make_room(self, session: str, gone: list[bytes]) -> None:
         """Note that a session was used; where there are too many in all, those unused for longest go."""
         with contextlib.suppress(StoreError):
-            seconds = int((await self._link.command("TIME"))[0])
-            await self._link.command("ZADD", self._names.sessions, seconds, session)
-            await self._link.command("ZREMRANGEBYSCORE", self._names.sessions, "-inf", seconds - int(self.ttl) - 1)
-            over = int(await self._link.command("ZCARD", self._names.sessions)) - len(gone) - self.max_sessions
+            await self._forget(gone)
+            seconds, micro = await self._link.command("TIME")
+            now = int(seconds) * 1000 + int(micro) // 1000
+            await self._link.command("ZADD", self._names.sessions, now, session)
+            await self._link.command("ZREMRANGEBYSCORE", self._names.sessions, "-inf", now - _ms(self.ttl))
+            over = int(await self._link.command("ZCARD", self._names.sessions)) - self.max_sessions
             if over > 0:
                 oldest = await self._link.command("ZRANGE", self._names.sessions, 0, over - 1)
                 for each in oldest:
                     await self._link.command("DEL", each)
-                gone = [*gone, *oldest]
-        await self._forget(gone)
+                await self._forget(oldest)
+
+    async def _forget_one(self, session: str) -> None:
+        with contextlib.suppress(StoreError):  # it is out of the list when its time is over
+            await self._forget([session.encode()])
 
     async def _forget(self, sessions: list[bytes]) -> None:
         if sessions:
-            with contextlib.suppress(StoreError):
-                await self._link.command("ZREM", self._names.sessions, *sessions)
+            await self._link.command("ZREM", self._names.sessions, *sessions)
 
     async def count(self) -> int:
         """How many sessions there are."""
