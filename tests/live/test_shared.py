@@ -83,7 +83,7 @@ def test_a_conversation_goes_on_wherever(pair: tuple[Live, Live], upstream: Upst
 
 def test_messages_of_one_session_wait_for_each_other(pair: tuple[Live, Live], upstream: Upstream) -> None:
     upstream.clear()
-    upstream.script(CHAT, *[Behaviour(delay_headers=0.1)] * 8)
+    upstream.script(CHAT, *[Behaviour(delay_headers=0.3)] * 8)
     answers = list[dict[str, Any]]()
     talks = [
         threading.Thread(target=lambda n=n: answers.append(pair[n % 2].chat(f"w{n}", session="order")))
@@ -91,7 +91,7 @@ def test_messages_of_one_session_wait_for_each_other(pair: tuple[Live, Live], up
     ]
     for talk in talks:
         talk.start()
-        time.sleep(0.02)
+        time.sleep(0.1)
     for talk in talks:
         talk.join()
     assert [each["code"] for each in answers] == [200] * 8

@@ -60,7 +60,9 @@ class Shared:
                 await asyncio.sleep(_TRY_AGAIN)
         kept, ttl = self._settings.store, self._settings.chat.session_ttl
         bounds = (kept.max_sessions, kept.max_sessions_per_key)
-        self.sessions = SharedSessions(self.link, self.names, self.process, secret, ttl, *bounds)
+        sessions = SharedSessions(self.link, self.names, self.process, secret, ttl, *bounds)
+        await sessions.start()
+        self.sessions = sessions
         channels = (self.names.wake(self.process), self.names.keys)
         self._listening = asyncio.get_running_loop().create_task(self.link.listen(channels, self._hear, self._again))
         self.keys.start()
