@@ -40,15 +40,15 @@ async def ask(
     timeout: float = 30,
     headers: Mapping[str, str] | None = None,
 ) -> Heard:
-    """POST, or GET where there is no body; with `leave_after`, leave after so many bytes of the answer's body, what frames it included, or at its end
-    (0: once the request is sent)."""
+    """POST, or GET where there is no body; with `leave_after`, leave after so many bytes of the answer's body, what
+    frames it included, or at its end (0: once the request is sent)."""
     heard = Heard()
     try:
         async with asyncio.timeout(timeout):
             data = b"" if body is None else json.dumps(body).encode()
             more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-            head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{more}"
-            await _ask(heard, port, f"{head}Content-Type: application/json\r\n", data, leave_after)
+            head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            await _ask(heard, port, f"{head}{more}Content-Type: application/json\r\n", data, leave_after)
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:
         heard.broke = type(error).__name__
     return heard

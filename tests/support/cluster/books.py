@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-
 from addons.store.ledger import NAME as LEDGER
 from addons.store.shared.names import Names
 from tests.support.cluster.relays import Relay
@@ -52,11 +50,12 @@ class Books:
         return [f"{request} is settled {count} times" for request, count in counts.items() if count > 1]
 
 
-def read(redis: Redis, names: Names, relays: Sequence[Relay]) -> Books:
+def read(redis: Any, names: Names, relays: Sequence[Relay]) -> Books:
     """As it is now."""
     books = Books()
     for where in names.partitions:
-        for _, fields in redis.xrange(where.stream):
+        entries: Any = redis.xrange(where.stream)
+        for _, fields in entries:
             kind, *row = json.loads(fields[b"row"])
             if kind == "settled":
                 books.rows.append(dict(zip(_FIELDS, row, strict=False)))
@@ -73,8 +72,9 @@ def read(redis: Redis, names: Names, relays: Sequence[Relay]) -> Books:
     return books
 
 
-def at_rest(redis: Redis, names: Names, relays: Sequence[Relay]) -> tuple[Books, float]:
-    """Once nothing is held any more, and every copy is written, or too much time has passed: and how long it took."""
+def at_rest(redis: Any, names: Names, relays: Sequence[Relay]) -> tuple[Books, float]:
+    """Once nothing is held any more and every copy is written, or too much time has passed; and how long it took.
+    `redis` is a client of redis-py."""
     begun = time.monotonic()
     while True:
         books = read(redis, names, relays)

@@ -103,7 +103,12 @@ class Clients:
     async def _message(self, talk: Talk, chance: random.Random) -> None:
         tag = f"{talk.session}-{len(talk.told)}"
         stream = chance.random() < 0.4
-        plan = {"tag": tag, "how": "last" if stream else "json", "out": chance.randint(1, 20), "pace": 0.01}
+        plan: dict[str, Any] = {
+            "tag": tag,
+            "how": "last" if stream else "json",
+            "out": chance.randint(1, 20),
+            "pace": 0.01,
+        }
         plan["wait"] = chance.choice([0, 0.02, 0.2])
         told = Told(tag, "chat", "stream" if stream else "json", 0.0, talk.key, talk.session)
         told.takes = plan["wait"] + stream * plan["out"] * 0.012
@@ -130,7 +135,12 @@ class Clients:
         plan["cached"] = chance.randint(0, given)
         plan["wait"] = chance.choice([0, 0, 0.1])
         bound = said + chance.choice([0, 5, 100])
-        body = {"model": MODEL, "messages": [{"role": "user", "content": json.dumps(plan)}], "max_tokens": bound, **more}
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": json.dumps(plan)}],
+            "max_tokens": bound,
+            **more,
+        }
         leave = chance.choice([0, chance.randint(1, 3000)]) if chance.random() < 0.15 else None
         await asyncio.sleep(chance.random() * 0.03)
         await self.ask(Told(tag, "completion", how, 0.0, key, takes=0.5), CHAT, body, leave)
@@ -141,7 +151,7 @@ class Clients:
         turn = 0
         while not self.over.is_set():
             tag, turn = f"stream-{number}-{turn}", turn + 1
-            plan = {"tag": tag, "how": "last", "in": 20, "out": chance.randint(10, 120), "pace": 0.02}
+            plan: dict[str, Any] = {"tag": tag, "how": "last", "in": 20, "out": chance.randint(10, 120), "pace": 0.02}
             body = {"model": MODEL, "messages": [{"role": "user", "content": json.dumps(plan)}], "max_tokens": 150}
             leave = chance.randint(1, 9000) if chance.random() < 0.2 else None
             told = Told(tag, "completion", "stream", 0.0, OWN, takes=plan["out"] * 0.025)

@@ -75,7 +75,9 @@ class Cutting:
             await asyncio.gather(answers, return_exceptions=True)
             to_redis.transport.abort()
 
-    async def _ask(self, reader: asyncio.StreamReader, to_redis: asyncio.StreamWriter, connection: "_Connection") -> None:
+    async def _ask(
+        self, reader: asyncio.StreamReader, to_redis: asyncio.StreamWriter, connection: "_Connection"
+    ) -> None:
         while data := await reader.read(1 << 16):
             cut = self.share > 0 and self._chance.random() < self.share
             if cut:  # nothing, or the first bytes of the answer

@@ -26,7 +26,6 @@ from typing import Any
 
 from redis import Redis
 
-from addons.core.rates import nano
 from addons.core.redis_address import parse_redis
 from addons.store.keys_file import StoredKey, hash_of
 from addons.store.shared.keys import changing
@@ -69,7 +68,10 @@ class Keys:
         for tag in ("calm", "cut"):
             hold = hold_of(request_of(f"once-{tag}", _WAIT))
             amounts[f"once-{tag}"] = _ADMITTED * hold + hold - 1
-        with changing(parse_redis(redis.url), Names(_PREFIX), secrets.token_bytes(32)) as (secret, kept):
+        secret = secrets.token_bytes(32)
+        with Redis(port=redis.port) as client:
+            client.set(Names(_PREFIX).secret, secret)
+        with changing(parse_redis(redis.url), Names(_PREFIX)) as kept:
             for name, amount in amounts.items():
                 key = f"rk-{name}-{chance.randrange(10**20):020d}-0123456789"
                 self.names[key], self.budgets[name] = name, amount
@@ -99,8 +101,8 @@ class Played:
         recovery = max((fault.recovery for fault in self.history.faults), default=0.0)
         lines = (
             f"seed {self.seed}: {len(told)} requests in {self.seconds:.0f} s, {streams} of them streams, "
-            f"{kinds['chat']} messages, {self.turns} turns kept, {sum(each.refused for each in told)} refused for their "
-            f"budget, {sum(each.heard.left for each in told)} left, {self.settled} settlements",
+            f"{kinds['chat']} messages, {self.turns} turns kept, {sum(each.refused for each in told)} refused for "
+            f"their budget, {sum(each.heard.left for each in told)} left, {self.settled} settlements",
             f"faults: {', '.join(f'{n} x {kind}' for kind, n in faults.items())}",
             f"errors: {', '.join(f'{n} x {cause}' for cause, n in self.history.errors.items()) or 'none'}",
             f"longest recovery {recovery:.1f} s; longest wait {self.history.slowest:.1f} s; "
@@ -260,5 +262,3 @@ def main(seed: int, seconds: float) -> int:
         played = play(Path(folder), seed, seconds)
     print(played)
     return 1 if played.wrong else 0
-
-

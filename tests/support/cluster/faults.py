@@ -4,7 +4,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tests.support.cluster.cutting import Cutting
 from tests.support.cluster.haproxy import HAProxy
@@ -42,7 +42,14 @@ class Faults:
         stopped, *others = self._chance.sample(list(self._relays), len(self._relays))
         stop = asyncio.create_task(self._stop(stopped))
         for work in self._chance.sample(
-            [self._cut(), self._cut(), self._kill(others[0]), self._redis_away(0.3 + self._chance.random()), self._cut()], 5
+            [
+                self._cut(),
+                self._cut(),
+                self._kill(others[0]),
+                self._redis_away(0.3 + self._chance.random()),
+                self._cut(),
+            ],
+            5,
         ):
             await work
             await self._pause()
