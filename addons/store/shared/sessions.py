@@ -1,10 +1,10 @@
 """Sessions in Redis, and the leases on them: what several relays see alike.
 
-A lease is over after 15 seconds unless its holder renews it, which it does every five. A process says about every second
-that it is there, and whoever waits for one that has said nothing for 3.5 seconds takes its lease: nobody waits longer
-because a relay was killed. A holder that was stopped for so long can't save: the fence of whoever had the session since
-is another one. Who waits has a ticket in a queue, in order of arrival whichever process it came to, and is woken by
-whoever gives the lease back; where that holder is gone, it looks again by itself.
+A lease is over after 15 seconds unless its holder renews it, which it does every five. A process says about once a
+second that it is there, and whoever waits for one that has said nothing for 3.5 seconds takes its lease: nobody waits
+longer because a relay was killed. A holder that was stopped for so long can't save: the fence of whoever had the
+session since is another one. Who waits has a ticket in a queue, in order of arrival whichever process it came to, and
+is woken by whoever gives the lease back; where that holder is gone, it looks again by itself.
 """
 
 import asyncio

@@ -50,7 +50,9 @@ backend relays
 class HAProxy:
     """One, which listens at `port`."""
 
-    def __init__(self, folder: Path, servers: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, servers: Mapping[str, int], *, measured: bool = False) -> None:
+        """One that is `measured` keeps its connections to the servers, and says nothing of each request."""
+        self._measured = measured
         self.port = free_port()
         self._folder = folder
         self._servers = servers
@@ -69,7 +71,10 @@ class HAProxy:
         assert PROGRAM is not None
         rows = "\n".join(f"    server {name} 127.0.0.1:{port} check" for name, port in self._servers.items())
         path, log = self._folder / "haproxy.cfg", self._heard.getsockname()[1]
-        path.write_text(_CONFIG.format(port=self.port, log=log, tag=TAG, servers=rows))
+        text = _CONFIG.format(port=self.port, log=log, tag=TAG, servers=rows)
+        if self._measured:
+            text = text.replace("option http-server-close", "option dontlog-normal")
+        path.write_text(text)
         self._thread.start()
         with (self._folder / "haproxy.log").open("wb") as said:
             self._process = subprocess.Popen([PROGRAM, "-db", "-f", str(path)], stdout=said, stderr=said)
@@ -88,6 +93,12 @@ class HAProxy:
             self._process.kill()
             self._process.wait()
         self._heard.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
 
     def change(self, server: str, up: bool, since: float, timeout: float = 10.0) -> float | None:
         """When it saw, after `since`, that a server was up or down; None where it did not in time."""
