@@ -37,7 +37,7 @@ AIM, CPU_AIM = 1.7, 1.1
 where there are four, beside one."""
 NOTE = (
     "Relays behind HAProxy ({haproxy}) that share a Redis, in turn; {cores} cores, on which generator, HAProxy, Redis "
-    "and the upstream run as well. A completion is one of a relay key with a budget: it is held before and settled "
+    "and the upstream run as well; 32 clients for each relay. A completion is one of a relay key with a budget: it is held before and settled "
     "after, in Redis (appendonly, appendfsync everysec). *Aside* puts the CPU of all others aside, as for "
     "workers above: requests/s x w / min(w, cores - their cores). *Capacity* is relays / CPU of a request: what they "
     "carry with a core each that is theirs alone."
@@ -69,7 +69,9 @@ class Group:
     def load(self, ask: Ask, seconds: float) -> "Run":
         """Load it, and see what that took."""
         cpu, others = self.cpu(), self.others()
-        found = load.run(self.haproxy.port, ask, _CLIENTS, seconds, {"Authorization": f"Bearer {_KEY}"})
+        found = load.run(
+            self.haproxy.port, ask, _CLIENTS * len(self.relays), seconds, {"Authorization": f"Bearer {_KEY}"}
+        )
         others = self.others() - others + found.generator
         return Run(found, len(self.relays), self.cpu() - cpu, others / found.seconds if found.seconds else 0.0)
 
@@ -141,7 +143,8 @@ def _groups() -> Iterator[dict[int, Group]]:
         relays = []
         for number in range(max(COUNTS)):
             (folder := home / f"relay{number}").mkdir()
-            start = targets.relay(folder, up.port, name=f"relay{number}", store=store, upstreams=upstreams)
+            settings = {"store": store, "upstreams": upstreams, "keys": {"open": True}}
+            start = targets.relay(folder, up.port, name=f"relay{number}", **settings)
             relays.append(stack.enter_context(start))
             targets.prove(relays[-1])
         groups = dict[int, Group]()
