@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
@@ -37,10 +38,12 @@ AIM, CPU_AIM = 1.7, 1.1
 where there are four, beside one."""
 NOTE = (
     "Relays behind HAProxy ({haproxy}) that share a Redis, in turn; {cores} cores, on which generator, HAProxy, Redis "
-    "and the upstream run as well; 32 clients for each relay. A completion is one of a relay key with a budget: it is held before and settled "
-    "after, in Redis (appendonly, appendfsync everysec). *Aside* puts the CPU of all others aside, as for "
-    "workers above: requests/s x w / min(w, cores - their cores). *Capacity* is relays / CPU of a request: what they "
-    "carry with a core each that is theirs alone."
+    "and the upstream run as well; {clients} clients for each relay. A completion is one of a relay key with a budget: "
+    "it is held before and settled after, in Redis (appendonly, appendfsync everysec). *Aside* puts the CPU of all "
+    "others aside, as for workers above: requests/s x w / min(w, cores - their cores). *Capacity* is relays / CPU of a "
+    "request: what they carry with a core each that is theirs alone. Where more processes want the cores than there "
+    "are, each request takes more of them, whatever it does: so relays that share nothing, each with its own store, "
+    "stand beside."
 )
 _KEY = "rk-cluster-0123456789abcdef0123456789abcdef"
 _PREFIX = "bench"
@@ -107,19 +110,20 @@ def section(seconds: float, rounds: int) -> str:
     """The table, and what it comes to. Raises processes.Failed."""
     if lacking := missing():
         raise Failed(lacking)
-    with _groups() as groups:
-        found = {
-            title: _measure(groups, ask, seconds, rounds)
-            for title, ask in (("completions", load.COMPLETION), ("/chat", None))
-        }
+    with _groups(shared=True) as groups:
+        shared = _measure(groups, load.COMPLETION, seconds, rounds)
+        chats = _measure(groups, None, seconds, rounds)
+    with _groups(shared=False) as groups:
+        apart = _measure(groups, load.COMPLETION, seconds, rounds)
+    found = {"completions": shared, "/chat": chats, "completions, sharing nothing": apart}
     rows = [row for title, runs in found.items() for row in _rows(title, runs)]
-    return f"{table(_HEAD, rows)}\n\n{_verdict(found['completions'])}"
+    return f"{table(_HEAD, rows)}\n\n{_verdict(shared, apart)}"
 
 
 def note() -> str:
     """What stands before it."""
     said = subprocess.run([str(HAPROXY), "-v"], capture_output=True, text=True, check=False).stdout.split()
-    return NOTE.format(haproxy=" ".join(said[2:3]) or "not installed", cores=cores())
+    return NOTE.format(haproxy=" ".join(said[2:3]) or "not installed", cores=cores(), clients=_CLIENTS)
 
 
 def _hand_out(redis: RedisServer) -> None:
@@ -131,21 +135,27 @@ def _hand_out(redis: RedisServer) -> None:
 
 
 @contextlib.contextmanager
-def _groups() -> Iterator[dict[int, Group]]:
+def _groups(*, shared: bool) -> Iterator[dict[int, Group]]:
     """Four relays, and a HAProxy before each number of them: those that are not asked rest."""
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
         redis = stack.enter_context(redis_server(home / "redis", "--appendfsync", "everysec"))
         _hand_out(redis)
         up = stack.enter_context(targets.fast_upstream(streams=False))
-        store = {"kind": "redis", "url": redis.url, "prefix": _PREFIX, "path": "store"}
-        upstreams = [{"name": "bench", "url": f"http://127.0.0.1:{up.port}", "keys": ["sk-real-0123456789abcdef"]}]
+        settings: dict[str, Any] = {
+            "upstreams": [
+                {"name": "bench", "url": f"http://127.0.0.1:{up.port}", "keys": ["sk-real-0123456789abcdef"]}
+            ],
+            "keys": {"open": True},
+            "store": {"kind": "redis", "url": redis.url, "prefix": _PREFIX, "path": "store"},
+        }
+        if not shared:
+            listed = {"name": "bench", "key": _KEY, "budget": {"amount": 1_000_000}}
+            settings |= {"keys": {"open": True, "list": [listed]}, "store": {"path": "store"}}
         relays = []
         for number in range(max(COUNTS)):
             (folder := home / f"relay{number}").mkdir()
-            settings = {"store": store, "upstreams": upstreams, "keys": {"open": True}}
-            start = targets.relay(folder, up.port, name=f"relay{number}", **settings)
-            relays.append(stack.enter_context(start))
+            relays.append(stack.enter_context(targets.relay(folder, up.port, name=f"relay{number}", **settings)))
             targets.prove(relays[-1])
         groups = dict[int, Group]()
         for count in COUNTS:
@@ -194,12 +204,13 @@ def _rows(title: str, found: dict[int, list[Run]]) -> Iterator[list[str]]:
         ]
 
 
-def _verdict(found: dict[int, list[Run]]) -> str:
-    two = _against_one(found, 2, lambda run: run.aside)
-    capacity = 2 / _against_one(found, 2, lambda run: run.each)
-    four = _against_one(found, 4, lambda run: run.each)
+def _verdict(shared: dict[int, list[Run]], apart: dict[int, list[Run]]) -> str:
+    two = _against_one(shared, 2, lambda run: run.aside)
+    capacity = 2 / _against_one(shared, 2, lambda run: run.each)
+    four, plain = (_against_one(found, 4, lambda run: run.each) for found in (shared, apart))
     return (
         f"Two relays / one: generator, HAProxy, Redis and upstream aside **{times(two)}**, by the CPU of a request "
         f"**{times(capacity)}** (aim {AIM:g}). CPU of a request with four relays / with one: **{times(four)}** (at "
-        f"most {CPU_AIM:g})."
+        f"most {CPU_AIM:g}), where they share nothing {times(plain)}: sharing takes **{times(four / plain)}** times "
+        "as much."
     )

@@ -1,7 +1,7 @@
 """Sessions in Redis, and the leases on them: what several relays see alike.
 
 A lease is over after 15 seconds unless its holder renews it, which it does every five. A process says about once a
-second that it is there, and whoever waits for one that has said nothing for 3.5 seconds takes its lease: nobody waits
+second that it is there, and whoever waits for one that has said nothing for three seconds takes its lease: nobody waits
 longer because a relay was killed. A holder that was stopped for so long can't save: the fence of whoever had the
 session since is another one. Who waits has a ticket in a queue, in order of arrival whichever process it came to, and
 is woken by whoever gives the lease back; where that holder is gone, it looks again by itself.
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 LEASE = 15.0
 """Seconds that a lease lasts."""
 RENEW = 5.0
-ALIVE = 3.5
+ALIVE = 3.0
 """Seconds without a word from a process after which it is taken to be gone by those who wait for it."""
-_BEAT = 0.75
-_SHORT = 1.0
+_BEAT = 0.6
+_SHORT = 0.8
 """Seconds for which Redis may have been away, and everybody else is still known to be there."""
 _LOOK = 0.5
 """Seconds between two looks of whoever waits, where nobody wakes it."""

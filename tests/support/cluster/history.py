@@ -107,8 +107,12 @@ class Fault:
         return self.kind in EXPLAINING and told.ended >= self.begun and told.begun <= late and told.ended <= late
 
     def over_for(self, told: Told) -> float:
-        """Seconds of a request's time that passed before this was over."""
-        return max(0.0, (self.ended if self.server else self.seen) - told.begun) if self.touches(told) else 0.0
+        """Seconds of a request's time that passed before this was over; where another relay than its own was killed or
+        stopped, before that began: it may wait for a session that was there."""
+        if self.touches(told):
+            return max(0.0, (self.ended if self.server else self.seen) - told.begun)
+        elsewhere = self.kind in EXPLAINING and self.server and told.begun <= self.begun <= told.ended
+        return self.begun - told.begun if elsewhere else 0.0
 
     def __str__(self) -> str:
         where = f" of {self.server}" if self.server else ""
