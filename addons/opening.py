@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from addons.config.settings import Settings, StoreSettings
+from addons.config.settings import STORE_FIXED, Settings, StoreSettings, is_fixed
 from addons.meter.prices import Prices
 from addons.store import Store, StoreError
 from addons.store.absent import AbsentLedger, AbsentStore, NoKeys
@@ -21,7 +21,7 @@ from addons.workers.worker import Worker
 
 _LEASES = "relay_leases"
 _BOOKS = "relay_books"
-FIXED = "store.kind, store.url and store.prefix are read at the start only, where a Redis is one of both: restart relay"
+_SHARED = "relay_shared"
 _FIRST = 3.0
 """Seconds that clients of a relay that starts wait for a shared store; then they hear that it is not there."""
 
@@ -54,7 +54,7 @@ class Opener:
         nothing then."""
         kept, before = settings.store, self._kept
         if before is not None and is_fixed(before, kept):
-            raise StoreError(FIXED)
+            raise StoreError(STORE_FIXED)
         if kept.kind == "redis":
             return self._open_shared(settings, prices)
         if self._worker is not None:
@@ -96,7 +96,12 @@ class Opener:
     def _open_shared(self, settings: Settings, prices: Prices) -> Opened:
         shared = self._shared
         if shared is None:
-            shared = self._shared = Shared(settings, time.time)
+            before = getattr(self._master, _SHARED, None)
+            shared = self._shared = Shared(settings, time.time, before)
+            if self._master is not None:
+                setattr(self._master, _SHARED, shared.kept)
+            if shared.kept.secret is not None:
+                shared.begin()
         self._kept = settings.store
         shared.adopt(settings)
         shared.mirror.price = prices.cost_once_loaded
@@ -107,7 +112,7 @@ class Opener:
     async def reach(self, reached: Callable[[], None]) -> None:
         """Where the store is shared, reach it, and call `reached`, which opens it. This waits for a moment; what takes
         longer goes on by itself."""
-        if self._shared is not None and self._reaching is None:
+        if self._shared is not None and self._shared.sessions is None and self._reaching is None:
             self._reaching = self._begin(self._reach(self._shared, reached))
             await asyncio.wait([self._reaching], timeout=_FIRST)
 
@@ -140,13 +145,6 @@ class Opener:
             await self._shared.finish()
         for book in _books_of(self._master).values():
             book.close()
-
-
-def is_fixed(before: StoreSettings, after: StoreSettings) -> bool:
-    """Whether what has changed of a store is read at the start only."""
-    if "redis" not in (before.kind, after.kind):
-        return False
-    return (before.kind, before.url, before.prefix) != (after.kind, after.url, after.prefix)
 
 
 def _embedded(kept: StoreSettings, leases: LocalLeases) -> EmbeddedStore:

@@ -21,9 +21,7 @@ from addons.cli import arguments, children
 from addons.cli.faults import as_options, faults_of, told_faults
 from addons.cli.fixtures import record, replay
 from addons.cli.introduction import advice_on_proxy, introduction, keys_line, place, say, web_line
-from addons.cli.keys import keys
 from addons.cli.launch import QUIET, ROOT, WEB, become, check_start, checked, lead, mitmproxy, prepare, relay_options
-from addons.cli.usage import usage
 from addons.config.mitmproxy_options import as_arguments, given_in, one_process
 from addons.config.settings import ConfigError, describe_settings, load_settings, settings_path
 from addons.store.certificate import CertificateError, check_pair
@@ -110,6 +108,20 @@ def demo(own: Namespace, rest: list[str]) -> int:
         say([*told_faults(own), ("", "any key works; Ctrl-C ends it")])
         family.wait()
     return 0
+
+
+def keys(own: Namespace, rest: list[str]) -> int:
+    """As addons/cli/keys.py has it."""
+    from addons.cli.keys import keys  # what it takes to read would only delay other commands
+
+    return keys(own, rest)
+
+
+def usage(own: Namespace, rest: list[str]) -> int:
+    """As addons/cli/usage.py has it."""
+    from addons.cli.usage import usage
+
+    return usage(own, rest)
 
 
 _COMMANDS: dict[str, Callable[[Namespace, list[str]], int]] = {

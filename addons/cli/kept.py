@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from addons.store.ledger import NAME as LEDGER
 from addons.store.shared import keys as shared_keys
 from addons.store.shared.names import Names
 from addons.store.shared.opened import address_of, catch_up, secret_of
+
+logging.getLogger("addons.store.shared.link").setLevel(logging.ERROR)
+"""That Redis is away is what a command says itself."""
 
 
 def keys_of(settings: Settings) -> list[StoredKey]:

@@ -28,6 +28,7 @@ from pydantic import (
 
 from addons.config.loader import FromEnviron, plain_value
 from addons.core.balances import KINDS, LEDGER
+from addons.core.client_address import parse_network
 from addons.core.frozen import FrozenDict, freeze
 from addons.core.model_mapping import LONGEST_NAME
 from addons.core.redis_address import EXPECTED as REDIS_EXPECTED
@@ -43,6 +44,7 @@ RELAY_SETS = {"model": "chat.model", "messages": None, "stream": None}
 
 _WRITTEN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 """An amount in quotes."""
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 
 
@@ -94,6 +96,24 @@ def _host(value: Any) -> str:
     if not is_host(host):
         raise ValueError(expected)
     return host
+
+
+def _network(value: Any) -> str:
+    expected = "expected an address or a network, such as 10.0.0.7 or 10.0.0.0/8 (no bit set behind the slash's length)"
+    network = text(value, expected).strip()
+    try:
+        parse_network(network)
+    except ValueError:
+        raise ValueError(expected) from None
+    return network
+
+
+def _header_name(value: Any) -> str:
+    expected = "expected a header that names one address or a list of them, such as X-Forwarded-For or X-Real-IP"
+    name = text(value, expected).strip()
+    if not _HEADER.fullmatch(name) or name.lower() == "forwarded":  # RFC 7239 writes addresses in another way
+        raise ValueError(expected)
+    return name
 
 
 def _url(value: Any) -> str:
@@ -160,6 +180,45 @@ def _real_key(value: Any) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(expected)
     return key
+
+
+def _token(value: Any) -> str | None:
+    expected = f"expected {LEAST} visible ASCII characters or more, best from the environment: ${{NAME}}; or null"
+    token = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    if token is not None and (len(token) < LEAST or not token.isascii() or not token.isprintable() or " " in token):
+        raise ValueError(expected)
+    return token
+
+
+def _listen_address(value: Any) -> str | None:
+    """`host:port`, an IPv6 address in brackets."""
+    expected = "expected a host and a port such as 127.0.0.1:9464 or [::1]:9464, or null"
+    address = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    if address is None:
+        return None
+    host, _, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not (is_host(bare) and port.isdecimal() and 0 < int(port) < 65536) or (":" in bare) != host.startswith("["):
+        raise ValueError(expected)
+    return address
+
+
+def _otlp_url(value: Any) -> str | None:
+    expected = "expected the address of a collector such as http://127.0.0.1:4318, or null"
+    url = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    if url is not None:
+        parse_upstream(url)
+    return url
+
+
+def log_format(value: Any) -> str:
+    """`text` or `json`."""
+    name = plain(value)
+    if name is None:
+        return "text"
+    if name not in ("text", "json"):
+        raise ValueError("expected text or json")
+    return str(name)
 
 
 def _key_name(value: Any) -> str:
@@ -330,6 +389,8 @@ Name = Annotated[
     WithJsonSchema({"type": "string"}),  # where it may be ${NAME}, too
     Expected("expected a name of a-z, 0-9, - and _, such as openai"),
 ]
+NetworkText = Annotated[str, BeforeValidator(_network)]
+HeaderName = Annotated[str, BeforeValidator(_header_name)]
 Url = Annotated[str, BeforeValidator(_url)]
 ProxyUrl = Annotated[str | None, BeforeValidator(_proxy)]
 RedisUrl = Annotated[str | None, BeforeValidator(_redis)]
@@ -369,6 +430,9 @@ Factor = Annotated[
 ]
 RelayKeyText = Annotated[str, BeforeValidator(_secret_key)]
 RealKey = Annotated[str, BeforeValidator(_real_key)]
+Token = Annotated[str | None, BeforeValidator(_token)]
+ListenAddress = Annotated[str | None, BeforeValidator(_listen_address)]
+OtlpUrl = Annotated[str | None, BeforeValidator(_otlp_url)]
 KeyName = Annotated[str, BeforeValidator(_key_name)]
 Day = Annotated[
     date | None,

@@ -173,6 +173,7 @@ def crossings(tree: dict[str, Any], defaults: dict[str, Any]) -> list[Problem]:
         *_twice(exact, "a path"),
         *_twice(prefixes, "a path"),
         *_covering(prefixes, exact),
+        *_nobody_trusted(tree),
     ]
 
 
@@ -203,6 +204,17 @@ def _twice(places: Iterable[_Place], what: str) -> Iterator[Problem]:
             yield Problem(dotted(where), show(text), f"expected {what} of its own; {dotted(first[text])} is the same")
         else:
             first[text] = where
+
+
+def _nobody_trusted(tree: dict[str, Any]) -> Iterator[Problem]:
+    listen = tree.get("listen")
+    named = listen.get("client_address") if isinstance(listen, dict) else None
+    if isinstance(named, dict) and named.get("source") == "header" and not named.get("trusted"):
+        yield Problem(
+            "listen.client_address.trusted",
+            show(named.get("trusted")),
+            "expected the proxies that set the header, e.g. [10.0.0.0/8]: anybody can send one",
+        )
 
 
 def _wrong_store(tree: dict[str, Any]) -> Iterator[Problem]:

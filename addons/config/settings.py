@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from addons.config import fields, loader, messages
 from addons.config.mistakes import ConfigError, Location, Problem, dotted, hide_secrets
+from addons.core.client_address import Network, parse_network
 from addons.core.frozen import FrozenDict
 from addons.core.rates import RATE_NAMES
 from addons.core.urls import Address, Proxy, parse_proxy, parse_upstream, proxy_from_environ
@@ -70,6 +71,33 @@ class Tls(_Section):
     not travel in the open."""
 
 
+class ClientAddressSettings(_Section):
+    """Who says whose a connection is, where proxies stand before relay."""
+
+    source: Literal["peer", "proxy_protocol", "header"] = "peer"
+    """Where a client's address comes from: `peer` is whoever connects; `proxy_protocol`, what a proxy says before the
+    first byte (version 1 or 2); `header`, what it writes into `header`. See [Whose a request
+    is](deployment.md#whose-a-request-is)."""
+    header: fields.HeaderName = "X-Forwarded-For"
+    """The header that names the client, as the proxies in `trusted` set it; of several addresses in it, the last one
+    that is not theirs counts. It does not go up."""
+    trusted: Annotated[tuple[fields.NetworkText, ...], fields.Items] = ()
+    """Addresses and networks of the proxies that are believed, e.g. `[10.0.0.0/8]`; whoever else connects is a client
+    itself. `header` needs some. With `proxy_protocol`, none means that whoever connects is a proxy: let nobody else
+    reach the port then."""
+
+    _networks: tuple[Network, ...] = PrivateAttr(default=())
+
+    def model_post_init(self, context: Any) -> None:
+        """Reads the networks, once."""
+        self._networks = tuple(parse_network(each) for each in self.trusted)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Those in `trusted`."""
+        return self._networks
+
+
 class ListenSettings(_Section):
     """Where relay listens."""
 
@@ -81,6 +109,8 @@ class ListenSettings(_Section):
     tls: Tls | None = None
     """The certificate that relay shows to clients; `null`: plain HTTP alone. See [Serving
     others](deployment.md#serving-others)."""
+    client_address: Annotated[ClientAddressSettings, _OrEmpty] = Field(default_factory=ClientAddressSettings)
+    """Whose a connection is, for `limits.per_address` and for whoever looks, where proxies stand before relay."""
 
 
 class Upstream(_Section):
@@ -393,6 +423,16 @@ class StoreSettings(_Section):
     """Sessions of one key; beyond it, its one unused for longest makes room."""
 
 
+class PerAddressSettings(_Section):
+    """What one client's address may have and ask for: an IPv4 address, or an IPv6 network of 64 bits."""
+
+    connections: fields.Limit = 200
+    """Connections of an address at a time, at most; requests at a time, where a proxy names the address in a header.
+    `null`: no limit. Raise it where many people share an address."""
+    requests: fields.Limit = None
+    """Requests of an address in any minute, at most; `null`: no limit."""
+
+
 with warnings.catch_warnings():
     # pydantic warns that `json` hides a method of its own that has had another name since its version 2.
     warnings.simplefilter("ignore", UserWarning)
@@ -432,6 +472,9 @@ with warnings.catch_warnings():
         drain: fields.DurationOrZero = 30.0
         """Time that what is under way has to come to its end after SIGTERM; see [Ending](deployment.md#ending). `0`:
         none."""
+        per_address: Annotated[PerAddressSettings, _OrEmpty] = Field(default_factory=PerAddressSettings)
+        """Bounds of each client's address, counted by each process for itself; addresses of this machine have none. See
+        [Limits of an address](deployment.md#limits-of-an-address)."""
 
 
 class InspectSettings(_Section):
@@ -453,6 +496,30 @@ class PageSettings(_Section):
 
     enabled: fields.Flag = True
     """A page for people at `/`; `false`: `/` is 404 like any unknown path."""
+
+
+class MetricsSettings(_Section):
+    """Numbers for Prometheus at `/metrics`, and who may read them."""
+
+    enabled: fields.Flag = True
+    """Numbers for Prometheus at `/metrics`; see [Observing](observing.md). `false`: nothing is counted."""
+    token: Annotated[fields.Token, Field(repr=False)] = None
+    """Whoever shows it as bearer may read `/metrics`. With neither `token` nor `listen` only programs on this machine
+    may; see [Who may read them](observing.md#who-may-read-them)."""
+    listen: fields.ListenAddress = None
+    """A second address, host and port such as `127.0.0.1:9464`, where `/metrics` is served and nothing else; not at the
+    first one, then."""
+
+
+class TelemetrySettings(_Section):
+    """Spans for OpenTelemetry."""
+
+    otlp: fields.OtlpUrl = None
+    """Where spans go, by OTLP over HTTP in JSON: a collector's address such as `http://127.0.0.1:4318`, to which
+    `/v1/traces` is added; see [Traces](observing.md#traces)."""
+    content: fields.Flag = False
+    """Spans carry what was asked and answered, too, without keys and cut to 16 KiB each. Leave it off where a
+    collector's readers must not see conversations."""
 
 
 class EngineSettings(_Section):
@@ -512,6 +579,12 @@ class Settings(_Section):
     """`./run.sh replay`: see [Fixtures](fixtures.md)."""
     page: Annotated[PageSettings, _OrEmpty] = Field(default_factory=PageSettings)
     """The page at `/`, for people."""
+    metrics: Annotated[MetricsSettings, _OrEmpty] = Field(default_factory=MetricsSettings)
+    """Numbers for Prometheus; see [Observing](observing.md)."""
+    telemetry: Annotated[TelemetrySettings, _OrEmpty] = Field(default_factory=TelemetrySettings)
+    """Spans for OpenTelemetry; see [Traces](observing.md#traces)."""
+    log: Annotated[Literal["text", "json"], BeforeValidator(fields.log_format)] = "text"
+    """What relay prints: `text` for people, `json` for programs, [one line an exchange](observing.md#logs)."""
     engine: Annotated[EngineSettings, _OrEmpty] = Field(default_factory=EngineSettings)
     """What relay changes of mitmproxy for speed alone."""
 
@@ -597,8 +670,22 @@ def taking_restart(before: Settings, after: Settings) -> list[str]:
         "listen.port": (before.listen.port, after.listen.port),
         "listen.tls": (before.listen.tls is None, after.listen.tls is None),
         "workers": (before.workers, after.workers),
+        "metrics.listen": (before.metrics.listen, after.metrics.listen),
+        "log": (before.log, after.log),
     }
     return [key for key, (old, new) in pairs.items() if old != new]
+
+
+STORE_FIXED = (
+    "store.kind, store.url and store.prefix are read at the start only, where a Redis is one of both: restart relay"
+)
+
+
+def is_fixed(before: StoreSettings, after: StoreSettings) -> bool:
+    """Whether what has changed of a store is read at the start only."""
+    if "redis" not in (before.kind, after.kind):
+        return False
+    return (before.kind, before.url, before.prefix) != (after.kind, after.url, after.prefix)
 
 
 def _supplied(value: Any, where: Location) -> Iterator[tuple[str, str]]:
@@ -631,7 +718,7 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text_node)
 
 
-_KEYS = re.compile(r"keys\.list\[\d+\]\.key|upstreams\[\d+\]\.keys\[\d+\]")
+_KEYS = re.compile(r"keys\.list\[\d+\]\.key|upstreams\[\d+\]\.keys\[\d+\]|metrics\.token")
 """Where a text is a key, whatever it looks like."""
 
 

@@ -8,14 +8,13 @@ hold; where something does, the truth is counted, and nothing more is admitted.
 Amounts are whole nano-dollars. Times are seconds since the epoch. One caller at a time.
 """
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from addons.core.minute import Minute
 from addons.core.relay_keys import Per, begins, day_of
 
-MINUTE = 60
 _DAYS = 64
 """That are told apart: a month, and whatever was admitted before and is settled now."""
 
@@ -83,40 +82,6 @@ class Hold(NamedTuple):
     """Of its admission, for which it counts."""
 
 
-class _Minute:
-    """What was counted in the last 60 seconds, second by second."""
-
-    def __init__(self) -> None:
-        self.seconds: deque[tuple[int, int]] = deque()
-        self.sum = 0
-
-    def at(self, now: float) -> int:
-        """The count of the last minute."""
-        while self.seconds and self.seconds[0][0] <= int(now) - MINUTE:
-            self.sum -= self.seconds.popleft()[1]
-        return self.sum
-
-    def add(self, now: float, count: int) -> None:
-        """Count."""
-        second = int(now)
-        self.at(now)  # so that what is older takes no room
-        if self.seconds and self.seconds[-1][0] >= second:
-            second, before = self.seconds.pop()
-            self.seconds.append((second, before + count))
-        else:
-            self.seconds.append((second, count))
-        self.sum += count
-
-    def retry_after(self, now: float, limit: int) -> int:
-        """Seconds until the count is below `limit`, if nothing more comes."""
-        left = self.at(now)
-        for second, count in self.seconds:
-            left -= count
-            if left < limit:
-                return max(1, second + MINUTE - int(now))
-        return MINUTE
-
-
 @dataclass(slots=True)
 class _Account:
     total: int = 0
@@ -125,8 +90,8 @@ class _Account:
     held: dict[str, int] = field(default_factory=dict)
     """By day."""
     under_way: int = 0
-    requests: _Minute = field(default_factory=_Minute)
-    tokens: _Minute = field(default_factory=_Minute)
+    requests: Minute = field(default_factory=Minute)
+    tokens: Minute = field(default_factory=Minute)
 
     def spent(self, since: str) -> int:
         """From a day on; "" from the beginning."""

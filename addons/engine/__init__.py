@@ -116,15 +116,20 @@ speed/trifles.py
 speed/lines.py
   41. mitmdump's two lines for an exchange are put together and written at once.
 
+corrections/preambles.py
+  42. A client's address is the one that a proxy announces in the PROXY protocol, where relay.yaml asks for that.
+      mitmproxy takes the proxy's own, and its preamble for a broken request.
+
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from mitmproxy import http
 from mitmproxy.connection import Client
@@ -141,6 +146,7 @@ from addons.engine.corrections import (
     framing,
     listening,
     output,
+    preambles,
     printing,
     reading,
     saving,
@@ -168,7 +174,7 @@ def install(
     `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
     complete. `fast` makes the changes that are for speed alone, too; without it they are taken back. `listeners` are
     the sockets to listen on, where a parent has passed some. `settings` name the upstreams, and how long their
-    connections rest.
+    connections rest, and say how proxies announce whose a connection is.
     Raises WrongVersion, and then nothing is changed.
     """
     check_version()
@@ -183,6 +189,7 @@ def install(
     printing.install()
     saving.install()
     web.install()
+    preambles.install(settings.listen.client_address)
     listening.install(listeners)
     for room in (dispatch, serving, layers, lines, lookups, trifles):
         if fast:
@@ -194,6 +201,11 @@ def install(
 def print_in_blocks(master: object) -> None:
     """Have the log and the list of exchanges of a mitmdump printed in blocks, as several processes need it."""
     output.install(master)
+
+
+def print_with(master: object, formatter: logging.Formatter) -> TextIO | None:
+    """As `output.print_with`."""
+    return output.print_with(master, formatter)
 
 
 def allow_upstreams(handler: ConnectionHandler, count: int) -> None:
@@ -233,6 +245,11 @@ async def give_up_body(handler: ConnectionHandler, flow: http.HTTPFlow, error: R
     """Answer with `error` in place of waiting for the rest of such a body; the connection ends with it."""
     if installed():
         await bodies.give_up(handler, flow, error)
+
+
+def came_before(client: Client) -> bool:
+    """Whether a client was accepted before its proxy's preamble could be read, where one is asked for."""
+    return installed() and (handler := handler_of(client)) is not None and preambles.came_before(handler)
 
 
 def installed() -> bool:

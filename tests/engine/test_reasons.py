@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from addons.config.settings import Settings
+from addons.config.settings import ClientAddressSettings, Settings
 from addons.engine import corrections, speed
 from addons.engine.corrections import bodies, connections, listening, output, partings, reading, views, web
 from addons.engine.pool import lending, repeats
@@ -24,7 +24,12 @@ ROOMS = [
     for folder in (corrections, speed)
     for each in pkgutil.iter_modules(folder.__path__)
 ] + [lending, repeats]  # of pool/, the two that mitmproxy comes by
-ARGUMENTS: dict[str, tuple[Any, ...]] = {"framing": (65536, print), "listening": ((),), "lending": (Settings(),)}
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "framing": (65536, print),
+    "listening": ((),),
+    "lending": (Settings(),),
+    "preambles": (ClientAddressSettings(),),
+}
 """What `install` takes, where it takes something."""
 REACHING_IN: tuple[Callable[..., Any], ...] = (
     bodies.held,

@@ -239,3 +239,49 @@ def test_what_a_relay_had_in_its_folder_is_taken_over(upstream: Upstream, redis:
         assert balance(shared, key)["data"] == before
         assert complete(shared, key, model="dear").status == 200
         assert "taken over 1 key" in shared.log
+        assert eventually(lambda: balance(shared, key)["data"]["used"] == 2 * before["used"])
+    with live.relay(tmp_path, upstreams, store={"path": "store"}, prices=price) as alone:
+        assert balance(alone, key)["data"]["used"] == 2 * before["used"], "and back again"
+        assert complete(alone, key, model="dear").status == 200
+
+
+def test_who_ends_leaves_nothing_held_and_nothing_unwritten(
+    upstream: Upstream, redis: RedisServer, tmp_path: Path, pair: tuple[Live, Live]
+) -> None:
+    prefix = pair[0].settings["store"]["prefix"]
+    for number in range(3):
+        with begun(tmp_path, upstream, redis, prefix) as third:
+            assert third.chat(f"word {number}", key=ALICE, session="ends")["code"] == 200
+            assert complete(third, ALICE).status == 200
+            third.process.send_signal((signal.SIGINT, signal.SIGTERM, signal.SIGINT)[number])
+            third.process.wait(10)
+            assert "Traceback" not in third.log
+        begin = time.monotonic()
+        assert pair[0].chat("goes on", key=ALICE, session="ends")["code"] == 200
+        assert time.monotonic() - begin < 5, "its lease was given back"
+        assert eventually(lambda: "held" not in balance(pair[0], ALICE)["detail"])
+
+
+def test_code_and_settings_that_are_read_again_keep_it(upstream: Upstream, redis: RedisServer, tmp_path: Path) -> None:
+    entry = ROOT / "addons" / "relay.py"
+    with begun(tmp_path, upstream, redis, next(prefixes)) as relay:
+        assert relay.chat("before")["code"] == 200
+        upstream.clear()
+        upstream.script(CHAT, Behaviour(delay_headers=1.5))
+        under_way = threading.Thread(target=lambda: answers.append(relay.chat("meanwhile")))
+        answers = list[dict[str, Any]]()
+        under_way.start()
+        upstream.wait(lambda seen: bool(seen))
+        copy = tmp_path / "relay.yaml"
+        entry.touch()  # mitmproxy loads the code anew
+        time.sleep(2)
+        under_way.join()
+        assert answers[0]["code"] == 200, relay.log
+        assert relay.chat("after")["code"] == 200
+        said = [each["content"] for each in upstream.seen[-1].json()["messages"] if each["role"] == "user"]
+        assert said == ["before", "meanwhile", "after"]
+        copy.write_text(copy.read_text().replace("prefix: test", "prefix: another"))
+        relay.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: "restart relay" in relay.log)
+        assert relay.chat("still there")["code"] == 200 and complete(relay, ALICE).status == 200
+        assert "Traceback" not in relay.log

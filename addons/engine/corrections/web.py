@@ -2,9 +2,10 @@
 
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tornado.web import OutputTransform
+if TYPE_CHECKING:
+    from tornado.web import OutputTransform
 
 _PAGE = "mitmproxy.tools.web.app"
 _MASK = (1 << 64) - 1
@@ -31,7 +32,7 @@ class Digest:
         return f"{hash(self._content) & _MASK:016x}{len(self._content):08x}"
 
 
-def transform_pages(master: Any, transform: type[OutputTransform]) -> None:
+def transform_pages(master: Any, transform: "type[OutputTransform]") -> None:
     """Have each page of a mitmweb pass `transform`, in place of an earlier one of that name; without mitmweb, nothing.
 
     mitmproxy 12.2.3 offers no way to change how mitmweb's page looks; so its list of flows has 150 pixels for a

@@ -25,6 +25,8 @@ from addons.store import StoreError
 from addons.store.ledger import NAME
 from addons.store.ledger_file import FAILURES, KILLED
 from addons.store.settlements import OverLimit, Settlement, Strangers, row_of
+from addons.store.shared.epochs import Epochs
+from addons.store.shared.kept import Kept
 from addons.store.shared.link import Link
 from addons.store.shared.names import Names, Partition
 
@@ -38,6 +40,7 @@ _SHORT = 2.0
 _GATHER = 0.002
 """Seconds that a settlement waits for others to come along."""
 _RETRY = 0.2
+_ATTEMPTS = 3
 _MOST_AT_ONCE = 200
 _MOST_WAITING = 100_000
 """Settlements that wait while Redis is away; of more, the holds are settled in their place, as if relay were killed."""
@@ -67,7 +70,8 @@ class SharedLedger:
         self,
         link: Link,
         names: Names,
-        process: str,
+        kept: Kept,
+        epochs: Epochs,
         folder: Path,
         clock: Callable[[], float],
         *,
@@ -81,10 +85,11 @@ class SharedLedger:
         self.keep_days = keep_days
         self._link = link
         self._names = names
-        self._process = process
-        self._held: dict[str, _Held] = {}
+        self._process = kept.process
+        self._epochs = epochs
+        self._held: dict[str, _Held] = kept.held
         self._strangers = Strangers()
-        self._waiting: deque[_Work] = deque()
+        self._waiting: deque[_Work] = kept.settlements
         self._some = asyncio.Event()
         self._lost = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,6 +111,11 @@ class SharedLedger:
         if seconds > _SHORT:
             self._trust_later()
 
+    def stop(self) -> None:
+        """Leave that to another one."""
+        for task in self._tasks:
+            task.cancel()
+
     def _trust_later(self) -> None:
         self._trusted_at = time.monotonic() + LEASE
 
@@ -121,7 +131,10 @@ class SharedLedger:
         held = _Held(claim, day_of(now))
         where = self._names.partition(claim.key)
         self._held[claim.request] = held
-        keys = (*self._account(where, claim.key), where.holds(self._process), where.holders, where.done(claim.request))
+        keys = (
+            *(*self._account(where, claim.key), where.holds(self._process)),
+            *(where.holders, where.done(claim.request), where.epoch),
+        )
         since = "" if terms.budget is None else begins(terms.per, now)
         arguments = (
             *(
@@ -137,7 +150,7 @@ class SharedLedger:
             *("" if limit is None else limit for limit in limits[1:]),
         )
         try:
-            said, *more = [each.decode() for each in await self._link.function("reserve", keys, arguments)]
+            said, *more = await self._reserve(where, keys, arguments)
         except StoreError:
             if self.passes and terms.budget is None:
                 return
@@ -150,6 +163,16 @@ class SharedLedger:
         if said == "budget":
             raise OverLimit(Refused(said, int(more[0])))
         raise OverLimit(Refused(said, retry_after=int(more[0]) if more else 1))
+
+    async def _reserve(self, where: Partition, keys: Sequence[str], arguments: Sequence[object]) -> list[str]:
+        """What Redis says to it, once it knows all that was spent."""
+        for _ in range(_ATTEMPTS):
+            reply = await self._link.function("reserve", keys, (*arguments, self._epochs.of(where)))
+            said: list[str] = [each.decode() for each in reply]
+            if said != ["lost"]:
+                return said
+            await self._epochs.join(where)
+        raise StoreError("Redis loses what was spent again and again")
 
     def _account(self, where: Partition, key: str) -> tuple[str, str]:
         return where.account(key), where.rate(key)
@@ -246,7 +269,7 @@ class SharedLedger:
         while True:
             try:
                 await self._renew()
-                await self._link.command("PING")  # so that it is known whether Redis was away
+                await self._epochs.look()  # by which it is known, too, whether Redis was away
                 if time.monotonic() >= self._trusted_at:
                     await self._settle_abandoned()
             except StoreError as error:
@@ -272,18 +295,12 @@ class SharedLedger:
         arguments = (where.holds_of, where.done_of, _ABANDONED_AT_ONCE, _ms(_MARK))
         return int(await self._link.function_at_once("abandon", (where.holders, where.stream), arguments))
 
-    @property
-    def busy(self) -> bool:
-        """Whether something was admitted that is not settled."""
-        return bool(self._held or self._waiting)
-
     async def finish(self, longest: float) -> None:
         """Write what waits, for so many seconds at most, and leave."""
         end = time.monotonic() + longest
         while self._waiting and time.monotonic() < end:
             await asyncio.sleep(0.01)
-        for task in self._tasks:
-            task.cancel()
+        self.stop()
         if self._waiting:
             logger.error(f"Redis is away: {len(self._waiting)} settlement(s) are lost, and settled at what was held")
         with contextlib.suppress(StoreError, TimeoutError):

@@ -188,11 +188,14 @@ class Link:
             if now < call.until:
                 again.append(call)
             elif not call.reply.done():
-                call.reply.set_exception(StoreError(f"Redis can't be reached: {error}"))
+                call.reply.set_exception(self._away(error))
         self._calls.extendleft(reversed(again))
         for call in list(self._calls):  # those behind them wait no longer than they would
             if now >= call.until and not call.reply.done():
-                call.reply.set_exception(StoreError(f"Redis can't be reached: {error}"))
+                call.reply.set_exception(self._away(error))
+
+    def _away(self, error: StoreError) -> StoreError:
+        return StoreError(f"Redis ({self.address.shown}) can't be reached: {error}")
 
     def _back(self) -> None:
         if self.away_since is not None:

@@ -3,8 +3,8 @@ has it.
 
 Rows come from the ledger's streams. A machine is a consumer group of each, and acknowledges what it has written; how
 far it has come stands in the same file, in the same transaction, so nothing is counted twice. Of several processes with
-one folder one writes, the one that has the lock, and another one goes on where it has ended. Whatever is older than the
-reports go back is dropped from the streams.
+one folder one writes, the one that has the lock, and another one goes on where it has ended. What all machines have
+acknowledged is dropped from the streams after a day, so Redis does not grow with what is kept for reports.
 """
 
 import asyncio
@@ -38,7 +38,9 @@ _AT_ONCE = 500
 _TRY_AGAIN = 1.0
 _TIDY_EVERY = 3600.0
 _MARGIN = 7
-"""Days that rows are kept beyond `balance.window_days`; in the streams it is one less."""
+"""Days that rows are kept beyond `balance.window_days`."""
+_AT_LEAST, _AT_MOST = 1, 7
+"""Days that rows stay in the streams: where all machines have them, and where one does not come back."""
 _POSITIONS = "CREATE TABLE IF NOT EXISTS Positions (stream TEXT PRIMARY KEY, id TEXT NOT NULL) WITHOUT ROWID"
 _MOVE = "INSERT INTO Positions VALUES (?, ?) ON CONFLICT (stream) DO UPDATE SET id = excluded.id"
 
@@ -189,8 +191,9 @@ class Mirror:
 
     async def _tidy(self) -> None:
         """Drop what is old from the streams, and make sums of days of it here."""
-        since = int((self._clock() - (self.keep_days + _MARGIN - 1) * 86400) * 1000)
         for where in self._names.partitions:
+            groups = await self._link.command("XINFO", "GROUPS", where.stream)
+            since = _drop_before(int(self._clock() * 1000), [_last(group) for group in groups])
             await self._link.command("XTRIM", where.stream, "MINID", "~", since)
         until = day_of(self._clock() - (self.keep_days + _MARGIN) * 86400)
         await self._do(self._fold, until)
@@ -211,6 +214,18 @@ class Mirror:
 
 
 _SETTLED_LENGTH, _STRANGER_LENGTH = 14, 5
+
+
+def _last(group: Sequence[Any]) -> int:
+    """How far a machine has come, in milliseconds since the epoch."""
+    said = dict(zip(group[::2], group[1::2], strict=True))
+    return int(said[b"last-delivered-id"].partition(b"-")[0])
+
+
+def _drop_before(now: int, acknowledged: Sequence[int]) -> int:
+    """From when on rows have to be kept, in milliseconds since the epoch."""
+    a_day = 86_400_000
+    return max(now - _AT_MOST * a_day, min([now - _AT_LEAST * a_day, *acknowledged]))
 
 
 def _row(fields: Mapping[bytes, bytes]) -> list[Any] | None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from addons.config.settings import Settings
 from addons.core.redis_address import RedisAddress, parse_redis
 from addons.store import StoreError
+from addons.store.shared.epochs import Epochs
+from addons.store.shared.kept import Kept
 from addons.store.shared.keys import SharedKeys
 from addons.store.shared.ledger import SharedLedger
 from addons.store.shared.link import Link, client_of
@@ -20,6 +22,8 @@ from addons.store.shared.takeover import take_over
 logger = logging.getLogger(__name__)
 
 _TRY_AGAIN = 0.5
+_RETIRED = 900.0
+"""Seconds that leases which old code has given out are given back by it."""
 _LAST_WORDS = 5.0
 """Seconds that what is left to be written has at the end."""
 
@@ -27,19 +31,21 @@ _LAST_WORDS = 5.0
 class Shared:
     """The store of `settings` in Redis. It is used from the loop of `reach` alone."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        """Raises StoreError where redis-py is missing."""
-        kept = settings.store
-        self.names = Names(kept.prefix)
+    def __init__(self, settings: Settings, clock: Callable[[], float], kept: Kept | None = None) -> None:
+        """`kept` is what code before this one has left: it is gone on with. Raises StoreError where redis-py is
+        missing."""
+        wanted, days = settings.store, settings.balance.window_days
+        self.kept = kept if kept is not None else Kept()
+        self.process = self.kept.process
+        self.names = Names(wanted.prefix)
         self.link = Link(address_of(settings))
-        self.process = secrets.token_hex(8)
-        """This process, as a holder of leases and of holds."""
-        self.keys = SharedKeys(self.link, self.names)
-        days = settings.balance.window_days
+        self.keys = SharedKeys(self.link, self.names, self.kept, wanted.path)
+        self.epochs = Epochs(self.link, self.names, self.kept, wanted.path)
+        passes = wanted.on_failure == "pass"
         self.ledger = SharedLedger(
-            self.link, self.names, self.process, kept.path, clock, passes=kept.on_failure == "pass", keep_days=days
+            self.link, self.names, self.kept, self.epochs, wanted.path, clock, passes=passes, keep_days=days
         )
-        self.mirror = Mirror(self.link, self.names, kept.path, clock, days)
+        self.mirror = Mirror(self.link, self.names, wanted.path, clock, days)
         self.sessions: SharedSessions | None = None
         """None until Redis was reached for the first time."""
         self._settings = settings
@@ -51,18 +57,25 @@ class Shared:
         while True:
             try:
                 secret = await take_over(self.link, self.names, self._settings.store.path, secrets.token_bytes(32))
+                self.kept.secret = secret
                 await self.keys.look()
+                await self.keys.copy()
+                await self.epochs.begin()
                 break
             except StoreError as error:
                 if str(error) != said and self.link.away_since is None:  # the link says itself that Redis is away
                     said = str(error)
                     logger.warning(f"the store can't be opened: {error}")
                 await asyncio.sleep(_TRY_AGAIN)
-        kept, ttl = self._settings.store, self._settings.chat.session_ttl
-        bounds = (kept.max_sessions, kept.max_sessions_per_key)
-        sessions = SharedSessions(self.link, self.names, self.process, secret, ttl, *bounds)
-        await sessions.start()
-        self.sessions = sessions
+        return self.begin()
+
+    def begin(self) -> SharedSessions:
+        """Begin, Redis having been reached, by this code or by that before it."""
+        assert self.kept.secret is not None
+        wanted, ttl = self._settings.store, self._settings.chat.session_ttl
+        bounds = (wanted.max_sessions, wanted.max_sessions_per_key)
+        self.sessions = SharedSessions(self.link, self.names, self.kept, self.kept.secret, ttl, *bounds)
+        self.sessions.start()
         channels = (self.names.wake(self.process), self.names.keys)
         self._listening = asyncio.get_running_loop().create_task(self.link.listen(channels, self._hear, self._again))
         self.keys.start()
@@ -92,11 +105,18 @@ class Shared:
             self.sessions.wake("")
 
     async def retire(self) -> None:
-        """Finish as soon as nothing of what is under way needs it: another one takes its place."""
+        """Other code goes on with all of it. What waits for a reply here gets it."""
+        if self._listening is not None:
+            self._listening.cancel()
+        self.keys.finish()
+        self.ledger.stop()
+        if self.sessions is not None:
+            self.sessions.stop()
         await self.mirror.finish()
-        while (self.sessions is not None and self.sessions.busy) or self.ledger.busy:
+        end = time.monotonic() + _RETIRED
+        while self.sessions is not None and self.sessions.busy and time.monotonic() < end:
             await asyncio.sleep(_TRY_AGAIN)
-        await self.finish()
+        await self.link.close()
 
     async def finish(self) -> None:
         """Write what waits, give back what is held, and let go."""

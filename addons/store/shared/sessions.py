@@ -10,6 +10,7 @@ is woken by whoever gives the lease back; where that holder is gone, it looks ag
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Coroutine, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, LeaseRequest, StoreError, TooManyWaiting, WaiterLeft
 from addons.store.embedded import names as hashed
+from addons.store.shared.kept import Kept
 from addons.store.shared.link import Link
 from addons.store.shared.names import Names, SessionNames
 
@@ -44,7 +46,7 @@ class SharedSessions:
     """A Store. `secret` is that of all relays on this Redis."""
 
     def __init__(
-        self, link: Link, names: Names, process: str, secret: bytes, ttl: float, max_sessions: int, max_per_owner: int
+        self, link: Link, names: Names, kept: Kept, secret: bytes, ttl: float, max_sessions: int, max_per_owner: int
     ) -> None:
         self.secret = secret
         self.ttl = ttl
@@ -53,19 +55,13 @@ class SharedSessions:
         self.max_per_owner = max_per_owner
         self._link = link
         self._names = names
-        self._process = process
-        self._held: dict[str, SessionNames] = {}
-        """Leases by their tickets."""
-        self._fences: dict[str, int] = {}
-        self._turns: dict[str, asyncio.Event] = {}
-        """Set when a ticket should look."""
-        self._waiting: dict[str, set[asyncio.Task[Lease]]] = {}
-        """By client."""
+        self._process = kept.process
+        self._held, self._turns, self._waiting = kept.leases, kept.turns, kept.waiting
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
-        self._seen_at = 0.0
-        """Seconds on the monotonic clock when this process has last said that it is there; 0 for never."""
+        self._seen_at = -math.inf
+        """Seconds on the monotonic clock when this process has last said that it is there."""
         self._doubts_at = time.monotonic() + ALIVE
         """Seconds on the monotonic clock from which on a process that says nothing is gone."""
         self._ending = False
@@ -81,14 +77,6 @@ class SharedSessions:
             raise StoreError("the session store is closed")
         return await self._link.function(name, keys, arguments)
 
-    async def start(self) -> None:
-        """Be seen, which comes before any lease, however long that takes."""
-        while not self._seen_at:
-            with contextlib.suppress(StoreError):
-                await self._beat_once()
-        self._link.on_return.append(self._on_return)
-        self._beating = asyncio.get_running_loop().create_task(self._beat())
-
     async def _beat_once(self) -> None:
         sent = time.monotonic()
         await self._link.command("SET", self._names.alive(self._process), "1", "PX", _ms(ALIVE))
@@ -96,9 +84,9 @@ class SharedSessions:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(_BEAT)
             with contextlib.suppress(StoreError):
                 await self._beat_once()
+            await asyncio.sleep(_BEAT)
 
     def _on_return(self, seconds: float) -> None:
         """Redis was away: everybody first has the time to be seen again."""
@@ -160,13 +148,13 @@ class SharedSessions:
         patience, gone = _FIRST_LOOK, ""
         try:
             while True:
-                if time.monotonic() - self._seen_at > 2 * _BEAT:  # this process stood still: it has to be seen first
+                if time.monotonic() - self._seen_at > 2 * _BEAT:  # it stood still: it has to be seen first
                     await self._beat_once()
                 said, *more = await self._function("take", keys, (*arguments, gone))
                 if said == b"full":
                     raise TooManyWaiting
                 if said == b"mine":
-                    return self._hold(ticket, names, key, int(more[0]))
+                    return self._hold(ticket, key, int(more[0]))
                 left = int(more[0]) / 1000 if more and int(more[0]) else _LOOK
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(patience, left + 0.001)):
@@ -183,18 +171,14 @@ class SharedSessions:
         finally:
             del self._turns[ticket]
 
-    def _hold(self, ticket: str, names: SessionNames, key: str, fence: int) -> Lease:
-        self._held[ticket] = names
-        self._fences[ticket] = fence
-        if self._renewing is None:
-            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+    def _hold(self, ticket: str, key: str, fence: int) -> Lease:
+        self._held[ticket] = key, fence
         return Lease(key, fence, lambda: self._release(ticket))
 
     def _release(self, ticket: str) -> None:
-        names = self._held.pop(ticket, None)
-        self._fences.pop(ticket, None)
-        if names is not None:
-            self._begin(self._give_back(ticket, names))
+        key, _ = self._held.pop(ticket, (None, 0))
+        if key is not None:
+            self._begin(self._give_back(ticket, self._names.session(key)))
 
     async def _give_back(self, ticket: str, names: SessionNames) -> None:
         """Until Redis has heard it, or the lease is over by itself: nobody should wait for it when Redis is back."""
@@ -214,13 +198,27 @@ class SharedSessions:
             return False
         return True
 
+    def start(self) -> None:
+        """Begin to say that this process is there, and to renew leases."""
+        self._link.on_return.append(self._on_return)
+        loop = asyncio.get_running_loop()
+        self._beating = loop.create_task(self._beat())
+        self._renewing = loop.create_task(self._renew())
+
+    def stop(self) -> None:
+        """Leave that to another one."""
+        for task in (self._beating, self._renewing):
+            if task is not None:
+                task.cancel()
+
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW)
             await asyncio.gather(*(self._renew_one(ticket) for ticket in list(self._held)))
 
     async def _renew_one(self, ticket: str) -> None:
-        names, fence = self._held[ticket], self._fences[ticket]
+        key, fence = self._held[ticket]
+        names = self._names.session(key)
         with contextlib.suppress(StoreError):  # in five seconds, then
             await self._function("renew", (names.lease,), (fence, _ms(LEASE)))
 
@@ -299,9 +297,7 @@ class SharedSessions:
     async def finish(self) -> None:
         """Give every lease back, and do what is under way."""
         self._ending = True
-        for task in (self._renewing, self._beating):
-            if task is not None:
-                task.cancel()
+        self.stop()
         for ticket in list(self._held):
             self._release(ticket)
         while self._tasks:
