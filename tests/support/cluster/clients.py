@@ -156,6 +156,7 @@ class Clients:
             leave = chance.randint(1, 9000) if chance.random() < 0.2 else None
             told = Told(tag, "completion", "stream", 0.0, OWN, takes=plan["out"] * 0.025)
             await self.ask(told, CHAT, body | {"stream": True}, leave)
+            await asyncio.sleep(0.3 if told.error else 0.02)
 
     # At the end
 

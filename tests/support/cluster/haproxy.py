@@ -17,7 +17,7 @@ TAG = "x-tag"
 NOBODY = "<NOSRV>"
 
 # `retries` and `redispatch` are for connections that were not made: nothing of a request was sent then. A request is
-# never sent twice. What watches /readyz sees a relay that is gone or stopped within 1.4 s.
+# never sent twice. What watches /readyz sees a relay that is gone within a second, one that is stopped within three.
 _CONFIG = """
 global
     maxconn 4000
@@ -28,7 +28,7 @@ defaults
     timeout connect 1s
     timeout client 2m
     timeout server 2m
-    timeout check 400ms
+    timeout check 1s
     option http-server-close
     retries 3
     retry-on conn-failure
