@@ -48,6 +48,9 @@ _MARK = 86400.0
 """Seconds for which Redis knows that a request is settled: a settlement is not repeated for longer."""
 _ABANDONED_AT_ONCE = 500
 
+_PASSING = ("OutOfMemoryError", "MISCONF", "NOREPLICAS", "BUSY", "TRYAGAIN", "CLUSTERDOWN")
+"""What Redis says where it would take a call at another time."""
+
 SETTLED, STRANGER = "settled", "stranger"
 """What a row of the stream begins with."""
 
@@ -253,11 +256,12 @@ class SharedLedger:
                 self._lost = 0
 
     async def _write_one(self, work: _Work) -> bool:
-        """Whether Redis has it. One that Redis itself refuses is given up: it would stop all behind it."""
+        """Whether Redis has it. One that Redis itself refuses is given up: it would stop all behind it. One for which
+        Redis has no room, no disk or no replica just now waits until it has."""
         try:
             await self._link.function("settle", work.keys, work.arguments)
         except StoreError as error:
-            if "refuses" not in str(error):
+            if "refuses" not in str(error) or any(word in str(error) for word in _PASSING):
                 return False
             logger.error(f"a settlement can't be written, and is lost ({error})")
         return True
