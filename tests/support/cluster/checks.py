@@ -99,7 +99,9 @@ def _one(told: Told, rows: Mapping[str, Row], billed: int, faults: Sequence[Faul
     if not request or told.key == OWN or told.kind == "show":
         return
     if row is None:
-        if told.heard.status not in (401, 403, 503) and told.envelope.get("code") not in (429, 503):
+        # Whoever has left may have heard no more than the beginning of an envelope.
+        refused = any(code in told.heard.body for code in (b'"code": 429', b'"code": 503'))
+        if told.heard.status not in (401, 403, 503) and not refused:
             yield f"not settled: {told} {request}"
     elif row["reason"] == KILLED:
         if not any(fault.kind in ("kill", "stop") and fault.server == told.server for fault in faults):
