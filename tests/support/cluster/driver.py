@@ -92,6 +92,8 @@ class Played:
     wrong: list[str] = field(default_factory=list)
     turns: int = 0
     settled: int = 0
+    checks: list[tuple[float, str]] = field(default_factory=list)
+    """What HAProxy has found, by seconds since the beginning."""
 
     def figures(self) -> str:
         """In a few lines."""
@@ -114,7 +116,8 @@ class Played:
     def __str__(self) -> str:
         if not self.wrong:
             return self.figures()
-        line = "\n".join(str(fault) for fault in self.history.faults)
+        seen = [(when, f"{when:8.2f}   HAProxy: {what}") for when, what in self.checks]
+        line = "\n".join(text for _, text in sorted([*((f.begun, str(f)) for f in self.history.faults), *seen]))
         more = f"\n... and {len(self.wrong) - _MOST_SHOWN} more" if len(self.wrong) > _MOST_SHOWN else ""
         return f"{self.figures()}\n{line}\nwrong:\n" + "\n".join(self.wrong[:_MOST_SHOWN]) + more
 
@@ -149,6 +152,7 @@ class Cluster:
         except* AssertionError as group:
             played.wrong += [str(error) for error in group.exceptions]
         played.seconds = time.monotonic() - begun
+        played.checks = [(when - begun, what) for when, what in self.haproxy.said]
         _count_from(begun, self.clients.told, self.faults.done)
         self._check(played)
         return played

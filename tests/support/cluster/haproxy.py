@@ -60,6 +60,8 @@ class HAProxy:
         """Requests by their tags: the server, and how that ended in HAProxy's letters."""
         self.changes: list[tuple[float, str, bool]] = []
         """What its checks have found: monotonic seconds, server, whether it is up."""
+        self.said: list[tuple[float, str]] = []
+        """The same in its own words."""
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -120,4 +122,5 @@ class HAProxy:
             if line.startswith("asked ") and len(words) == 5:
                 self.served_by[words[1]] = (words[2], words[4])
             elif line.startswith("Server relays/"):
+                self.said.append((time.monotonic(), line.removeprefix("Server relays/").partition(". ")[0]))
                 self.changes.append((time.monotonic(), words[1].partition("/")[2], words[3].startswith("UP")))
