@@ -145,40 +145,6 @@ def test_nothing_in_redis_says_a_key(pair: tuple[Live, Live], redis: RedisServer
     assert b"hello" in found and b"MARKx" not in found
 
 
-def test_a_relay_that_is_killed_leaves_its_session_to_the_others(
-    upstream: Upstream, redis: RedisServer, tmp_path: Path
-) -> None:
-    """What it held is settled by the other one, at what was held; its lease is over in 15 seconds."""
-    prefix = next(prefixes)
-    with begun(tmp_path / "a", upstream, redis, prefix) as one, begun(tmp_path / "b", upstream, redis, prefix) as other:
-        assert one.chat("first", key=ALICE)["code"] == 200
-        upstream.clear()
-        upstream.script(CHAT, Behaviour(delay_headers=60))
-        asked = threading.Thread(target=_quietly, args=(one,))
-        asked.start()
-        upstream.wait(lambda seen: bool(seen))
-        assert "held" in balance(other, ALICE)["detail"]
-        one.process.send_signal(signal.SIGKILL)
-        upstream.clear()
-        begin = time.monotonic()
-        assert (
-            other.ask("POST", "/chat", {"apiKey": ALICE, "sessionId": "s", "content": "second"}, timeout=40).json()[
-                "code"
-            ]
-            == 200
-        )
-        assert time.monotonic() - begin < 17
-        said = [each["content"] for each in upstream.seen[-1].json()["messages"]]
-        assert "first" in said, "nothing of the session is lost"
-        assert eventually(lambda: "held" not in balance(other, ALICE)["detail"], 25)
-        asked.join()
-
-
-def _quietly(relay: Live) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        relay.chat("lost", key=ALICE)
-
-
 def test_redis_may_come_late_and_go_away(upstream: Upstream, tmp_path: Path) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()
