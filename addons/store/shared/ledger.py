@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 LEASE = 15.0
 """Seconds without a word from a holder after which it is taken to be gone."""
 RENEW = 5.0
+_SHORT = 2.0
+"""Seconds for which Redis may have been away, and everybody else is still known to be there."""
 _GATHER = 0.002
 """Seconds that a settlement waits for others to come along."""
 _RETRY = 0.2
@@ -94,15 +96,23 @@ class SharedLedger:
         self._refused = False
         """It was said that Redis refuses what was spent."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._returned = asyncio.Event()
         self._trusted_at = 0.0
         """Monotonic seconds from which on a holder that says nothing is gone."""
 
     def start(self) -> None:
         """Begin to write, and to look after holders."""
         self._trust_later()
-        self._link.on_return.append(self._trust_later)
+        self._link.on_return.append(self._on_return)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._write()), loop.create_task(self._look_after())]
+
+    def _on_return(self, seconds: float) -> None:
+        self._returned.set()
+        # Who speaks every five seconds and counts as gone after fifteen has not been missed for so short a time: where
+        # the way to Redis breaks now and then, what others have left would never be settled.
+        if seconds > _SHORT:
+            self._trust_later()
 
     def stop(self) -> None:
         """Leave that to another one."""
@@ -284,7 +294,10 @@ class SharedLedger:
             except StoreError as error:
                 if self._link.away_since is None:
                     logger.error(f"looking after the holds of others failed: {error}")
-            await asyncio.sleep(RENEW)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEW):
+                    await self._returned.wait()
+            self._returned.clear()
 
     async def _renew(self) -> None:
         holding = {self._names.partition(held.claim.key) for held in self._held.values()}
