@@ -28,7 +28,7 @@ from addons.store.shared import ledger as shared_ledger
 from addons.store.shared import mirror as shared_mirror
 from addons.store.shared.opened import Shared
 from tests.support.cutting_proxy import CuttingProxy
-from tests.support.redis_server import NEEDED, RedisServer, opened_shared, redis_server
+from tests.support.redis_server import NEEDED, RedisServer, free_port, opened_shared, redis_server
 
 pytestmark = NEEDED
 
@@ -201,7 +201,7 @@ def test_a_cluster_finds_each_call_on_one_node(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(shared_ledger, "RENEW", 0.1)
 
     async def scenario() -> None:
-        with redis_server(tmp_path / "redis", "--cluster-enabled", "yes") as server:
+        with redis_server(tmp_path / "redis", "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
             first = opened_shared(server, tmp_path / "first")
             await first.link.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await first.link.command("SET", "there", "1")
@@ -356,6 +356,7 @@ def test_what_a_relay_leaves_is_settled_at_its_hold(
 def test_who_is_alive_keeps_its_holds_after_redis_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_ledger, "LEASE", 0.6)
     monkeypatch.setattr(shared_ledger, "RENEW", 0.1)
+    monkeypatch.setattr(shared_ledger, "_SHORT", 0.1)  # as much shorter than a lease as it is
 
     async def scenario() -> None:
         with redis_server(tmp_path / "redis") as server:

@@ -69,6 +69,10 @@ class Mirror:
         self._group = ""
         self._positions: dict[str, str] = {}
         self._where = {where.stream: where for where in names.partitions}
+        self._writes = False
+        """It is this process that writes the copy."""
+        self._looks = 0
+        """That have found nothing."""
         self._apart = False
         """Each stream has to be asked for by itself."""
 
@@ -107,6 +111,7 @@ class Mirror:
     async def _follow(self) -> None:
         """Write what comes, as long as nothing goes wrong."""
         handle = await self._do(self._open)
+        self._writes = True
         try:
             for where in self._names.partitions:
                 await self._join(where.stream)
@@ -115,9 +120,12 @@ class Mirror:
                 if time.monotonic() - tidied > _TIDY_EVERY or not tidied:
                     tidied = time.monotonic()
                     await self._tidy()
-                if await self._take_all() < _AT_ONCE:
+                found = await self._take_all()
+                self._looks += not found
+                if found < _AT_ONCE:
                     await asyncio.sleep(_LOOK)
         finally:
+            self._writes = False
             await asyncio.shield(self._do(self._close, handle))
 
     async def _do[**P, T](self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -165,7 +173,7 @@ class Mirror:
             try:
                 return await self._take(streams)
             except StoreError as error:
-                if "CROSSSLOT" not in str(error):
+                if "same slot" not in str(error):
                     raise
                 self._apart = True  # they lie on several nodes of a cluster
         return max(await asyncio.gather(*(self._take([stream]) for stream in streams)))
@@ -208,6 +216,12 @@ class Mirror:
         assert self._sql is not None
         for _ in folding(self._sql, until, self.price):
             pass
+
+    async def catch_up_with_all(self, longest: float) -> None:
+        """Wait until what is in the streams by now is in the copy, for so many seconds at most."""
+        enough, end = self._looks + 2, time.monotonic() + longest
+        while self._writes and self._looks < enough and time.monotonic() < end:
+            await asyncio.sleep(0.02)
 
     async def finish(self) -> None:
         """Stop."""
