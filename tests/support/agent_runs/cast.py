@@ -34,7 +34,7 @@ class Cast:
         dice = self.dice
         program = program or dice.pick(_weighted(self.dialect))
         usual, _ = UPSTREAMS[program.dialect.name]
-        named = dice.chance(0.7) if named is None else named
+        named = dice.chance(0.6) if named is None else named
         thread = Thread(
             self._label(),
             self.scenario,

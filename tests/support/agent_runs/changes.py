@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.agent_runs.cast import Cast, Steps, advance, loop, settled
-from tests.support.agent_runs.programs import named_program
+from tests.support.agent_runs.programs import SESSION_PROGRAMS, named_program
 from tests.support.agent_runs.saying import Item
 from tests.support.agent_runs.texts import prose
 from tests.support.agent_runs.thread import Thread
@@ -142,7 +142,7 @@ def message_edited(cast: Cast) -> Steps:
     own = f"[edited {cast.dice.digits(6)}]"
     edit_at(
         thread,
-        range(thread.opening + 1, len(thread.items) - 2),
+        range(thread.opening + 1, thread.asked),
         lambda text: text[: len(text) // 2] + own + text[len(text) // 2 :],
     )
     yield from loop(thread, 1, 3)
@@ -177,8 +177,7 @@ def results_reordered(cast: Cast) -> Steps:
 
 def thinking_dropped(cast: Cast) -> Steps:
     """With a new question of the person, the program leaves out what the model thought before."""
-    thinking = {"responses": "Codex", "messages": "Claude Code"}[cast.dialect]
-    thread = cast.thread(named_program(thinking))
+    thread = cast.thread(named_program(SESSION_PROGRAMS[cast.dialect]))
     yield from loop(thread, 2, 3)
     yield from settled(thread)
     thread.items = [kept for each in thread.items if (kept := _without_thinking(each)) is not None]

@@ -6,7 +6,8 @@ Compared, one after the other, are (views.py has what each part is):
 2. the parts of the prompt in their order, but not what is merely added behind the last message (or item); in messages,
    `tool_choice` and `thinking` come between system and messages, since what is cached of the messages depends on them;
 3. the other settings, in the order of views.SETTINGS: no cache depends on them;
-4. what is added behind the last message or item: the new turn;
+4. what is added behind the last message or item: the new turn, which begins with the answer before; in a chain, whose
+   upstream keeps that answer, with the first item of the body;
 5. where the messages now end sooner than before and are the same up to there: the first that is gone.
 
 The first that differs is the difference; each request has one at most, whatever the reason of its cost.
@@ -96,7 +97,9 @@ def _in_list(
             if found is not None:
                 return Difference(part, *found)
     if len(new) > len(old):
-        return Difference("new" if part == "message" else part, new[len(old)].path, ABSENT, new[len(old)].value)
+        # In a chain the answer before is new as well, but kept by the upstream: no path leads there.
+        first = next((each for each in new[len(old) :] if each.path), new[-1])
+        return Difference("new" if part == "message" else part, first.path, ABSENT, first.value)
     if len(new) < len(old):
         gone = old[len(new)]
         return Difference("cut" if part == "message" else part, gone.path or whole, gone.value, ABSENT)

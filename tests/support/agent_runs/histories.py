@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tests.support.agent_runs.cast import Cast, Steps, advance, again, failing, loop, settled
 from tests.support.agent_runs.changes import add_tool, edit_at, edit_system, edited, model_changed
 from tests.support.agent_runs.dice import Dice
-from tests.support.agent_runs.programs import KEYS, named_program
+from tests.support.agent_runs.programs import KEYS, SESSION_PROGRAMS, named_program
 from tests.support.agent_runs.saying import Item, Said
 from tests.support.agent_runs.texts import prose, question
 from tests.support.agent_runs.thread import REFUSED, Step, Thread
@@ -152,9 +152,7 @@ def two_causes(cast: Cast) -> Steps:
         edit_system(thread)
         model_changed(thread)
     else:
-        edit_at(
-            thread, range(thread.opening + 1, len(thread.items) - 2), lambda text: f"{text} [{cast.dice.digits(4)}]"
-        )
+        edit_at(thread, range(thread.opening + 1, thread.asked), lambda text: f"{text} [{cast.dice.digits(4)}]")
         thread.key = cast.dice.pick([each for each in KEYS if each != thread.key])
     yield advance(thread, wait=wait)
     yield from loop(thread, 1, 2)
@@ -173,9 +171,7 @@ def retry_elsewhere(cast: Cast) -> Steps:
 
 def window(cast: Cast) -> Steps:
     """A program that keeps the newest turns alone: the history's old end is cut off, a compaction of sorts."""
-    thread = cast.thread(
-        named_program({"responses": "Codex", "chat": "opencode", "messages": "Claude Code"}[cast.dialect]), named=True
-    )
+    thread = cast.thread(named_program(SESSION_PROGRAMS[cast.dialect]), named=True)
     for _ in range(4):
         yield advance(thread, 0)
     turns = [at for at, each in enumerate(thread.items) if at >= thread.opening and each.get("role") == "user"]

@@ -11,6 +11,7 @@ from tests.support.agent_runs.cast import (
     side_by_side,
     without_tool_settings,
 )
+from tests.support.agent_runs.programs import SESSION_PROGRAMS, named_program
 from tests.support.agent_runs.saying import Said, ToolCall
 from tests.support.agent_runs.texts import prose, question
 from tests.support.agent_runs.thread import LEFT, Thread
@@ -91,8 +92,16 @@ def two_agents(cast: Cast) -> Steps:
 
 
 def twins(cast: Cast) -> Steps:
-    """Two conversations that begin with the same message and then part."""
-    one = cast.thread()
+    """Two conversations that begin with the same message and then part; nothing names their sessions."""
+    yield from _parting(cast, cast.thread(named=False))
+
+
+def twins_with_sessions(cast: Cast) -> Steps:
+    """The same of a program that names its sessions."""
+    yield from _parting(cast, cast.thread(named_program(SESSION_PROGRAMS[cast.dialect]), named=True))
+
+
+def _parting(cast: Cast, one: Thread) -> Steps:
     other = cast.like(one, alike=True)
     yield advance(one)
     yield advance(other)

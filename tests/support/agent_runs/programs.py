@@ -195,3 +195,7 @@ def of_dialect(name: str) -> tuple[Program, ...]:
 
 def named_program(name: str) -> Program:
     return next(each for each in PROGRAMS if each.name == name)
+
+
+SESSION_PROGRAMS = {"responses": "Codex", "chat": "opencode", "messages": "Claude Code"}
+"""Per dialect a program that names its sessions."""

@@ -21,6 +21,7 @@ SCENARIOS: dict[str, Callable[[Cast], Steps]] = {
     "with_title": ordinary.with_title,
     "two_agents": ordinary.two_agents,
     "twins": ordinary.twins,
+    "twins_with_sessions": ordinary.twins_with_sessions,
     "interrupted": ordinary.interrupted,
     "short_pause": ordinary.short_pause,
     "thinking_dropped": thinking_dropped,
@@ -32,7 +33,10 @@ _DIALECTS_OF: dict[str, tuple[str, ...]] = {
     name: ("responses",) for name in ("chain", "chain_changed", "chain_asked_again")
 }
 _DIALECTS_OF["thinking_dropped"] = ("responses", "messages")
-_OFTEN = ("agent_loop", "compaction", "subagents", "message_edited", "first_message_edited")
+_OFTEN = (
+    *("agent_loop", "compaction", "subagents", "message_edited", "first_message_edited"),
+    *("cache_expired", "model_changed", "setting_changed", "other_upstream"),
+)
 """These come twice in a deck."""
 
 

@@ -91,6 +91,6 @@ def question(dice: Dice) -> str:
 
 def tool_output(dice: Dice) -> str:
     """What a tool gives back: mostly a few hundred bytes, now and then a whole file."""
-    if dice.chance(0.08):
+    if dice.chance(0.14):
         return code(dice, dice.between(16_000, 40_000))
     return code(dice, dice.between(200, 5_000)) if dice.chance(0.7) else prose(dice, dice.between(40, 900))

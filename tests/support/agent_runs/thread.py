@@ -70,6 +70,8 @@ class Thread:
     """How many items stand before what the person asks first."""
     reminder: str | None = None
     """What Claude Code puts before the first question, in the same message."""
+    asked: int = 0
+    """How many items the last request was made of."""
     fresh: bool = True
     """The first question is there already, and not asked as yet."""
 
@@ -120,7 +122,8 @@ class Thread:
         compacted: bool = False,
         debatable: bool = False,
     ) -> Step:
-        """The request as things stand. It changes nothing here: `hear` takes the answer."""
+        """The request as things stand. The history stays as it is: `hear` takes the answer."""
+        self.asked = len(self.items)
         program, chained = self.program, self.chain and self.last_answer is not None
         headers, named = program.session_parts(self.session)
         prompt = Prompt(
