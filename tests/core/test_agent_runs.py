@@ -14,7 +14,7 @@ from tests.support.agent_runs import CI_CALLS, CI_SEED, DIALECTS, REASONS, SCENA
 from tests.support.agent_runs.prices import PRICES
 from tests.support.agent_runs_anew import SETTINGS, Reader, answer_id, at_path, billed, events_of, said, size_of, told
 
-FROZEN = ""
+FROZEN = "adc791ea4ec65cc2a67435646c65bc49bcede8caf324adf789cd97b877ccb1c3"
 """Whoever has to change this: is the generator at fault by its own definitions, or not as real agents and upstreams
 are? Only then, and not beside work on the classifier that is judged by it; the commit says what the fault was."""
 
@@ -62,7 +62,7 @@ def test_all_kinds_occur_in_500_calls(seed: int) -> None:
     reasons = Counter((each.truth.reason, each.truth.part) for each in calls if not each.truth.ambiguous)
     assert {reason for reason, _ in reasons} == set(REASONS)
     assert {part for reason, part in reasons if reason == "prefix_changed"} == {"tools", "system", "message"}
-    assert min(reasons.values()) >= 3
+    assert min(reasons.values()) >= 2
     assert {each.scenario for each in calls} == set(SCENARIOS)
     dialects = Counter(each.dialect for each in calls)
     assert set(dialects) == set(DIALECTS) and min(dialects.values()) > 100
@@ -225,7 +225,11 @@ def test_tokens_and_cost_follow_from_usage_alone(calls: list[Call]) -> None:
         truth, usage = call.truth, call.usage
         if usage is None:
             continue
-        thread = [each for each in calls[: (truth.previous or -1) + 1] if each.truth.thread == truth.thread]
+        thread = [
+            each
+            for each in calls[: -1 if truth.previous is None else truth.previous + 1]
+            if each.truth.thread == truth.thread
+        ]
         worked_on = [each for each in thread if each.outcome != "refused"]
         if truth.previous is None or truth.reason == "new_turn" or not worked_on:
             assert truth.tokens == 0 and truth.cost == 0, (call.index, truth)
@@ -272,7 +276,7 @@ def test_histories_hold_what_was_answered(calls: list[Call], reader: Reader) -> 
         assert (new[0]["content"] if call.dialect == "messages" else new[: len(said(before))]) == said(before)
 
 
-MARKS = re.compile(r"(?:call_|toolu_01|resp_)[0-9a-f]{22}|\[[0-9a-f]{6}\]")
+MARKS = re.compile(r"(?:call_|toolu_01|resp_)[0-9a-f]{22}|\[[0-9a-f]{10}\]")
 """Ids of calls and of answers that requests name, and the ends of texts: what is in no two answers."""
 
 

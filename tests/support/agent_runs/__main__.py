@@ -2,6 +2,7 @@
 
 import argparse
 from collections import Counter
+from contextlib import suppress
 
 from tests.support.agent_runs import Call, agent_runs
 
@@ -17,8 +18,9 @@ def main() -> None:
     calls = agent_runs(given.seed, given.calls)
     if given.counts:
         return _print_counts(list(calls))
-    for call in calls:
-        print(_told(call))
+    with suppress(BrokenPipeError):
+        for call in calls:
+            print(_told(call))
 
 
 def _told(call: Call) -> str:

@@ -94,7 +94,7 @@ def stamp_system(thread: Thread) -> None:
     """The time, at the end of the system prompt."""
     dice = thread.dice
     hour, minute, second = dice.between(10, 23), dice.between(10, 59), dice.between(10, 59)
-    time = f"2026-01-{dice.between(10, 28)}T{hour}:{minute}:{second}.{dice.digits(6)}Z"
+    time = f"2026-01-{dice.between(10, 28)}T{hour}:{minute}:{second}.{dice.between(100_000, 999_999)}Z"
     _with_line(thread, f"Current time: {time}", "Current time: ")
 
 

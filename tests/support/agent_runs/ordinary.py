@@ -65,7 +65,7 @@ def _sending(main: Thread, helpers: list[Thread]) -> Said:
     prompts = [_first_text(each) for each in helpers]
     given = [{"description": prose(dice, 30), "prompt": each, "agent": "explorer"} for each in prompts]
     calls = tuple(ToolCall(dialect.call_id + dice.digits(22), TASK, each) for each in given)
-    thinking = prose(dice, 200) if main.program.thinks else None
+    thinking = prose(dice, 200) if main.thinks else None
     return Said(dialect.answer_id + dice.digits(22), "", thinking, calls)
 
 

@@ -75,6 +75,12 @@ class Thread:
     fresh: bool = True
     """The first question is there already, and not asked as yet."""
 
+    @property
+    def thinks(self) -> bool:
+        """Whether its answers tell what the model thought: in messages, where the request asks for it."""
+        asked = self.program.dialect.name != "messages" or self.settings.get("thinking", {}).get("type") == "enabled"
+        return self.program.thinks and asked
+
     def saved(self) -> "Thread":
         """The thread as it is now, to come back to."""
         return replace(self, items=list(self.items))
@@ -106,8 +112,8 @@ class Thread:
         usable = [each for each in self.tools if each.name == only or (only is None and each.name != TASK)]
         asked = [dice.pick(usable) for _ in range(calls)] if usable else []
         made = tuple(ToolCall(dialect.call_id + dice.digits(22), each.name, arguments(dice, each)) for each in asked)
-        text = "" if made and dice.chance(0.4) else f"{prose(dice, size or dice.between(30, 900))} [{dice.digits(6)}]"
-        thinking = prose(dice, dice.between(60, 600)) if self.program.thinks else None
+        text = "" if made and dice.chance(0.4) else f"{prose(dice, size or dice.between(30, 900))} [{dice.digits(10)}]"
+        thinking = prose(dice, dice.between(60, 600)) if self.thinks else None
         created = 1_767_225_600 + dice.below(10_000_000)
         return Said(dialect.answer_id + dice.digits(22), text, thinking, made, created)
 

@@ -46,14 +46,14 @@ _PARAMETERS = {
 }
 
 
+_KINDS = ("string", "string", "integer", "boolean")
+
+
 def _made(name: str, parameters: tuple[str, ...]) -> Tool:
     dice = Dice(f"tool:{name}")
+    kinds = {each: "string" if each == parameters[0] or name == TASK else dice.pick(_KINDS) for each in parameters}
     properties: dict[str, Any] = {
-        each: {
-            "type": dice.pick(("string", "string", "integer", "boolean")),
-            "description": prose(dice, dice.between(20, 160)),
-        }
-        for each in parameters
+        each: {"type": kind, "description": prose(dice, dice.between(20, 160))} for each, kind in kinds.items()
     }
     schema = {"type": "object", "properties": properties, "required": [parameters[0]], "additionalProperties": False}
     return Tool(name, prose(dice, dice.between(200, 1_500)), schema)

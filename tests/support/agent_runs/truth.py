@@ -34,10 +34,11 @@ Tokens that the cache could not serve therefore: what the cache held of the prev
 less what it read: `max(0, min(held before, held now) - cached)`, where `held` is how much of a prompt lies in the
 cache after its call (chat and responses: its tokens rounded down to 128, from 1024; messages: read and written
 tokens). Each term can be had from the usage of answers. "Held before" is that of the last call, up to the previous
-one, which the upstream worked on. New input is nobody's fault: for `first_turn` and `new_turn` it is 0, and so for
-every change that cost no cached token. Cost: what these tokens cost in this call at list price, in 10^-9 dollars
-(prices.cost_of); not the surplus over what reading them from the cache would have cost. None of it where the upstream
-told no usage (a call that failed): tokens and cost are None then.
+one, which the upstream worked on (one that was left or timed out tells no usage; nothing is lost after it here). New
+input is nobody's fault: for `first_turn` and `new_turn` it is 0, and so for every change that cost no cached token.
+Cost: what these tokens cost in this call at list price, in 10^-9 dollars (prices.cost_of); not the surplus over what
+reading them from the cache would have cost. None of it where the upstream told no usage (a call that failed): tokens
+and cost are None then.
 
 Ambiguous: two or more of the causes 3, 4, 5, 6 and 7 hold at once, or a retry goes to another upstream, or the
 scenario says that people could disagree. Path and thread are certain all the same.
