@@ -197,11 +197,12 @@ def test_rates_are_one_for_all(redis: RedisServer, tmp_path: Path) -> None:
 
 def test_a_cluster_finds_each_call_on_one_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster of one node refuses what would lie on two (CROSSSLOT)."""
+    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     monkeypatch.setattr(shared_ledger, "LEASE", 0.3)
     monkeypatch.setattr(shared_ledger, "RENEW", 0.1)
 
     async def scenario() -> None:
-        with redis_server(tmp_path / "redis", "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
+        with redis_server(tmp_path / "redis", *cluster) as server:
             first = opened_shared(server, tmp_path / "first")
             await first.link.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await first.link.command("SET", "there", "1")
