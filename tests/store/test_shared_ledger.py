@@ -121,7 +121,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps, st.sampled_from(["day", "month", "total"]), st.sampled_from([None, 2, 5]), st.sampled_from([None, 3]))
 def test_redis_decides_as_memory_does(
     redis: RedisServer, tmp_path: Path, history: list[Step], per: Any, parallel: int | None, requests: int | None
@@ -694,6 +694,27 @@ def test_who_comes_while_redis_is_away_lets_others_give_it_their_secret(
 
     async def said() -> bool:
         return "is not the secret that this relay goes by" in caplog.text
+
+    run(scenario)
+
+
+def test_a_key_that_was_revoked_does_not_come_back(redis: RedisServer, tmp_path: Path) -> None:
+    """A relay that has missed it is the first to give its keys to a Redis that was emptied."""
+
+    async def scenario() -> None:
+        async with relays(redis, tmp_path) as (one, other):
+            works, revoked = StoredKey("id", "a", "h", "now"), StoredKey("id", "a", "h", "now", revoked="now")
+            await one.link.command("HSET", one.names.keys, "text", written([works]), "version", 6)
+            await one.keys.look()
+            await other.keys.look()
+            other.keys.finish()
+            await one.link.command("HSET", one.names.keys, "text", written([revoked]), "version", 7)
+            await one.keys.look()
+            await one.link.command("FLUSHALL")
+            await other.keys._give_again(other.kept.secret or b"")
+            await one.keys.look()
+            await other.keys.look()
+            assert one.keys.read() == other.keys.read() == [revoked]
 
     run(scenario)
 

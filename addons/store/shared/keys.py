@@ -56,10 +56,11 @@ class SharedKeys:
         """Ask Redis. Raises StoreError; then what was known stays in force."""
         secret = await self._link.command("GET", self._names.secret)
         version, text = await self._link.command("HMGET", self._names.keys, "version", "text")
-        if self._kept.secret is not None and (secret is None or (version is None and self._kept.keys is not None)):
+        older = self._kept.keys is not None and int(version or 0) < self._version
+        if self._kept.secret is not None and (secret is None or older):
             await self._give_again(self._kept.secret)
         self._compare(secret)
-        if version is None or int(version) == self._version:
+        if version is None or int(version) <= self._version:
             return
         try:
             self._take(int(version), text)
@@ -80,10 +81,9 @@ class SharedKeys:
 
     async def _give_again(self, secret: bytes) -> None:
         """Redis was emptied."""
-        text = self._kept.keys[1] if self._kept.keys is not None else b""
-        if await give(self._link, self._names, secret, text):
+        version, text = self._kept.keys if self._kept.keys is not None else (1, b"")
+        if await give(self._link, self._names, secret, text, version):
             logger.warning("Redis was emptied: it is given secret and keys again; sessions are lost")
-        self._version = 0
 
     async def copy(self) -> None:
         """Keep a copy on this machine; where that can't be, one line says so."""

@@ -43,9 +43,9 @@ async def take_over(link: Link, names: Names, folder: Path, fresh: bytes, *, oth
     return secret
 
 
-async def give(link: Link, names: Names, secret: bytes, keys: str | bytes) -> bool:
-    """Give Redis a secret and keys, as far as it has none; whether something was missing. Raises StoreError."""
-    return bool(await link.function("begin", (names.secret, names.keys), (secret, keys)))
+async def give(link: Link, names: Names, secret: bytes, keys: str | bytes, version: int = 1) -> bool:
+    """Give Redis a secret and keys, as far as it has none, or older ones; whether it had. Raises StoreError."""
+    return bool(await link.function("begin", (names.secret, names.keys), (secret, keys, version)))
 
 
 def copy_to(folder: Path, secret: bytes, keys: bytes | None) -> None:
