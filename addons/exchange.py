@@ -129,6 +129,8 @@ class FailureState:
     """It waits for its connection to upstream. Set by the engine."""
     connect_timed_out: bool = False
     """A connect of this client was given up after `limits.connect` meanwhile. Set by proxy/timeouts.py."""
+    answer_timed_out: bool = False
+    """Upstream was silent for `limits.idle`, and was given up. Set by proxy/timeouts.py."""
     substitute: http.Response | None = None
     """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
 

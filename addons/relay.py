@@ -250,6 +250,7 @@ class Relay:
         engine.install(
             settings.limits.header_size,
             self.long_lived.timeouts.head_begins,
+            self.long_lived.timeouts.sees_to,
             fast=settings.engine.fast,
             listeners=self.worker.listeners if self.worker is not None else (),
             settings=settings,

@@ -457,8 +457,8 @@ with warnings.catch_warnings():
         keepalive: fields.Duration = 75.0
         """Time until a client's unused connection is closed."""
         idle: fields.Duration = 3600.0
-        """Time until an exchange in which nothing moves is given up. Models that think for long are silent
-        meanwhile."""
+        """Time until an exchange in which nothing moves is given up: who has had nothing of an answer gets 504, in
+        `/chat` code 408. Models that think for long are silent meanwhile."""
         attempts: Annotated[int, Field(strict=True, ge=1, le=100), fields.Reference] = 8
         """How often one request may go upstream, [all keys and upstreams](failover.md) together."""
         attempt_time: fields.Duration = 60.0

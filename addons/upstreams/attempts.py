@@ -303,7 +303,7 @@ class Attempts(AttemptState):
                 return elsewhere and await self._elsewhere(flow, exchange)
             self.ticket = self.pool.health.ask(self.tried.pop(), self.model)
         unseat(flow)
-        exchange.failure.connect_timed_out = False
+        exchange.failure.connect_timed_out = exchange.failure.answer_timed_out = False
         return True
 
     async def _elsewhere(self, flow: http.HTTPFlow, exchange: Exchange, unreached: str | None = None) -> bool:
