@@ -147,6 +147,8 @@ class FailedAttempt:
     """The head of an answer that may be a refusal."""
     body: bytes = b""
     """As much of its body as was read, as it came."""
+    whole: bool = True
+    """Whether nothing of it is still to come. Else it can't be kept waiting: what comes meanwhile is held."""
 
 
 @dataclass(eq=False)

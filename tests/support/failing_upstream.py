@@ -22,6 +22,7 @@ REFUSALS: Mapping[str, tuple[int, Mapping[str, str], Mapping[str, Any]]] = {
     "429": (429, {}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "429 for 1 s": (429, {"retry-after": "1"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "429 for 2 s": (429, {"retry-after": "2"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
+    "429 for 9 s": (429, {"retry-after": "9"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "quota": (429, {}, {"code": "insufficient_quota", "message": "You exceeded your current quota."}),
     "503": (503, {}, {"code": "unavailable", "message": "Down."}),
     "503 for 1 s": (503, {"retry-after": "1"}, {"code": "unavailable", "message": "Down."}),
@@ -32,7 +33,23 @@ REFUSALS: Mapping[str, tuple[int, Mapping[str, str], Mapping[str, Any]]] = {
     "504": (504, {}, {"code": "timeout", "message": "Gateway timeout"}),
 }
 """By name: what is answered, and with which headers."""
-UNBILLED = ("401", "403 key", "403", "402", "429", "429 for 1 s", "429 for 2 s", "quota", "503 for 1 s", "529", "400")
+SLOWLY = "Rate limit reached, said slowly."
+"""What is said to whom is told `slow 429`, which takes 2.75 s to the end."""
+UNBILLED = (
+    "401",
+    "403 key",
+    "403",
+    "402",
+    "429",
+    "429 for 1 s",
+    "429 for 2 s",
+    "429 for 9 s",
+    "slow 429",
+    "quota",
+    "503 for 1 s",
+    "529",
+    "400",
+)
 """Those of which nothing was worked on."""
 
 
@@ -165,6 +182,12 @@ class FailingUpstream:
             while not writer.is_closing():
                 writer.write(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
                 await writer.drain()
+        elif how == "slow 429":
+            whole = _whole(429, {"error": {"type": "x", "code": "rate_limit_exceeded", "message": SLOWLY}})
+            for piece in (whole[:-10], *(whole[at : at + 1 or None] for at in range(-10, 0))):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.25)
         elif how == "silent 429":
             writer.write(b"HTTP/1.1 429 No\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
             await asyncio.sleep(20)

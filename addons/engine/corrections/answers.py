@@ -86,6 +86,8 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
         return None
     if args and attempts.may_ask_again(stream, args[0]) and (yield from attempts.ask_again(stream, args[0])):
         return None
+    if args and isinstance(args[0], RequestProtocolError):
+        attempts.left(stream)
     exchange = of(stream.flow)
     parting = exchange is not None and isinstance(args[0], RequestProtocolError | ResponseProtocolError)
     if parting and (yield from _see_off(stream, exchange, args[0])):

@@ -33,7 +33,7 @@ async def _go_on(is_seen_to: Callable[[Client], bool], stock: Any, handler: Any)
 
 async def _watch_on(stock: Any, watchdog: Any) -> None:
     """mitmproxy 12.2.3 watches a connection until it has been silent once; so it would not be watched any more behind
-    `_go_on`. Here it is as long as it is not closed. Remove with `_go_on`.
+    `_go_on`. Here it is as long as it is not closed. Remove when `_go_on` is removed.
     """
     task = asyncio.current_task()
     while True:
