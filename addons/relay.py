@@ -98,6 +98,11 @@ class LongLived:
         self.under_way: dict[str, http.HTTPFlow] = {}
         self.held = HeldBodies()
 
+    @property
+    def longest(self) -> float:
+        """`limits.drain`, in seconds."""
+        return self.timeouts.limits.drain
+
     async def announce(self) -> None:
         """relay is about to end."""
         await self.readiness.announce()
