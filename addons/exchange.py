@@ -212,6 +212,9 @@ class Exchange:
     failure: FailureState = field(default_factory=FailureState)
     attempts: AttemptState | None = None
     """None: what fails is not asked again."""
+    waiting: set[asyncio.Task[Any]] = field(default_factory=set)
+    """What is done while its client waits (flow/leaving.py). The engine cancels it where the client resets its stream
+    of HTTP/2; where it disconnects, whoever has begun it does."""
     parts: dict[str, Any] = field(default_factory=dict)
     """What rooms keep here, each through a `Part` of its own."""
 

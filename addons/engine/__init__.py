@@ -50,6 +50,7 @@ corrections/reading.py
 
 corrections/farewell.py
   19. A client of HTTP/2 hears that relay is about to end (GOAWAY). mitmproxy closes its connection without a word.
+  44. A request whose client resets its stream waits for nothing any more. mitmproxy tells no hook.
 
 pool/lending.py
   20. Connections to upstreams are shared by all clients of a process: each rests when an exchange is over, and serves

@@ -75,6 +75,8 @@ class Attempts(AttemptState):
     pool: Pool = field(kw_only=True)
     settings: Settings = field(kw_only=True)
     client: connection.Client = field(kw_only=True)
+    exchange: Exchange | None = field(default=None, kw_only=True)
+    """Which it is of."""
     order: Sequence[Candidate] = ()
     """None for a caller's own key."""
     model: str = ""
@@ -161,7 +163,7 @@ class Attempts(AttemptState):
         soonest = lambda: health.soonest(self.order, self.model)  # noqa: E731
         waiting = lines.wait(line, self.caller, seconds, take, soonest, health.given_back)
         try:
-            return await self.pool.leaving.do(self.client, waiting)
+            return await self.pool.leaving.do(self.client, waiting, self.exchange)
         finally:
             self.waited += time.monotonic() - begun
 
@@ -213,7 +215,7 @@ class Attempts(AttemptState):
 
     def once_more(self, exchange: Exchange) -> "Attempts":
         """The attempts of another request for the same client, which begins at the place where this one has ended."""
-        other = Attempts(pool=self.pool, settings=self.settings, client=self.client)
+        other = Attempts(pool=self.pool, settings=self.settings, client=self.client, exchange=self.exchange)
         other.order, other.keys, other.model, other.caller = self.order, self.keys, self.model, self.caller
         if self.last is not None:
             other.ticket = self.pool.health.ask(self.last, self.model)
@@ -288,7 +290,7 @@ class Attempts(AttemptState):
         alone."""
         pause = min(_LONGEST_PAUSE, _PAUSE * 2**self.repeats) * random.uniform(0.5, 1.0)
         self.repeats += 1
-        await self.pool.leaving.do(self.client, asyncio.sleep(pause))
+        await self.pool.leaving.do(self.client, asyncio.sleep(pause), self.exchange)
         if self._is_gone():
             return False
         if self.tried and self.order:
@@ -424,6 +426,6 @@ def attempts_for(pool: Pool, flow: http.HTTPFlow, exchange: Exchange) -> Attempt
     """What decides on a request that fails, made where it is not there yet."""
     attempts = ATTEMPTS.of(exchange)
     if attempts is None:
-        attempts = Attempts(pool=pool, settings=exchange.settings, client=flow.client_conn)
+        attempts = Attempts(pool=pool, settings=exchange.settings, client=flow.client_conn, exchange=exchange)
         exchange.attempts = ATTEMPTS.keep(exchange, attempts)
     return attempts

@@ -101,6 +101,28 @@ def test_who_leaves_the_line_is_asked_for_no_more(tmp_path: Path) -> None:
         assert case.ask("then", path=f"/lonely{CHAT}").status == 200
 
 
+def test_a_stream_that_its_client_resets_gives_up_its_place_at_once(tmp_path: Path) -> None:
+    pair = certificates.self_signed(tmp_path)
+    with failing_upstream.running("one", "two", "lonely") as failing:
+        written = settings(failing, queue="6s")
+        written["listen"] = {"tls": {"cert": str(pair.cert), "key": str(pair.key)}}
+        with live.relay(tmp_path, written.pop("upstreams"), **written) as relay, Http2(relay, pair) as client:
+            case = Case(relay, failing)
+            failing.plan = lambda asked: "429 for 2 s" if asked.said.endswith("first") and asked.before == 0 else "ok"
+            threading.Thread(target=case.ask, args=("first",), kwargs={"path": f"/lonely{CHAT}"}).start()
+            assert eventually(lambda: case.asked("first"))
+            time.sleep(0.2)
+            body = json.dumps({"model": case.model, "user": "left", "messages": []}).encode()
+            headers = [("x-api-key", KEY), ("content-type", "application/json")]
+            waiting = [client.send("POST", f"/lonely{CHAT}", headers, body) for _ in range(99)]  # and the first: 100
+            time.sleep(0.5)
+            for each in waiting:
+                client.cancel(each)
+            time.sleep(0.3)
+            assert case.ask("then", path=f"/lonely{CHAT}").status == 200
+            assert [each for each in failing.asked if each.said == "left"] == []
+
+
 # Clients that leave
 
 
