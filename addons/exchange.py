@@ -55,6 +55,10 @@ class BodyState:
 
     cap: int | None = None
     """Bytes of it that may be held; more is answered 413. None: not held at all."""
+    passes: bool = False
+    """It is held so that it can be sent again, and for nothing else: a longer or slower one goes up as it comes."""
+    passing: Callable[[bytes], bytes | list[bytes]] | None = None
+    """The tap of one that does. Streaming's."""
     holding: Callable[[int], RelayError | None] | None = None
     """Hears how many bytes of it are held, and may refuse more. The meter's, which counts the bodies of all clients."""
 

@@ -50,7 +50,6 @@ corrections/reading.py
 
 corrections/farewell.py
   19. A client of HTTP/2 hears that relay is about to end (GOAWAY). mitmproxy closes its connection without a word.
-  44. A request whose client resets its stream waits for nothing any more. mitmproxy tells no hook.
 
 pool/lending.py
   20. Connections to upstreams are shared by all clients of a process: each rests when an exchange is over, and serves
@@ -124,6 +123,9 @@ corrections/preambles.py
 corrections/silence.py
   43. A client is not closed over an upstream that is silent for too long, nor while a hook takes its time: it is
       answered (proxy/timeouts.py). mitmproxy closes it without a word.
+
+corrections/farewell.py
+  44. A request whose client resets its stream of HTTP/2 waits for nothing any more. mitmproxy tells no hook.
 
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 

@@ -20,6 +20,7 @@ REFUSALS: Mapping[str, tuple[int, Mapping[str, str], Mapping[str, Any]]] = {
     "403": (403, {}, {"code": "unsupported_value", "message": "Not for you."}),
     "402": (402, {}, {"code": "insufficient_balance", "message": "Insufficient Balance"}),
     "429": (429, {}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
+    "429 for 0 s": (429, {"retry-after": "0"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "429 for 1 s": (429, {"retry-after": "1"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "429 for 2 s": (429, {"retry-after": "2"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "429 for 9 s": (429, {"retry-after": "9"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
@@ -42,6 +43,7 @@ UNBILLED = (
     "402",
     "429",
     "429 for 1 s",
+    "429 for 0 s",
     "429 for 2 s",
     "429 for 9 s",
     "slow 429",
@@ -152,7 +154,8 @@ class FailingUpstream:
                 (name.strip().lower(), value.strip())
                 for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:] if line)
             )
-            body = await reader.readexactly(int(lines.get("content-length", "0")))
+            chunked = "transfer-encoding" in lines
+            body = await (_unchunked(reader) if chunked else reader.readexactly(int(lines.get("content-length", "0"))))
             said = str(json.loads(body).get("user", "")) if body else head.split(" ")[1]
             key = lines.get("authorization", "").removeprefix("Bearer ")
             asked = Asked(place, key, said, self._seen[said], body, head)
@@ -217,6 +220,15 @@ class FailingUpstream:
         writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
         await writer.drain()
         return True
+
+
+async def _unchunked(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return body
 
 
 async def _end_all() -> None:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from h2.events import StreamReset
 from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._http2 import Http2Connection, Http2Server
@@ -44,7 +43,7 @@ def _let_go(stock: Any, peer: Any, event: Any) -> Any:
     neither; so a request that nobody wants keeps its place in line until its turn. Here what is waited for is ended.
     Remove when a hook hears that its flow's client has left.
     """
-    if isinstance(event, StreamReset) and isinstance(peer, Http2Server):
+    if type(event).__name__ == "StreamReset" and isinstance(peer, Http2Server):  # of h2, which is mitmproxy's
         for layer in peer.context.layers:
             stream = layer.streams.get(event.stream_id) if isinstance(layer, HttpLayer) else None
             flow = getattr(stream, "flow", None)
