@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from addons import errors
+from addons.core.paths import METRICS
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 from addons.store import Store, StoreError
@@ -67,7 +68,7 @@ class Health:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer at once, but where the store has to be asked."""
         exchange = ongoing(flow, Kind.OWN)
-        if exchange is None:
+        if exchange is None or exchange.path == METRICS:
             return
         if flow.request.method not in ("GET", "HEAD"):
             refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, "GET"))

@@ -156,12 +156,13 @@ def changing(folder: Path) -> Iterator[tuple[bytes, list[StoredKey]]]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             keys = read(folder)
             yield read_secret(folder / "secret"), keys
-            _write(folder, written(keys))
+            put(folder, written(keys))
     except OSError as error:
         raise StoreError(f"{folder} can't be written: {error.strerror}") from None
 
 
-def _write(folder: Path, text: str) -> None:
+def put(folder: Path, text: str) -> None:
+    """Replace the file. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix=f"{NAME}.", dir=folder)  # readable by the owner alone
     try:
         with open(handle, "w", encoding="utf-8") as file:

@@ -22,6 +22,7 @@ import yaml
 from mitmproxy import io as mio
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
+from addons.cli.__main__ import main
 from addons.cli.fake_openai.answer import Behaviour
 from addons.cli.fake_openai.server import Upstream
 from addons.store.ledger import NAME as LEDGER
@@ -602,7 +603,10 @@ def test_keys_are_handed_out_while_relay_runs(upstream: Upstream, tmp_path: Path
         assert key.encode() not in kept and fresh.encode() not in kept
 
 
-def test_the_command_says_what_is_wrong(relay: Live) -> None:
+def test_the_command_says_what_is_wrong(
+    relay: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RELAY_CONFIG", str(relay.folder / "relay.yaml"))
     wrong = {
         ("new",): "keys new takes a NAME",
         ("new", "a b"): "is no name",
@@ -619,9 +623,9 @@ def test_the_command_says_what_is_wrong(relay: Live) -> None:
         ("sell", "alice"): "invalid choice",
     }
     for arguments, said in wrong.items():
-        made = run(relay, "keys", *arguments)
-        assert made.returncode == 1 and said in made.stderr, (arguments, made.stderr)
-        assert "Traceback" not in made.stderr
+        assert main(["keys", *arguments]) == 1
+        shown = capsys.readouterr().err
+        assert said in shown and "Traceback" not in shown, (arguments, shown)
 
 
 def test_reports(relay: Live) -> None:

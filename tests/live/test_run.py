@@ -210,6 +210,32 @@ def test_the_tools_are_installed_for_the_tests_only(house: House) -> None:
     assert house.count("pip install") == 2
 
 
+@pytest.mark.parametrize(
+    ("written", "takes"),
+    [
+        ("store: {kind: redis, url: x}\n", True),
+        ("store:\n  kind: 'redis'  # ours\n", True),
+        ("store:\n  kind: ${STORE_KIND}\n", True),
+        ("store:\n  kind: shelve   # or redis\n", False),
+        ("# store: {kind: redis}\n", False),
+    ],
+)
+def test_redis_is_installed_where_relay_yaml_asks_for_it(house: House, written: str, takes: bool) -> None:
+    house.python(PRETENDER, "python3.14")
+    (house.root / "relay.yaml").write_text(written)
+    house.run("check")
+    assert house.count("redis.txt") == int(takes)
+    house.run("check")
+    assert house.count("pip install") == 1
+    elsewhere = house.root.parent / "other.yaml"
+    elsewhere.write_text("store: {kind: redis}\n")
+    house.run("check", RELAY_CONFIG=str(elsewhere))
+    assert house.count("redis.txt") == 1 and house.count("-m venv") == 1
+    house.run("test")
+    house.run("check", RELAY_CONFIG=str(elsewhere))
+    assert house.count("pip install") == 3 - int(takes), "the tools have it, too"
+
+
 def test_two_at_once_set_up_once(house: House) -> None:
     house.python(PRETENDER, "python3.14")
     command = [str(house.root / "run.sh"), "check"]

@@ -239,6 +239,10 @@ def test_what_a_relay_had_in_its_folder_is_taken_over(upstream: Upstream, redis:
         assert balance(shared, key)["data"] == before
         assert complete(shared, key, model="dear").status == 200
         assert "taken over 1 key" in shared.log
+        assert eventually(lambda: balance(shared, key)["data"]["used"] == 2 * before["used"])
+    with live.relay(tmp_path, upstreams, store={"path": "store"}, prices=price) as alone:
+        assert balance(alone, key)["data"]["used"] == 2 * before["used"], "and back again"
+        assert complete(alone, key, model="dear").status == 200
 
 
 def test_who_ends_leaves_nothing_held_and_nothing_unwritten(

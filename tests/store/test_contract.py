@@ -80,7 +80,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Opene
 async def settle(turns: int = 20) -> None:
     """Let things come to rest, on the way to Redis, too."""
     await pairs.settle(turns)
-    await asyncio.sleep(0.005)
+    await asyncio.sleep(0.02)
 
 
 def held(opened: Callable[[], Opened], scenario: Callable[[Store, Store], Awaitable[None]]) -> None:

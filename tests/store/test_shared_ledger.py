@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from addons.core.accounts import Accounts, Claim, Terms
 from addons.core.metered import Metered
 from addons.core.relay_keys import begins, day_of
-from addons.store import StoreError
+from addons.core.sessions import Session
+from addons.store import StoreError, keys_file
+from addons.store.folder import read_secret
+from addons.store.keys_file import StoredKey, written
 from addons.store.ledger_file import BROKE, FINISHED, KILLED
 from addons.store.settlements import OverLimit, Settlement
 from addons.store.shared import ledger as shared_ledger
@@ -100,7 +103,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps, st.sampled_from(["day", "month", "total"]), st.sampled_from([None, 2, 5]), st.sampled_from([None, 3]))
 def test_redis_decides_as_memory_does(
     redis: RedisServer, tmp_path: Path, history: list[Step], per: Any, parallel: int | None, requests: int | None
@@ -171,6 +174,41 @@ def test_rates_are_one_for_all(redis: RedisServer, tmp_path: Path) -> None:
         return False
 
     numbers = count(1)
+    run(scenario)
+
+
+def test_a_cluster_finds_each_call_on_one_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster of one node refuses what would lie on two (CROSSSLOT)."""
+    monkeypatch.setattr(shared_ledger, "LEASE", 0.3)
+    monkeypatch.setattr(shared_ledger, "RENEW", 0.1)
+
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis", "--cluster-enabled", "yes") as server:
+            first = opened_shared(server, tmp_path / "first")
+            await first.link.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await first.link.command("SET", "there", "1")
+            await first.reach()
+            store = first.sessions
+            assert store is not None
+            key, owner = store.key("sk-key", "s")
+            async with store.lease(key, 0) as lease:
+                await store.save(lease, owner, Session())
+                await store.delete(lease)
+            await first.ledger.reserve(claim("r1", terms=Terms(BUDGET, "total", 5, 50, 5)))
+            first.ledger.settle(settlement("r1"))
+            await first.ledger.reserve(claim("r2"))
+            await until(lambda: is_copied(first, 1))
+            first.ledger.stop()
+            second = opened_shared(server, tmp_path / "second")
+            await second.reach()
+            await until(lambda: is_copied(second, 2))  # what the first one held
+            await second.link.command("FLUSHALL")
+            await second.epochs.look()
+            await second.keys.look()
+            assert await second.ledger.balance("k1", "total") == (14, 0)
+            await first.finish()
+            await second.finish()
+
     run(scenario)
 
 
@@ -454,3 +492,104 @@ def test_rows_stay_in_the_stream_until_every_machine_has_them() -> None:
     assert shared_mirror._drop_before(now, [now, now - 3 * day]) == now - 3 * day, "a machine is late"
     assert shared_mirror._drop_before(now, [now, 0]) == now - 7 * day, "a machine does not come back"
     assert shared_mirror._drop_before(now, []) == now - day
+
+
+# A Redis that is emptied
+
+
+def test_what_was_spent_outlives_a_redis_that_is_emptied(
+    redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with relays(redis, tmp_path) as (one, other):
+            for number, relay in enumerate((one, other, one)):
+                await relay.ledger.reserve(claim(f"r{number}", 30))
+                relay.ledger.settle(settlement(f"r{number}", 30))
+            await until(lambda: is_copied(one, 3))
+            await until(lambda: is_copied(other, 3))
+            await one.link.command("FLUSHALL")
+            for relay in (one, other, one, other):
+                with pytest.raises(OverLimit) as over:
+                    await relay.ledger.reserve(claim("r9", 20))
+                assert over.value.refused.left == 10
+            await one.ledger.reserve(claim("r4", 10))
+            one.ledger.settle(settlement("r4", 5))
+            await until(lambda: spent(one, 95))
+            await until(lambda: spent(other, 95))
+            late = opened_shared(redis, tmp_path / "late", one.names.prefix)
+            await late.reach()
+            again = opened_shared(redis, one.ledger.path.parent, one.names.prefix)
+            await again.reach()
+            for relay in (one, other, late, again):
+                assert await relay.ledger.balance("k1", "total") == (95, 0), "whoever comes adds nothing twice"
+            await late.finish()
+            await again.finish()
+
+    async def spent(relay: Shared, amount: int) -> bool:
+        return await relay.ledger.balance("k1", "total") == (amount, 0)
+
+    run(scenario)
+    assert "what they have spent is added" in caplog.text
+
+
+def test_of_two_copies_that_differ_the_most_counts(redis: RedisServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with relays(redis, tmp_path) as (one, other):
+            await one.ledger.reserve(claim("r1", 30))
+            one.ledger.settle(settlement("r1", 30))
+            await until(lambda: is_copied(one, 1))
+            await until(lambda: is_copied(other, 1))
+            await other.mirror.finish()  # this machine hears no more
+            await one.ledger.reserve(claim("r2", 40))
+            one.ledger.settle(settlement("r2", 40))
+            await until(lambda: is_copied(one, 2))
+            await one.link.command("FLUSHALL")
+            await other.epochs.look()
+            assert await other.ledger.balance("k1", "total") == (30, 0)
+            await one.epochs.look()
+            assert await other.ledger.balance("k1", "total") == (70, 0)
+            await other.epochs.look()
+            assert await one.ledger.balance("k1", "total") == (70, 0)
+
+    run(scenario)
+
+
+def test_keys_outlive_it_too_and_are_on_every_machine(redis: RedisServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with relays(redis, tmp_path) as (one, other):
+            secret = one.kept.secret
+            key = StoredKey("id", "alice", "hash", "now")
+            await one.link.command("HSET", one.names.keys, "text", written([key]), "version", 7)
+            await until(lambda: knows(other, [key]))
+            await one.link.command("FLUSHALL")
+            await until(lambda: is_there(one))
+            assert await one.link.command("GET", one.names.secret) == secret
+            for relay in (one, other):
+                await relay.keys.look()
+                assert relay.keys.read() == [key]
+                folder = relay.ledger.path.parent
+                assert read_secret(folder / "secret") == secret and keys_file.read(folder) == [key]
+
+    async def knows(relay: Shared, keys: list[StoredKey]) -> bool:
+        return relay.keys.read() == keys
+
+    async def is_there(relay: Shared) -> bool:
+        return await relay.link.command("HGET", relay.names.keys, "text") is not None
+
+    run(scenario)
+
+
+def test_a_folder_of_another_store_is_left_as_it_is(redis: RedisServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with relays(redis, tmp_path, 1) as (relay,):
+            folder = tmp_path / "other"
+            folder.mkdir(mode=0o700)
+            mine = read_secret(folder / "secret")
+            other = opened_shared(redis, folder, relay.names.prefix)
+            assert (await other.reach()).secret == relay.kept.secret != mine
+            await relay.link.command("HSET", relay.names.keys, "text", written([]), "version", 3)
+            await other.keys.look()
+            assert read_secret(folder / "secret") == mine and not (folder / keys_file.NAME).exists()
+            await other.finish()
+
+    run(scenario)

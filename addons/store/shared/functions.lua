@@ -102,14 +102,16 @@ local function release(holds, request, packed)
   return hold
 end
 
--- KEYS: account, rate, holds of the holder, holders, done mark.
--- ARGV: request, holder, lease (ms), amount, tokens, day, row; budget, since, requests, tokens, parallel ('' is none).
+-- KEYS: account, rate, holds of the holder, holders, done mark, epoch.
+-- ARGV: request, holder, lease (ms), amount, tokens, day, row; budget, since, requests, tokens, parallel ('' is none);
+-- the epoch.
 local function reserve(keys, args)
-  local account, rate, holds, holders, done = unpack(keys)
+  local account, rate, holds, holders, done, epoch = unpack(keys)
   local request, holder, lease, amount, tokens, day, row = unpack(args)
   local budget, since, requests, most_tokens, parallel = unpack(args, 8)
   if redis.call('HEXISTS', holds, request) == 1 then return {'ok'} end
   if redis.call('EXISTS', done) == 1 then return {'settled'} end
+  if (redis.call('GET', epoch) or '') ~= args[13] then return {'lost'} end
   local now = now_ms()
   local second = math.floor(now / 1000)
   if parallel ~= '' and tonumber(redis.call('HGET', account, 'n') or '0') >= tonumber(parallel) then
@@ -183,6 +185,24 @@ local function abandon(keys, args)
     redis.call('ZREM', holders, holder)
   end
   return settled
+end
+
+-- KEYS: account, mark. ARGV: day, amount, keep the mark for (ms). Of what several machines say was spent on a day that
+-- Redis has lost the most is added, to what has been spent since.
+local function restore(keys, args)
+  local before = redis.call('GET', keys[2]) or '0'
+  local more = tonumber(args[2]) - tonumber(before)
+  if more > 0 then
+    spend(keys[1], args[1], text(more))
+    redis.call('SET', keys[2], args[2], 'PX', args[3])
+  end
+  return 1
+end
+
+-- KEYS: epoch. ARGV: a new one. The one that holds.
+local function join(keys, args)
+  redis.call('SET', keys[1], args[1], 'NX')
+  return redis.call('GET', keys[1])
 end
 
 -- KEYS: holders. ARGV: holder, lease (ms).
@@ -312,21 +332,21 @@ local function write_keys(keys, args)
   return redis.call('HINCRBY', keys[1], 'version', 1)
 end
 
--- KEYS: secret, keys. ARGV: what the secret is to be, and the text of the keys. 0 where there is a secret already.
+-- KEYS: secret, keys. ARGV: what the secret is to be, and the text of the keys, '' for none. 0 where nothing was missing.
 local function begin(keys, args)
-  if not redis.call('SET', keys[1], args[1], 'NX') then return 0 end
-  if args[2] ~= '' then
-    redis.call('HSET', keys[2], 'text', args[2])
-    redis.call('HINCRBY', keys[2], 'version', 1)
+  local given = redis.call('SET', keys[1], args[1], 'NX') and 1 or 0
+  if args[2] ~= '' and redis.call('GET', keys[1]) == args[1] and redis.call('HEXISTS', keys[2], 'version') == 0 then
+    redis.call('HSET', keys[2], 'text', args[2], 'version', 1)
+    given = 1
   end
-  return 1
+  return given
 end
 
 local functions = { -- without pairs, which Redis does not have at this point
   {'reserve', reserve}, {'settle', settle}, {'abandon', abandon}, {'live', live}, {'leave', leave},
   {'load', load}, {'save', save}, {'delete', delete},
   {'take', take}, {'release_lease', release_lease}, {'renew', renew},
-  {'write_keys', write_keys}, {'begin', begin},
+  {'restore', restore}, {'join', join}, {'write_keys', write_keys}, {'begin', begin},
 }
 for at = 1, #functions do
   redis.register_function('{{library}}_' .. functions[at][1], functions[at][2])

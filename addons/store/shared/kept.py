@@ -17,6 +17,8 @@ class Kept:
     """None until Redis was reached."""
     keys: tuple[int, bytes] | None = None
     """Version and text of those that were handed out."""
+    epochs: dict[str, str] = field(default_factory=dict)
+    """Of the partitions, by name."""
     # Sessions
     leases: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Session and fence by ticket."""

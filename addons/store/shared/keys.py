@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from addons.core.redis_address import RedisAddress
@@ -16,6 +17,7 @@ from addons.store.shared.functions import library
 from addons.store.shared.kept import Kept
 from addons.store.shared.link import Link, said, waiting_client_of
 from addons.store.shared.names import Names
+from addons.store.shared.takeover import copy_to, give
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -28,7 +30,8 @@ _LOOK = 1.0
 class SharedKeys:
     """A KeySource."""
 
-    def __init__(self, link: Link, names: Names, kept: Kept) -> None:
+    def __init__(self, link: Link, names: Names, kept: Kept, folder: Path) -> None:
+        self._folder = folder
         self._link = link
         self._names = names
         self._kept = kept
@@ -49,7 +52,10 @@ class SharedKeys:
 
     async def look(self) -> None:
         """Ask Redis. Raises StoreError; then what was known stays in force."""
+        secret = await self._link.command("GET", self._names.secret)
         version, text = await self._link.command("HMGET", self._names.keys, "version", "text")
+        if self._kept.secret is not None and (secret is None or (version is None and self._kept.keys is not None)):
+            await self._give_again(self._kept.secret)
         if version is None or int(version) == self._version:
             return
         try:
@@ -57,6 +63,24 @@ class SharedKeys:
         except ValueError:
             raise StoreError(f"{self._names.keys} in Redis is damaged: restore it, or delete it") from None
         self._kept.keys = int(version), text
+        await self.copy()
+
+    async def _give_again(self, secret: bytes) -> None:
+        """Redis was emptied."""
+        text = self._kept.keys[1] if self._kept.keys is not None else b""
+        if await give(self._link, self._names, secret, text):
+            logger.warning("Redis was emptied: it is given secret and keys again; sessions are lost")
+        self._version = 0
+
+    async def copy(self) -> None:
+        """Keep a copy on this machine; where that can't be, one line says so."""
+        if self._kept.secret is None:
+            return
+        text = self._kept.keys[1] if self._kept.keys is not None else None
+        try:
+            await asyncio.to_thread(copy_to, self._folder, self._kept.secret, text)
+        except (OSError, StoreError) as error:
+            logger.warning(f"this machine has no copy of the keys that were handed out: {error}")
 
     def _take(self, version: int, text: bytes) -> None:
         self._keys = parsed(text)

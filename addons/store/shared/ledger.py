@@ -25,6 +25,7 @@ from addons.store import StoreError
 from addons.store.ledger import NAME
 from addons.store.ledger_file import FAILURES, KILLED
 from addons.store.settlements import OverLimit, Settlement, Strangers, row_of
+from addons.store.shared.epochs import Epochs
 from addons.store.shared.kept import Kept
 from addons.store.shared.link import Link
 from addons.store.shared.names import Names, Partition
@@ -37,6 +38,7 @@ RENEW = 5.0
 _GATHER = 0.002
 """Seconds that a settlement waits for others to come along."""
 _RETRY = 0.2
+_ATTEMPTS = 3
 _MOST_AT_ONCE = 200
 _MOST_WAITING = 100_000
 """Settlements that wait while Redis is away; of more, the holds are settled in their place, as if relay were killed."""
@@ -67,6 +69,7 @@ class SharedLedger:
         link: Link,
         names: Names,
         kept: Kept,
+        epochs: Epochs,
         folder: Path,
         clock: Callable[[], float],
         *,
@@ -81,6 +84,7 @@ class SharedLedger:
         self._link = link
         self._names = names
         self._process = kept.process
+        self._epochs = epochs
         self._held: dict[str, _Held] = kept.held
         self._strangers = Strangers()
         self._waiting: deque[_Work] = kept.settlements
@@ -117,7 +121,10 @@ class SharedLedger:
         held = _Held(claim, day_of(now))
         where = self._names.partition(claim.key)
         self._held[claim.request] = held
-        keys = (*self._account(where, claim.key), where.holds(self._process), where.holders, where.done(claim.request))
+        keys = (
+            *(*self._account(where, claim.key), where.holds(self._process)),
+            *(where.holders, where.done(claim.request), where.epoch),
+        )
         since = "" if terms.budget is None else begins(terms.per, now)
         arguments = (
             *(
@@ -133,7 +140,7 @@ class SharedLedger:
             *("" if limit is None else limit for limit in limits[1:]),
         )
         try:
-            said, *more = [each.decode() for each in await self._link.function("reserve", keys, arguments)]
+            said, *more = await self._reserve(where, keys, arguments)
         except StoreError:
             if self.passes and terms.budget is None:
                 return
@@ -146,6 +153,16 @@ class SharedLedger:
         if said == "budget":
             raise OverLimit(Refused(said, int(more[0])))
         raise OverLimit(Refused(said, retry_after=int(more[0]) if more else 1))
+
+    async def _reserve(self, where: Partition, keys: Sequence[str], arguments: Sequence[object]) -> list[str]:
+        """What Redis says to it, once it knows all that was spent."""
+        for _ in range(_ATTEMPTS):
+            reply = await self._link.function("reserve", keys, (*arguments, self._epochs.of(where)))
+            said: list[str] = [each.decode() for each in reply]
+            if said != ["lost"]:
+                return said
+            await self._epochs.join(where)
+        raise StoreError("Redis loses what was spent again and again")
 
     def _account(self, where: Partition, key: str) -> tuple[str, str]:
         return where.account(key), where.rate(key)
@@ -242,7 +259,7 @@ class SharedLedger:
         while True:
             try:
                 await self._renew()
-                await self._link.command("PING")  # so that it is known whether Redis was away
+                await self._epochs.look()  # by which it is known, too, whether Redis was away
                 if time.monotonic() >= self._trusted_at:
                     await self._settle_abandoned()
             except StoreError as error:

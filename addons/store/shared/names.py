@@ -37,8 +37,10 @@ class Partition:
     def __init__(self, tag: str) -> None:
         self.holders = f"{tag}:holders"
         self.stream = f"{tag}:ledger"
+        self.epoch = f"{tag}:epoch"
         self.holds_of = f"{tag}:holds:"
         self.done_of = f"{tag}:done:"
+        self._restored_of = f"{tag}:restored:"
         self._account_of = f"{tag}:account:"
         self._rate_of = f"{tag}:rate:"
 
@@ -49,6 +51,10 @@ class Partition:
     def rate(self, key: str) -> str:
         """What a key has asked for in the last minute."""
         return self._rate_of + key
+
+    def restored(self, key: str, day: str) -> str:
+        """The mark of what was added of a day that Redis had lost."""
+        return f"{self._restored_of}{day}:{key}"
 
     def holds(self, holder: str) -> str:
         """What one process holds."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from addons.config.settings import Settings
 from addons.core.redis_address import RedisAddress, parse_redis
 from addons.store import StoreError
+from addons.store.shared.epochs import Epochs
 from addons.store.shared.kept import Kept
 from addons.store.shared.keys import SharedKeys
 from addons.store.shared.ledger import SharedLedger
@@ -38,9 +39,12 @@ class Shared:
         self.process = self.kept.process
         self.names = Names(wanted.prefix)
         self.link = Link(address_of(settings))
-        self.keys = SharedKeys(self.link, self.names, self.kept)
+        self.keys = SharedKeys(self.link, self.names, self.kept, wanted.path)
+        self.epochs = Epochs(self.link, self.names, self.kept, wanted.path)
         passes = wanted.on_failure == "pass"
-        self.ledger = SharedLedger(self.link, self.names, self.kept, wanted.path, clock, passes=passes, keep_days=days)
+        self.ledger = SharedLedger(
+            self.link, self.names, self.kept, self.epochs, wanted.path, clock, passes=passes, keep_days=days
+        )
         self.mirror = Mirror(self.link, self.names, wanted.path, clock, days)
         self.sessions: SharedSessions | None = None
         """None until Redis was reached for the first time."""
@@ -53,14 +57,16 @@ class Shared:
         while True:
             try:
                 secret = await take_over(self.link, self.names, self._settings.store.path, secrets.token_bytes(32))
+                self.kept.secret = secret
                 await self.keys.look()
+                await self.keys.copy()
+                await self.epochs.begin()
                 break
             except StoreError as error:
                 if str(error) != said and self.link.away_since is None:  # the link says itself that Redis is away
                     said = str(error)
                     logger.warning(f"the store can't be opened: {error}")
                 await asyncio.sleep(_TRY_AGAIN)
-        self.kept.secret = secret
         return self.begin()
 
     def begin(self) -> SharedSessions:
