@@ -121,8 +121,8 @@ corrections/preambles.py
       mitmproxy takes the proxy's own, and its preamble for a broken request.
 
 corrections/silence.py
-  43. A client is not closed over an upstream that is silent for too long, nor while a hook takes its time: it is
-      answered (proxy/timeouts.py). mitmproxy closes it without a word.
+  43. A client is not closed over an upstream that is silent for too long: it is answered (proxy/timeouts.py).
+      mitmproxy closes it without a word.
 
 corrections/farewell.py
   44. A request whose client resets its stream of HTTP/2 waits for nothing any more. mitmproxy tells no hook.

@@ -20,13 +20,11 @@ def install(is_seen_to: Callable[[Client], bool]) -> None:
 
 async def _go_on(is_seen_to: Callable[[Client], bool], stock: Any, handler: Any) -> None:
     """mitmproxy 12.2.3 closes a client when nothing has moved on its connection for `tcp_timeout`; so an upstream that
-    is silent for too long costs a client its connection without a word, and a hook that takes longer (a request that
-    waits for its turn) does the same. Here who gives up the upstream answers, and a hook is waited for. Remove when a
-    time-out of the upstream runs the `error` hook, and a watchdog that is disarmed does not bite.
+    is silent for too long costs a client its connection without a word. Here who gives up the upstream answers. Remove
+    when a time-out of the upstream runs the `error` hook.
     """
-    watchdog = handler.timeout_watchdog
-    if watchdog.blocker or is_seen_to(handler.client):
-        watchdog.register_activity()
+    if is_seen_to(handler.client):
+        handler.timeout_watchdog.register_activity()
     else:
         await stock(handler)
 
