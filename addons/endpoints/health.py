@@ -21,6 +21,9 @@ _WATCHING = 60.0
 """Seconds since somebody has asked /readyz, within which relay takes itself to be watched."""
 _ANNOUNCED = 3.0
 _ENOUGH = 2
+_ARRIVING = 0.3
+"""Seconds more, for clients that were sent here until then: they are in the queue of the socket, and would be refused
+with it."""
 _TICK = 0.05
 _NOBODY = "0" * 40
 """A session that nobody has."""
@@ -50,6 +53,7 @@ class Readiness:
         end = self._clock() + _ANNOUNCED
         while self._heard < _ENOUGH and self._clock() < end:
             await asyncio.sleep(_TICK)
+        await asyncio.sleep(_ARRIVING)
 
 
 class Health:

@@ -93,6 +93,23 @@ async def is_copied(shared: Shared, number: int) -> bool:
     return len(rows(shared)) == number
 
 
+def test_a_settlement_waits_for_a_redis_that_is_full(redis: RedisServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with relays(redis, tmp_path, 1) as [one]:
+            await one.ledger.reserve(claim("full"))
+            await one.link.command("CONFIG", "SET", "maxmemory", "1")
+            try:
+                one.ledger.settle(settlement("full"))
+                await asyncio.sleep(0.5)
+                assert await one.ledger.balance("k1", "total") == (0, 10)
+            finally:
+                await one.link.command("CONFIG", "SET", "maxmemory", "0")
+            await until(lambda: is_copied(one, 1))
+            assert await one.ledger.balance("k1", "total") == (4, 0)
+
+    run(scenario)
+
+
 # One decision
 
 
