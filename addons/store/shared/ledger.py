@@ -93,6 +93,8 @@ class SharedLedger:
         self._waiting: deque[_Work] = kept.settlements
         self._some = asyncio.Event()
         self._lost = 0
+        self.has_written = False
+        """Something was settled here."""
         self._refused = False
         """It was said that Redis refuses what was spent."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -232,6 +234,7 @@ class SharedLedger:
         )
 
     def _put(self, work: _Work, queue: deque[_Work]) -> None:
+        self.has_written = True
         if len(queue) >= _MOST_WAITING:
             self._lost += 1
             if self._lost == 1:

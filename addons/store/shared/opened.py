@@ -131,7 +131,8 @@ class Shared:
         if self.sessions is not None:
             await self.sessions.finish()
             await self.ledger.finish(_LAST_WORDS)
-            await self.mirror.catch_up_with_all(_LAST_ROWS)
+            if self.ledger.has_written:
+                await self.mirror.catch_up_with_all(_LAST_ROWS)
             await self.mirror.finish()
         await self.link.close()
 
