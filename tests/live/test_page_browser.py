@@ -172,9 +172,10 @@ def test_an_answer_can_be_stopped(page: Browser, upstream: Upstream) -> None:
 
 
 def test_a_dead_upstream_is_explained(page: Browser, tmp_path: Path) -> None:
-    with live.relay(tmp_path, f"http://127.0.0.1:{live.free_port()}") as lonely:
+    with live.relay(tmp_path, f"http://127.0.0.1:{live.free_port()}", chat={"allow": []}) as lonely:
         page.open(f"{lonely.url}/")
         page.type("#key", KEY)
+        assert page.run("return document.getElementById('choice').offsetParent") is None, "there is no model to choose"
         say(page, "你好")
         page.until_text("#log .error", "502")
         page.click("#ask-balance")
