@@ -281,8 +281,10 @@ case $command in
   test)
     set_up dev
     cd "$root"
-    # A file to each core; then, with the machine to themselves, those that watch the clock.
-    cores=(-n logical --maxprocesses 4 --dist loadfile -m 'not alone')
+    # A file at a time to each core and to one more, since tests wait for much; then, with the machine to themselves,
+    # those that watch the clock.
+    found=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+    cores=(-n "$((found < 3 ? found + 1 : 4))" --dist loadfile -m 'not alone')
     case ${1:-} in
       '')
         failed=0

@@ -14,6 +14,7 @@ BACKLOG = 4096
 """Connections that may wait to be taken; the system may have a lower bound of its own."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LISTEN_HINT = "stop what listens there, or choose another port: listen.port in relay.yaml, or ./run.sh -p {port}"
+METRICS_HINT = "stop what listens there, or choose another port: metrics.listen in relay.yaml"
 _WEB_HINT = "stop what listens there, or choose another port for mitmweb: ./run.sh web --web-port {port}"
 
 
@@ -59,6 +60,15 @@ def listen(options: Mapping[str, object]) -> list[socket.socket]:
         for sock in sockets:
             sock.close()
         raise Refusal(_failure(error, host, port, _LISTEN_HINT)) from error
+    return sockets
+
+
+def listen_at(address: str, hint: str) -> list[socket.socket]:
+    """Sockets that listen at `host:port`, an IPv6 address in brackets. Raises Refusal, which ends with `hint`."""
+    host, _, port = address.rpartition(":")
+    sockets = _bound(host.removeprefix("[").removesuffix("]"), int(port), hint)
+    for sock in sockets:
+        sock.listen(BACKLOG)
     return sockets
 
 

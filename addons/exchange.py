@@ -189,6 +189,8 @@ class Exchange:
     """It came under the prefix of a route, which names its upstream."""
     origin: bool = False
     """The request came from a browser's script: it carries an Origin."""
+    forwarded: bool = False
+    """Another server has passed it on, and says so."""
     session_path: SessionPath | None = None
     """The request asks for a session of `/chat` by its path, and is no message."""
     id: str = field(default_factory=lambda: f"req_{time.time_ns():016x}{os.urandom(4).hex()}")

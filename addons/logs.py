@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from addons.core.known_secrets import LONGEST_ESCAPE, LONGEST_ESCAPED, KnownSecrets, unescaped
+from addons.core.log_line import message_line
 from addons.core.printable import printable
 from addons.core.secrets import scrub
 
@@ -232,6 +233,14 @@ class _Flush(logging.Handler):
         """Flush; mitmproxy's own handler, which stands before this one, has printed the record."""
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
+
+
+class JsonLines(logging.Formatter):
+    """Writes a record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without a line break at its end."""
+        return message_line(record.created, record.levelname.lower(), record.getMessage())
 
 
 def install() -> None:

@@ -38,6 +38,7 @@ from addons import addresses, engine, logs, signals, workers
 from addons.chain import HOOKS, Chain
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
 from addons.config.settings import ConfigError, Settings, load_settings, settings_path, taking_restart
+from addons.core.log_line import message_line
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
@@ -72,6 +73,7 @@ from addons.store import Store, StoreError
 from addons.store.certificate import CertificateError, certificate_of, certificate_path
 from addons.store.embedded import EmbeddedStore
 from addons.store.expiry import Sweeper
+from addons.telemetry.service import Telemetry
 from addons.upstreams.attempts import Pool
 from addons.upstreams.failover import Failover
 from addons.upstreams.health import UpstreamHealth
@@ -86,7 +88,8 @@ _RENEWED = ("certs", "tcp_timeout")
 class LongLived:
     """What outlives a change of settings: clients that are connected, flows on view."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, worker: worker.Worker | None = None) -> None:
+        self.telemetry = Telemetry(settings, worker)
         self.pool = Pool(UpstreamHealth())
         self.timeouts = Timeouts(settings)
         self.client_addresses = ClientAddresses(settings)
@@ -106,9 +109,10 @@ class LongLived:
         """Send every client away as soon as nothing of it is under way."""
         self.timeouts.drain()
 
-    def adopt(self, settings: Settings, gate: Gate, secret: bytes) -> None:
+    def adopt(self, settings: Settings, gate: Gate, store: Store) -> None:
         """Go on under other settings, with the secret of the store."""
-        self.pool.health.adopt(secret)
+        self.telemetry.adopt(settings, gate, self.pool, store)
+        self.pool.health.adopt(store.secret)
         self.timeouts.adopt(settings)
         self.client_addresses.adopt(settings)
         self.address_limits.adopt(settings)
@@ -124,24 +128,28 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
     """
     store = opened.store
     redact = Redaction(settings, store.secret)
-    meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held)
+    telemetry = long_lived.telemetry
+    meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held, telemetry.observing.settled)
+    timed = telemetry.timed(store)
     return Chain(
         (
             Noting(redact),
             long_lived.client_addresses,
             Routing(settings),
+            *telemetry.arrivals(),
             long_lived.timeouts,
             Cors(),
             long_lived.address_limits,
             *([] if opened.ready else [Starting()]),
             Page(settings),
             KeyPages(gate),
-            Health(store, long_lived.readiness, long_lived.pool.health),
+            *telemetry.pages(),
+            Health(timed, long_lived.readiness, long_lived.pool.health),
             DisplayPath(),
             Recording(redact.response),
             Failover(long_lived.pool),
-            Chat(store, meter),
-            Sessions(store, meter),
+            Chat(timed, meter),
+            Sessions(timed, meter),
             long_lived.balance,
             meter,
             ModelNames(long_lived.held),
@@ -150,6 +158,7 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
             Failures(),
             redact,
             FlowSummary(),
+            *telemetry.observers(),
             long_lived.retention,
             *([Sweeper(settings, store)] if isinstance(store, EmbeddedStore) else []),
         )
@@ -176,6 +185,11 @@ class Relay:
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
         self.taking_over: asyncio.Future[None] | None = None
+
+    @property
+    def health(self) -> UpstreamHealth | None:
+        """What is known of the upstreams."""
+        return self.long_lived.pool.health if self.long_lived is not None else None
 
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
@@ -241,12 +255,12 @@ class Relay:
     def _serve(self, settings: Settings) -> None:
         check_version()
         if self.long_lived is None:
-            self.long_lived = LongLived(settings)
+            self.long_lived = LongLived(settings, self.worker)
         prices = Prices(settings, self.long_lived.price_list)
         opened = self.opener.open(settings, prices)
         keyring = Keyring(settings, opened.store.secret, opened.keys)
         gate = self.gate = Gate(settings, keyring, opened.ledger, prices, pool=self.long_lived.pool)
-        self.long_lived.adopt(settings, gate, opened.store.secret)
+        self.long_lived.adopt(settings, gate, opened.store)
         engine.install(
             settings.limits.header_size,
             self.long_lived.timeouts.head_begins,
@@ -262,13 +276,15 @@ class Relay:
     def running(self) -> None:
         """Under bare `mitmdump -s`, take the address and options from relay.yaml: those the user did not set."""
         # mitmproxy runs this hook as a plain function when it loads a script anew.
-        self.taking_over = asyncio.ensure_future(engine.take_over(ctx.master))
+        self.taking_over = asyncio.ensure_future(self._take_over())
         if self.settings is not None and ctx.options.mode != [MODE]:
             self._take_options(self.settings)
         if self.chain is not None:
             _refuse_unknown_options()
         if self._says and self.chain is not None:
-            self._introduction = asyncio.get_running_loop().create_task(_introduce(self._says))
+            json_lines = self.settings is not None and self.settings.log == "json"
+            text = message_line(time.time(), "info", self._says) if json_lines else self._says
+            self._introduction = asyncio.get_running_loop().create_task(_introduce(text))
         if self.worker is not None and self.long_lived is not None:
             self.worker.serve(self.long_lived)
         # What is there by now stays: a full collection would go through 100,000 objects, for 50 ms and more.
@@ -278,9 +294,10 @@ class Relay:
     async def _open(self) -> None:
         """Serve clients as soon as that makes sense."""
         await self.opener.reach(self._reached)
-        if self.gate is not None and (self.gate.keyring.any or watched()):
+        told = watched() or (self.long_lived is not None and self.long_lived.telemetry.tells)
+        if self.gate is not None and (self.gate.keyring.any or told):
             loading = asyncio.ensure_future(self.gate.prices.ready())  # it takes a second
-            if watched():  # whoever looks sees what each exchange has cost, the first one too
+            if told:  # whoever looks sees what each exchange has cost, the first one too
                 await asyncio.wait([loading])
         self.up.set()
 
@@ -288,6 +305,18 @@ class Relay:
         """A shared store is there: serve with it."""
         if self.settings is not None and self.chain is not None:
             self._serve(self.settings)
+
+    async def _take_over(self) -> None:
+        await engine.take_over(ctx.master)
+        if self.long_lived is None:
+            return
+        self.long_lived.telemetry.print_as_json(ctx.master)
+        self.long_lived.telemetry.start()
+        try:
+            await self.long_lived.telemetry.open()
+        except addresses.Refusal as error:
+            logger.error(str(error))
+            ctx.master.shutdown()
 
     def _take_options(self, settings: Settings) -> None:
         try:
@@ -328,6 +357,8 @@ class Relay:
             ):
                 meter.end()
         engine.close()
+        if self.long_lived is not None:
+            self.long_lived.telemetry.stop()
         bounded_views.unregister()
         contentviews.unregister()
         if self.chain is not None:

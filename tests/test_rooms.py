@@ -20,6 +20,7 @@ ORDER = (
     {"flow"},
     {"upstreams"},
     {"meter"},
+    {"telemetry"},
     {"proxy", "endpoints", "replay", "chain", "opening"},
     {"cli", "inspection"},
     {"relay"},
@@ -179,6 +180,7 @@ def test_the_files_named_in_docstrings_and_comments_exist(file: Path) -> None:
         "flow",
         "upstreams",
         "meter",
+        "telemetry",
         "proxy",
         "endpoints",
         "inspection",
@@ -196,6 +198,7 @@ def test_every_file_is_named_at_its_door(room: str) -> None:
 DISTRIBUTIONS = {
     "genai_prices": "genai-prices",
     "OpenSSL": "pyopenssl",
+    "prometheus_client": "prometheus-client",
     "python_socks": "python-socks",
     "yaml": "pyyaml",
 }

@@ -1,9 +1,11 @@
 """What relay says of itself on the terminal: where it listens, where it forwards to, what to try."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 from addons import addresses
 from addons.config.settings import Settings, Upstream
+from addons.core.log_line import message_line
 from addons.core.urls import is_address
 
 
@@ -55,6 +57,14 @@ def web_line(in_force: Mapping[str, object]) -> tuple[str, str]:
 def say(lines: Sequence[tuple[str, str]], before: str = "") -> None:
     """Print lines of a name and a text, each behind `before`."""
     print(table(lines, before), flush=True)
+
+
+def said(lines: Sequence[tuple[str, str]], log: str) -> None:
+    """Print lines as `log` in relay.yaml has it."""
+    if log == "json":
+        print(message_line(time.time(), "info", table(lines)), flush=True)
+    else:
+        say(lines)
 
 
 def table(lines: Sequence[tuple[str, str]], before: str = "") -> str:

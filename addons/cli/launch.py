@@ -6,6 +6,7 @@ the rest of a start.
 
 import contextlib
 import os
+import socket
 import sys
 import sysconfig
 import tempfile
@@ -16,9 +17,10 @@ from typing import NamedTuple, NoReturn
 
 from addons import addresses
 from addons.addresses import Refusal
-from addons.cli.introduction import introduction, say, table
+from addons.cli.introduction import introduction, said, table
 from addons.config.mitmproxy_options import SAYS, as_arguments, given_in, options_for
 from addons.config.settings import STORE_FIXED, Settings, StoreSettings, is_fixed, load_settings, settings_path
+from addons.core.paths import METRICS
 from addons.meter.prices import PriceList, Prices
 from addons.store import Store, StoreError, keys_file
 from addons.store.absent import AbsentStore
@@ -96,9 +98,17 @@ def prepare(program: str, arguments: list[str], extra: Mapping[str, object]) -> 
 def become(plan: Plan, more: Sequence[tuple[str, str]] = ()) -> NoReturn:
     """Replace this process by mitmdump or mitmweb with relay in it, which says what it is as soon as it serves."""
     check_start(plan.in_force, plan.program)
+    if (metrics := metrics_address(plan.settings)) is not None:
+        for sock in addresses.listen_at(metrics, addresses.METRICS_HINT):
+            sock.close()
     _try_store(plan.settings)
     allow_many_files()
     execute(plan.command, {SAYS: table(introduced(plan, plan.in_force, more))})
+
+
+def metrics_address(settings: Settings) -> str | None:
+    """Where `/metrics` is served by itself, if that is wanted."""
+    return settings.metrics.listen if settings.metrics.enabled else None
 
 
 def check_start(in_force: Mapping[str, object], program: str) -> None:
@@ -126,6 +136,7 @@ def lead(plan: Plan, count: int) -> int:
     if sys.platform == "win32":
         raise Refusal("several workers need sockets that are passed on, which Windows has not: set workers to 1")
 
+    metrics: list[socket.socket] = []
     begun_with: list[StoreSettings] = []
 
     def orders() -> Orders:
@@ -133,12 +144,14 @@ def lead(plan: Plan, count: int) -> int:
         begun_with.append(again.settings.store)
         if is_fixed(begun_with[0], begun_with[-1]):
             raise Refusal(STORE_FIXED)
-        return Orders(again.settings, again.command)
+        return Orders(again.settings, again.command, metrics)
 
     first = orders()
     _try_confdir(str(plan.in_force.get("confdir", _CONF_DIR)))
     allow_many_files()
     with contextlib.ExitStack() as stack:
+        if (address := metrics_address(first.settings)) is not None:
+            metrics += [stack.enter_context(sock) for sock in addresses.listen_at(address, addresses.METRICS_HINT)]
         listeners = [stack.enter_context(sock) for sock in addresses.listen(plan.in_force)]
         try:
             store, book = _open_store(first.settings)
@@ -149,7 +162,8 @@ def lead(plan: Plan, count: int) -> int:
             stack.callback(book.close)
         in_force = plan.in_force | {"listen_port": listeners[0].getsockname()[1]}
         lines = introduced(plan, in_force, [("workers", str(count))])
-        return parent.run(count, first, orders, listeners, store, lambda: say(lines), book)
+        announce = lambda: said(lines, plan.settings.log)  # noqa: E731
+        return parent.run(count, first, orders, listeners, store, announce, book)
 
 
 def _open_store(settings: Settings) -> tuple[Store, Book | None]:
@@ -200,7 +214,9 @@ def introduced(plan: Plan, in_force: Mapping[str, object], more: Sequence[tuple[
     curl = f"curl {'-k ' if tls else ''}--noproxy '*' {addresses.origin(in_force, tls=tls)}/v1/models {key}"
     stale = out_of_date(plan.settings.listen.tls, time.time()) if plan.settings.listen.tls else ""
     warnings = [("certificate", stale)] if stale else []
-    return [*introduction(plan.settings, in_force), *warnings, *more, ("try", curl)]
+    metrics = metrics_address(plan.settings)
+    served = [("metrics at", f"http://{metrics}{METRICS}")] if metrics is not None else []
+    return [*introduction(plan.settings, in_force), *warnings, *more, *served, ("try", curl)]
 
 
 def _takes_relay_keys_alone(settings: Settings) -> bool:

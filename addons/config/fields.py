@@ -182,6 +182,45 @@ def _real_key(value: Any) -> str:
     return key
 
 
+def _token(value: Any) -> str | None:
+    expected = f"expected {LEAST} visible ASCII characters or more, best from the environment: ${{NAME}}; or null"
+    token = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    if token is not None and (len(token) < LEAST or not token.isascii() or not token.isprintable() or " " in token):
+        raise ValueError(expected)
+    return token
+
+
+def _listen_address(value: Any) -> str | None:
+    """`host:port`, an IPv6 address in brackets."""
+    expected = "expected a host and a port such as 127.0.0.1:9464 or [::1]:9464, or null"
+    address = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    if address is None:
+        return None
+    host, _, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not (is_host(bare) and port.isdecimal() and 0 < int(port) < 65536) or (":" in bare) != host.startswith("["):
+        raise ValueError(expected)
+    return address
+
+
+def _otlp_url(value: Any) -> str | None:
+    expected = "expected the address of a collector such as http://127.0.0.1:4318, or null"
+    url = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    if url is not None:
+        parse_upstream(url)
+    return url
+
+
+def log_format(value: Any) -> str:
+    """`text` or `json`."""
+    name = plain(value)
+    if name is None:
+        return "text"
+    if name not in ("text", "json"):
+        raise ValueError("expected text or json")
+    return str(name)
+
+
 def _key_name(value: Any) -> str:
     expected = "expected a name of letters, digits and ._@-, such as alice"
     name = text(value, expected)
@@ -391,6 +430,9 @@ Factor = Annotated[
 ]
 RelayKeyText = Annotated[str, BeforeValidator(_secret_key)]
 RealKey = Annotated[str, BeforeValidator(_real_key)]
+Token = Annotated[str | None, BeforeValidator(_token)]
+ListenAddress = Annotated[str | None, BeforeValidator(_listen_address)]
+OtlpUrl = Annotated[str | None, BeforeValidator(_otlp_url)]
 KeyName = Annotated[str, BeforeValidator(_key_name)]
 Day = Annotated[
     date | None,

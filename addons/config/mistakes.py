@@ -23,7 +23,7 @@ _BARE_HOST = re.compile(
 )
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _PLAIN_PATH = re.compile(r"(?:/+(?:[a-z._-]{1,20}|v[0-9]{1,2}[a-z]{0,5}))*/*")
-_ADDRESSES = ("url", "proxy")
+_ADDRESSES = ("url", "proxy", "otlp")
 _USERINFO = re.compile(r"(://)[^\s/]*@")
 _LONGEST = 60
 
@@ -59,6 +59,8 @@ def shown(where: Location, text: str) -> str:
 
 
 def _holds_a_key(where: Location) -> bool:
+    if where == ("metrics", "token"):
+        return True
     return where[0] in ("keys", "upstreams") and (where[-1] == "key" or "keys" in where[1:-1] or where[-1] == "keys")
 
 

@@ -498,6 +498,30 @@ class PageSettings(_Section):
     """A page for people at `/`; `false`: `/` is 404 like any unknown path."""
 
 
+class MetricsSettings(_Section):
+    """Numbers for Prometheus at `/metrics`, and who may read them."""
+
+    enabled: fields.Flag = True
+    """Numbers for Prometheus at `/metrics`; see [Observing](observing.md). `false`: nothing is counted."""
+    token: Annotated[fields.Token, Field(repr=False)] = None
+    """Whoever shows it as bearer may read `/metrics`. With neither `token` nor `listen` only programs on this machine
+    may; see [Who may read them](observing.md#who-may-read-them)."""
+    listen: fields.ListenAddress = None
+    """A second address, host and port such as `127.0.0.1:9464`, where `/metrics` is served and nothing else; not at the
+    first one, then."""
+
+
+class TelemetrySettings(_Section):
+    """Spans for OpenTelemetry."""
+
+    otlp: fields.OtlpUrl = None
+    """Where spans go, by OTLP over HTTP in JSON: a collector's address such as `http://127.0.0.1:4318`, to which
+    `/v1/traces` is added; see [Traces](observing.md#traces)."""
+    content: fields.Flag = False
+    """Spans carry what was asked and answered, too, without keys and cut to 16 KiB each. Leave it off where a
+    collector's readers must not see conversations."""
+
+
 class EngineSettings(_Section):
     """What relay changes of mitmproxy for speed alone."""
 
@@ -555,6 +579,12 @@ class Settings(_Section):
     """`./run.sh replay`: see [Fixtures](fixtures.md)."""
     page: Annotated[PageSettings, _OrEmpty] = Field(default_factory=PageSettings)
     """The page at `/`, for people."""
+    metrics: Annotated[MetricsSettings, _OrEmpty] = Field(default_factory=MetricsSettings)
+    """Numbers for Prometheus; see [Observing](observing.md)."""
+    telemetry: Annotated[TelemetrySettings, _OrEmpty] = Field(default_factory=TelemetrySettings)
+    """Spans for OpenTelemetry; see [Traces](observing.md#traces)."""
+    log: Annotated[Literal["text", "json"], BeforeValidator(fields.log_format)] = "text"
+    """What relay prints: `text` for people, `json` for programs, [one line an exchange](observing.md#logs)."""
     engine: Annotated[EngineSettings, _OrEmpty] = Field(default_factory=EngineSettings)
     """What relay changes of mitmproxy for speed alone."""
 
@@ -640,6 +670,8 @@ def taking_restart(before: Settings, after: Settings) -> list[str]:
         "listen.port": (before.listen.port, after.listen.port),
         "listen.tls": (before.listen.tls is None, after.listen.tls is None),
         "workers": (before.workers, after.workers),
+        "metrics.listen": (before.metrics.listen, after.metrics.listen),
+        "log": (before.log, after.log),
     }
     return [key for key, (old, new) in pairs.items() if old != new]
 
@@ -686,7 +718,7 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text_node)
 
 
-_KEYS = re.compile(r"keys\.list\[\d+\]\.key|upstreams\[\d+\]\.keys\[\d+\]")
+_KEYS = re.compile(r"keys\.list\[\d+\]\.key|upstreams\[\d+\]\.keys\[\d+\]|metrics\.token")
 """Where a text is a key, whatever it looks like."""
 
 

@@ -27,7 +27,6 @@ _HOP_BY_HOP = {
 # others.
 _EARLIER_HOPS = {b"forwarded", b"x-real-ip", b"via", b"true-client-ip"}
 _EARLIER_HOPS_PREFIXES = (b"x-forwarded-", b"cf-")
-_UP = _HOP_BY_HOP | _EARLIER_HOPS
 _DOWN = _HOP_BY_HOP | {b"alt-svc"}
 _CORS = {b"access-control-allow-origin", b"access-control-expose-headers", b"access-control-allow-credentials"}
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
@@ -47,12 +46,14 @@ class Upward(NamedTuple):
     """The client wants its connection closed after the answer."""
     origin: bool
     """The request has an Origin: a browser's script sent it."""
+    forwarded: bool = False
+    """It tells of hops before relay: whoever connects is not who asks."""
     broken: bytes | None = None
     """The name of a header whose value no header may have: a line break, a folded line, a NUL (RFC 9110, 5.5)."""
 
 
 # What becomes of a request header. Plain numbers: this is the hottest comparison there is.
-_YES, _NO, _ORIGIN, _CONNECTION, _UPGRADE = range(5)
+_YES, _NO, _ORIGIN, _CONNECTION, _UPGRADE, _EARLIER = range(6)
 
 
 def _going_up(name: bytes) -> int:
@@ -65,7 +66,9 @@ def _verdict(name: bytes) -> int:
     for known, verdict in ((b"origin", _ORIGIN), (b"connection", _CONNECTION), (b"upgrade", _UPGRADE)):
         if low == known:
             return verdict
-    return _NO if low in _UP or low.startswith(_EARLIER_HOPS_PREFIXES) else _YES
+    if low in _EARLIER_HOPS or low.startswith(_EARLIER_HOPS_PREFIXES):
+        return _EARLIER
+    return _NO if low in _HOP_BY_HOP else _YES
 
 
 _known_verdict = lru_cache(4096)(_verdict)
@@ -75,7 +78,7 @@ def upward(fields: Fields, *, websocket: bool) -> Upward:
     """The request headers that go up. With `websocket`, `Connection` and `Upgrade` stay."""
     kept = []
     named: set[bytes] = set()
-    origin = False
+    origin = forwarded = False
     for field in fields:
         verdict = _going_up(field[0])
         if verdict == _YES:
@@ -89,10 +92,12 @@ def upward(fields: Fields, *, websocket: bool) -> Upward:
                 kept.append(field)
         elif verdict == _UPGRADE and websocket:
             kept.append(field)
+        elif verdict == _EARLIER:
+            forwarded = True
     broken = None
     if _FORBIDDEN.search(b"".join([value for _, value in fields])):
         broken = next(name for name, value in fields if _FORBIDDEN.search(value))
-    return Upward(_without(kept, named), b"close" in named, origin, broken)
+    return Upward(_without(kept, named), b"close" in named, origin, forwarded, broken)
 
 
 def downward(fields: Fields, *, origin: bool, websocket: bool = False) -> Fields:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 VERSION = "/v1"
-OWN = ("/healthz", "/readyz")
+METRICS = "/metrics"
+OWN = ("/healthz", "/readyz", METRICS)
 """Paths of relay's own that have no place in relay.yaml."""
 TOKEN_PAGE = "/api/usage/token"
 STATUS_PAGE = "/api/status"

@@ -1,11 +1,15 @@
 """One exchange in one line, for the flow list."""
 
+from collections.abc import Mapping, Sequence
+
 from addons.core.reading.page import one_line, seconds
 
 FAILED = ":warning:"
 """mitmproxy's mark of a flow that failed. Other marks are set by people."""
 
 _LONGEST = 200
+_LONGEST_WAY = 90
+_UNCERTAIN = (502, 504)
 
 
 def summary(
@@ -17,6 +21,7 @@ def summary(
     cached: int | None = None,
     cost: str | None = None,
     attempts: int = 1,
+    way: str | None = None,
     first_byte_ms: float | None = None,
     duration_ms: float | None = None,
     status: int | None = None,
@@ -25,8 +30,9 @@ def summary(
 ) -> str:
     """`gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s`: what is known, in this order; None is not known.
 
-    `session` is its short hash. `attempts` is how often upstream was asked, shown where that is more than once. `cost`
-    is in dollars, a ~ before it means an estimate. `status` is shown from 400 on, or with an `error`: the error's code.
+    `session` is its short hash. `attempts` is how often upstream was asked, shown where that is more than once; `way`
+    is what it met there (`way_of`). `cost` is in dollars, a ~ before it means an estimate. `status` is shown from 400
+    on, or with an `error`: the error's code.
     `reason` says why relay refused, or what broke.
 
     >>> summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=12, tokens_out=48, cached=8)
@@ -36,6 +42,7 @@ def summary(
     """
     parts = [one_line(model, 60) if model else "", f"session {one_line(session, 20)}" if session else ""]
     parts.append(_failed(status, error, reason))
+    parts.append(one_line(way, _LONGEST_WAY) if way else "")
     parts.append(_tokens(tokens_in, tokens_out, cached))
     if attempts > 1:
         parts.append(f"{attempts} attempts")
@@ -46,6 +53,28 @@ def summary(
     if duration_ms is not None:
         parts.append(seconds(duration_ms))
     return one_line(" · ".join(part for part in parts if part), _LONGEST)
+
+
+def way_of(attempts: Sequence[object], passed_over: Sequence[object] = ()) -> str | None:
+    """What a request met on its way to an answer: who was left alone, who failed, who has answered; None where nothing
+    did. `attempts` is as `relay.attempts` has them, `passed_over` names upstreams that were not asked, with why.
+
+    >>> way_of([{"upstream": "openai", "reason": "rate limited"}, {"upstream": "azure", "status": 200}])
+    'openai rate limited → azure'
+    """
+    steps = [str(each) for each in passed_over]
+    answered = ""
+    for attempt in attempts:
+        if isinstance(attempt, Mapping):
+            upstream, status = str(attempt.get("upstream", "")), attempt.get("status")
+            failed = attempt.get("reason") or ("broke" if status is None else status if status in _UNCERTAIN else "")
+            answered = "" if failed else upstream
+            if failed:
+                steps.append(f"{upstream} {failed}")
+    if not steps:
+        return None
+    told = [f"{step} ×{steps.count(step)}" if steps.count(step) > 1 else step for step in dict.fromkeys(steps)]
+    return " → ".join([*told, *([answered] if answered else [])])
 
 
 def _failed(status: int | None, error: str | None, reason: str | None) -> str:

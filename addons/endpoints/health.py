@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from addons import errors
+from addons.core.paths import METRICS
 from addons.exchange import Exchange, Kind, ongoing
 from addons.flow.answers import answer, json_response, refuse
 from addons.store import Store, StoreError
@@ -20,6 +21,9 @@ _WATCHING = 60.0
 """Seconds since somebody has asked /readyz, within which relay takes itself to be watched."""
 _ANNOUNCED = 3.0
 _ENOUGH = 2
+_ARRIVING = 0.3
+"""Seconds more, for clients that were sent here until then: they are in the queue of the socket, and would be refused
+with it."""
 _TICK = 0.05
 _NOBODY = "0" * 40
 """A session that nobody has."""
@@ -49,6 +53,7 @@ class Readiness:
         end = self._clock() + _ANNOUNCED
         while self._heard < _ENOUGH and self._clock() < end:
             await asyncio.sleep(_TICK)
+        await asyncio.sleep(_ARRIVING)
 
 
 class Health:
@@ -67,7 +72,7 @@ class Health:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer at once, but where the store has to be asked."""
         exchange = ongoing(flow, Kind.OWN)
-        if exchange is None:
+        if exchange is None or exchange.path == METRICS:
             return
         if flow.request.method not in ("GET", "HEAD"):
             refuse(flow, exchange, errors.MethodNotAllowed(flow.request.method, "GET"))

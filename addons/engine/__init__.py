@@ -126,9 +126,10 @@ Beside them stands transports.py, which reaches mitmproxy's live connections and
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from mitmproxy import http
 from mitmproxy.connection import Client
@@ -200,6 +201,11 @@ def install(
 def print_in_blocks(master: object) -> None:
     """Have the log and the list of exchanges of a mitmdump printed in blocks, as several processes need it."""
     output.install(master)
+
+
+def print_with(master: object, formatter: logging.Formatter) -> TextIO | None:
+    """As `output.print_with`."""
+    return output.print_with(master, formatter)
 
 
 def allow_upstreams(handler: ConnectionHandler, count: int) -> None:

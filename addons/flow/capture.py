@@ -116,6 +116,10 @@ class Listener(NamedTuple):
 LISTENER = Part[Listener]("listener")
 """Of an answer that is streamed; to be left there before it is."""
 
+BEAT = Part[Callable[[Exchange], Callable[[], object]]]("beat")
+"""Makes what is called with each chunk of an event stream, where somebody counts the time between them. Neither
+raises."""
+
 ANSWER = Part[Copy]("answer")
 """Of what the client was sent."""
 

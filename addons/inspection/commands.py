@@ -5,6 +5,7 @@
     relay.forget @focus             that conversation begins anew
     relay.balance KEY               what is left on a key
     relay.replay @focus KEY         the same request again
+    relay.upstreams                 how the upstreams are
 
 A key may be named instead of shown: `$OPENAI_API_KEY` is taken from the environment. One that was typed is taken out of
 mitmproxy's command history.
@@ -15,7 +16,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from addons.core.secrets import masked
 from addons.endpoints.balance import ask_balance
 from addons.flow.display_path import aim
 from addons.store import Store, StoreError, TooManyWaiting
+from addons.upstreams.health import UpstreamHealth
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,10 @@ class Served(Protocol):
     @property
     def store(self) -> Store | None:
         """Where sessions live."""
+
+    @property
+    def health(self) -> UpstreamHealth | None:
+        """What is known of the upstreams."""
 
 
 class Commands:
@@ -76,6 +82,15 @@ class Commands:
             clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
             lines.append(f"{key[:_SHORT]}  {count} {'flow' if count == 1 else 'flows'}  last used {clock}")
         return lines
+
+    @command.command("relay.upstreams")
+    def upstreams(self) -> Sequence[str]:
+        """
+        List the upstreams: how each is, for how long it is still left alone, and how many of its keys are.
+        """
+        health = self.served.health
+        settings = self._settings()
+        return [_told_health(each) for each in health.report(settings.upstreams)] if health is not None else []
 
     @command.command("relay.session")
     def session(self, flows: Sequence[flow.Flow]) -> None:
@@ -134,6 +149,18 @@ class Commands:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _told_health(told: Mapping[str, object]) -> str:
+    """`openai  rate limited for 12 s, 1 of 2 keys left alone (rate limited)`."""
+    line = f"{told['name']}  {told['state']}"
+    if told.get("for"):
+        line += f" for {told['for']} s"
+    if isinstance(keys := told.get("keys"), dict) and keys["aside"]:
+        why = told.get("why")
+        line += f", {keys['aside']} of {keys['all']} keys left alone"
+        line += f" ({', '.join(why)})" if isinstance(why, list) else ""
+    return line
 
 
 def _flows() -> list[flow.Flow]:

@@ -4,6 +4,8 @@
     ~meta "relay.session: 4f1c"     the same, in what -w has saved, too
     ~meta "relay.model: gpt-4o$"    what named this model
     ~meta relay.reused              what went up by a connection that others had had before: how many
+    ~meta relay.passed_over         what went elsewhere, since an upstream was left alone
+    ~meta "relay.request_id: req_1" the exchange that an answer's x-relay-request-id names
     ~marker warning                 what failed
 
 Only where somebody looks: mitmweb, mitmproxy, or a file that flows are saved to.
@@ -16,12 +18,13 @@ from typing import Any
 
 from mitmproxy import http
 
-from addons.core.summary import FAILED, summary
+from addons.core.summary import FAILED, summary, way_of
 from addons.engine.transports import reused
 from addons.exchange import Exchange, Kind, of
 from addons.flow.answers import REFUSAL
 from addons.flow.capture import ANSWER
 from addons.flow.decoding import content_of
+from addons.upstreams.failover import PASSED_OVER
 
 _EDGE = 8192
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,80})"')
@@ -83,6 +86,10 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
         found["cost"] = cost
     if isinstance(attempts := flow.metadata.get("relay.attempts"), list):
         found["attempts"] = len(attempts)
+    passed_over = flow.metadata.get(PASSED_OVER)
+    found["way"] = way_of(
+        attempts if isinstance(attempts, list) else (), passed_over if isinstance(passed_over, list) else ()
+    )
     usage = flow.metadata.get("relay.usage")
     found |= _usage(repr(usage).replace("'", '"').encode() if usage else _edges(flow.response))
     answer = exchange.failure.substitute if flow.error is not None else flow.response

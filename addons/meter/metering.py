@@ -90,11 +90,14 @@ class Meter:
         under_way: dict[str, http.HTTPFlow] | None = None,
         note: Callable[[http.HTTPFlow], object] = lambda _flow: None,
         held: HeldBodies | None = None,
+        settled: Callable[[http.HTTPFlow, Exchange, Settlement, Generation | None], object] = lambda *_: None,
     ) -> None:
-        """`note` is called once relay's own key stands in a head: it must not be shown."""
+        """`note` is called once relay's own key stands in a head: it must not be shown. `settled` hears of what has
+        gone to the ledger, but for work that upstream did for itself, which is told as often as somebody asks."""
         self.gate = gate
         self.settler = Settler(gate)
         self.note = note
+        self.settled = settled
         self.under_way = under_way if under_way is not None else {}
         """The flows of relay keys that are held for, whichever settings they began under."""
         self.held = held if held is not None else HeldBodies()
@@ -401,7 +404,7 @@ class Meter:
         caller, _ = self._caller_of(flow, exchange)
         # A batch belongs to the list of batches: its path is told without its id.
         path = "/".join(exchange.path.split("/")[:3])
-        self._count(flow, exchange, _name_of_later(caller, name), path, usage, model, asked)
+        self._count(flow, exchange, _name_of_later(caller, name), path, usage, model, asked, again=True)
 
     def _count(
         self,
@@ -412,8 +415,11 @@ class Meter:
         usage: Metered,
         model: str,
         asked: Mapping[str, str],
+        *,
+        again: bool = False,
     ) -> None:
-        """Settle work that was not held for. What callers' own keys have used is priced when somebody asks."""
+        """Settle work that was not held for, `again` where it may be settled already. What callers' own keys have used
+        is priced when somebody asks."""
         caller, key = self._caller_of(flow, exchange)
         upstream, amount = exchange.upstream.name, None
         if key is not None and self.gate.prices.loaded:
@@ -425,6 +431,8 @@ class Meter:
         settlement = Settlement(*about, tokens=usage.input + usage.output)
         self.gate.ledger.settle(settlement)
         self._note(flow, exchange, settlement)
+        if not again:
+            self.settled(flow, exchange, settlement, None)
 
     def _caller_of(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[str, RelayKey | None]:
         """What a caller's use is counted under, and its relay key if it has one."""
@@ -512,6 +520,7 @@ class Meter:
         self._note_attempts(exchange, metering, settlement)
         self.gate.ledger.settle(settlement)
         self._note(flow, exchange, settlement)
+        self.settled(flow, exchange, settlement, metering.kind)
 
     def _note_attempts(self, exchange: Exchange, metering: Metering, settlement: Settlement) -> None:
         """Each attempt that broke, and was repeated, has a row: what has come of it upstream is not known."""

@@ -154,6 +154,10 @@ class Prices:
             self.price_list.load()
         return self.cost(usage, upstream, model, asked, at)
 
+    def knows(self, upstream: str, model: str) -> bool:
+        """Whether the list has a model, as far as it is loaded."""
+        return self.price_list.find(model, self._url(upstream)) is not None
+
     def factor(self, upstream: str) -> Decimal:
         """`upstreams[].price`."""
         found = self._upstreams.get(upstream)

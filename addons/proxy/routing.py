@@ -38,7 +38,7 @@ class Routing:
         self.routes: dict[str, Upstream] = {route.path: by_name[route.upstream] for route in settings.routes}
         self.own = {path: Kind.CHAT for path in settings.chat.paths}
         self.own |= {path: Kind.BALANCE for path in settings.balance.paths}
-        self.own |= {path: Kind.OWN for path in paths.OWN}
+        self.own |= {path: Kind.OWN for path in paths.OWN if path != paths.METRICS or _has_metrics(settings)}
         self.folders = frozenset(settings.chat.paths)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -63,8 +63,9 @@ class Routing:
                 target.path,
                 routed=target.route is not None,
                 origin=up.origin,
+                forwarded=up.forwarded,
                 client_closes=up.closes,
-                record=RecordState(watched=seen, saved=saved),
+                record=RecordState(watched=seen or self.settings.telemetry.content, saved=saved),
             ),
         )
         if session_id is not None:
@@ -108,6 +109,11 @@ class Routing:
                 exchange.client_closes = True
         if not switching:
             add_common_headers(flow.response, exchange)
+
+
+def _has_metrics(settings: Settings) -> bool:
+    """Whether `/metrics` is served here."""
+    return settings.metrics.enabled and settings.metrics.listen is None
 
 
 def _malformed(flow: http.HTTPFlow, up: headers.Upward) -> BadRequest | None:

@@ -19,7 +19,7 @@ from addons.engine.transports import cut_upstream
 from addons.errors import TooLarge, Unavailable
 from addons.exchange import Exchange, Kind, Part, of, ongoing
 from addons.flow.answers import refuse
-from addons.flow.capture import ANSWER, LISTENER, Copy, Listener, new_copy, warn_cut
+from addons.flow.capture import ANSWER, BEAT, LISTENER, Copy, Listener, new_copy, warn_cut
 from addons.flow.decoding import decode
 from addons.flow.upstream import declared_length
 
@@ -62,10 +62,14 @@ class Events:
         self.copy = copy
         self.encoding = encoding
         self._ending = Ending() if encoding in ("", "identity") else None
+        make = BEAT.of(exchange)
+        self._beat = make(exchange) if make is not None else None
 
     def __call__(self, chunk: bytes) -> bytes | list[bytes]:
         """Pass a chunk on, unless nobody is there any more."""
         self.copy(chunk)
+        if self._beat is not None and chunk:
+            self._beat()
         self.hear(chunk)
         return [] if self.exchange.stream.seen_off else chunk
 

@@ -6,8 +6,8 @@ session in after the other, queueing.py says to clients why they can't come in, 
 time. certificate.py joins key and chain for mitmproxy, in the same folder.
 
 ledger.py keeps what every request has cost and what is held, in ledger_file.py's tables; ledger_reader.py reads it for
-reports. settlements.py is how requests end, and what every ledger can do. keys_file.py keeps the hashes of keys that
-were handed out.
+reports, and counts.py tells `/metrics` how much there is. settlements.py is how requests end, and what every ledger can
+do. keys_file.py keeps the hashes of keys that were handed out.
 
 shared/ has all of this in a Redis that several relays share, and absent.py stands in for it until it is reached.
 """

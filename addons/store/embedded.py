@@ -47,6 +47,11 @@ class EmbeddedStore:
         """32 random bytes, made at the first start; they key the hashes of what must not be stored."""
         return self._shelf.secret
 
+    @property
+    def sessions(self) -> int:
+        """How many are kept."""
+        return self._shelf.count
+
     def key(self, api_key: str, session_id: str) -> tuple[str, str]:
         """The name of a session in the store, and its owner's: keyed hashes, in hexadecimal."""
         return names(self.secret, api_key, session_id)

@@ -92,6 +92,8 @@ class Attempts(AttemptState):
     """Seconds in line."""
     told: list[dict[str, object]] = field(default_factory=list)
     """What has become of each attempt, for records."""
+    passed_over: list[str] = field(default_factory=list)
+    """Upstreams that were preferred and not asked, and why; for records."""
     refusals: list[Refusal] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
     """The upstreams of attempts that may have been worked on, and were repeated."""
@@ -142,6 +144,8 @@ class Attempts(AttemptState):
         if ticket is None:
             raise self.refusal()
         self.ticket = ticket
+        if ticket.candidate != self.order[0]:
+            self.passed_over = self.pool.health.passed_over(self.order, ticket.candidate, self.model)
         return self.keys[ticket.candidate]
 
     async def _taken(self) -> Ticket | None:

@@ -7,6 +7,7 @@ from addons.exchange import Kind, heard, of
 from addons.upstreams.attempts import ATTEMPTS, Pool, attempts_for
 
 METADATA = "relay.attempts"
+PASSED_OVER = "relay.passed_over"
 
 
 class Failover:
@@ -58,6 +59,8 @@ class Failover:
         if attempts is None:
             return
         attempts.over(flow.error.msg if flow.error is not None else "")
+        if attempts.passed_over:
+            flow.metadata[PASSED_OVER] = attempts.passed_over
         if attempts.told:
             flow.metadata[METADATA] = attempts.told
 

@@ -110,6 +110,19 @@ class UpstreamHealth:
         places = (place for candidate in candidates for place in _places(candidate, model))
         return {aside.reason for place in places if (aside := self._places.get(place)) is not None and aside.hard}
 
+    def passed_over(self, order: Sequence[Candidate], chosen: Candidate, model: str) -> list[str]:
+        """Which upstreams were preferred to the chosen one and are left alone, and why: `openai rate limited`."""
+        found = {}
+        for candidate in order:
+            if candidate == chosen:
+                break
+            if candidate.upstream == chosen.upstream:
+                continue
+            for place in _places(candidate, model):
+                if (aside := self._places.get(place)) is not None and aside.until > self.clock():
+                    found[candidate.upstream] = f"{candidate.upstream} {aside.reason}"
+        return list(found.values())
+
     # Attempts
 
     def take(self, order: Sequence[Candidate], model: str, tried: Sequence[Candidate] = ()) -> Ticket | None:

@@ -20,7 +20,9 @@ One mitmdump uses one core. With `workers: 4` in relay.yaml `./run.sh` stays as 
    an edit takes effect when it shall: SIGHUP replaces the workers one by one by new ones under the new text, and when
    one of those is ready the old one drains (worker.py, draining.py). names.py says how they find each other in the
    environment.
-5. Each worker writes what it logs in whole blocks to the one output they all have (engine/corrections/output.py).
+5. Each worker tells the parent what it has counted, and whichever is asked for `/metrics` shows the sum of all
+   (gathering.py).
+6. Each worker writes what it logs in whole blocks to the one output they all have (engine/corrections/output.py).
 
 The parent runs no mitmproxy: nothing that comes over the network reaches it, but what workers hand on to the store.
 """

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 logger = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Of what the frames say (store_server.py). A parent that was not restarted meets workers of newer code."""
 
 FRAME_CAP = 64 * 1024**2

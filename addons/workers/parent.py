@@ -89,7 +89,7 @@ class Parent:
         for number in signals.ENDING:
             loop.add_signal_handler(number, self._signalled, number)
         loop.add_signal_handler(signal.SIGHUP, self._renew.set)
-        _log_to_stdout(lambda: self.stop(1))
+        _log_to_stdout(lambda: self.stop(1), self.orders.settings.log)
         life = asyncio.create_task(self._live())
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -338,17 +338,18 @@ def _fixed(before: Settings, after: Settings) -> list[str]:
 class _Lines(logging.StreamHandler):  # type: ignore[type-arg]
     """Prints records as mitmproxy does; who can't print, ends."""
 
-    def __init__(self, on_broken: Callable[[], None]) -> None:
+    def __init__(self, on_broken: Callable[[], None], log: str) -> None:
         super().__init__(sys.stdout)
         self.on_broken = on_broken
-        self.setFormatter(logging.Formatter("[%(asctime)s.%(msecs)03d] %(message)s", "%H:%M:%S"))
+        text = logging.Formatter("[%(asctime)s.%(msecs)03d] %(message)s", "%H:%M:%S")
+        self.setFormatter(logs.JsonLines() if log == "json" else text)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """There is nobody left to be told."""
         self.on_broken()
 
 
-def _log_to_stdout(on_broken: Callable[[], None]) -> None:
+def _log_to_stdout(on_broken: Callable[[], None], log: str) -> None:
     logs.install()
-    logging.getLogger().addHandler(_Lines(on_broken))
+    logging.getLogger().addHandler(_Lines(on_broken, log))
     logging.getLogger("addons").setLevel(logging.INFO)

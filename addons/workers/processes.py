@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from addons.config.settings import Settings
-from addons.workers.names import CHANNEL, DRAIN, END, LEAVE, LISTENERS, NUMBER, READY, SETTINGS
+from addons.workers.names import CHANNEL, DRAIN, END, LEAVE, LISTENERS, METRICS, NUMBER, READY, SETTINGS
 from addons.workers.store_server import StoreServer
 
 
@@ -23,6 +23,8 @@ class Orders:
     settings: Settings
     command: Sequence[str]
     """How to start a mitmdump under these settings."""
+    metrics: Sequence[socket.socket] = ()
+    """Where it serves `/metrics` alone."""
 
 
 class Process:
@@ -59,6 +61,7 @@ class Process:
                 passed = {
                     CHANNEL: [theirs.fileno()],
                     LISTENERS: [each.fileno() for each in listeners],
+                    METRICS: [each.fileno() for each in orders.metrics],
                     SETTINGS: [text.fileno()],
                 }
                 process = await asyncio.create_subprocess_exec(

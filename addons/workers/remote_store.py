@@ -137,6 +137,14 @@ class Channel:
         """The parent's ledger, whose file is at `path`."""
         return RemoteLedger(self.line, path)
 
+    def tell_numbers(self, numbers: bytes) -> None:
+        """Tell the parent what this worker has counted."""
+        self.line.wire.send(pack(["numbers"], numbers))
+
+    async def gather_numbers(self, numbers: bytes) -> bytes:
+        """What all workers have counted; `numbers` is what this one has. Raises StoreError."""
+        return _succeeded(await self.line.call("gather", body=numbers)).body
+
     def note(self, text: str) -> None:
         """Tell the parent something."""
         self.line.wire.send(pack(["note", text]))

@@ -39,9 +39,12 @@ from addons.core.accounts import Claim, claim_of
 from addons.core.relay_keys import PERIODS
 from addons.core.sessions import Session
 from addons.store import Lease, LeaseLost, Store, StoreError, TooManyWaiting
+from addons.store.counts import count_kept
 from addons.store.ledger import Book
 from addons.store.settlements import Settlement
 from addons.workers.channel import VERSION, Frame, FrameTooLarge, Wire, pack
+from addons.workers.gathering import Gathering
+from addons.workers.names import NUMBERS
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +74,15 @@ class StoreServer:
         self.book = book
         self._names = itertools.count(1)
         self._peers: dict[socket.socket, _Peer] = {}
+        self._gathering = Gathering(lambda numbers: count_kept(numbers, store, book), self._ask_numbers)
 
     async def serve(self, sock: socket.socket, on_message: Callable[[str], None]) -> None:
         """Serve the worker at the other end of `sock` until that end is closed; `on_message` gets its notes.
 
         Its leases are free then, and what it has asked the store for is done. Cancelled, it closes the socket, too.
         """
-        peer = self._peers[sock] = _Peer(self.store, self.book, f"worker {next(self._names)}", sock, on_message)
+        name = f"worker {next(self._names)}"
+        peer = self._peers[sock] = _Peer(self.store, self.book, name, sock, on_message, self._gathering)
         try:
             peer.open()
             await peer.gone.wait()
@@ -85,6 +90,11 @@ class StoreServer:
             peer.wire.close()
             del self._peers[sock]
         await peer.finish()
+
+    def _ask_numbers(self, asker: object) -> None:
+        for peer in self._peers.values():
+            if peer is not asker:
+                peer.wire.send(pack(["note", NUMBERS]))
 
     def tell(self, sock: socket.socket, note: str) -> None:
         """Send a note to the worker served at `sock`; nothing if it is gone."""
@@ -96,8 +106,15 @@ class _Peer:
     """One worker."""
 
     def __init__(
-        self, store: Store, book: Book | None, name: str, sock: socket.socket, on_message: Callable[[str], None]
+        self,
+        store: Store,
+        book: Book | None,
+        name: str,
+        sock: socket.socket,
+        on_message: Callable[[str], None],
+        gathering: Gathering,
     ) -> None:
+        self.gathering = gathering
         self.store = store
         self.book = book
         self.name = name
@@ -139,6 +156,7 @@ class _Peer:
         for task in list(self._waiting.values()):
             task.cancel()
         self._release_all()
+        self.gathering.gone(self)
         if self.book is not None:
             self.book.abandon(self.name)
         self.gone.set()
@@ -160,6 +178,10 @@ class _Peer:
                 self._release(number)
             case ["reserve" | "spent" | "settle" as kind, *values] if self.book is not None:
                 self._keep_book(self.book, kind, values)
+            case ["numbers"]:
+                self.gathering.told(self, frame.body)
+            case ["gather", int(number)]:
+                self._call(number, self._gather(frame.body))
             case ["alive"]:
                 pass
             case ["note", str(text)]:
@@ -249,6 +271,9 @@ class _Peer:
     async def _save(self, lease: Lease, owner: str, stored: bytes) -> tuple[None, bytes]:
         await self.store.save(lease, owner, Packed(stored=stored))
         return None, b""
+
+    async def _gather(self, numbers: bytes) -> tuple[None, bytes]:
+        return None, await self.gathering.all(self, numbers)
 
     async def _delete(self, lease: Lease) -> tuple[bool, bytes]:
         return await self.store.delete(lease), b""

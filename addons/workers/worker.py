@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Self
 
 from mitmproxy import ctx
@@ -20,7 +20,7 @@ from addons.config.mitmproxy_options import ONE_PROCESS
 from addons.engine.corrections.output import ErrorsOnly
 from addons.store import StoreError
 from addons.workers.draining import Draining, drain
-from addons.workers.names import CHANNEL, DRAIN, END, LEAVE, LISTENERS, NUMBER, READY, SETTINGS
+from addons.workers.names import CHANNEL, DRAIN, END, LEAVE, LISTENERS, METRICS, NUMBER, NUMBERS, READY, SETTINGS
 from addons.workers.remote_store import Channel
 
 _KEPT = "relay_worker"
@@ -37,6 +37,10 @@ class Worker:
         self.listeners = listeners
         self.settings = settings
         """The text of relay.yaml. The file itself may have been edited since."""
+        self.metrics: tuple[socket.socket, ...] = ()
+        """Where `/metrics` alone is served."""
+        self.tell_numbers: Callable[[], object] = lambda: None
+        """Called when the parent wants this worker's numbers."""
         self.draining = False
         self._clients: Draining | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -49,7 +53,9 @@ class Worker:
         with open(int(text), encoding="utf-8", newline="") as file:
             settings = file.read()
         sockets = tuple(_inherited(each) for each in listeners.split(","))
-        return cls(int(number), Channel(_inherited(channel)), sockets, settings)
+        worker = cls(int(number), Channel(_inherited(channel)), sockets, settings)
+        worker.metrics = tuple(_inherited(each) for each in environ.pop(METRICS, "").split(",") if each)
+        return worker
 
     def settle_in(self, master: object) -> None:
         """Print in blocks; and what all workers would say while they start, only the first one says."""
@@ -87,7 +93,9 @@ class Worker:
             self.channel.note(READY)
 
     def _hear(self, note: str) -> None:
-        if note == END:
+        if note == NUMBERS:
+            self.tell_numbers()
+        elif note == END:
             ctx.master.shutdown()
         elif note in (DRAIN, LEAVE) and not self.draining:
             self.draining = True
@@ -105,7 +113,7 @@ def join(master: Any, environ: MutableMapping[str, str]) -> Worker | None:
     before: Worker | None = getattr(master, _KEPT, None)
     if before is not None:  # made by the code before a reload
         worker = Worker(before.number, Channel.resumed(before.channel), before.listeners, before.settings)
-        worker.draining = before.draining
+        worker.draining, worker.metrics = before.draining, before.metrics
     elif NUMBER in environ:
         try:
             worker = Worker.from_environment(environ)

@@ -15,6 +15,7 @@ from types import FrameType
 
 from tests.bench import (
     ablation,
+    cluster,
     far,
     flame,
     idle,
@@ -30,7 +31,7 @@ from tests.bench import (
 )
 from tests.bench.load import Load
 from tests.bench.others import Peer
-from tests.bench.processes import more_files
+from tests.bench.processes import Failed, more_files
 from tests.bench.report import PLACE, Report
 from tests.bench.rounds import ratio
 from tests.bench.tables import times
@@ -51,6 +52,7 @@ from tests.bench.targets import (
     stock,
 )
 from tests.support import histories, outages
+from tests.support.cluster import driver
 
 SECTIONS = (
     "requests",
@@ -62,9 +64,12 @@ SECTIONS = (
     "sse",
     "sessions",
     "leases",
+    "cluster",
     "meter",
     "far",
 )
+
+_A_MINUTE = 60.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ def main() -> int:
             return histories.main(given.histories, given.seed)
         if given.outages:
             return outages.main(given.outages, given.seed)
+        if given.cluster:
+            return driver.main(given.seed, given.seconds or _A_MINUTE)
         if given.idle:
             return idle.main(given.idle, given.seconds or idle.SECONDS)
         return _ablate(given) if given.ablate else _bench(given)
@@ -119,7 +126,7 @@ def _bench(given: argparse.Namespace) -> int:
     peers = _peers(given, missing)
     starters = _starters(peers)
     headline = ""
-    if wanted - {"workers", "sse", "sessions", "leases", "meter", "far"}:
+    if wanted - {"workers", "sse", "sessions", "leases", "cluster", "meter", "far"}:
         with running(starters, streams=False, missing=missing) as there:
             headline = _requests(report, there, size, wanted)
     if "workers" in wanted:
@@ -142,6 +149,11 @@ def _bench(given: argparse.Namespace) -> int:
         report.add("The session store by itself", sessions.section(list(size.stores)))
     if "leases" in wanted:
         report.add("Two processes and one store", leases.section(size.seconds, _few(size)), leases.NOTE)
+    if "cluster" in wanted:
+        try:
+            report.add(cluster.TITLE, cluster.section(size.seconds, size.rounds), cluster.note())
+        except Failed as error:
+            missing[cluster.TITLE] = str(error)
     if "meter" in wanted:
         streams = meter.LONG if given.long else meter.Streams()
         note = meter.NOTE.format(streams=streams.number, rate=streams.rate)
@@ -306,7 +318,12 @@ def _arguments() -> argparse.Namespace:
         metavar="N",
         help="N requests instead (%(const)s) to upstreams that fail in every phase: is one asked twice?",
     )
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the histories (the time)")
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="three relays behind HAProxy and one Redis instead, with faults, for --seconds (60): does all of it hold?",
+    )
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the histories and faults (the time)")
     return parser.parse_args()
 
 

@@ -20,11 +20,13 @@ _KEY = "rk-bench-0123456789abcdef0123456789abcdef"
 _BUDGET = {"amount": 10**8}
 _EVENTS = 100
 UNMETERED, OWN, BUDGET = "without the meter", "a caller's own key", "a relay key with a budget"
+UNCOUNTED = "a caller's own key, without metrics"
 
 NOTE = (
     "CPU of relay for one small chat completion (32 clients that keep their connections), and for one stream of "
     f"{_EVENTS} events from its request to its end ({{streams:,}} under way at a time, {{rate:g}} events/s each). "
-    f"`{UNMETERED}` is the same relay with that addon taken out; `{BUDGET}` reads each request, writes its hold, asks "
+    f"`{UNMETERED}` is the same relay with that addon taken out, `{UNCOUNTED}` one with `metrics.enabled: false`; "
+    f"`{BUDGET}` reads each request, writes its hold, asks "
     "the stream for its usage, takes the extra chunk out and writes the settlement."
 )
 
@@ -60,7 +62,7 @@ def _finished(streams: Streams, target: Target) -> Finished:
 
 def _rows(requests: Mapping[str, list[Load]], streams: Mapping[str, list[Finished]]) -> list[list[str]]:
     rows = []
-    for name in (UNMETERED, OWN, BUDGET):
+    for name in (UNMETERED, UNCOUNTED, OWN, BUDGET):
         assert not any(each.errors for each in requests[name]), f"{name}: {requests[name]}"
         assert all(each.finished == each.streams for each in streams[name]), f"{name}: {streams[name]}"
         rows.append([name, *_cells(requests, name), *_cells(streams, name)])
@@ -86,10 +88,15 @@ def _starters() -> dict[str, Starter]:
             yield target
 
     @contextlib.contextmanager
+    def uncounted(folder: Path, upstream_port: int) -> Iterator[Target]:
+        with relay(folder, upstream_port, name=UNCOUNTED, metrics={"enabled": False}) as target:
+            yield target
+
+    @contextlib.contextmanager
     def budget(folder: Path, upstream_port: int) -> Iterator[Target]:
         upstreams = [{"name": "bench", "url": f"http://127.0.0.1:{upstream_port}", "keys": ["sk-real"]}]
         keys = {"list": [{"name": "bench", "key": _KEY, "budget": _BUDGET}]}
         with relay(folder, upstream_port, name=BUDGET, upstreams=upstreams, keys=keys) as target:
             yield replace(target, headers={"Authorization": f"Bearer {_KEY}"})
 
-    return {UNMETERED: without, OWN: own, BUDGET: budget}
+    return {UNMETERED: without, UNCOUNTED: uncounted, OWN: own, BUDGET: budget}

@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addons.core.summary import summary
+from addons.core.summary import summary, way_of
 
 texts = st.none() | st.text()
 numbers = st.none() | st.integers(0, 1 << 62)
@@ -70,3 +71,32 @@ def test_always_one_short_line(
     )
     assert len(line) < 250
     assert len(line.splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("attempts", "passed_over", "expected"),
+    [
+        pytest.param([], [], None, id="nothing is noted"),
+        pytest.param([{"upstream": "one", "status": 200}], [], None, id="all went well"),
+        pytest.param([{"upstream": "one", "status": 400}], [], None, id="an answer like any other"),
+        pytest.param(
+            [{"upstream": "one", "status": 429, "reason": "rate limited"}, {"upstream": "two", "status": 200}],
+            [],
+            "one rate limited → two",
+            id="another has answered",
+        ),
+        pytest.param(
+            [{"upstream": "one", "reason": "rate limited"}] * 2 + [{"upstream": "two", "error": "reset"}],
+            [],
+            "one rate limited ×2 → two broke",
+            id="nobody has",
+        ),
+        pytest.param([{"upstream": "two", "status": 200}], ["one overloaded"], "one overloaded → two", id="left alone"),
+        pytest.param(
+            [{"upstream": "one", "status": 502}, "junk"], [], "one 502", id="what can't be read is passed over"
+        ),
+    ],
+)
+def test_what_a_request_met_on_its_way(attempts: list[object], passed_over: list[object], expected: str | None) -> None:
+    assert way_of(attempts, passed_over) == expected
+    assert len(summary(way=expected)) < 100

@@ -44,6 +44,15 @@ def test_an_upstream_s_refusal() -> None:
     assert flow.marked == FAILED
 
 
+def test_what_it_met_at_upstreams() -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flow.request.content = b'{"model": "gpt-4o"}'
+    flow.metadata["relay.attempts"] = [{"upstream": "two", "status": 200}]
+    flow.metadata["relay.passed_over"] = ["one rate limited"]
+    flows.respond(flow, 200, {"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    assert noted(flow) == "gpt-4o · one rate limited → two · 3→4 tok"
+
+
 @pytest.mark.parametrize(
     ("kind", "status"), [(Kind.PASS, 413), (Kind.CHAT, 413), (Kind.BALANCE, 413)], ids=lambda value: str(value)
 )

@@ -130,5 +130,6 @@ def test_each_command_says_what_it_takes(web: page.Web) -> None:
         "relay.forget": "relay.forget flows",
         "relay.balance": "relay.balance key upstream",
         "relay.replay": "relay.replay flows key",
+        "relay.upstreams": "relay.upstreams  -> str[]",
     }
     assert all(known[name]["help"] for name in shown)

@@ -83,7 +83,7 @@ def test_a_conversation_goes_on_wherever(pair: tuple[Live, Live], upstream: Upst
 
 def test_messages_of_one_session_wait_for_each_other(pair: tuple[Live, Live], upstream: Upstream) -> None:
     upstream.clear()
-    upstream.script(CHAT, *[Behaviour(delay_headers=0.1)] * 8)
+    upstream.script(CHAT, *[Behaviour(delay_headers=0.3)] * 8)
     answers = list[dict[str, Any]]()
     talks = [
         threading.Thread(target=lambda n=n: answers.append(pair[n % 2].chat(f"w{n}", session="order")))
@@ -91,7 +91,7 @@ def test_messages_of_one_session_wait_for_each_other(pair: tuple[Live, Live], up
     ]
     for talk in talks:
         talk.start()
-        time.sleep(0.02)
+        time.sleep(0.1)
     for talk in talks:
         talk.join()
     assert [each["code"] for each in answers] == [200] * 8
@@ -143,40 +143,6 @@ def test_nothing_in_redis_says_a_key(pair: tuple[Live, Live], redis: RedisServer
     kept = (redis.folder / "appendonlydir").rglob("*") if (redis.folder / "appendonlydir").is_dir() else []
     found = b"".join(file.read_bytes() for file in kept if file.is_file())
     assert b"hello" in found and b"MARKx" not in found
-
-
-def test_a_relay_that_is_killed_leaves_its_session_to_the_others(
-    upstream: Upstream, redis: RedisServer, tmp_path: Path
-) -> None:
-    """What it held is settled by the other one, at what was held; its lease is over in 15 seconds."""
-    prefix = next(prefixes)
-    with begun(tmp_path / "a", upstream, redis, prefix) as one, begun(tmp_path / "b", upstream, redis, prefix) as other:
-        assert one.chat("first", key=ALICE)["code"] == 200
-        upstream.clear()
-        upstream.script(CHAT, Behaviour(delay_headers=60))
-        asked = threading.Thread(target=_quietly, args=(one,))
-        asked.start()
-        upstream.wait(lambda seen: bool(seen))
-        assert "held" in balance(other, ALICE)["detail"]
-        one.process.send_signal(signal.SIGKILL)
-        upstream.clear()
-        begin = time.monotonic()
-        assert (
-            other.ask("POST", "/chat", {"apiKey": ALICE, "sessionId": "s", "content": "second"}, timeout=40).json()[
-                "code"
-            ]
-            == 200
-        )
-        assert time.monotonic() - begin < 17
-        said = [each["content"] for each in upstream.seen[-1].json()["messages"]]
-        assert "first" in said, "nothing of the session is lost"
-        assert eventually(lambda: "held" not in balance(other, ALICE)["detail"], 25)
-        asked.join()
-
-
-def _quietly(relay: Live) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        relay.chat("lost", key=ALICE)
 
 
 def test_redis_may_come_late_and_go_away(upstream: Upstream, tmp_path: Path) -> None:

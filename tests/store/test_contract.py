@@ -80,7 +80,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Opene
 async def settle(turns: int = 20) -> None:
     """Let things come to rest, on the way to Redis, too."""
     await pairs.settle(turns)
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
 
 
 def held(opened: Callable[[], Opened], scenario: Callable[[Store, Store], Awaitable[None]]) -> None:
@@ -175,6 +175,7 @@ def test_a_lease_is_given_back_by_failure_and_once(opened: Callable[[], Opened])
         with contextlib.suppress(ZeroDivisionError):
             async with one.lease("k", 0):
                 raise ZeroDivisionError
+        await settle()  # as above
         lease = await other.lease("k", 0)
         lease.release()
         second = await one.lease("k", 9)

@@ -27,7 +27,7 @@ from addons.store.shared import ledger as shared_ledger
 from addons.store.shared import mirror as shared_mirror
 from addons.store.shared.opened import Shared
 from tests.support.cutting_proxy import CuttingProxy
-from tests.support.redis_server import NEEDED, RedisServer, opened_shared, redis_server
+from tests.support.redis_server import NEEDED, RedisServer, free_port, opened_shared, redis_server
 
 pytestmark = NEEDED
 
@@ -91,6 +91,23 @@ def rows(shared: Shared) -> list[tuple[str, int | None, str]]:
 
 async def is_copied(shared: Shared, number: int) -> bool:
     return len(rows(shared)) == number
+
+
+def test_a_settlement_waits_for_a_redis_that_is_full(redis: RedisServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with relays(redis, tmp_path, 1) as [one]:
+            await one.ledger.reserve(claim("full"))
+            await one.link.command("CONFIG", "SET", "maxmemory", "1")
+            try:
+                one.ledger.settle(settlement("full"))
+                await asyncio.sleep(0.5)
+                assert await one.ledger.balance("k1", "total") == (0, 10)
+            finally:
+                await one.link.command("CONFIG", "SET", "maxmemory", "0")
+            await until(lambda: is_copied(one, 1))
+            assert await one.ledger.balance("k1", "total") == (4, 0)
+
+    run(scenario)
 
 
 # One decision
@@ -179,11 +196,12 @@ def test_rates_are_one_for_all(redis: RedisServer, tmp_path: Path) -> None:
 
 def test_a_cluster_finds_each_call_on_one_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster of one node refuses what would lie on two (CROSSSLOT)."""
+    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     monkeypatch.setattr(shared_ledger, "LEASE", 0.3)
     monkeypatch.setattr(shared_ledger, "RENEW", 0.1)
 
     async def scenario() -> None:
-        with redis_server(tmp_path / "redis", "--cluster-enabled", "yes") as server:
+        with redis_server(tmp_path / "redis", *cluster) as server:
             first = opened_shared(server, tmp_path / "first")
             await first.link.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await first.link.command("SET", "there", "1")

@@ -38,11 +38,15 @@ def request(method: str, path: str, headers: Headers = (), body: bytes = b"") ->
     )
 
 
-def opened(method: str, path: str, headers: Headers = (), body: bytes = b"", **sections: Any) -> http.HTTPFlow:
-    """A flow that Routing has judged, under settings with these sections."""
-    made = request(method, path, headers, body)
+def routed(made: http.HTTPFlow, **sections: Any) -> http.HTTPFlow:
+    """The same flow once Routing has judged it."""
     Routing(settings(**sections)).requestheaders(made)
     return made
+
+
+def opened(method: str, path: str, headers: Headers = (), body: bytes = b"", **sections: Any) -> http.HTTPFlow:
+    """A flow that Routing has judged, under settings with these sections."""
+    return routed(request(method, path, headers, body), **sections)
 
 
 def attached(kind: Kind, **state: Any) -> tuple[http.HTTPFlow, Exchange]:

@@ -185,3 +185,12 @@ def test_what_is_told_of_them(health: UpstreamHealth, clock: Clock) -> None:
     assert health.report([one])[0]["state"] == "not reached" and health.report([one])[0]["for"] == 1
     assert "sk-" not in repr(health.report([one])) and "sk-" not in health.shown(one.keys[0])
     assert health.shown(one.keys[0]) != UpstreamHealth(b"another").shown(one.keys[0])
+
+
+def test_who_was_preferred_and_is_left_alone(health: UpstreamHealth, clock: Clock) -> None:
+    assert health.passed_over((A, B, C), C, "m") == []
+    health.refused(taken(health), OVERLOADED)
+    assert health.passed_over((A, B, C), C, "m") == ["one overloaded"]
+    assert health.passed_over((A, B, C), B, "m") == [], "another key of the same upstream is no other upstream"
+    clock.now += 100
+    assert health.passed_over((A, B, C), C, "m") == []

@@ -96,7 +96,7 @@ class Crew:
         self.started: asyncio.Queue[Someone] = asyncio.Queue()
         self.refusals: list[OSError] = []
         monkeypatch.setattr(processes.Process, "start", self._start)
-        monkeypatch.setattr(parent, "_log_to_stdout", lambda on_broken: None)
+        monkeypatch.setattr(parent, "_log_to_stdout", lambda on_broken, log: None)
         monkeypatch.setattr(parent, "sweep", _sweep)
         monkeypatch.setattr(family, "_pause", self._pause)
         self.ages: list[float] = []

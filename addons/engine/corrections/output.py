@@ -14,6 +14,7 @@ import os
 import select
 import sys
 import threading
+from typing import TextIO
 
 
 class Blocks:
@@ -70,6 +71,22 @@ def install(master: object) -> None:
         for owner, name in _printers(master):
             setattr(owner, name, blocks)
         atexit.register(blocks.flush)
+
+
+def print_with(master: object, formatter: logging.Formatter) -> TextIO | None:
+    """Have a mitmproxy print its log by `formatter`, and the list of exchanges not at all; where whoever has a list of
+    his own may write it. None where this one prints no log.
+
+    mitmproxy 12.2.3 formats its log for people, and has no option for that. Remove when TermLog takes a formatter.
+    """
+    handler = _termlog(master)
+    if handler is None:
+        return None
+    if not isinstance(getattr(handler, "file", None), Blocks):
+        install(master)
+    handler.setFormatter(formatter)
+    file: TextIO = handler.file  # type: ignore[attr-defined]
+    return file
 
 
 class ErrorsOnly(logging.Filter):

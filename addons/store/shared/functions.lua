@@ -273,13 +273,15 @@ local function head(queue, seen, now, patience)
   return redis.call('ZRANGE', queue, 0, 0)[1]
 end
 
--- KEYS: lease, queue, seen, fences. ARGV: ticket, most that may wait, lease (ms), patience (ms).
--- {'mine', fence}; {'full'}; or {'wait', ms until the lease that is in force is over}.
+-- KEYS: lease, queue, seen, fences. ARGV: ticket, most that may wait, lease (ms), patience (ms), a holder that is gone.
+-- {'mine', fence}; {'full'}; or {'wait', ms until the lease that is in force is over, its holder}.
 local function take(keys, args)
   local lease, queue, seen, fences = unpack(keys)
   local ticket, most, lasts, patience = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
   local now = now_ms()
   if redis.call('HGET', lease, 'holder') == ticket then return {'mine', redis.call('HGET', lease, 'fence')} end
+  local holder = redis.call('HGET', lease, 'holder') or ''
+  if args[5] ~= '' and holder == args[5] then redis.call('DEL', lease) end
   local first = head(queue, seen, now, patience)
   local held = redis.call('PTTL', lease)
   if held < 0 and (not first or first == ticket) then
@@ -302,7 +304,7 @@ local function take(keys, args)
   redis.call('ZADD', seen, text(now), ticket)
   redis.call('PEXPIRE', queue, 10 * patience)
   redis.call('PEXPIRE', seen, 10 * patience)
-  return {'wait', text(math.max(held, 0))}
+  return {'wait', text(math.max(held, 0)), holder}
 end
 
 -- KEYS: lease, queue, seen. ARGV: ticket, patience (ms). Gives back a lease, or a place in the queue.

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 LEASE = 15.0
 """Seconds without a word from a holder after which it is taken to be gone."""
 RENEW = 5.0
+_SHORT = 2.0
+"""Seconds for which Redis may have been away, and everybody else is still known to be there."""
 _GATHER = 0.002
 """Seconds that a settlement waits for others to come along."""
 _RETRY = 0.2
@@ -45,6 +47,9 @@ _MOST_WAITING = 100_000
 _MARK = 86400.0
 """Seconds for which Redis knows that a request is settled: a settlement is not repeated for longer."""
 _ABANDONED_AT_ONCE = 500
+
+_PASSING = ("OutOfMemoryError", "MISCONF", "NOREPLICAS", "BUSY", "TRYAGAIN", "CLUSTERDOWN")
+"""What Redis says where it would take a call at another time."""
 
 SETTLED, STRANGER = "settled", "stranger"
 """What a row of the stream begins with."""
@@ -91,15 +96,23 @@ class SharedLedger:
         self._some = asyncio.Event()
         self._lost = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._returned = asyncio.Event()
         self._trusted_at = 0.0
         """Monotonic seconds from which on a holder that says nothing is gone."""
 
     def start(self) -> None:
         """Begin to write, and to look after holders."""
         self._trust_later()
-        self._link.on_return.append(self._trust_later)
+        self._link.on_return.append(self._on_return)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._write()), loop.create_task(self._look_after())]
+
+    def _on_return(self, seconds: float) -> None:
+        self._returned.set()
+        # Who speaks every five seconds and counts as gone after fifteen has not been missed for so short a time: where
+        # the way to Redis breaks now and then, what others have left would never be settled.
+        if seconds > _SHORT:
+            self._trust_later()
 
     def stop(self) -> None:
         """Leave that to another one."""
@@ -243,11 +256,12 @@ class SharedLedger:
                 self._lost = 0
 
     async def _write_one(self, work: _Work) -> bool:
-        """Whether Redis has it. One that Redis itself refuses is given up: it would stop all behind it."""
+        """Whether Redis has it. One that Redis itself refuses is given up: it would stop all behind it. One for which
+        Redis has no room, no disk or no replica just now waits until it has."""
         try:
             await self._link.function("settle", work.keys, work.arguments)
         except StoreError as error:
-            if "refuses" not in str(error):
+            if "refuses" not in str(error) or any(word in str(error) for word in _PASSING):
                 return False
             logger.error(f"a settlement can't be written, and is lost ({error})")
         return True
@@ -265,7 +279,10 @@ class SharedLedger:
             except StoreError as error:
                 if self._link.away_since is None:
                     logger.error(f"looking after the holds of others failed: {error}")
-            await asyncio.sleep(RENEW)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEW):
+                    await self._returned.wait()
+            self._returned.clear()
 
     async def _renew(self) -> None:
         holding = {self._names.partition(held.claim.key) for held in self._held.values()}

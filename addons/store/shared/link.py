@@ -65,8 +65,8 @@ class Link:
         self.address = address
         self.away_since: float | None = None
         """Monotonic seconds since when Redis can't be reached; None while it can."""
-        self.on_return: list[Callable[[], None]] = []
-        """Called each time Redis is there again."""
+        self.on_return: list[Callable[[float], None]] = []
+        """Called each time Redis is there again, with the seconds that it was away."""
         self._client = client_of(address)
         self._library, self._source = library()
         self._calls: deque[_Call] = deque()
@@ -81,6 +81,10 @@ class Link:
     async def function_at_once(self, name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
         """The same, not to be repeated: what is right now may be wrong when Redis was away meanwhile."""
         command = ("FCALL", f"{self._library}_{name}", len(keys), *keys, *arguments)
+        return await self._call(command, 0.0)
+
+    async def command_at_once(self, *command: Any) -> Any:
+        """The same for a command."""
         return await self._call(command, 0.0)
 
     async def command(self, *command: Any) -> Any:
@@ -150,6 +154,12 @@ class Link:
         except (RedisError, OSError, TimeoutError) as error:
             await self._drop()
             raise StoreError(said(error)) from None
+        except StoreError:
+            raise
+        except Exception as error:  # over a reply that nobody has thought of: else everybody would wait for ever
+            logger.exception("the client of Redis has failed")
+            await self._drop()
+            raise StoreError(said(error)) from None
         refused = next((each for each in replies if isinstance(each, ResponseError) and _is_elsewhere(each)), None)
         if refused is not None:  # it was a master, or is not up yet
             await self._drop()
@@ -189,12 +199,11 @@ class Link:
 
     def _back(self) -> None:
         if self.away_since is not None:
-            logger.warning(
-                f"Redis ({self.address.shown}) is there again, after {time.monotonic() - self.away_since:.1f} s"
-            )
+            seconds = time.monotonic() - self.away_since
+            logger.warning(f"Redis ({self.address.shown}) is there again, after {seconds:.1f} s")
             self.away_since = None
             for call in self.on_return:
-                call()
+                call(seconds)
 
     async def listen(
         self, channels: Sequence[str], heard: Callable[[str, str], None], again: Callable[[], None]

@@ -64,6 +64,12 @@ class Mirror:
         self._sql: sqlite3.Connection | None = None
         self._group = ""
         self._positions: dict[str, str] = {}
+        self._writes = False
+        """It is this process that writes the copy."""
+        self._looks = 0
+        """That have found nothing."""
+        self._apart = False
+        """Each stream has to be asked for by itself."""
 
     def start(self) -> None:
         """Begin. What goes wrong costs reports their newest rows, and nobody anything else."""
@@ -91,7 +97,7 @@ class Mirror:
         try:
             for where in self._names.partitions:
                 await self._join(where.stream)
-                while await self._take(where.stream):
+                while await self._take([where.stream]):
                     pass
         finally:
             await asyncio.shield(self._do(self._close, handle))
@@ -100,6 +106,7 @@ class Mirror:
     async def _follow(self) -> None:
         """Write what comes, as long as nothing goes wrong."""
         handle = await self._do(self._open)
+        self._writes = True
         try:
             for where in self._names.partitions:
                 await self._join(where.stream)
@@ -108,10 +115,12 @@ class Mirror:
                 if time.monotonic() - tidied > _TIDY_EVERY or not tidied:
                     tidied = time.monotonic()
                     await self._tidy()
-                counts = await asyncio.gather(*(self._take(where.stream) for where in self._names.partitions))
-                if max(counts) < _AT_ONCE:
+                found = await self._take_all()
+                self._looks += not found
+                if found < _AT_ONCE:
                     await asyncio.sleep(_LOOK)
         finally:
+            self._writes = False
             await asyncio.shield(self._do(self._close, handle))
 
     async def _do[**P, T](self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -152,19 +161,32 @@ class Mirror:
         found = self._sql.execute("SELECT id FROM Positions WHERE stream = ?", (stream,)).fetchone()
         return found[0] if found else "0"
 
-    async def _take(self, stream: str) -> int:
-        """Write the next rows of a stream, then acknowledge them; how many there were.
+    async def _take_all(self) -> int:
+        """Write the next rows of all streams; the most that one of them had."""
+        streams = [where.stream for where in self._names.partitions]
+        if not self._apart:
+            try:
+                return await self._take(streams)
+            except StoreError as error:
+                if "same slot" not in str(error):
+                    raise
+                self._apart = True  # they lie on several nodes of a cluster
+        return max(await asyncio.gather(*(self._take([stream]) for stream in streams)))
+
+    async def _take(self, streams: Sequence[str]) -> int:
+        """Write the next rows of streams, then acknowledge them; the most that one of them had.
 
         They are asked for by position: what a group has been given it is not given again where the reply is lost.
         """
-        found = await self._link.command("XREAD", "COUNT", _AT_ONCE, "STREAMS", stream, self._positions[stream])
-        if not found:
-            return 0
-        ((_, entries),) = found
-        await self._do(self._write, stream, entries)
-        self._positions[stream] = entries[-1][0].decode()
-        await self._link.command("XGROUP", "SETID", stream, self._group, self._positions[stream])
-        return len(entries)
+        positions = [self._positions[stream] for stream in streams]
+        found = await self._link.command("XREAD", "COUNT", _AT_ONCE, "STREAMS", *streams, *positions)
+        count = 0
+        for name, entries in found or ():
+            stream, count = name.decode(), max(count, len(entries))
+            await self._do(self._write, stream, entries)
+            self._positions[stream] = entries[-1][0].decode()
+            await self._link.command("XGROUP", "SETID", stream, self._group, self._positions[stream])
+        return count
 
     def _write(self, stream: str, entries: Entries) -> None:
         assert self._sql is not None
@@ -188,6 +210,12 @@ class Mirror:
         assert self._sql is not None
         for _ in folding(self._sql, until, self.price):
             pass
+
+    async def catch_up_with_all(self, longest: float) -> None:
+        """Wait until what is in the streams by now is in the copy, for so many seconds at most."""
+        enough, end = self._looks + 2, time.monotonic() + longest
+        while self._writes and self._looks < enough and time.monotonic() < end:
+            await asyncio.sleep(0.02)
 
     async def finish(self) -> None:
         """Stop."""

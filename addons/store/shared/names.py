@@ -26,6 +26,10 @@ class Names:
         """Of a session, by what `Store.key` calls it."""
         return SessionNames(self.prefix, key)
 
+    def alive(self, process: str) -> str:
+        """What is there as long as a process says that it is."""
+        return f"{self.prefix}:alive:{process}"
+
     def wake(self, process: str) -> str:
         """The channel on which a process hears that its turn has come."""
         return f"{self.prefix}:wake:{process}"

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _TRY_AGAIN = 0.5
 _RETIRED = 900.0
 """Seconds that leases which old code has given out are given back by it."""
+_LAST_ROWS = 2.0
+"""Seconds that the copy of the ledger has to be whole."""
 _LAST_WORDS = 5.0
 """Seconds that what is left to be written has at the end."""
 
@@ -126,6 +128,7 @@ class Shared:
         if self.sessions is not None:
             await self.sessions.finish()
             await self.ledger.finish(_LAST_WORDS)
+            await self.mirror.catch_up_with_all(_LAST_ROWS)
             await self.mirror.finish()
         await self.link.close()
 

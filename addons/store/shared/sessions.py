@@ -1,15 +1,18 @@
 """Sessions in Redis, and the leases on them: what several relays see alike.
 
-A lease is over after 15 seconds unless its holder renews it, which it does every five. A holder that was stopped for
-longer can't save: the fence of whoever had the session since is another one. Who waits has a ticket in a queue, in
-order of arrival whichever process it came to, and is woken by whoever gives the lease back; where that holder is gone,
-it looks again by itself.
+A lease is over after 15 seconds unless its holder renews it, which it does every five. A process says about once a
+second that it is there, and whoever waits for one that has said nothing for three seconds takes its lease: nobody waits
+longer because a relay was killed. A holder that was stopped for so long can't save: the fence of whoever had the
+session since is another one. Who waits has a ticket in a queue, in order of arrival whichever process it came to, and
+is woken by whoever gives the lease back; where that holder is gone, it looks again by itself.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
+import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +29,11 @@ logger = logging.getLogger(__name__)
 LEASE = 15.0
 """Seconds that a lease lasts."""
 RENEW = 5.0
+ALIVE = 3.0
+"""Seconds without a word from a process after which it is taken to be gone by those who wait for it."""
+_BEAT = 0.6
+_SHORT = 0.8
+"""Seconds for which Redis may have been away, and everybody else is still known to be there."""
 _LOOK = 0.5
 """Seconds between two looks of whoever waits, where nobody wakes it."""
 _PATIENCE = 2.0
@@ -51,6 +59,12 @@ class SharedSessions:
         self._held, self._turns, self._waiting = kept.leases, kept.turns, kept.waiting
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._seen_at = -math.inf
+        """Seconds on the monotonic clock when this process has last said that it is there."""
+        self._doubts_at = time.monotonic() + ALIVE
+        """Seconds on the monotonic clock from which on a process that says nothing is gone."""
+        self._ending = False
         self._closed = False
 
     def key(self, api_key: str, session_id: str) -> tuple[str, str]:
@@ -62,6 +76,33 @@ class SharedSessions:
         if self._closed:
             raise StoreError("the session store is closed")
         return await self._link.function(name, keys, arguments)
+
+    async def _beat_once(self) -> None:
+        sent = time.monotonic()
+        await self._link.command("SET", self._names.alive(self._process), "1", "PX", _ms(ALIVE))
+        self._seen_at = sent
+
+    async def _beat(self) -> None:
+        while True:
+            with contextlib.suppress(StoreError):
+                await self._beat_once()
+            await asyncio.sleep(_BEAT)
+
+    def _on_return(self, seconds: float) -> None:
+        """Redis was away: everybody first has the time to be seen again."""
+        if seconds > _SHORT:
+            self._doubts_at = time.monotonic() + ALIVE
+
+    async def _is_gone(self, holder: str) -> bool:
+        """Whether the process of a ticket says nothing any more."""
+        process = holder.partition(".")[0]
+        if not process or process == self._process or time.monotonic() < self._doubts_at:
+            return False
+        try:
+            gone = not await self._link.command_at_once("EXISTS", self._names.alive(process))
+        except StoreError:
+            return False
+        return gone and time.monotonic() >= self._doubts_at
 
     # Leases
 
@@ -104,10 +145,12 @@ class SharedSessions:
         turn = self._turns[ticket] = asyncio.Event()
         keys = (names.lease, names.queue, names.seen, names.fences)
         arguments = (ticket, max_waiting, _ms(LEASE), _ms(_PATIENCE))
-        patience = _FIRST_LOOK
+        patience, gone = _FIRST_LOOK, ""
         try:
             while True:
-                said, *more = await self._function("take", keys, arguments)
+                if time.monotonic() - self._seen_at > 2 * _BEAT:  # it stood still: it has to be seen first
+                    await self._beat_once()
+                said, *more = await self._function("take", keys, (*arguments, gone))
                 if said == b"full":
                     raise TooManyWaiting
                 if said == b"mine":
@@ -117,6 +160,8 @@ class SharedSessions:
                     async with asyncio.timeout(min(patience, left + 0.001)):
                         await turn.wait()
                 turn.clear()
+                holder = more[1].decode()
+                gone = holder if patience == _LOOK and await self._is_gone(holder) else ""
                 patience = min(2 * patience, _LOOK)
         except TooManyWaiting:
             raise
@@ -136,22 +181,35 @@ class SharedSessions:
             self._begin(self._give_back(ticket, self._names.session(key)))
 
     async def _give_back(self, ticket: str, names: SessionNames) -> None:
+        """Until Redis has heard it, or the lease is over by itself: nobody should wait for it when Redis is back."""
+        end = time.monotonic() + LEASE
+        while not await self._try_to_give_back(ticket, names) and not self._ending and time.monotonic() < end:
+            await asyncio.sleep(_LOOK)
+
+    async def _try_to_give_back(self, ticket: str, names: SessionNames) -> bool:
         keys = (names.lease, names.queue, names.seen)
-        with contextlib.suppress(StoreError):  # it is over in 15 seconds, then
+        try:
             following = (await self._function("release_lease", keys, (ticket, _ms(_PATIENCE)))).decode()
             if following in self._turns:
                 self.wake(following)
             elif following:
                 await self._link.command("PUBLISH", self._names.wake(following.partition(".")[0]), following)
+        except StoreError:
+            return False
+        return True
 
     def start(self) -> None:
-        """Begin to renew leases."""
-        self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        """Begin to say that this process is there, and to renew leases."""
+        self._link.on_return.append(self._on_return)
+        loop = asyncio.get_running_loop()
+        self._beating = loop.create_task(self._beat())
+        self._renewing = loop.create_task(self._renew())
 
     def stop(self) -> None:
         """Leave that to another one."""
-        if self._renewing is not None:
-            self._renewing.cancel()
+        for task in (self._beating, self._renewing):
+            if task is not None:
+                task.cancel()
 
     async def _renew(self) -> None:
         while True:
@@ -238,6 +296,7 @@ class SharedSessions:
 
     async def finish(self) -> None:
         """Give every lease back, and do what is under way."""
+        self._ending = True
         self.stop()
         for ticket in list(self._held):
             self._release(ticket)
