@@ -55,6 +55,10 @@ class BodyState:
 
     cap: int | None = None
     """Bytes of it that may be held; more is answered 413. None: not held at all."""
+    passes: bool = False
+    """It is held so that it can be sent again, and for nothing else: a longer or slower one goes up as it comes."""
+    passing: Callable[[bytes], bytes | list[bytes]] | None = None
+    """The tap of one that does. Streaming's."""
     holding: Callable[[int], RelayError | None] | None = None
     """Hears how many bytes of it are held, and may refuse more. The meter's, which counts the bodies of all clients."""
 
@@ -129,6 +133,8 @@ class FailureState:
     """It waits for its connection to upstream. Set by the engine."""
     connect_timed_out: bool = False
     """A connect of this client was given up after `limits.connect` meanwhile. Set by proxy/timeouts.py."""
+    answer_timed_out: bool = False
+    """Upstream was silent for `limits.idle`, and was given up. Set by proxy/timeouts.py."""
     substitute: http.Response | None = None
     """What the client gets in place of mitmproxy's HTML page, set by the `error` hook, sent by the engine."""
 
@@ -145,6 +151,8 @@ class FailedAttempt:
     """The head of an answer that may be a refusal."""
     body: bytes = b""
     """As much of its body as was read, as it came."""
+    whole: bool = True
+    """Whether nothing of it is still to come. Else it can't be kept waiting: what comes meanwhile is held."""
 
 
 @dataclass(eq=False)
@@ -210,6 +218,9 @@ class Exchange:
     failure: FailureState = field(default_factory=FailureState)
     attempts: AttemptState | None = None
     """None: what fails is not asked again."""
+    waiting: set[asyncio.Task[Any]] = field(default_factory=set)
+    """What is done while its client waits (flow/leaving.py). The engine cancels it where the client resets its stream
+    of HTTP/2; where it disconnects, whoever has begun it does."""
     parts: dict[str, Any] = field(default_factory=dict)
     """What rooms keep here, each through a `Part` of its own."""
 

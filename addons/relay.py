@@ -101,6 +101,11 @@ class LongLived:
         self.under_way: dict[str, http.HTTPFlow] = {}
         self.held = HeldBodies()
 
+    @property
+    def longest(self) -> float:
+        """`limits.drain`, in seconds."""
+        return self.timeouts.limits.drain
+
     async def announce(self) -> None:
         """relay is about to end."""
         await self.readiness.announce()
@@ -264,6 +269,7 @@ class Relay:
         engine.install(
             settings.limits.header_size,
             self.long_lived.timeouts.head_begins,
+            self.long_lived.timeouts.sees_to,
             fast=settings.engine.fast,
             listeners=self.worker.listeners if self.worker is not None else (),
             settings=settings,

@@ -447,7 +447,9 @@ with warnings.catch_warnings():
         model at an upstream with `models`."""
         held: fields.Size = 256 * 1024**2
         """Size of all bodies together that relay has to read (`limits.json`), in a process and as far as each is over 1
-        MiB; more are refused for the moment. Lower it where memory is short."""
+        MiB; more are refused for the moment. Bodies of 64 KiB at most that it keeps [to send them
+        again](failover.md#what-is-repeated) count, too; those for which there is no room pass, and are not repeated.
+        Lower it where memory is short."""
         header_size: fields.HeadSize = 64 * 1024
         """Size of a request's head, at most, which has at most 1000 headers."""
         connect: fields.Duration = 10.0
@@ -457,8 +459,8 @@ with warnings.catch_warnings():
         keepalive: fields.Duration = 75.0
         """Time until a client's unused connection is closed."""
         idle: fields.Duration = 3600.0
-        """Time until an exchange in which nothing moves is given up. Models that think for long are silent
-        meanwhile."""
+        """Time until an exchange in which nothing moves is given up: who has had nothing of an answer gets 504, in
+        `/chat` code 408. Models that think for long are silent meanwhile."""
         attempts: Annotated[int, Field(strict=True, ge=1, le=100), fields.Reference] = 8
         """How often one request may go upstream, [all keys and upstreams](failover.md) together."""
         attempt_time: fields.Duration = 60.0

@@ -100,7 +100,7 @@ class Balance:
         if known is not None and 0 <= now - known.at < exchange.settings.balance.cache:
             return known, False
         try:
-            told = await self._asking.do(client, self._find_out(exchange, key))
+            told = await self._asking.do(client, self._find_out(exchange, key), exchange)
         except _PASSING as error:
             says_it = error.code == "insufficient_quota"  # the key has nothing left, whatever it had
             if says_it or known is None or not 0 <= now - known.at < _OLDEST:

@@ -122,7 +122,7 @@ class Chat:
     def __init__(self, store: Store, meter: Meter) -> None:
         self.store = store
         self.meter = meter
-        self._retries = Waiting()
+        self._waiting = Waiting()
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Bound what is to be read."""
@@ -146,7 +146,8 @@ class Chat:
             message = await _read(flow.request, exchange.settings)
             relay_key = self.meter.authenticate(message.api_key)
             key, owner = self.store.key(owner_of(relay_key, message.api_key), message.session_id)
-            lease = await lease_for(flow, self.store, key, exchange.settings.chat.max_waiting)
+            turn = lease_for(flow, self.store, key, exchange.settings.chat.max_waiting)
+            lease = await self._waiting.do(flow.client_conn, turn, exchange)
             try:
                 session = await self._session(key, message, exchange.settings)
                 pending = await self._expand(flow, exchange, message, session, owner, lease, relay_key)
@@ -257,7 +258,7 @@ class Chat:
     def client_disconnected(self, client: connection.Client) -> None:
         """Whoever leaves gives up its place, and second tries. What else is under way upstream ends in `error`."""
         self.store.waiter_left(client.id)
-        self._retries.left(client)
+        self._waiting.left(client)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Retell a stream piece by piece; everything else is read whole first."""
@@ -338,7 +339,7 @@ class Chat:
                 break
             pending.sent = pending.sent[(len(pending.sent) + 1) // 2 :] if left else ()
             # mitmproxy does not call `error` before this hook has returned: a client that leaves has to end it.
-            answered = await self._retries.do(client, _ask_again(exchange, pending))
+            answered = await self._waiting.do(client, _ask_again(exchange, pending), exchange)
         if isinstance(answered, UpstreamError):
             raise _refusal(answered, pending)
         return answered

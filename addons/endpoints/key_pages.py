@@ -85,7 +85,8 @@ class KeyPages:
             told = await reports.of_relay_key(self.gate, key, now)
             days = Days()
             if page is _usage:
-                days = await self._asking.do(flow.client_conn, reports.daily(self.gate, key, now, _SHOWN_DAYS))
+                daily = reports.daily(self.gate, key, now, _SHOWN_DAYS)
+                days = await self._asking.do(flow.client_conn, daily, exchange)
             said = page(key, told.balance, days)
             if UNPRICED in told.more and page is not _subscription:
                 said = {**said, UNPRICED: told.more[UNPRICED]}

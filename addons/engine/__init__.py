@@ -120,6 +120,13 @@ corrections/preambles.py
   42. A client's address is the one that a proxy announces in the PROXY protocol, where relay.yaml asks for that.
       mitmproxy takes the proxy's own, and its preamble for a broken request.
 
+corrections/silence.py
+  43. A client is not closed over an upstream that is silent for too long: it is answered (proxy/timeouts.py).
+      mitmproxy closes it without a word.
+
+corrections/farewell.py
+  44. A request whose client resets its stream of HTTP/2 waits for nothing any more. mitmproxy tells no hook.
+
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
@@ -150,6 +157,7 @@ from addons.engine.corrections import (
     printing,
     reading,
     saving,
+    silence,
     web,
     websockets,
 )
@@ -164,6 +172,7 @@ from addons.mitmproxy_version import check_version
 def install(
     header_size: int,
     on_head: Callable[[Client], None],
+    is_seen_to: Callable[[Client], bool],
     *,
     fast: bool = True,
     listeners: Sequence[socket.socket] = (),
@@ -172,9 +181,10 @@ def install(
     """Make the changes.
 
     `header_size` bounds a request head in bytes. `on_head` is called with a client whose request head is begun and not
-    complete. `fast` makes the changes that are for speed alone, too; without it they are taken back. `listeners` are
-    the sockets to listen on, where a parent has passed some. `settings` name the upstreams, and how long their
-    connections rest, and say how proxies announce whose a connection is.
+    complete. `is_seen_to` says of a client that is silent whether what it waits for is given up in time. `fast` makes
+    the changes that are for speed alone, too; without it they are taken back. `listeners` are the sockets to listen on,
+    where a parent has passed some. `settings` name the upstreams, and how long their connections rest, and say how
+    proxies announce whose a connection is.
     Raises WrongVersion, and then nothing is changed.
     """
     check_version()
@@ -182,6 +192,7 @@ def install(
     attempts.install()
     framing.install(header_size, on_head)
     connections.install()
+    silence.install(is_seen_to)
     reading.install()
     farewell.install()
     lending.install(settings)

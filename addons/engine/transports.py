@@ -43,6 +43,17 @@ def cut_upstream(flow: http.HTTPFlow, why: str) -> None:
             transport.handler.cancel(why)
 
 
+def moved_at(flow: http.HTTPFlow) -> float | None:
+    """When upstream last took something of `flow` or said something, on the loop's clock; None where upstream is not
+    what is waited for: there is no connection yet, or the client has yet to send the rest of its request."""
+    seat = seat_of(flow.server_conn)
+    found = seat.connection if seat is not None and seat.request is flow.request else None
+    if found is None:
+        return None
+    held_up = found.writer.transport.get_write_buffer_size() > 0  # it does not take what is there
+    return found.moved_at if flow.request.timestamp_end is not None or held_up else None
+
+
 def reused(server: connection.Server) -> int:
     """Exchanges that this connection to an upstream had had before the last one that it was used for."""
     seat = seat_of(server)

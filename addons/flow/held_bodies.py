@@ -1,4 +1,8 @@
-"""Request bodies that are read whole: how much of them this process holds, and no more than `limits.held` together."""
+"""Request bodies that are read whole: how much of them this process holds, and no more than `limits.held` together.
+
+One that has to be read is refused where there is no room. One that is kept for a repeat alone passes, and is not
+repeated.
+"""
 
 import asyncio
 
@@ -13,7 +17,10 @@ from addons.flow.upstream import declared_length
 _AT_ONCE = 4
 """Compressed bodies that are unpacked at a time."""
 _UNCOUNTED = 1 << 20
-"""Bytes of a body that don't count."""
+"""Bytes of a body that don't count, where relay has to read it."""
+_BODILESS = ("GET", "HEAD", "OPTIONS")
+_AGAIN = {"retry-after": "1", "x-should-retry": "true"}
+"""Bodies come and go in moments."""
 
 
 class HeldBodies:
@@ -31,11 +38,25 @@ class HeldBodies:
         Called in `requestheaders`, before anybody streams it.
         """
         limits = exchange.settings.limits
+        release(exchange)  # of a body that was to be kept for a repeat
         if (declared_length(flow.request) or 0) > limits.json:
             refuse(flow, exchange, too_large(limits.json))
             return
-        exchange.body.cap = limits.json
+        exchange.body.cap, exchange.body.passes = limits.json, False
         exchange.body.holding = _Holding(self, limits.held)
+
+    def keep(self, flow: http.HTTPFlow, exchange: Exchange, most: int) -> None:
+        """Have a body of at most `most` bytes read whole, so that it can be sent again, where there is room for it. A
+        longer one passes as it comes. Called as `hold`."""
+        request, size = flow.request, declared_length(flow.request)
+        chunked = request.is_http2 or "transfer-encoding" in request.headers
+        if size is None and (request.method in _BODILESS or not chunked):
+            return
+        wanted = most if size is None else size
+        if wanted > most or self.size + wanted > exchange.settings.limits.held:
+            return
+        exchange.body.cap, exchange.body.passes = most, True
+        exchange.body.holding = _Holding(self, exchange.settings.limits.held, wanted)
 
     async def read(self, flow: http.HTTPFlow, exchange: Exchange) -> bytes:
         """A body that has come, decoded. Raises RelayError.
@@ -56,10 +77,11 @@ class HeldBodies:
 class _Holding:
     """Counts one of them."""
 
-    def __init__(self, together: HeldBodies, most: int) -> None:
+    def __init__(self, together: HeldBodies, most: int, reserved: int = 0) -> None:
         self._together = together
         self._most = most
-        self._counted = 0
+        self._counted = reserved
+        together.size += reserved
 
     def __call__(self, size: int) -> errors.RelayError | None:
         """So much of it is held now; an error where that is too much, together with the others."""
@@ -71,7 +93,9 @@ class _Holding:
             return None
         self.release()
         return errors.Unavailable(
-            "正在处理的大请求过多，请稍后再试。", "Too many large requests are under way: try again later."
+            "正在处理的大请求过多，请稍后再试。",
+            "Too many large requests are under way: try again later.",
+            headers=_AGAIN,
         )
 
     def release(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from mitmproxy import connection
 
 from addons import errors
+from addons.exchange import Exchange
 
 
 class Waiting:
@@ -18,9 +19,15 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._work)
 
-    async def do[T](self, client: connection.Client, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Raises what it raises, and Unavailable once the client has left."""
+    async def do[T](
+        self, client: connection.Client, work: Coroutine[Any, Any, T], exchange: Exchange | None = None
+    ) -> T:
+        """The result of `work`. Raises what it raises, and Unavailable once the client has left: with its connection,
+        or with the stream of HTTP/2 that `exchange` is."""
         doing = asyncio.ensure_future(work)
+        if exchange is not None:
+            exchange.waiting.add(doing)
+            doing.add_done_callback(exchange.waiting.discard)
         self._work.setdefault(client.id, set()).add(doing)
         try:
             return await doing

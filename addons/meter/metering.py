@@ -39,7 +39,6 @@ from addons.flow.held_bodies import HeldBodies, release
 from addons.flow.model_mapping import check_address, mapped_for, note_mapped
 from addons.flow.request_body import replace_body
 from addons.flow.turns import in_turns
-from addons.flow.upstream import declared_length
 from addons.meter.gate import Admission, Gate, Going
 from addons.meter.hiding import (
     HELD_ANSWER,
@@ -131,8 +130,7 @@ class Meter:
         CALLER.keep(exchange, key)
         flow.metadata["relay.key"] = key.name
         if kind is None:
-            if (declared_length(flow.request) or MOST_HELD + 1) <= MOST_HELD:
-                exchange.body.cap = MOST_HELD  # so that it can be sent again
+            self.held.keep(flow, exchange, MOST_HELD)
             return self._admit_uncounted(flow, exchange, key)
         _KIND.keep(exchange, kind)
         self.held.hold(flow, exchange)

@@ -136,7 +136,7 @@ class Settler:
 
 def broken(flow: http.HTTPFlow, exchange: Exchange) -> str:
     """Who has broken an exchange off."""
-    if exchange.failure.fault is not None:
+    if exchange.failure.fault is not None or exchange.failure.answer_timed_out:
         return GAVE_UP
     if flow.error is None:
         return BROKE

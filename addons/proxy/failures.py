@@ -42,6 +42,8 @@ class Failures:
             return
         if exchange.failure.connect_timed_out and failure in (Failure.BROKEN, Failure.CUT, Failure.OTHER):
             failure = Failure.CONNECT_TIMEOUT
+        if exchange.failure.answer_timed_out and failure in (Failure.BROKEN, Failure.CUT, Failure.OTHER):
+            failure = Failure.ANSWER_TIMEOUT
         if failure is Failure.BROKEN and exchange.upstream.way is not None and reused(flow.server_conn):
             failure = Failure.KEPT
         error = exchange.failure.fault or failure_error(failure)

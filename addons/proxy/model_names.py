@@ -42,7 +42,7 @@ class ModelNames:
         except errors.RelayError as error:
             refuse(flow, exchange, error)
             return
-        if exchange.body.cap is None and _may_name_one(flow.request, exchange.path):
+        if (exchange.body.cap is None or exchange.body.passes) and _may_name_one(flow.request, exchange.path):
             self.held.hold(flow, exchange)
 
     def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:

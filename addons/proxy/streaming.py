@@ -184,15 +184,19 @@ class Streaming:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the request body up, or refuse it by its declared length."""
         exchange = ongoing(flow, Kind.PASS)
-        if exchange is None or exchange.body.cap is not None:  # else somebody reads it whole
-            return
+        if exchange is None or (exchange.body.cap is not None and not exchange.body.passes):
+            return  # somebody reads it whole
         limits = exchange.settings.limits
         declared = declared_length(flow.request)
         if declared is not None and declared > limits.body:
             refuse(flow, exchange, too_large(limits.body))
             return
         copy = _UPLOAD.keep(exchange, new_copy(exchange))
-        flow.request.stream = Upload(flow, exchange, copy)
+        tap = Upload(flow, exchange, copy)
+        if exchange.body.passes:
+            exchange.body.passing = tap
+        else:
+            flow.request.stream = tap
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Stream the answer down, whatever it is."""

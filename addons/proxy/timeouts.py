@@ -2,14 +2,15 @@
 
 Times are in seconds. A client has `limits.headers` for a request's head once it has begun to send it, and
 `limits.keepalive` between two requests; a body that relay reads whole has to come at `BODY_RATE` once `BODY_GRACE` is
-over, whatever `limits.idle` is; an upstream has `limits.connect` for name, TCP, proxy and TLS together. Silence
-while an answer is on its way is mitmproxy's own `tcp_timeout`, set to `limits.idle`.
+over, whatever `limits.idle` is; an upstream has `limits.connect` for name, TCP, proxy and TLS together, and is given up
+once it has been silent for `limits.idle` over a request that is all there. What else is silent for so long (a
+websocket, a client that stops in the midst of an upload) is mitmproxy's own `tcp_timeout`, set to the same.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from mitmproxy import connection, http
@@ -18,8 +19,8 @@ from mitmproxy.proxy import server_hooks
 from addons import engine
 from addons.config.settings import Settings
 from addons.core import headers
-from addons.core.failures import CONNECT_TIMEOUT
-from addons.engine.transports import close_client, handler_of
+from addons.core.failures import ANSWER_TIMEOUT, CONNECT_TIMEOUT
+from addons.engine.transports import close_client, cut_upstream, handler_of, moved_at
 from addons.errors import BadRequest, TooSlow
 from addons.exchange import Exchange, Part, of
 from addons.flow.answers import refuse
@@ -56,7 +57,7 @@ class Timeouts:
         self.draining = False
         self._clients: dict[str, tuple[connection.Client, Alarm]] = {}
         self._heads: set[str] = set()
-        self._open: defaultdict[str, set[Exchange]] = defaultdict(set)
+        self._open: defaultdict[str, dict[Exchange, http.HTTPFlow]] = defaultdict(dict)
         self._connects: dict[str, tuple[connection.Server, str, asyncio.TimerHandle]] = {}
         self._giving_up: set[asyncio.Task[None]] = set()
 
@@ -71,7 +72,8 @@ class Timeouts:
             _say_goodbye(exchange)
         soon = asyncio.get_running_loop().time() + FAREWELL
         for client_id, (client, alarm) in self._clients.items():
-            if client_id not in self._heads and alarm.due is not None and alarm.due > soon:
+            under_way = client_id in self._heads or self._open.get(client_id)
+            if not under_way and alarm.due is not None and alarm.due > soon:
                 alarm.set(FAREWELL, "relay: draining")
                 engine.say_farewell(client)
 
@@ -90,14 +92,15 @@ class Timeouts:
             self._start(client, self.limits.headers, "relay: request head too slow")
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """The head is complete: no timer runs while the exchange lasts."""
+        """The head is complete: from here on it is upstream that may be too slow."""
         exchange = of(flow)
         if exchange is None:
             return
         client = flow.client_conn
-        self._stop(client)
         self._heads.discard(client.id)
-        self._open[client.id].add(exchange)
+        if not self._open[client.id]:
+            self._stop(client)
+        self._open[client.id][exchange] = flow
         request = flow.request
         if request.is_http2:
             _HTTP2.keep(exchange, True)
@@ -109,6 +112,8 @@ class Timeouts:
             loop = asyncio.get_running_loop()
             look = partial(self._look_at_body, flow, exchange, loop.time() + BODY_GRACE)
             _BODY.keep(exchange, loop.call_later(BODY_GRACE, look))
+        if not exchange.refused and not self._is_timed(client):  # else the alarm looks at this one, too
+            self._start(client, exchange.settings.limits.idle, "relay: idle")
 
     def _too_large(self, request: http.Request) -> BadRequest | None:
         fields = request.headers.fields
@@ -157,8 +162,11 @@ class Timeouts:
             timer.cancel()
         if exchange is None or client.id not in self._open:
             return
-        self._open[client.id].discard(exchange)
-        if flow.websocket is not None or self._open[client.id]:
+        self._open[client.id].pop(exchange, None)
+        if self._open[client.id]:
+            return
+        if flow.websocket is not None:
+            self._stop(client)
             return
         if flow.request.timestamp_end is None:
             self._start(client, LINGER, "relay: answered already")
@@ -183,14 +191,41 @@ class Timeouts:
     def _start(self, client: connection.Client, seconds: float, why: str) -> None:
         known = self._clients.get(client.id)
         if known is None:
-            known = self._clients[client.id] = client, Alarm(partial(close_client, client))
+            known = self._clients[client.id] = client, Alarm(partial(self._ring, client))
         known[1].set(seconds, why)
+
+    def _is_timed(self, client: connection.Client) -> bool:
+        known = self._clients.get(client.id)
+        return known is not None and known[1].due is not None
 
     def _stop(self, client: connection.Client) -> None:
         if (known := self._clients.get(client.id)) is not None:
             known[1].put_off()
 
+    def _ring(self, client: connection.Client, why: str) -> None:
+        if under_way := self._open.get(client.id):
+            self._start(client, self._look_at_answers(under_way), why)
+        else:
+            close_client(client, why)
+
     # The upstream's side
+
+    def _look_at_answers(self, under_way: Mapping[Exchange, http.HTTPFlow]) -> float:
+        """Give up the upstreams that have been silent for too long; seconds until it may be time for another one."""
+        now, soonest = asyncio.get_running_loop().time(), self.limits.idle
+        for exchange, flow in list(under_way.items()):
+            moved, idle = moved_at(flow), exchange.settings.limits.idle
+            left = idle if moved is None else moved + idle - now
+            if left > 0:
+                soonest = min(soonest, left)
+            else:
+                exchange.failure.answer_timed_out = True
+                cut_upstream(flow, ANSWER_TIMEOUT)
+        return soonest
+
+    def sees_to(self, client: connection.Client) -> bool:
+        """Whether something of a client waits for upstream, which is given up when that is due."""
+        return any(moved_at(flow) is not None for flow in self._open.get(client.id, {}).values())
 
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """An upstream connection begins. mitmproxy awaits this hook in the very task that will connect."""

@@ -45,7 +45,7 @@ def aim(
     request.shown = (key,)
     if body is not None:
         replace_body(flow.request, body)
-    exchange.failure.connect_timed_out = False
+    exchange.failure.connect_timed_out = exchange.failure.answer_timed_out = False
     REAL_KEY.keep(exchange, key.encode("utf-8", "surrogateescape"))
     if request.aimed is not None:
         request.aimed(upstream, key)

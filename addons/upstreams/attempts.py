@@ -35,7 +35,7 @@ from addons.upstreams.health import Ticket, UpstreamHealth
 from addons.upstreams.waiting import Lines
 
 _READ = 2.0
-"""Seconds for the body of a refusal, where another candidate is at hand."""
+"""Seconds for the body of a refusal. What takes longer is judged by what has come of it."""
 _PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 """Seconds before the first repeat at a place, which double."""
 _PASSING = (Failure.NAME, Failure.REFUSED, Failure.UNREACHABLE, Failure.BROKEN, Failure.OTHER)
@@ -75,6 +75,8 @@ class Attempts(AttemptState):
     pool: Pool = field(kw_only=True)
     settings: Settings = field(kw_only=True)
     client: connection.Client = field(kw_only=True)
+    exchange: Exchange | None = field(default=None, kw_only=True)
+    """Which it is of."""
     order: Sequence[Candidate] = ()
     """None for a caller's own key."""
     model: str = ""
@@ -148,8 +150,8 @@ class Attempts(AttemptState):
             self.passed_over = self.pool.health.passed_over(self.order, ticket.candidate, self.model)
         return self.keys[ticket.candidate]
 
-    async def _taken(self) -> Ticket | None:
-        """A place to go to, waited for where `limits.queue` says so."""
+    async def _taken(self, *, wait: bool = True) -> Ticket | None:
+        """A place to go to, waited for where `limits.queue` says so, and `wait` does."""
         health, lines, seconds = self.pool.health, self.pool.lines, self._may_wait_for()
         line = (frozenset(self.order), self.model)
 
@@ -158,14 +160,14 @@ class Attempts(AttemptState):
 
         others = seconds > 0 and lines.is_waited_for(line)
         found = take() if not others else None
-        if found is not None or seconds <= 0 or not (others or self._may_wait()):
+        if found is not None or seconds <= 0 or not wait or not (others or self._may_wait()):
             return found
         self.tried.clear()
         begun = time.monotonic()
         soonest = lambda: health.soonest(self.order, self.model)  # noqa: E731
         waiting = lines.wait(line, self.caller, seconds, take, soonest, health.given_back)
         try:
-            return await self.pool.leaving.do(self.client, waiting)
+            return await self.pool.leaving.do(self.client, waiting, self.exchange)
         finally:
             self.waited += time.monotonic() - begun
 
@@ -217,7 +219,7 @@ class Attempts(AttemptState):
 
     def once_more(self, exchange: Exchange) -> "Attempts":
         """The attempts of another request for the same client, which begins at the place where this one has ended."""
-        other = Attempts(pool=self.pool, settings=self.settings, client=self.client)
+        other = Attempts(pool=self.pool, settings=self.settings, client=self.client, exchange=self.exchange)
         other.order, other.keys, other.model, other.caller = self.order, self.keys, self.model, self.caller
         if self.last is not None:
             other.ticket = self.pool.health.ask(self.last, self.model)
@@ -240,14 +242,7 @@ class Attempts(AttemptState):
         uncertain = status in unbilled.UNCERTAIN and self._may_repeat(flow)
         if not uncertain and not unbilled.may_refuse(status, _names(response)):
             return None
-        return _READ if self._any_left(flow, uncertain) else float("inf")
-
-    def _any_left(self, flow: http.HTTPFlow, uncertain: bool) -> bool:
-        if self._is_over():
-            return False
-        present = self.ticket.candidate if self.ticket is not None else None
-        gone = {*self.tried, present}
-        return uncertain or (not self._is_bound(flow) and any(each not in gone for each in self.order))
+        return _READ
 
     def _is_bound(self, flow: http.HTTPFlow) -> bool:
         """Whether it may have been worked on already where it was: with another key it would be billed twice."""
@@ -279,14 +274,14 @@ class Attempts(AttemptState):
         if failed.answer is not None and refusal is None and failed.answer.status_code not in unbilled.UNCERTAIN:
             return False
         if refusal is not None:
-            return not self._is_bound(flow) and await self._elsewhere(flow, exchange)
+            return not self._is_bound(flow) and await self._elsewhere(flow, exchange, wait=failed.whole)
         if not failed.connected:
             return await self._after_connect(flow, exchange, classify(failed.error))
         if not self._may_repeat(flow):
             return False
         if self.repeats < exchange.upstream.retries and self.order:
             return await self._here(flow, exchange, elsewhere=flow.request.method in _SAFE)
-        return flow.request.method in _SAFE and await self._elsewhere(flow, exchange)
+        return flow.request.method in _SAFE and await self._elsewhere(flow, exchange, wait=failed.whole)
 
     async def _after_connect(self, flow: http.HTTPFlow, exchange: Exchange, failure: Failure) -> bool:
         timed_out = exchange.failure.connect_timed_out
@@ -299,7 +294,7 @@ class Attempts(AttemptState):
         alone."""
         pause = min(_LONGEST_PAUSE, _PAUSE * 2**self.repeats) * random.uniform(0.5, 1.0)
         self.repeats += 1
-        await self.pool.leaving.do(self.client, asyncio.sleep(pause))
+        await self.pool.leaving.do(self.client, asyncio.sleep(pause), self.exchange)
         if self._is_gone():
             return False
         if self.tried and self.order:
@@ -307,16 +302,19 @@ class Attempts(AttemptState):
                 return elsewhere and await self._elsewhere(flow, exchange)
             self.ticket = self.pool.health.ask(self.tried.pop(), self.model)
         unseat(flow)
-        exchange.failure.connect_timed_out = False
+        exchange.failure.connect_timed_out = exchange.failure.answer_timed_out = False
         return True
 
-    async def _elsewhere(self, flow: http.HTTPFlow, exchange: Exchange, unreached: str | None = None) -> bool:
-        """With another key, or at another upstream. `unreached` is one that no key leads to."""
+    async def _elsewhere(
+        self, flow: http.HTTPFlow, exchange: Exchange, unreached: str | None = None, *, wait: bool = True
+    ) -> bool:
+        """With another key, or at another upstream. `unreached` is one that no key leads to. `wait`: in line, if need
+        be."""
         if not self.order or self.request is None:
             return False
         if unreached is not None:
             self.tried += [each for each in self.order if each.upstream == unreached and each not in self.tried]
-        ticket = await self._taken()
+        ticket = await self._taken(wait=wait)
         if ticket is None:
             return False
         if self._is_gone():
@@ -328,7 +326,7 @@ class Attempts(AttemptState):
         except errors.RelayError:  # it can't be said there
             self.pool.health.given_back(ticket)
             self.tried += [each for each in self.order if each.upstream == upstream.name and each not in self.tried]
-            return await self._elsewhere(flow, exchange)
+            return await self._elsewhere(flow, exchange, wait=wait)
         self.ticket, self.repeats = ticket, 0
         aim(flow, exchange, self.request, upstream, key, made)
         return True
@@ -432,6 +430,6 @@ def attempts_for(pool: Pool, flow: http.HTTPFlow, exchange: Exchange) -> Attempt
     """What decides on a request that fails, made where it is not there yet."""
     attempts = ATTEMPTS.of(exchange)
     if attempts is None:
-        attempts = Attempts(pool=pool, settings=exchange.settings, client=flow.client_conn)
+        attempts = Attempts(pool=pool, settings=exchange.settings, client=flow.client_conn, exchange=exchange)
         exchange.attempts = ATTEMPTS.keep(exchange, attempts)
     return attempts

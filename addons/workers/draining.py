@@ -13,6 +13,10 @@ _TICK = 0.1
 class Draining(Protocol):
     """Whoever knows the clients."""
 
+    @property
+    def longest(self) -> float:
+        """Seconds that what is under way has to come to its end."""
+
     async def announce(self) -> None:
         """Tell whoever watches that this process is about to end."""
 

@@ -2,8 +2,8 @@
 
 Its parent tells it who it is by variables of the environment, which are gone as soon as they are read. It has no
 server until relay is up and then takes the parent's sockets; it says `ready`; and on `drain` it takes no more clients,
-lets what is under way come to its end, and ends. On `leave`, and on SIGTERM, it ends so with all relay, and /readyz
-says it before.
+lets what is under way come to its end, and ends. On `leave`, and on SIGTERM, it ends so with all relay, after
+`limits.drain` in any case, and /readyz says it before.
 """
 
 import asyncio
@@ -42,6 +42,7 @@ class Worker:
         self.tell_numbers: Callable[[], object] = lambda: None
         """Called when the parent wants this worker's numbers."""
         self.draining = False
+        self._leaving = False
         self._clients: Draining | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_filter = ErrorsOnly()
@@ -70,10 +71,13 @@ class Worker:
         self._begin(drain(clients, announced=False) if self.draining else self._open())
 
     def leave(self, longest: float) -> None:
-        """SIGTERM has come: to all processes of relay, as systemd sends it, or to this one alone."""
-        if not self.draining:
-            self.draining = True
+        """All relay ends, or this process alone: what is under way has so many seconds, whether or not it drains for
+        a successor already."""
+        if self.draining and not self._leaving:
+            self._begin(_end_in(longest))
+        elif not self.draining:
             self._begin(drain(self._clients, announced=True, listeners=self.listeners, longest=longest))
+        self.draining = self._leaving = True
 
     async def _open(self) -> None:
         await asyncio.sleep(0)  # for mitmproxy to be up
@@ -97,10 +101,11 @@ class Worker:
             self.tell_numbers()
         elif note == END:
             ctx.master.shutdown()
-        elif note in (DRAIN, LEAVE) and not self.draining:
-            self.draining = True
-            leaving = note == LEAVE  # else there is a successor, who goes on with the same queue
-            self._begin(drain(self._clients, announced=leaving, listeners=self.listeners if leaving else ()))
+        elif note == LEAVE and self._clients is not None:
+            self.leave(self._clients.longest)
+        elif note == DRAIN and not self.draining:
+            self.draining = True  # there is a successor, who goes on with the same queue
+            self._begin(drain(self._clients, announced=False))
 
     def _begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -125,6 +130,11 @@ def join(master: Any, environ: MutableMapping[str, str]) -> Worker | None:
         return None
     setattr(master, _KEPT, worker)
     return worker
+
+
+async def _end_in(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    ctx.master.shutdown()
 
 
 def _inherited(descriptor: str) -> socket.socket:

@@ -144,8 +144,10 @@ def test_haproxy_is_the_proxy_that_is_believed() -> None:
     shared = set(service["networks"]) & set(compose()["services"]["relay1"]["networks"])
     assert shared == {"inside"}, "it connects from no other address"
     config = (DEPLOY / "haproxy.cfg").read_text(encoding="utf-8")
-    assert re.findall(r"server (\w+) (\w+):8080", config) == [(name, name) for name in relays()]
-    assert "send-proxy-v2 check-send-proxy" in config
+    for backend in ("relays", "anyway"):
+        lines = config.partition(f"\nbackend {backend}\n")[2].partition("\n\n")[0]
+        assert re.findall(r"server (\w+) (\w+):8080", lines) == [(name, name) for name in relays()]
+        assert "send-proxy-v2 check-send-proxy" in lines
 
 
 def test_no_secret_stands_in_a_file() -> None:

@@ -26,6 +26,7 @@ ROOMS = [
 ] + [lending, repeats]  # of pool/, the two that mitmproxy comes by
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "framing": (65536, print),
+    "silence": (print,),
     "listening": ((),),
     "lending": (Settings(),),
     "preambles": (ClientAddressSettings(),),

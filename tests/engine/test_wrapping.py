@@ -92,13 +92,14 @@ def stock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(engine.answers, "install", lambda: None)
     monkeypatch.setattr(engine.framing, "install", lambda *_args: None)
     monkeypatch.setattr(engine.connections, "install", lambda: None)
+    monkeypatch.setattr(engine.silence, "install", lambda _is_seen_to: None)
     monkeypatch.setattr(engine.lending, "install", lambda _settings: None)
     with in_force(fast=False):
         yield _now()
 
 
 def _install(fast: bool) -> None:
-    engine.install(65536, lambda _client: None, fast=fast, settings=Settings())
+    engine.install(65536, lambda _client: None, lambda _client: False, fast=fast, settings=Settings())
 
 
 def test_the_switch_goes_both_ways(stock: list[Any]) -> None:

@@ -17,9 +17,11 @@ from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.live.test_wire_websocket import Socket
 from tests.support import front, live, raw
 from tests.support.live import eventually
+from tests.support.redis_server import NEEDED, redis_server
 from tests.support.shapes import openai_error
 
 KEY = "sk-test-0123456789"
+FREE = "rk-free-0123456789abcdefghijkl"
 AUTH = ("Authorization", f"Bearer {KEY}")
 JSON = ("Content-Type", "application/json")
 STREAM = [("Content-Type", "text/event-stream")]
@@ -323,6 +325,33 @@ class Talkers:
             self._done.set()
             for thread in threads:
                 thread.join()
+
+
+@front.needs("haproxy")
+@NEEDED
+def test_while_redis_is_away_whoever_needs_none_is_served(upstream: Upstream, tmp_path: Path) -> None:
+    store = {"kind": "redis", "path": "store", "on_failure": "pass"}
+    keys = {"list": [{"name": "free", "key": FREE}], "open": True}
+    upstreams = [{"name": "test", "url": upstream.url, "keys": ["sk-real-0123456789abcdef"]}]
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(redis_server(tmp_path / "redis"))
+        relay = stack.enter_context(
+            live.relay(tmp_path, upstreams, store={**store, "url": redis.url}, keys=keys, listen=HAPROXY)
+        )
+        running, _ = stack.enter_context(front.haproxy(tmp_path, [relay.port]))
+
+        def status(key: str) -> int:
+            return running.ask("POST", "/v1/chat/completions", BODY, {"Authorization": f"Bearer {key}"}).status
+
+        assert eventually(lambda: status(FREE) == 200, 15)
+        redis.kill()
+        assert eventually(lambda: "relays/relay1 is DOWN" in running.log, 15)
+        assert status(FREE) == status(KEY) == 200
+        told = running.ask("POST", "/chat", {"apiKey": KEY, "sessionId": "s", "content": "hi"})
+        assert (told.status, told.json()["code"]) == (200, 503)
+        redis.start()
+        assert eventually(lambda: "relays/relay1 is UP" in running.log, 15)
+        assert running.chat("hi")["code"] == 200
 
 
 def test_a_relay_that_drains_is_left_without_an_error(before: Front, upstream: Upstream, tmp_path: Path) -> None:

@@ -88,6 +88,25 @@ def test_one_that_does_not_end_is_broken_off_in_time(tmp_path: Path, upstream: U
         assert 0.9 < time.monotonic() - begin < 20
 
 
+def test_a_worker_ends_in_time_by_itself(tmp_path: Path, upstream: Upstream) -> None:
+    """Its parent has told it to leave, and says nothing more."""
+    with live.relay(tmp_path, upstream.url, workers=2, limits={"drain": "1s"}) as relay:
+        all_serve(relay, 2)
+        with begun(relay, "/v1/endless") as (client, reply):
+            relay.process.send_signal(signal.SIGTERM)
+            assert eventually(lambda: refused(relay))
+            relay.process.send_signal(signal.SIGSTOP)
+            try:
+                client.socket.settimeout(10)
+                begin = time.monotonic()
+                with pytest.raises((raw.Broken, ConnectionError)):
+                    for _ in client.pieces(reply):
+                        assert time.monotonic() - begin < 8
+            finally:
+                relay.process.send_signal(signal.SIGCONT)
+        assert relay.process.wait(25) == 0
+
+
 def test_who_watches_hears_of_it_before(tmp_path: Path, upstream: Upstream) -> None:
     with live.relay(tmp_path, upstream.url) as relay, begun(relay, "/v1/slow") as (client, reply):
         assert relay.ask("GET", "/readyz").status == 200

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import failing_upstream, live, outages
-from tests.support.failing_upstream import Asked, FailingUpstream
+from tests.support.failing_upstream import SLOWLY, Asked, FailingUpstream
 from tests.support.live import Answer, Live, eventually
 
 KEY = "rk-failover-0123456789abcdefghijkl"
@@ -301,6 +301,32 @@ def test_a_refusal_without_an_end_is_left_alone(case: Case, refusal: str) -> Non
     assert answer.status == 200 and answer.json()["object"] == "chat.completion"
     assert time.monotonic() - begun < 4
     assert len(case.asked()) == 2
+
+
+def test_a_slow_refusal_is_whole_where_all_others_are_set_aside(case: Case) -> None:
+    case.failing.plan = lambda asked: "429 for 1 s" if asked.key == A else "429 for 9 s"
+    assert case.ask("before").status == 429
+    time.sleep(1.1)  # and nobody but one may be asked
+    case.failing.plan = lambda _asked: "slow 429"
+    begun = time.monotonic()
+    answer = case.ask()
+    assert (answer.status, answer.json()["error"]["message"]) == (429, SLOWLY)
+    assert time.monotonic() - begun > 2.5
+    assert len(case.asked()) == 1
+
+
+def test_who_leaves_while_a_refusal_is_read_leaves_nothing_behind(case: Case) -> None:
+    case.failing.plan = lambda _asked: "silent 429"
+    body = json.dumps({"model": case.model, "user": f"{case.number} left", "messages": []}).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with case.relay.connect() as client:
+        client.sendall(head.encode() + body)
+        assert eventually(lambda: case.asked("left"))
+        time.sleep(0.5)
+    case.failing.plan = lambda _asked: "ok"
+    time.sleep(2)
+    assert len(case.asked("left")) == 1
+    assert case.ask().status == 200
 
 
 def test_what_is_left_of_a_refusal_enters_no_other_answer(case: Case) -> None:

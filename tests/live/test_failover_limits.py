@@ -101,6 +101,66 @@ def test_who_leaves_the_line_is_asked_for_no_more(tmp_path: Path) -> None:
         assert case.ask("then", path=f"/lonely{CHAT}").status == 200
 
 
+def test_a_stream_that_its_client_resets_gives_up_its_place_at_once(tmp_path: Path) -> None:
+    pair = certificates.self_signed(tmp_path)
+    with failing_upstream.running("one", "two", "lonely") as failing:
+        written = settings(failing, queue="6s")
+        written["listen"] = {"tls": {"cert": str(pair.cert), "key": str(pair.key)}}
+        with live.relay(tmp_path, written.pop("upstreams"), **written) as relay, Http2(relay, pair) as client:
+            case = Case(relay, failing)
+            failing.plan = lambda asked: "429 for 2 s" if asked.said.endswith("first") and asked.before == 0 else "ok"
+            threading.Thread(target=case.ask, args=("first",), kwargs={"path": f"/lonely{CHAT}"}).start()
+            assert eventually(lambda: case.asked("first"))
+            time.sleep(0.2)
+            body = json.dumps({"model": case.model, "user": "left", "messages": []}).encode()
+            headers = [("x-api-key", KEY), ("content-type", "application/json")]
+            waiting = [client.send("POST", f"/lonely{CHAT}", headers, body) for _ in range(99)]  # and the first: 100
+            time.sleep(0.5)
+            for each in waiting:
+                client.cancel(each)
+            time.sleep(0.3)
+            assert case.ask("then", path=f"/lonely{CHAT}").status == 200
+            assert [each for each in failing.asked if each.said == "left"] == []
+
+
+# Bodies that are kept for a repeat
+
+
+def upload(case: Case, size: int, *, chunked: bool) -> live.Answer:
+    """A body of so many bytes and a few, that relay has no need to read, to an upstream whose first key refuses it."""
+    case.failing.plan = lambda asked: "429 for 0 s" if asked.before == 0 else "ok"
+    body = json.dumps({"user": f"{case.number} {size} {chunked}", "input": "x" * size}).encode()
+    head = f"POST /v1/moderations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    with case.relay.connect() as connection:
+        connection.sendall(f"{head}{framing}\r\n\r\n".encode())
+        for piece in (body[:1000], body[1000:]):
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+            time.sleep(0.05)
+        connection.sendall(b"0\r\n\r\n" if chunked else b"")
+        answer = live.read_answer(connection, "POST")
+    assert all(each.body == body for each in case.failing.asked)
+    return answer
+
+
+def test_a_body_that_ends_within_64_kib_is_repeated_however_it_is_framed(tmp_path: Path) -> None:
+    with serving(tmp_path) as (relay, failing):
+        for size, chunked, status, times in (
+            (2000, True, 200, 2),
+            (60_000, False, 200, 2),
+            (200_000, True, 429, 1),
+            (200_000, False, 429, 1),
+        ):
+            case = Case(relay, failing)
+            assert (upload(case, size, chunked=chunked).status, len(failing.asked)) == (status, times), size
+
+
+def test_a_body_for_whose_repeat_there_is_no_room_passes(tmp_path: Path) -> None:
+    with serving(tmp_path, held="1500") as (relay, failing):
+        for size, chunked, status in ((1200, False, 200), (2000, False, 429), (2000, True, 429)):
+            assert upload(Case(relay, failing), size, chunked=chunked).status == status, size
+
+
 # Clients that leave
 
 

@@ -210,6 +210,7 @@ def test_bodies_together_are_bounded_and_a_place_is_free_again(upstream: Upstrea
             ).start()
             reply, refused = whole(second)
             assert (reply.status, json.loads(refused)["error"]["code"]) == (503, "relay_unavailable")
+            assert (reply.get("retry-after"), reply.get("x-should-retry")) == ("1", "true")
             first.send(b'"}'.rjust(2 * MB + 30 - len(body)))
             assert whole(first)[0].status == 200
         assert newest(upstream, "/v1/echo/first").json()["model"] == "gpt-3.5-turbo"

@@ -336,6 +336,20 @@ def test_a_message_to_chat_over_http_2(secure: Live, pair: Pair) -> None:
     assert json.loads(bytes(stream.body))["code"] == 200
 
 
+def test_a_message_whose_stream_is_reset_waits_for_its_session_no_longer(
+    secure: Live, pair: Pair, upstream: Upstream
+) -> None:
+    upstream.script("/v1/chat/completions", Behaviour(delay_headers=2))
+    said = {"apiKey": "sk-test-0123456789", "sessionId": "h2-reset", "content": "hello"}
+    with Http2(secure, pair) as client:
+        streams = [client.send("POST", "/chat", [], json.dumps(said).encode()) for _ in range(17)]
+        time.sleep(0.5)  # one is asked, and sixteen wait
+        for each in streams[1:]:
+            client.cancel(each)
+        time.sleep(0.3)
+        assert secure.chat("hello", session="h2-reset")["code"] == 200
+
+
 def test_clients_over_tls_in_parallel(secure: Live, pair: Pair) -> None:
     def ask(_: int) -> int:
         with Client(secure.port, tls=context(pair)) as client:

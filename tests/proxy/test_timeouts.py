@@ -22,8 +22,12 @@ def head(total: int, path: str) -> list[tuple[bytes, bytes]]:
 def test_the_size_of_a_head_is_bounded(over: int, refused: bool) -> None:
     flow = flows.opened("POST", "/v1/models", head(2048 + over, "/v1/models"), limits={"header_size": "2k"})
     addon = Timeouts(flows.exchange(flow).settings)
-    with taddons.context():
+
+    async def begin() -> None:
         addon.requestheaders(flow)
+
+    with taddons.context():
+        asyncio.run(begin())
     assert flows.exchange(flow).refused is refused
     if refused:
         assert flows.answer_of(flow).status_code == 400

@@ -276,7 +276,7 @@ def test_no_turn_is_lost_or_mixed_up(opened: Callable[[], Opened], schedule: lis
             elif action == "forget":
                 tasks.append(asyncio.ensure_future(drop(store, name)))
             else:
-                await settle(pick)
+                await pairs.settle(pick)
         await asyncio.gather(*tasks)
         for name in "ab":
             turns = (await one.load(one.key(KEY, name)[0], TTL)).turns

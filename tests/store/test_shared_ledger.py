@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from copy import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps, st.sampled_from(["day", "month", "total"]), st.sampled_from([None, 2, 5]), st.sampled_from([None, 3]))
 def test_redis_decides_as_memory_does(
     redis: RedisServer, tmp_path: Path, history: list[Step], per: Any, parallel: int | None, requests: int | None
@@ -147,7 +148,7 @@ def test_redis_decides_as_memory_does(
                 assert await one.ledger.balance("k1", per) == accounts.balance("k1", per, now)
 
     async def idle(ledger: shared_ledger.SharedLedger) -> bool:
-        return not ledger._waiting
+        return not ledger._left
 
     owners: dict[str, shared_ledger.SharedLedger] = {}
     settled: set[str] = set()
@@ -356,6 +357,7 @@ def test_what_a_relay_leaves_is_settled_at_its_hold(
 def test_who_is_alive_keeps_its_holds_after_redis_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_ledger, "LEASE", 0.6)
     monkeypatch.setattr(shared_ledger, "RENEW", 0.1)
+    monkeypatch.setattr(shared_ledger, "_SHORT", 0.1)  # as much shorter than a lease as it is
 
     async def scenario() -> None:
         with redis_server(tmp_path / "redis") as server:
@@ -572,6 +574,76 @@ def test_of_two_copies_that_differ_the_most_counts(redis: RedisServer, tmp_path:
     run(scenario)
 
 
+def test_what_is_spent_since_is_not_taken_for_lost(redis: RedisServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with relays(redis, tmp_path) as (one, other):
+            again = opened_shared(redis, other.ledger.path.parent, one.names.prefix)  # another process of that machine
+            await again.reach()
+            for number in (1, 2):
+                await one.ledger.reserve(claim(f"r{number}", 10))
+                one.ledger.settle(settlement(f"r{number}", 10))
+                for relay in (one, other):
+                    await until(partial(is_copied, relay, number))
+                if number == 1:
+                    await one.link.command("FLUSHALL")
+            for relay in (other, again, one):  # as each of them does every five seconds
+                await relay.epochs.look()
+                assert await one.ledger.balance("k1", "total") == (20, 0)
+            await again.finish()
+
+    run(scenario)
+
+
+def test_what_was_spent_is_written_when_redis_takes_it_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis") as redis:
+            async with relays(redis, tmp_path, 1) as (relay,):
+                for number, (setting, refusing, taking) in enumerate(
+                    [("min-replicas-to-write", "1", "0"), ("maxmemory", "1", "0")], 1
+                ):
+                    await relay.ledger.reserve(claim(f"r{number}"))
+                    await relay.link.command("CONFIG", "SET", setting, refusing)
+                    relay.ledger.settle(settlement(f"r{number}"))
+                    await asyncio.sleep(0.5)
+                    assert await relay.ledger.balance("k1", "total") == (4 * number - 4, 10)
+                    await relay.link.command("CONFIG", "SET", setting, taking)
+                    await until(partial(spent, relay, 4 * number))
+                await relay.link.command("SET", relay.names.partition("k2").account("k2"), "no hash")
+                relay.ledger.settle(settlement("r8", key="k2", held=False))
+                relay.ledger.settle(settlement("r9", held=False))
+                await until(lambda: spent(relay, 12))
+
+    async def spent(relay: Shared, amount: int) -> bool:
+        return await relay.ledger.balance("k1", "total") == (amount, 0)
+
+    run(scenario)
+    assert caplog.text.count("what was spent waits to be written") == 2
+    assert caplog.text.count("can't be written, and is lost") == 1
+
+
+def test_no_hold_waits_behind_what_holds_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis") as redis:
+            async with relays(redis, tmp_path, 1) as (relay,):
+                await relay.ledger.reserve(claim("r0"))
+                redis.kill()
+                for number in range(3000):
+                    relay.ledger.settle(settlement(f"s{number}", key="k2", held=False))
+                relay.ledger.settle(settlement("r0"))
+                await asyncio.to_thread(redis.start)
+                await until(lambda: free(relay))
+                assert len(relay.kept.settlements) > 1000
+                await until(lambda: written_all(relay))
+
+    async def free(relay: Shared) -> bool:
+        return await relay.ledger.balance("k1", "total") == (4, 0)
+
+    async def written_all(relay: Shared) -> bool:
+        return await relay.ledger.balance("k2", "total") == (12000, 0) and not relay.kept.settlements
+
+    run(scenario)
+
+
 def test_keys_outlive_it_too_and_are_on_every_machine(redis: RedisServer, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with relays(redis, tmp_path) as (one, other):
@@ -593,6 +665,56 @@ def test_keys_outlive_it_too_and_are_on_every_machine(redis: RedisServer, tmp_pa
 
     async def is_there(relay: Shared) -> bool:
         return await relay.link.command("HGET", relay.names.keys, "text") is not None
+
+    run(scenario)
+
+
+def test_who_comes_while_redis_is_away_lets_others_give_it_their_secret(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis", "--appendonly", "no") as redis:
+            async with relays(redis, tmp_path, 1) as (one,):
+                redis.kill()  # and all that it knew is gone
+                await asyncio.sleep(4.5)  # calls wait no more
+                late = opened_shared(redis, tmp_path / "late", one.names.prefix)
+                reaching = asyncio.create_task(late.reach())
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(redis.start)
+                await reaching
+                await until(lambda: same(one, late))
+                assert "is not the secret" not in caplog.text
+                await one.link.command("SET", one.names.secret, b"x" * 32)
+                await until(said)
+                await late.finish()
+
+    async def same(one: Shared, late: Shared) -> bool:
+        there: bytes | None = await one.link.command("GET", one.names.secret)
+        return one.kept.secret == late.kept.secret == there
+
+    async def said() -> bool:
+        return "is not the secret that this relay goes by" in caplog.text
+
+    run(scenario)
+
+
+def test_a_key_that_was_revoked_does_not_come_back(redis: RedisServer, tmp_path: Path) -> None:
+    """A relay that has missed it is the first to give its keys to a Redis that was emptied."""
+
+    async def scenario() -> None:
+        async with relays(redis, tmp_path) as (one, other):
+            works, revoked = StoredKey("id", "a", "h", "now"), StoredKey("id", "a", "h", "now", revoked="now")
+            await one.link.command("HSET", one.names.keys, "text", written([works]), "version", 6)
+            await one.keys.look()
+            await other.keys.look()
+            other.keys.finish()
+            await one.link.command("HSET", one.names.keys, "text", written([revoked]), "version", 7)
+            await one.keys.look()
+            await one.link.command("FLUSHALL")
+            await other.keys._give_again(other.kept.secret or b"")
+            await one.keys.look()
+            await other.keys.look()
+            assert one.keys.read() == other.keys.read() == [revoked]
 
     run(scenario)
 

@@ -220,6 +220,51 @@ def test_who_is_awake_keeps_its_lease(redis: RedisServer, tmp_path: Path, monkey
     asyncio.run(scenario())
 
 
+class Leaving(dict[str, tuple[str, int]]):
+    """Leases of which one is given back as soon as somebody has looked which there are."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield from super().__iter__()
+        yield "given back"
+
+
+def test_leases_are_renewed_whatever_is_given_back_meanwhile(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_sessions, "LEASE", 0.5)
+    monkeypatch.setattr(shared_sessions, "RENEW", 0.1)
+
+    async def scenario() -> None:
+        opened = opened_shared(redis, tmp_path, next(prefixes))
+        opened.kept.leases = Leaving()
+        async with reached(opened) as store:
+            key, owner = store.key("sk-key", "s")
+            lease = await store.lease(key, 9)
+            await asyncio.sleep(0.8)
+            await store.save(lease, owner, SAID)
+            lease.release()
+
+    asyncio.run(scenario())
+
+
+def test_what_was_given_back_while_redis_was_away_is_free_when_it_is_there(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with redis_server(tmp_path / "redis") as server:
+            opened = opened_shared(server, tmp_path, next(prefixes))
+            async with reached(opened) as store:
+                key, owner = store.key("sk-key", "s")
+                lease = await store.lease(key, 9)
+                await store.save(lease, owner, SAID)
+                server.kill()
+                lease.release()
+                await asyncio.sleep(4)  # calls wait no more
+                await asyncio.to_thread(server.start)
+                async with asyncio.timeout(2):
+                    (await store.lease(key, 9)).release()
+
+    asyncio.run(scenario())
+
+
 def test_a_process_that_is_gone_keeps_no_place_in_the_queue(
     redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

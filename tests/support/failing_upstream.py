@@ -20,8 +20,10 @@ REFUSALS: Mapping[str, tuple[int, Mapping[str, str], Mapping[str, Any]]] = {
     "403": (403, {}, {"code": "unsupported_value", "message": "Not for you."}),
     "402": (402, {}, {"code": "insufficient_balance", "message": "Insufficient Balance"}),
     "429": (429, {}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
+    "429 for 0 s": (429, {"retry-after": "0"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "429 for 1 s": (429, {"retry-after": "1"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "429 for 2 s": (429, {"retry-after": "2"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
+    "429 for 9 s": (429, {"retry-after": "9"}, {"code": "rate_limit_exceeded", "message": "Rate limit reached."}),
     "quota": (429, {}, {"code": "insufficient_quota", "message": "You exceeded your current quota."}),
     "503": (503, {}, {"code": "unavailable", "message": "Down."}),
     "503 for 1 s": (503, {"retry-after": "1"}, {"code": "unavailable", "message": "Down."}),
@@ -32,7 +34,24 @@ REFUSALS: Mapping[str, tuple[int, Mapping[str, str], Mapping[str, Any]]] = {
     "504": (504, {}, {"code": "timeout", "message": "Gateway timeout"}),
 }
 """By name: what is answered, and with which headers."""
-UNBILLED = ("401", "403 key", "403", "402", "429", "429 for 1 s", "429 for 2 s", "quota", "503 for 1 s", "529", "400")
+SLOWLY = "Rate limit reached, said slowly."
+"""What is said to whom is told `slow 429`, which takes 2.75 s to the end."""
+UNBILLED = (
+    "401",
+    "403 key",
+    "403",
+    "402",
+    "429",
+    "429 for 1 s",
+    "429 for 0 s",
+    "429 for 2 s",
+    "429 for 9 s",
+    "slow 429",
+    "quota",
+    "503 for 1 s",
+    "529",
+    "400",
+)
 """Those of which nothing was worked on."""
 
 
@@ -135,7 +154,8 @@ class FailingUpstream:
                 (name.strip().lower(), value.strip())
                 for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:] if line)
             )
-            body = await reader.readexactly(int(lines.get("content-length", "0")))
+            chunked = "transfer-encoding" in lines
+            body = await (_unchunked(reader) if chunked else reader.readexactly(int(lines.get("content-length", "0"))))
             said = str(json.loads(body).get("user", "")) if body else head.split(" ")[1]
             key = lines.get("authorization", "").removeprefix("Bearer ")
             asked = Asked(place, key, said, self._seen[said], body, head)
@@ -165,6 +185,12 @@ class FailingUpstream:
             while not writer.is_closing():
                 writer.write(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
                 await writer.drain()
+        elif how == "slow 429":
+            whole = _whole(429, {"error": {"type": "x", "code": "rate_limit_exceeded", "message": SLOWLY}})
+            for piece in (whole[:-10], *(whole[at : at + 1 or None] for at in range(-10, 0))):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.25)
         elif how == "silent 429":
             writer.write(b"HTTP/1.1 429 No\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
             await asyncio.sleep(20)
@@ -194,6 +220,15 @@ class FailingUpstream:
         writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
         await writer.drain()
         return True
+
+
+async def _unchunked(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return body
 
 
 async def _end_all() -> None:

@@ -10,6 +10,7 @@ from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import DropStream, HttpStream, SendHttp, _http1, _http2
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
+    RequestData,
     RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
@@ -86,6 +87,8 @@ def _answer_errors(stock: Any, stream: HttpStream, *args: Any) -> Commands:
         return None
     if args and attempts.may_ask_again(stream, args[0]) and (yield from attempts.ask_again(stream, args[0])):
         return None
+    if args and isinstance(args[0], RequestProtocolError):
+        attempts.left(stream)
     exchange = of(stream.flow)
     parting = exchange is not None and isinstance(args[0], RequestProtocolError | ResponseProtocolError)
     if parting and (yield from _see_off(stream, exchange, args[0])):
@@ -273,6 +276,8 @@ def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Any:
     exchange = of(stream.flow)
     held = stream.request_body_buf if request else stream.response_body_buf
     cap = (exchange.body.cap if exchange is not None else None) if request else answer_cap(stream.flow)
+    if request and exchange is not None and exchange.body.passes:
+        return pass_on(stream, exchange) if len(held) > (exchange.body.cap or 0) else stock(stream, request)
     holding = exchange.body.holding if request and exchange is not None else None
     if holding is not None and (error := holding(len(held))) is not None:
         held.clear()
@@ -281,6 +286,18 @@ def _bound_bodies(stock: Any, stream: HttpStream, request: bool) -> Any:
         return stock(stream, request)
     held.clear()
     return _refuse(stream, cap, request)
+
+
+def pass_on(stream: HttpStream, exchange: Exchange) -> Commands:
+    """Send up as it comes what was held so far; it can't be sent again, then."""
+    held = bytes(stream.request_body_buf)
+    stream.request_body_buf.clear()
+    exchange.body.cap, exchange.body.passes = None, False
+    stream.flow.request.stream = exchange.body.passing or True
+    yield from stream.start_request_stream()
+    if held and stream.client_state == stream.state_stream_request_body:
+        yield from stream.client_state(RequestData(stream.stream_id, held))
+    return False
 
 
 def _refuse(stream: HttpStream, cap: int, request: bool) -> Commands:

@@ -4,9 +4,10 @@ Whether and where is decided by whoever owns `exchange.attempts` (addons/upstrea
 
 1. A connection that did not come about: the hook `upstream_failed` runs, which may point the flow to another upstream,
    and a connection is asked for again (`_make_connection`).
-2. An answer whose head may be that of a refusal: its body is read first, 64 KiB at most, for as long as is allowed.
-   Events are routed by stream and not by connection, so what is left of a refused answer would enter the next one: a
-   connection whose answer is not read to its end is closed, and says nothing more (`LeftAlone`).
+2. An answer whose head may be that of a refusal: its body is read first, 64 KiB at most, for as long as is allowed,
+   and judged by what has come. Where nobody else is asked it goes to the client, with what is still to come. Events are
+   routed by stream and not by connection, so what is left of a refused answer would enter the next one: a connection
+   whose answer is not read to its end is closed, and says nothing more (`LeftAlone`).
 3. A connection that breaks before an answer has begun.
 
 What goes up again is the request that relay holds; one whose body is still coming, or was streamed, is not repeated
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mitmproxy import hooks, http
-from mitmproxy.proxy import commands
-from mitmproxy.proxy.layers.http import GetHttpConnection, HttpStream, SendHttp
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     HttpEvent,
@@ -36,9 +37,9 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
-from addons.engine.transports import cut_upstream
+from addons.engine.transports import handler_of
 from addons.engine.wrapping import Commands, wrap
-from addons.exchange import AttemptState, FailedAttempt, heard
+from addons.exchange import AttemptState, FailedAttempt, heard, kept_handler
 
 MOST_HELD = 1 << 16
 """Bytes of a refusal that are read before it is judged."""
@@ -183,22 +184,42 @@ class _Refused:
         self._head = head
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._waking: asyncio.Task[None] | None = None
+        self._sources: dict[Any, Any] = {}
+        self._call: Any = None
 
     def begin(self, seconds: float) -> Commands:
         """Read it, for so many seconds at most."""
-        if seconds != float("inf"):
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
         setattr(self._stream, _READING, self)
         self._stream.server_state = self.read  # type: ignore[method-assign, assignment, unused-ignore]
         yield from ()
 
-    def _give_up(self) -> None:
+    def _ring(self) -> None:
+        """Wake the stream, as mitmproxy's own timers would."""
         stream = self._stream
-        if getattr(stream, _READING, None) is self and stream.client_state == stream.state_done:
-            cut_upstream(stream.flow, "relay: a refusal without an end")
+        handler = kept_handler(stream.flow) or handler_of(stream.flow.client_conn)
+        layer = next((each for each in stream.context.layers if isinstance(each, HttpLayer)), None)
+        if handler is None or layer is None or stream.client_state != stream.state_done:
+            return
+        command = commands.RequestWakeup(0)
+        self._sources, self._call = layer.command_sources, command
+        self._sources[command] = stream
+        self._waking = asyncio.get_running_loop().create_task(handler.server_event(events.Wakeup(command)))
 
-    def read(self, event: HttpEvent) -> Commands:
-        """Take a piece of it."""
+    def stop(self) -> None:
+        """It is read no more; should the stream be about to be woken, nothing comes of it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._call in self._sources:
+            self._sources[self._call] = _ASLEEP
+        setattr(self._stream, _READING, None)
+
+    def read(self, event: HttpEvent | events.Wakeup) -> Commands:
+        """Take a piece of it, or judge it by what has come."""
+        if isinstance(event, events.Wakeup):
+            yield from self.end(whole=False)
+            return
         self._events.append(event)
         if isinstance(event, ResponseData):
             self._size += len(event.data)
@@ -214,14 +235,14 @@ class _Refused:
 
     def end(self, *, whole: bool) -> Commands:
         """Judge it by what there is."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.stop()
         stream = self._stream
-        setattr(stream, _READING, None)
         body = b"".join(each.data for each in self._events if isinstance(each, ResponseData))
         connection = stream.context.server
         # What comes while it is judged waits in the stream's queue.
-        if not (yield from _decided(stream, self._state, FailedAttempt(answer=self._head.response, body=body))):
+        if not (
+            yield from _decided(stream, self._state, FailedAttempt(answer=self._head.response, body=body, whole=whole))
+        ):
             yield from self._pass_on()
             return
         if not whole:
@@ -239,6 +260,24 @@ class _Refused:
                 yield from stream.handle_protocol_error(event)
             else:
                 yield from stream.server_state(event)
+
+
+class _Asleep:
+    """In the place of a stream that is to be woken no more."""
+
+    def handle_event(self, _event: events.Event) -> tuple[commands.Command, ...]:
+        """Nothing comes of it."""
+        return ()
+
+
+_ASLEEP = _Asleep()
+
+
+def left(stream: HttpStream) -> None:
+    """Its client has left: a refusal that it would have got is read no more."""
+    reading: _Refused | None = getattr(stream, _READING, None)
+    if reading is not None:
+        reading.stop()
 
 
 def _forget_answer(stream: HttpStream) -> None:

@@ -11,8 +11,9 @@ from mitmproxy.proxy import commands, events, server
 from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 
 from addons import errors
-from addons.engine.corrections.answers import refuse_body
+from addons.engine.corrections.answers import pass_on, refuse_body
 from addons.engine.wrapping import Commands
+from addons.exchange import of
 
 BODY_TOO_SLOW = "relay: body too slow"
 
@@ -28,7 +29,8 @@ def held(handler: server.ConnectionHandler, flow: http.HTTPFlow) -> int | None:
 
 
 async def give_up(handler: server.ConnectionHandler, flow: http.HTTPFlow, error: errors.RelayError) -> None:
-    """Answer with `error` in place of waiting for the rest of the body. Does nothing where none is being read.
+    """Answer with `error` in place of waiting for the rest of the body; one that need not be read whole goes up as it
+    comes. Does nothing where none is being read.
 
     mitmproxy 12.2.3 can only be told to close such a client, so it would learn nothing. Remove when a flow can be
     answered from outside of its hooks.
@@ -39,7 +41,13 @@ async def give_up(handler: server.ConnectionHandler, flow: http.HTTPFlow, error:
     http_layer, stream = found
 
     def wake(_event: events.Event) -> Commands:
-        if stream.client_state == stream.state_consume_request_body:
+        if stream.client_state != stream.state_consume_request_body:
+            return
+        exchange = of(flow)
+        if exchange is not None and exchange.body.passes:
+            stream.server_state = stream.state_wait_for_response_headers  # type: ignore[method-assign, unused-ignore]
+            yield from pass_on(stream, exchange)
+        else:
             stream.request_body_buf.clear()
             yield from refuse_body(stream, error, BODY_TOO_SLOW)
 

@@ -7,6 +7,7 @@ Whatever is uncertain is not repeated: it may have been worked on, and billed. B
 acknowledges.
 """
 
+import time
 from dataclasses import dataclass, field
 
 from mitmproxy.connection import Server
@@ -41,11 +42,12 @@ class _Sent:
 
 def note(server: Server, event: HttpEvent) -> None:
     """Keep what is sent of a request, where its connection has rested before."""
+    seat = seat_of(server)
+    connection = seat.connection if seat is not None else None
+    if seat is None or connection is None:
+        return
+    connection.moved_at = time.monotonic()
     if isinstance(event, RequestHeaders):
-        seat = seat_of(server)
-        if seat is None or seat.connection is None:
-            return
-        connection = seat.connection
         seat.request = event.request
         seat.reused = connection.uses
         acknowledged = connection.kernel.acknowledged() if connection.expires_at else None

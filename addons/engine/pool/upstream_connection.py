@@ -83,6 +83,8 @@ class UpstreamConnection(WholeReading):
         """Exchanges that were begun on it."""
         self.received = 0
         """Bytes."""
+        self.moved_at = 0.0
+        """When something was last sent or received, in seconds on the loop's clock."""
         self.ended = False
         """No more of it can be read."""
         self.spoilt = False
@@ -111,6 +113,7 @@ class UpstreamConnection(WholeReading):
     def data_received(self, data: bytes) -> None:
         """Hand it to whoever has the connection; nobody may have what comes while nobody has it."""
         self.received += len(data)
+        self.moved_at = time.monotonic()
         if self.on_change is not None:
             self.on_change(self)
             return

@@ -3,7 +3,8 @@
 A Redis may be emptied: by a restart without its file, by a failover to a replica that had nothing, by FLUSHALL. Each
 partition has an epoch, a text that is gone then. A request is admitted under the epoch that its relay knows; where
 Redis has none, or another one, every machine first adds what its copy of the ledger says was spent: of several the most
-counts, and none twice. So a budget that was used up stays so.
+counts, and none twice. So a budget that was used up stays so. Nothing of a new epoch gets into a copy before that: it
+would be added as if Redis had lost it.
 
 The same brings over what a relay has spent that had a folder of its own, when Redis sees it for the first time.
 """
@@ -13,6 +14,7 @@ import contextlib
 import logging
 import secrets
 import sqlite3
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from addons.store import StoreError
@@ -53,10 +55,8 @@ class Epochs:
 
     async def look(self) -> None:
         """Whether Redis still has them. Raises StoreError."""
-        before = dict(self._known)
-        await asyncio.gather(*map(self._join, self._names.partitions))
-        if self._known != before:
-            await asyncio.to_thread(self._write, dict(self._known))
+        found = await asyncio.gather(*map(self._join, self._names.partitions))
+        await self._note({where.epoch: epoch for where, epoch in zip(self._names.partitions, found, strict=True)})
 
     async def join(self, where: Partition) -> None:
         """Go on under the epoch that Redis has, or begin one; before that, add what was spent. Raises StoreError."""
@@ -67,21 +67,37 @@ class Epochs:
         await asyncio.shield(joining)
 
     async def _join_and_note(self, where: Partition) -> None:
-        await self._join(where)
-        await asyncio.to_thread(self._write, {where.epoch: self.of(where)})
+        await self._note({where.epoch: await self._join(where)})
 
-    async def _join(self, where: Partition) -> None:
-        known, found = self.of(where), await self._link.command("GET", where.epoch)
-        if found is not None and found.decode() == known:
-            return
-        if found is None or known:
-            await self._add(where)
-        if found is None:
-            found = await self._link.function("join", (where.epoch,), (secrets.token_hex(8),))
-        self._known[where.epoch] = found.decode()
+    async def check(self, where: Partition) -> None:
+        """Go on under the epoch that Redis has, before anything of it is copied. Raises StoreError."""
+        found = await self._link.command("GET", where.epoch)
+        if found is None or found.decode() != self.of(where):
+            await self.join(where)
 
-    async def _add(self, where: Partition) -> None:
-        mine = await asyncio.to_thread(self._spent_in, where)
+    async def _note(self, found: Mapping[str, str]) -> None:
+        """They hold once they stand in the file, where other processes of this machine look."""
+        if any(self._known.get(name) != epoch for name, epoch in found.items()):
+            await asyncio.to_thread(self._write, found)
+            self._known.update(found)
+
+    async def _join(self, where: Partition) -> str:
+        """The epoch that holds, to which this machine has added what it knew."""
+        known = self.of(where)
+        while (found := await self._link.command("GET", where.epoch)) is None or found.decode() != known:
+            noted, mine = await asyncio.to_thread(self._spent_in, where)
+            if noted != known:  # by another process of this machine
+                known = noted
+                continue
+            if found is None or known:
+                await self._add(where, mine)
+            if found is None:
+                found = await self._link.function("join", (where.epoch,), (secrets.token_hex(8),))
+            break
+        joined: str = found.decode()
+        return joined
+
+    async def _add(self, where: Partition, mine: Sequence[tuple[str, str, int]]) -> None:
         for key, day, amount in mine:
             touched = (where.account(key), where.restored(key, day))
             await self._link.function("restore", touched, (day, amount, _MARK_MS))
@@ -98,21 +114,24 @@ class Epochs:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the copy of the ledger can't be read: {error}") from None
 
-    def _write(self, known: dict[str, str]) -> None:
+    def _write(self, known: Mapping[str, str]) -> None:
         try:
             with contextlib.closing(self._open()) as sql, transaction(sql):
                 sql.executemany(_NOTE, known.items())
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the copy of the ledger can't be written: {error}") from None
 
-    def _spent_in(self, where: Partition) -> list[tuple[str, str, int]]:
-        """Key, day and nano-dollars."""
+    def _spent_in(self, where: Partition) -> tuple[str, list[tuple[str, str, int]]]:
+        """The epoch that this machine has joined, and key, day and nano-dollars of what was spent until then and
+        since."""
         try:
-            with contextlib.closing(self._open()) as sql:
+            with contextlib.closing(self._open()) as sql, transaction(sql):
+                noted = sql.execute("SELECT epoch FROM Epochs WHERE name = ?", (where.epoch,)).fetchone()
                 found = list(spent(sql))
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"what was spent until now can't be read from {self._path}: {error}") from None
-        return [(key, day, amount) for key, day, amount in found if amount and self._names.partition(key) is where]
+        mine = [(key, day, amount) for key, day, amount in found if amount and self._names.partition(key) is where]
+        return noted[0] if noted else "", mine
 
     def _open(self) -> sqlite3.Connection:
         make_folder(self._path.parent)

@@ -334,11 +334,13 @@ local function write_keys(keys, args)
   return redis.call('HINCRBY', keys[1], 'version', 1)
 end
 
--- KEYS: secret, keys. ARGV: what the secret is to be, and the text of the keys, '' for none. 0 where nothing was missing.
+-- KEYS: secret, keys. ARGV: what the secret is to be, the text of the keys, '' for none, and its version. 0 where nothing
+-- was missing. Of several relays that give their keys again the newest version stays: a key that was revoked stays so.
 local function begin(keys, args)
   local given = redis.call('SET', keys[1], args[1], 'NX') and 1 or 0
-  if args[2] ~= '' and redis.call('GET', keys[1]) == args[1] and redis.call('HEXISTS', keys[2], 'version') == 0 then
-    redis.call('HSET', keys[2], 'text', args[2], 'version', 1)
+  local version = tonumber(redis.call('HGET', keys[2], 'version') or '0')
+  if args[2] ~= '' and redis.call('GET', keys[1]) == args[1] and version < tonumber(args[3]) then
+    redis.call('HSET', keys[2], 'text', args[2], 'version', args[3])
     given = 1
   end
   return given

@@ -31,3 +31,5 @@ class Kept:
     """Claims that were admitted, by request."""
     settlements: deque[Any] = field(default_factory=deque)
     """Those that Redis does not have yet."""
+    settlements_of_holds: deque[Any] = field(default_factory=deque)
+    """The same, where something is held until they are written: they go first."""

@@ -39,6 +39,8 @@ class SharedKeys:
         self._keys: list[StoredKey] = []
         if kept.keys is not None:
             self._take(*kept.keys)
+        self._differs = False
+        """Redis has another secret than this process."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -54,9 +56,11 @@ class SharedKeys:
         """Ask Redis. Raises StoreError; then what was known stays in force."""
         secret = await self._link.command("GET", self._names.secret)
         version, text = await self._link.command("HMGET", self._names.keys, "version", "text")
-        if self._kept.secret is not None and (secret is None or (version is None and self._kept.keys is not None)):
+        older = self._kept.keys is not None and int(version or 0) < self._version
+        if self._kept.secret is not None and (secret is None or older):
             await self._give_again(self._kept.secret)
-        if version is None or int(version) == self._version:
+        self._compare(secret)
+        if version is None or int(version) <= self._version:
             return
         try:
             self._take(int(version), text)
@@ -65,12 +69,21 @@ class SharedKeys:
         self._kept.keys = int(version), text
         await self.copy()
 
+    def _compare(self, secret: bytes | None) -> None:
+        """Say once that somebody else has begun anew."""
+        differs = self._kept.secret is not None and secret is not None and secret != self._kept.secret
+        if differs and not self._differs:
+            logger.error(
+                f"{self._names.secret} in Redis is not the secret that this relay goes by: its sessions and keys are "
+                "others than those of relays that have started since; restart it, or restore that secret"
+            )
+        self._differs = differs
+
     async def _give_again(self, secret: bytes) -> None:
         """Redis was emptied."""
-        text = self._kept.keys[1] if self._kept.keys is not None else b""
-        if await give(self._link, self._names, secret, text):
+        version, text = self._kept.keys if self._kept.keys is not None else (1, b"")
+        if await give(self._link, self._names, secret, text, version):
             logger.warning("Redis was emptied: it is given secret and keys again; sessions are lost")
-        self._version = 0
 
     async def copy(self) -> None:
         """Keep a copy on this machine; where that can't be, one line says so."""

@@ -27,7 +27,7 @@ from addons.store.ledger_file import FAILURES, KILLED
 from addons.store.settlements import OverLimit, Settlement, Strangers, row_of
 from addons.store.shared.epochs import Epochs
 from addons.store.shared.kept import Kept
-from addons.store.shared.link import Link
+from addons.store.shared.link import Link, is_of_function
 from addons.store.shared.names import Names, Partition
 
 logger = logging.getLogger(__name__)
@@ -41,15 +41,12 @@ _GATHER = 0.002
 """Seconds that a settlement waits for others to come along."""
 _RETRY = 0.2
 _ATTEMPTS = 3
-_MOST_AT_ONCE = 200
+_MOST_AT_ONCE = 100
 _MOST_WAITING = 100_000
 """Settlements that wait while Redis is away; of more, the holds are settled in their place, as if relay were killed."""
 _MARK = 86400.0
 """Seconds for which Redis knows that a request is settled: a settlement is not repeated for longer."""
 _ABANDONED_AT_ONCE = 500
-
-_PASSING = ("OutOfMemoryError", "MISCONF", "NOREPLICAS", "BUSY", "TRYAGAIN", "CLUSTERDOWN")
-"""What Redis says where it would take a call at another time."""
 
 SETTLED, STRANGER = "settled", "stranger"
 """What a row of the stream begins with."""
@@ -92,9 +89,12 @@ class SharedLedger:
         self._epochs = epochs
         self._held: dict[str, _Held] = kept.held
         self._strangers = Strangers()
+        self._urgent: deque[_Work] = kept.settlements_of_holds
         self._waiting: deque[_Work] = kept.settlements
         self._some = asyncio.Event()
         self._lost = 0
+        self._refused = False
+        """It was said that Redis refuses what was spent."""
         self._tasks: list[asyncio.Task[None]] = []
         self._returned = asyncio.Event()
         self._trusted_at = 0.0
@@ -227,41 +227,56 @@ class SharedLedger:
                     *(settlement.request, "" if not settlement.kept or cost is None else cost),
                     *(tokens if cost is not None else "", day, row, _ms(mark), int(settlement.held)),
                 ),
-            )
+            ),
+            self._urgent if settlement.held else self._waiting,
         )
 
-    def _put(self, work: _Work) -> None:
-        if len(self._waiting) >= _MOST_WAITING:
+    def _put(self, work: _Work, queue: deque[_Work]) -> None:
+        if len(queue) >= _MOST_WAITING:
             self._lost += 1
             if self._lost == 1:
                 logger.error("Redis is away: settlements are lost, and their holds are settled in their place")
             return
-        self._waiting.append(work)
+        queue.append(work)
         self._some.set()
 
     async def _write(self) -> None:
         while True:
-            if not self._waiting:
+            if not self._left:
                 self._some.clear()
                 await self._some.wait()
                 await asyncio.sleep(_GATHER)
-            batch = [self._waiting[at] for at in range(min(len(self._waiting), _MOST_AT_ONCE))]
-            done = await asyncio.gather(*map(self._write_one, batch))
-            count = next((at for at, each in enumerate(done) if not each), len(batch))
-            for _ in range(count):
-                self._waiting.popleft()
-            if count < len(batch):
-                await asyncio.sleep(_RETRY)
+            # After an absence of Redis the others are many, and nobody should be refused for a hold behind them.
+            written = await asyncio.gather(self._write_first(self._urgent), self._write_first(self._waiting))
+            if all(written):
+                self._lost, self._refused = 0, False
             else:
-                self._lost = 0
+                await asyncio.sleep(_RETRY)
+
+    @property
+    def _left(self) -> int:
+        """Settlements that Redis does not have."""
+        return len(self._urgent) + len(self._waiting)
+
+    async def _write_first(self, queue: deque[_Work]) -> bool:
+        """Write the first ones of a queue; whether Redis has them all."""
+        batch = [queue[at] for at in range(min(len(queue), _MOST_AT_ONCE))]
+        done = await asyncio.gather(*map(self._write_one, batch))
+        count = next((at for at, each in enumerate(done) if not each), len(batch))
+        for _ in range(count):
+            queue.popleft()
+        return count == len(batch)
 
     async def _write_one(self, work: _Work) -> bool:
-        """Whether Redis has it. One that Redis itself refuses is given up: it would stop all behind it. One for which
-        Redis has no room, no disk or no replica just now waits until it has."""
+        """Whether Redis has it. One that the function itself fails at is given up: it would stop all behind it. What
+        Redis refuses for now (it is full, or has too few replicas) waits until it does not."""
         try:
             await self._link.function("settle", work.keys, work.arguments)
         except StoreError as error:
-            if "refuses" not in str(error) or any(word in str(error) for word in _PASSING):
+            if not is_of_function(error):
+                if self._link.away_since is None and not self._refused:
+                    logger.error(f"what was spent waits to be written: {error}")
+                    self._refused = True
                 return False
             logger.error(f"a settlement can't be written, and is lost ({error})")
         return True
@@ -302,11 +317,11 @@ class SharedLedger:
     async def finish(self, longest: float) -> None:
         """Write what waits, for so many seconds at most, and leave."""
         end = time.monotonic() + longest
-        while self._waiting and time.monotonic() < end:
+        while self._left and time.monotonic() < end:
             await asyncio.sleep(0.01)
         self.stop()
-        if self._waiting:
-            logger.error(f"Redis is away: {len(self._waiting)} settlement(s) are lost, and settled at what was held")
+        if self._left:
+            logger.error(f"Redis is away: {self._left} settlement(s) are lost, and settled at what was held")
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await asyncio.gather(

@@ -303,6 +303,12 @@ def _is_elsewhere(reply: Exception) -> bool:
     )
 
 
+def is_of_function(error: StoreError) -> bool:
+    """Whether one of functions.lua has failed at its arguments or at what it found, as it would again; otherwise Redis
+    has not begun it."""
+    return "user_function" in str(error)
+
+
 def said(error: BaseException) -> str:
     """An error in a few words. redis-py's never have a password in them."""
     return f"{type(error).__name__}: {error}"[:200]

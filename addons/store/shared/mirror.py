@@ -24,6 +24,7 @@ from addons.store import StoreError, StoreInUse
 from addons.store.folder import lock, make_file, make_folder
 from addons.store.ledger import NAME
 from addons.store.ledger_file import SETTLEMENT, STRANGER, Pricer, folding, insert, open_file, transaction
+from addons.store.shared.epochs import Epochs
 from addons.store.shared.ledger import SETTLED
 from addons.store.shared.link import Link
 from addons.store.shared.names import Names
@@ -51,12 +52,15 @@ Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 class Mirror:
     """The copy in one folder."""
 
-    def __init__(self, link: Link, names: Names, folder: Path, clock: Callable[[], float], keep_days: int) -> None:
+    def __init__(
+        self, link: Link, names: Names, epochs: Epochs, folder: Path, clock: Callable[[], float], keep_days: int
+    ) -> None:
         self.keep_days = keep_days
         self.price: Pricer | None = None
         """Asked in a thread of its own, of rows that become sums of days."""
         self._link = link
         self._names = names
+        self._epochs = epochs
         self._folder = folder
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-ledger")
@@ -64,6 +68,7 @@ class Mirror:
         self._sql: sqlite3.Connection | None = None
         self._group = ""
         self._positions: dict[str, str] = {}
+        self._where = {where.stream: where for where in names.partitions}
         self._writes = False
         """It is this process that writes the copy."""
         self._looks = 0
@@ -183,6 +188,7 @@ class Mirror:
         count = 0
         for name, entries in found or ():
             stream, count = name.decode(), max(count, len(entries))
+            await self._epochs.check(self._where[stream])
             await self._do(self._write, stream, entries)
             self._positions[stream] = entries[-1][0].decode()
             await self._link.command("XGROUP", "SETID", stream, self._group, self._positions[stream])

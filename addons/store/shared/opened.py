@@ -47,7 +47,7 @@ class Shared:
         self.ledger = SharedLedger(
             self.link, self.names, self.kept, self.epochs, wanted.path, clock, passes=passes, keep_days=days
         )
-        self.mirror = Mirror(self.link, self.names, wanted.path, clock, days)
+        self.mirror = Mirror(self.link, self.names, self.epochs, wanted.path, clock, days)
         self.sessions: SharedSessions | None = None
         """None until Redis was reached for the first time."""
         self._settings = settings
@@ -55,16 +55,19 @@ class Shared:
 
     async def reach(self) -> SharedSessions:
         """Reach Redis for the first time, however long that takes; from then on everything works by itself."""
-        said = ""
+        said, was_away = "", False
         while True:
             try:
-                secret = await take_over(self.link, self.names, self._settings.store.path, secrets.token_bytes(32))
+                fresh = secrets.token_bytes(32)
+                path = self._settings.store.path
+                secret = await take_over(self.link, self.names, path, fresh, others=was_away)
                 self.kept.secret = secret
                 await self.keys.look()
                 await self.keys.copy()
                 await self.epochs.begin()
                 break
             except StoreError as error:
+                was_away = True
                 if str(error) != said and self.link.away_since is None:  # the link says itself that Redis is away
                     said = str(error)
                     logger.warning(f"the store can't be opened: {error}")
@@ -136,9 +139,11 @@ class Shared:
 async def catch_up(settings: Settings) -> None:
     """Bring the copy of the ledger on this machine up to date, unless a relay does. Raises StoreError and OSError."""
     link, kept = Link(address_of(settings)), settings.store
+    names = Names(kept.prefix)
+    epochs = Epochs(link, names, Kept(), kept.path)
     try:
-        days = settings.balance.window_days
-        await Mirror(link, Names(kept.prefix), kept.path, time.time, days).catch_up()
+        await epochs.begin()
+        await Mirror(link, names, epochs, kept.path, time.time, settings.balance.window_days).catch_up()
     finally:
         await link.close()
 

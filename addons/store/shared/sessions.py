@@ -217,7 +217,9 @@ class SharedSessions:
             await asyncio.gather(*(self._renew_one(ticket) for ticket in list(self._held)))
 
     async def _renew_one(self, ticket: str) -> None:
-        key, fence = self._held[ticket]
+        key, fence = self._held.get(ticket, ("", 0))
+        if not key:
+            return  # it was given back a moment ago
         names = self._names.session(key)
         with contextlib.suppress(StoreError):  # in five seconds, then
             await self._function("renew", (names.lease,), (fence, _ms(LEASE)))

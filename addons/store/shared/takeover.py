@@ -5,6 +5,7 @@ not its sessions, which last for half an hour. And each machine has a copy in th
 given it again, and a relay may go back to its folder.
 """
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -19,12 +20,19 @@ from addons.store.shared.names import Names
 logger = logging.getLogger(__name__)
 
 
-async def take_over(link: Link, names: Names, folder: Path, fresh: bytes) -> bytes:
+OTHERS = 2.5
+"""Seconds in which a relay that has been running gives an emptied Redis its secret again."""
+
+
+async def take_over(link: Link, names: Names, folder: Path, fresh: bytes, *, others: bool = False) -> bytes:
     """The secret of all relays on a Redis. Where there is none yet, that of `folder` becomes it, with its keys; else
-    `fresh` does. Raises StoreError."""
+    `fresh` does, after those of `others` that may be running had time to give theirs. Raises StoreError."""
     known = await link.command("GET", names.secret)
+    mine = _secret_in(folder)
+    if known is None and mine is None and others:
+        await asyncio.sleep(OTHERS)
+        known = await link.command("GET", names.secret)
     if known is None:
-        mine = _secret_in(folder)
         keys = keys_file.read(folder) if mine is not None else []
         if await give(link, names, mine or fresh, keys_file.written(keys) if keys else "") and keys:
             logger.warning(f"Redis has taken over {len(keys)} key(s) of {folder}")
@@ -35,9 +43,9 @@ async def take_over(link: Link, names: Names, folder: Path, fresh: bytes) -> byt
     return secret
 
 
-async def give(link: Link, names: Names, secret: bytes, keys: str | bytes) -> bool:
-    """Give Redis a secret and keys, as far as it has none; whether something was missing. Raises StoreError."""
-    return bool(await link.function("begin", (names.secret, names.keys), (secret, keys)))
+async def give(link: Link, names: Names, secret: bytes, keys: str | bytes, version: int = 1) -> bool:
+    """Give Redis a secret and keys, as far as it has none, or older ones; whether it had. Raises StoreError."""
+    return bool(await link.function("begin", (names.secret, names.keys), (secret, keys, version)))
 
 
 def copy_to(folder: Path, secret: bytes, keys: bytes | None) -> None:
