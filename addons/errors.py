@@ -2,8 +2,8 @@
 
 `openai_body` is the shape of https://platform.openai.com/docs/guides/error-codes, for everything under an upstream's
 own paths; `envelope` and `balance_envelope` are the shapes of `/chat` and `/pro/balance`, whose callers read `code`
-from an HTTP 200. Messages are Chinese, then English; they say what to do next and name neither an upstream's address
-nor a key.
+from an HTTP 200. Messages are Chinese, then English, and say the same; they tell callers what callers can do, and name
+neither an upstream's address nor a key.
 """
 
 import json
@@ -34,8 +34,11 @@ class RelayError(Exception):
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        advice: str = "",
     ) -> None:
         super().__init__(en)
+        self.advice = advice
+        """What whoever runs relay can do about it: it goes into the log (flow/advice.py)."""
         self.headers = dict(headers or {})
         """Of the answer that tells it."""
         self.zh = zh

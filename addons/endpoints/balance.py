@@ -84,7 +84,7 @@ class Balance:
             refuse(flow, exchange, error)
             return
         except StoreError:
-            refuse(flow, exchange, errors.Unavailable("无法读取账目，请稍后再试。", "The ledger can't be read now."))
+            refuse(flow, exchange, reports.unreadable())
             return
         answer(flow, json_response(envelope.balance_ok(told.balance, told.detail(stale=stale))))
 
@@ -201,9 +201,9 @@ async def _part(upstream: Upstream, path: str, key: str, timeout: float) -> obje
             )
         if response.status_code in _UNSUPPORTED and error.kind not in _OF_KEYS and error.code != NOT_RECORDED:
             raise errors.BalanceUnknown(
-                f"此上游不提供余额查询（HTTP {response.status_code}）；如果 upstreams[].url 填写有误，也会如此。",
-                f"This upstream tells no balance (HTTP {response.status_code}); with a wrong upstreams[].url it is the "
-                f"same.{quoted(error.reason, key, SHOWN)}",
+                f"此上游不提供余额查询（HTTP {response.status_code}）。",
+                f"This upstream tells no balance (HTTP {response.status_code}).{quoted(error.reason, key, SHOWN)}",
+                advice="it tells no balance: see upstreams[].balance; with a wrong upstreams[].url it is the same",
             )
         raise refusal(error, key=key)
     value = await in_turns(_value_of(response, key))

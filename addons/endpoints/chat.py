@@ -40,6 +40,7 @@ from addons.core.upstream_error import UpstreamError
 from addons.endpoints.chat_answer import Ear, answer_text, completion_of, error_of, is_success, unreadable_event
 from addons.engine.transports import cut_upstream
 from addons.exchange import REAL_KEY, Exchange, Kind, Part, cap_answer, heard, of, ongoing
+from addons.flow.advice import advise
 from addons.flow.answers import add_common_headers, error_response, json_response, refuse
 from addons.flow.leaving import Waiting
 from addons.flow.request_body import read_body
@@ -308,6 +309,7 @@ class Chat:
                 completion = await self._shortened(flow.client_conn, exchange, pending, told)
             said = await self._keep(flow, exchange, pending, completion)
         except errors.RelayError as error:
+            advise(exchange.upstream.name, error)
             said = error.envelope()
         exchange.answer.tail = last_event(said)
 
@@ -322,6 +324,7 @@ class Chat:
             if pending.message.stream:
                 answer = http.Response.make(200, last_event(said), {"Content-Type": f"{_SSE}; charset=utf-8"})
         except errors.RelayError as error:
+            advise(exchange.upstream.name, error)
             answer = error_response(Kind.CHAT, error)
         add_common_headers(answer, exchange)
         flow.response = answer

@@ -59,9 +59,9 @@ def completion_of(
         if (said := upstream_error.read(200, body)).reason:
             return said  # a sentence in place of an answer
         raise errors.UpstreamFailed(
-            "无法读取上游响应：不是 JSON。请服务管理员检查 upstreams[].url。",
-            "The upstream's answer could not be read: it is not JSON. Whoever runs this relay should check "
-            "upstreams[].url.",
+            "无法读取上游响应：不是 JSON，请联系服务管理员。",
+            "The upstream's answer could not be read: it is not JSON. Ask whoever runs this relay.",
+            advice="it answers what is not JSON: check upstreams[].url",
         ) from None
     return error_of(completion) or completion
 
@@ -169,12 +169,14 @@ def answer_text(completion: Completion, key: str, model: str) -> str:
         raise errors.Forbidden(f"模型拒绝回答：{said}", f"The model refused to answer: {said}", code="refused")
     if completion.tool_calls:
         raise errors.UpstreamFailed(
-            "模型要求调用工具，没有输出文字：请服务管理员从 chat.params 中去掉 tools。",
-            "The model called a tool instead of answering in words: whoever runs this relay should take tools out of "
-            "chat.params.",
+            "模型要求调用工具，没有输出文字，请联系服务管理员。",
+            "The model called a tool instead of answering in words: ask whoever runs this relay.",
+            advice="a model called a tool instead of answering in words: take tools out of chat.params",
         )
     if completion.finish_reason == "content_filter":
-        raise errors.Forbidden("内容被上游过滤。", "The upstream's content filter removed the answer.", code="filtered")
+        raise errors.Forbidden(
+            "回答被上游的内容过滤移除。", "The upstream's content filter removed the answer.", code="filtered"
+        )
     if completion.finish_reason == "length":
         raise errors.UpstreamFailed(
             "模型尚未输出内容就已达到长度上限：请增大 max_tokens。",

@@ -94,7 +94,7 @@ class KeyPages:
         except errors.RelayError as error:
             refuse(flow, exchange, error)
         except StoreError:
-            refuse(flow, exchange, errors.Unavailable("无法读取账目，请稍后再试。", "The ledger can't be read now."))
+            refuse(flow, exchange, reports.unreadable())
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Nobody waits for the answer any more."""

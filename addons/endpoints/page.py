@@ -1,8 +1,9 @@
 """Page: what a person sees who opens relay's address in a browser.
 
 One answer without anything beside it: style and script stand in the page itself, allowed by their hashes, so it needs
-no path but `/` and asks nobody else for anything. Its files are static/page.html, .css and .js, read when relay starts.
-What it knows of the settings is in it as JSON; where relay is, it knows from its own address.
+no path but `/` and asks nobody else for anything. Its files are static/page.html, .css and .js, markdown.js, and the
+library that this is written for; static/vendor/vendor.json says where that came from. All are read when relay starts.
+What the page knows of the settings is in it as JSON; where relay is, it knows from its own address.
 """
 
 import hashlib
@@ -20,6 +21,9 @@ from addons.exchange import Kind, ongoing
 from addons.flow.answers import answer, refuse
 
 _STATIC = Path(__file__).resolve().parent / "static"
+_SCRIPTS = {"library": "vendor/markdown-it.min.js", "markdown": "markdown.js", "script": "page.js"}
+"""By their places in page.html."""
+_MAP = re.compile(r"^//# sourceMappingURL=.*\n?", re.MULTILINE)  # relay has no such path
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -45,6 +49,7 @@ def facts(settings: Settings) -> dict[str, object]:
             "timeout": chat.timeout,
             "max_turns": chat.context.max_turns,
             "max_tokens": chat.context.max_tokens,
+            "chooses": "model" in chat.allow,
         }
     if balance.paths and (upstream.balance is not None or upstream.keys or settings.keys.list):
         shown["balance"] = {"path": balance.paths[0], "window_days": balance.window_days}
@@ -61,12 +66,13 @@ def inert(value: object) -> str:
 
 def render(settings: Settings) -> tuple[bytes, str]:
     """The page under these settings, and the Content-Security-Policy that lets nothing but itself run in it."""
-    style, script = (_read(name) for name in ("page.css", "page.js"))
-    parts = {"style": style, "script": script, "settings": inert(facts(settings))}
+    style = _read("page.css")
+    scripts = {place: _MAP.sub("", _read(name)) for place, name in _SCRIPTS.items()}
+    parts = {"style": style, "settings": inert(facts(settings)), **scripts}
     page = _PLACE.sub(lambda place: parts[place[1]], _read("page.html"))
     policy = {
         "default-src": "'none'",
-        "script-src": _hash(script),
+        "script-src": " ".join(map(_hash, scripts.values())),
         "style-src": _hash(style),
         "connect-src": "'self'",
         "img-src": "data:",

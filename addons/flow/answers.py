@@ -6,6 +6,7 @@ from addons import engine
 from addons.core import headers
 from addons.errors import MethodNotAllowed, RelayError
 from addons.exchange import Exchange, Kind, Part, of
+from addons.flow.advice import advise
 
 _CORS = ((b"Access-Control-Allow-Origin", b"*"), (b"Access-Control-Expose-Headers", b"*"))
 
@@ -58,6 +59,7 @@ def answer(flow: http.HTTPFlow, response: http.Response) -> None:
 def refuse(flow: http.HTTPFlow, exchange: Exchange, error: RelayError) -> None:
     """Answer `flow` with `error` in the shape its caller reads."""
     REFUSAL.keep(exchange, error)
+    advise(exchange.upstream.name, error)
     answer(flow, error_response(exchange.kind, error))
 
 

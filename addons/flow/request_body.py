@@ -20,7 +20,7 @@ async def read_body(request: http.Request, limit: int) -> bytes:
         return await in_turns(decoding(request.raw_content or b"", encoding, limit))
     except TooLong:
         raise errors.TooLarge(
-            f"请求体解压后超过 {limit} 字节，请缩短内容。", f"The body is over {limit} bytes when decoded."
+            f"请求体解压后超过 {limit} 字节，请缩短内容。", f"The body is over {limit} bytes when decoded: shorten it."
         ) from None
     except ValueError:
         raise errors.BadRequest(

@@ -1,7 +1,7 @@
 """What an upstream's refusal or failure means, in relay's words.
 
 A refusal is for callers who read an envelope: what upstream itself says is carried along, shortened, with keys taken
-out. What to do is said to those who can do it: callers change what they send, whoever runs the relay its settings.
+out. What callers can do is said to them, what takes a change of relay's settings to its log.
 """
 
 from collections.abc import Callable
@@ -68,30 +68,30 @@ def _forbidden(_error: UpstreamError, quote: str, _model: str | None) -> errors.
 
 def _model(_error: UpstreamError, quote: str, model: str | None) -> errors.RelayError:
     name_zh, name_en = (f" {model}", f" {model}") if model is not None else ("", " of this name")
-    change = "chat.model, upstreams[].model or upstreams[].models in relay.yaml"
     return errors.NotFound(
-        f"上游没有模型{name_zh}：请换用其他模型，或由服务管理员修改 relay.yaml 中的 chat.model、upstreams[].model "
-        "或 upstreams[].models。",
-        f"The upstream has no model{name_en}: ask for another one, or have {change} changed.{quote}",
+        f"上游没有模型{name_zh}：请换用其他模型，或联系服务管理员。",
+        f"The upstream has no model{name_en}: take another one, or ask whoever runs this relay.{quote}",
         code="model_not_found",
+        advice="callers ask for a model that it does not have: see chat.model, upstreams[].model and .models",
     )
 
 
 def _address(error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.UpstreamFailed(
-        f"上游没有这个地址{_http_zh(error)}：请服务管理员检查 upstreams[].url。",
-        f"The upstream has nothing at this address{_http_en(error)}: "
-        f"whoever runs this relay should check upstreams[].url.{quote}",
+        f"上游没有这个地址{_http_zh(error)}，请联系服务管理员。",
+        f"The upstream has nothing at this address{_http_en(error)}: ask whoever runs this relay.{quote}",
         code="wrong_address",
+        advice="it has nothing at this address: check upstreams[].url",
     )
 
 
 def _redirect(error: UpstreamError, quote: str, _model: str | None) -> errors.RelayError:
     return errors.UpstreamFailed(
-        f"上游返回了重定向{_http_zh(error)}，relay 不会跟随：请服务管理员把 upstreams[].url 改为新地址。",
+        f"上游返回了重定向{_http_zh(error)}，relay 不会跟随，请联系服务管理员。",
         f"The upstream redirects elsewhere{_http_en(error)}, and redirects are not followed: "
-        f"whoever runs this relay should change upstreams[].url to the new address.{quote}",
+        f"ask whoever runs this relay.{quote}",
         code="redirected",
+        advice="it redirects elsewhere, and redirects are not followed: change upstreams[].url to the new address",
     )
 
 
@@ -176,9 +176,8 @@ _WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {
     ),
     Failure.CONNECT_TIMEOUT: (
         errors.UpstreamTimeout,
-        "连接上游超时，请稍后再试；如持续出现，请服务管理员检查网络或设置 upstreams[].proxy。",
-        "Connecting to the upstream timed out; try again later. Whoever runs this relay may check its network, or set "
-        "upstreams[].proxy.",
+        "连接上游超时，请稍后再试；如持续出现，请联系服务管理员。",
+        "Connecting to the upstream timed out; try again later. If that goes on, ask whoever runs this relay.",
     ),
     Failure.ANSWER_TIMEOUT: (
         errors.UpstreamTimeout,
@@ -187,46 +186,44 @@ _WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {
     ),
     Failure.NAME: (
         errors.UpstreamFailed,
-        "无法解析上游的域名：请服务管理员检查 DNS 和 upstreams[].url。",
-        "The upstream's name does not resolve: whoever runs this relay should check its DNS and upstreams[].url.",
+        "无法解析上游的域名，请联系服务管理员。",
+        "The upstream's name does not resolve: ask whoever runs this relay.",
     ),
     Failure.REFUSED: (
         errors.UpstreamFailed,
-        "上游拒绝连接，请稍后再试；如持续出现，请服务管理员检查 upstreams[].url。",
-        "The upstream refuses connections; try again later. Whoever runs this relay may check upstreams[].url.",
+        "上游拒绝连接，请稍后再试；如持续出现，请联系服务管理员。",
+        "The upstream refuses connections; try again later. If that goes on, ask whoever runs this relay.",
     ),
     Failure.UNREACHABLE: (
         errors.UpstreamFailed,
-        "无法到达上游：请服务管理员检查中转服务器的网络。",
-        "There is no route to the upstream: whoever runs this relay should check its network.",
+        "无法到达上游，请联系服务管理员。",
+        "There is no route to the upstream: ask whoever runs this relay.",
     ),
     Failure.EXHAUSTED: (
         errors.Unavailable,
         "中转服务器的文件描述符已用完，请稍后再试。",
-        "This relay has no file descriptor left to reach the upstream with; try again later (its log says more).",
+        "This relay has no file descriptor left; try again later.",
     ),
     Failure.TLS: (
         errors.UpstreamFailed,
-        "与上游的 TLS 握手失败（证书无效或网络被干扰）：请联系服务管理员。",
-        "TLS with the upstream failed: its certificate is not trusted, or something on the way interferes. "
-        "Tell whoever runs this relay.",
+        "与上游的 TLS 握手失败（证书不受信任，或网络被干扰），请联系服务管理员。",
+        "TLS with the upstream failed (its certificate is not trusted, or something on the way interferes): ask "
+        "whoever runs this relay.",
     ),
     Failure.NOT_TLS: (
         errors.UpstreamFailed,
-        "上游的端口不支持 TLS：请服务管理员把 upstreams[].url 改为 http:// 或更正端口。",
-        "The upstream's port does not speak TLS: whoever runs this relay should make upstreams[].url begin with "
-        "http://, or correct its port.",
+        "上游的端口不支持 TLS，请联系服务管理员。",
+        "The upstream's port does not speak TLS: ask whoever runs this relay.",
     ),
     Failure.NEEDS_TLS: (
         errors.UpstreamFailed,
-        "上游的端口需要 TLS：请服务管理员把 upstreams[].url 改为 https:// 或更正端口。",
-        "The upstream's port wants TLS: whoever runs this relay should make upstreams[].url begin with https://, or "
-        "correct its port.",
+        "上游的端口需要 TLS，请联系服务管理员。",
+        "The upstream's port wants TLS: ask whoever runs this relay.",
     ),
     Failure.PROXY: (
         errors.UpstreamFailed,
-        "出口代理拒绝了连接：请服务管理员检查 upstreams[].proxy。",
-        "The HTTP proxy on the way out refused: whoever runs this relay should check upstreams[].proxy.",
+        "出口代理拒绝了连接，请联系服务管理员。",
+        "The proxy on the way out refused: ask whoever runs this relay.",
     ),
     Failure.BROKEN: (
         errors.UpstreamFailed,
@@ -250,10 +247,22 @@ _WORDS: dict[Failure, tuple[type[errors.RelayError], str, str]] = {
         "The upstream was reached, but its answer could not be read: it is not valid HTTP.",
     ),
 }
+_ADVICE: dict[Failure, str] = {
+    Failure.CONNECT_TIMEOUT: "connecting to it timed out: check the network, or set upstreams[].proxy",
+    Failure.NAME: "its name does not resolve: check DNS and upstreams[].url",
+    Failure.REFUSED: "it refuses connections: check upstreams[].url",
+    Failure.UNREACHABLE: "there is no route to it: check the network, or set upstreams[].proxy",
+    Failure.TLS: "TLS with it failed: its certificate is not trusted, or something on the way interferes. See "
+    "upstreams[].ca",
+    Failure.NOT_TLS: "its port does not speak TLS: make upstreams[].url begin with http://, or correct its port",
+    Failure.NEEDS_TLS: "its port wants TLS: make upstreams[].url begin with https://, or correct its port",
+    Failure.PROXY: "the proxy on the way out refused: check upstreams[].proxy",
+}
+"""For the log: what whoever runs relay can do."""
 _OTHER = (errors.UpstreamFailed, "上游请求失败，请稍后再试。", "The upstream failed; try again later.")
 
 
 def failure_error(failure: Failure) -> errors.RelayError:
     """relay's error for a failure of mitmproxy's."""
     kind, zh, en = _WORDS.get(failure, _OTHER)
-    return kind(zh, en)
+    return kind(zh, en, advice=_ADVICE.get(failure, ""))

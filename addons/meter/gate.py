@@ -438,10 +438,11 @@ class Gate:
         if window is None:
             names = ", ".join(unbounded[:_MOST_NAMED])
             raise errors.BadRequest(
-                f"无法预留费用：不知道模型 {model[:80]} 的上下文长度（{names}）。",
-                f"Nothing can be held for {names}: the context window of {model[:80]} is not known. Whoever runs this "
-                "relay may set prices.*.context.",
+                f"无法为 {names} 预留费用：不知道模型 {model[:80]} 的上下文长度。请换用其他模型，或联系服务管理员。",
+                f"Nothing can be held for {names}: the context window of {model[:80]} is not known. Take another "
+                "model, or ask whoever runs this relay.",
                 code="input_not_bounded",
+                advice="the context window of a model is not known: set prices.*.context",
             )
         return window
 
@@ -519,7 +520,7 @@ def _check_reading(path: str, content_type: str, *, form: bool) -> None:
     if not is_plain(path):
         shown = path[:80]
         raise errors.Forbidden(
-            f"此密钥不能使用 {shown}：上游可能把它读作另一个路径。",
+            f"此密钥不能使用 {shown}：它可能被读作另一个路径。请不要使用 `;`、`//` 和百分号编码。",
             f"This key may not use {shown}: it may be read as another path. Write it without `;`, `//` and encodings.",
             code="path_not_allowed",
         )
@@ -695,7 +696,7 @@ def shown(nano: int) -> str:
 def _unbounded(what: Sequence[str]) -> errors.RelayError:
     names = ", ".join(what[:_MOST_NAMED])
     return errors.BadRequest(
-        f"有预算的密钥不能使用：{names}。",
+        f"有预算的密钥不能使用：{names}。无法从请求得知其费用。",
         f"A key with a budget can't use this: {names}. What it costs can't be told from the request.",
         code="input_not_bounded",
     )
@@ -704,9 +705,10 @@ def _unbounded(what: Sequence[str]) -> errors.RelayError:
 def _unpriced(model: str) -> errors.RelayError:
     name = model[:80]
     return errors.Forbidden(
-        f"不知道模型 {name} 的价格，有预算的密钥不能使用它；服务管理员可在 relay.yaml 的 prices 中设置价格。",
-        f"What {name} costs is not known, so a key with a budget can't use it; whoever runs this relay may set its "
-        "price under prices in relay.yaml.",
+        f"不知道模型 {name} 的价格，有预算的密钥不能使用它：请换用其他模型，或联系服务管理员。",
+        f"What {name} costs is not known, so a key with a budget can't use it: take another model, or ask whoever runs "
+        "this relay.",
+        advice="callers with a budget ask for models without a price: set it under prices",
         code="model_not_priced",
         param="model",
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from addons import errors
 from addons.config.settings import Settings, Upstream
 from addons.core.money import UNLIMITED, Balance
 from addons.core.rates import dollars
@@ -197,3 +198,8 @@ def _until(stop: Stop, entries: Iterator[Used]) -> Iterator[Used]:
         if number % _LOOK == 0 and stop():
             raise Stopped
         yield entry
+
+
+def unreadable() -> errors.RelayError:
+    """What a caller is told where there is a ledger that can't be read."""
+    return errors.Unavailable("无法读取账目，请稍后再试。", "The ledger can't be read: try again later.")

@@ -9,6 +9,7 @@ from addons import errors
 from addons.core.failures import PASSING, Failure, classify
 from addons.engine.transports import reused
 from addons.exchange import REAL_KEY, Exchange, Kind, of
+from addons.flow.advice import advise
 from addons.flow.answers import add_common_headers, error_response
 from addons.flow.upstream_errors import failure_error
 
@@ -57,6 +58,7 @@ class Failures:
         if failure is Failure.EXHAUSTED and not self._may_say():
             return  # each of thousands of clients would have its line
         logger.warning(f"{flow.request.method} {exchange.path}: {error.status} {error.code}: {failure.value}")
+        advise(exchange.upstream.name, error)
 
 
 def substitute(exchange: Exchange, error: errors.RelayError) -> http.Response:

@@ -18,6 +18,8 @@ from addons.flow.answers import add_common_headers, refuse
 from addons.flow.capture import Watch
 from addons.flow.upstream import set_upstream
 
+_MOST_ROUTES = 20
+"""That a refusal names."""
 _LINE_VERSIONS = frozenset(("HTTP/1.0", "HTTP/1.1"))
 _BINARY = {b"h2": frozenset(("HTTP/2.0",)), b"h3": frozenset(("HTTP/3",))}
 """What a request's version can be, by the protocol that was agreed on in TLS; without one it comes from a line."""
@@ -156,9 +158,11 @@ def _is_websocket(request: http.Request) -> bool:
 
 def _unknown_path(path: str, settings: Settings) -> NotFound:
     shown = scrub(path if len(path) <= 80 else path[:80] + "...")
-    served = ", ".join(("/v1/...", *settings.chat.paths[:1], *settings.balance.paths[:1]))
+    routes = [f"{route.path}/..." for route in settings.routes]
+    more_zh, more_en = ("等", ", ...") if len(routes) > _MOST_ROUTES else ("", "")
+    served = ("/v1/...", *settings.chat.paths[:1], *settings.balance.paths[:1], *routes[:_MOST_ROUTES])
     return NotFound(
-        f"没有这个路径：{shown}。可用的路径：{served}。",
-        f"Unknown path: {shown}. This relay serves {served}.",
+        f"没有这个路径：{shown}。可用的路径：{'、'.join(served)}{more_zh}。",
+        f"Unknown path: {shown}. This relay serves {', '.join(served)}{more_en}.",
         code="unknown_path",
     )

@@ -277,7 +277,7 @@ def _has_body(request: http.Request) -> bool:
 
 def _too_slow() -> TooSlow:
     return TooSlow(
-        "请求体发送过慢，连接即将关闭，请检查网络后重试。",
+        f"请求体发送过慢：{BODY_GRACE} 秒之后速度不得低于 {BODY_RATE // 1024} KiB/s。请检查网络后重试。",
         f"The request body came too slowly: after {BODY_GRACE:g} s it must come at {BODY_RATE // 1024} KiB/s or more. "
         "Check the network and try again.",
     )

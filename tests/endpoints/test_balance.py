@@ -108,7 +108,7 @@ def test_a_route_asks_its_own_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
     ("status", "said", "code", "words"),
     [
         (201, GRANTED | USED, 200, ""),
-        (302, b"", 502, "upstreams[].url"),
+        (302, b"", 502, "redirects"),
         (200, {"success": False, "message": "无效的令牌"}, 401, "无效的令牌"),
         (200, {"success": False, "message": "the moon"}, 502, "the moon"),
         (200, {"error": {"message": "slow down", "code": "429"}}, 429, "slow down"),

@@ -20,6 +20,7 @@ from tests.support.config_text import mistakes, read
 from tests.support.live import ROOT
 
 STATIC = ROOT / "addons" / "endpoints" / "static"
+VENDOR = STATIC / "vendor"
 EVIL = "</script><script>alert(1)</script><!--\u2028'\"&"
 
 
@@ -60,10 +61,11 @@ def test_a_browser_gets_the_page(path: str) -> None:
 def test_nothing_but_the_page_s_own_script_and_style_may_run() -> None:
     body, policy = render(flows.settings())
     sources = dict(part.split(" ", 1) for part in policy.split("; "))
-    for element, directive in (("style", "style-src"), ("script", "script-src")):
-        [inline] = re.findall(rf"<{element}>(.*?)</{element}>", body.decode(), re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
-        assert sources.pop(directive) == f"'sha256-{digest}'"
+    for element, directive, count in (("style", "style-src", 1), ("script", "script-src", 3)):
+        inline = re.findall(rf"<{element}>(.*?)</{element}>", body.decode(), re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in inline]
+        assert sources.pop(directive).split(" ") == [f"'sha256-{digest}'" for digest in digests]
+        assert len(digests) == count
     assert sources == {
         "default-src": "'none'",
         "connect-src": "'self'",
@@ -75,11 +77,28 @@ def test_nothing_but_the_page_s_own_script_and_style_may_run() -> None:
     }
 
 
-def test_nothing_comes_from_elsewhere_and_nothing_is_stored() -> None:
-    text = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js"))
+def test_nothing_comes_from_elsewhere_and_nothing_is_stored_but_which_conversation_it_is() -> None:
+    names = ("page.html", "page.css", "page.js", "markdown.js")
+    text = "".join((STATIC / name).read_text(encoding="utf-8") for name in names)
     assert set(re.findall(r"\w+://[\w.]+", text)) == {"https://api.openai.com"}  # what the page tells to replace
     assert not re.search(r"@import|url\(|(src|href)=\"(?!data:,)|\son\w+=|\sstyle=", text)
-    assert not re.search(r"localStorage|sessionStorage|indexedDB|cookie|innerHTML|\beval\b", text)
+    assert not re.search(r"localStorage|indexedDB|cookie|(inner|outer|insertAdjacent)HTML|trustedTypes|\beval\b", text)
+    assert re.findall(r"sessionStorage\.setItem\(.*?\)", text) == ["sessionStorage.setItem(PLACE, id)"]
+
+
+def test_the_library_is_the_one_that_was_written_down() -> None:
+    vendored = json.loads((VENDOR / "vendor.json").read_text(encoding="utf-8"))
+    assert {path.name for path in VENDOR.iterdir()} == {"vendor.json", "LICENSES.txt", *vendored}
+    for name, source in vendored.items():
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == source["sha256"], name
+        assert re.fullmatch(r"sha512-[\w+/]{86}==", source["integrity"])
+        assert f"{source['package']} {source['version']}" in (VENDOR / "LICENSES.txt").read_text(encoding="utf-8")
+
+
+def test_the_library_can_stand_in_a_page() -> None:
+    library = (VENDOR / "markdown-it.min.js").read_text(encoding="utf-8")
+    assert not re.search(r"</?script", library, re.IGNORECASE)  # `<!--` alone does no harm
+    assert "sourceMappingURL" not in page_of(flows.settings())
 
 
 def test_the_elements_that_the_script_looks_for_are_there() -> None:
@@ -164,9 +183,14 @@ def test_what_the_page_tells_is_what_is_in_force() -> None:
             "timeout": 300,
             "max_turns": 3,
             "max_tokens": 3000,
+            "chooses": True,
         },
         "balance": {"path": "/left", "window_days": 60},
     }
+
+
+def test_where_messages_may_not_name_a_model_there_is_none_to_choose() -> None:
+    assert told(page_of(flows.settings(chat={"allow": ["system"]})))["chat"]["chooses"] is False
 
 
 def test_what_nobody_answers_is_left_out() -> None:
@@ -186,9 +210,9 @@ def test_no_address_and_no_secret_is_told() -> None:
 def test_settings_cannot_become_markup() -> None:
     page = page_of(flows.settings(chat={"model": EVIL}))
     assert told(page)["model"] == EVIL
-    assert page.count("</script>") == 2
+    assert page.count("</script>") == 4
     assert "alert(1)<" not in page
-    assert page_of(flows.settings(chat={"model": "{{script}}"})).count('"use strict"') == 1
+    assert page_of(flows.settings(chat={"model": "{{script}}"})).count('"use strict"') == 2
 
 
 def test_json_in_a_script_is_inert() -> None:

@@ -67,11 +67,13 @@ def test_too_fast_and_out_of_quota_are_told_apart(answer: bytes, out: bool) -> N
     assert error.envelope_code == 429
 
 
-def test_a_missing_model_says_which_and_where_to_change_it() -> None:
+def test_a_missing_model_says_which_and_whom_to_ask() -> None:
     error = refusal(404, body("The model does not exist"), model="gpt-99", key=KEY)
     assert error.code == "model_not_found"
     for text in (error.zh, error.en):
-        assert "gpt-99" in text and "chat.model" in text and "upstreams[].model" in text
+        assert "gpt-99" in text and "chat.model" not in text
+    assert "联系服务管理员" in error.zh and "ask whoever runs this relay" in error.en
+    assert "chat.model" in error.advice and "gpt-99" not in error.advice
 
 
 def test_what_upstream_says_is_carried_along_in_one_line_and_shortened() -> None:

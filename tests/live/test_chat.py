@@ -417,9 +417,11 @@ def test_too_fast_and_out_of_quota_are_told_apart(relay: Live) -> None:
     assert "额度" not in fast and "频繁" not in empty
 
 
-def test_a_model_that_is_not_there_says_where_to_change_it(tuned: Live) -> None:
+def test_a_model_that_is_not_there_is_named_and_the_log_says_where_to_change_it(tuned: Live) -> None:
     told = chat_error(post(tuned, message("model"), "/gone/chat"), 404)
-    assert "no-such-model" in told and "relay.yaml" in told and "model" in told
+    assert "no-such-model" in told and "relay.yaml" not in told and "upstreams[]" not in told
+    assert eventually(lambda: "model_not_found: callers ask for a model" in tuned.log)
+    assert "upstreams[].model" in tuned.log
 
 
 def error_body(text: str, code: str | None = None, kind: str = "invalid_request_error") -> bytes:

@@ -206,8 +206,10 @@ def test_the_wrong_kind_of_port_is_no_bad_certificate(scheme: str, said: bytes, 
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         with live.relay(tmp_path, f"{scheme}://127.0.0.1:{server.getsockname()[1]}") as relay:
             told = chat_error(relay.ask("POST", "/chat", MESSAGE), 502)
+            assert eventually(lambda: better in relay.log), relay.log
+            assert "upstream test: upstream_failed: its port" in relay.log and "upstreams[].url" in relay.log
         server.shutdown(socket.SHUT_RDWR)
-    assert "upstreams[].url" in told and better in told
+    assert "请联系服务管理员" in told and "ask whoever runs this relay" in told and "upstreams[].url" not in told
     assert "certificate" not in told and "证书" not in told
 
 

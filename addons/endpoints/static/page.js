@@ -1,8 +1,9 @@
 // The page at /: fills in the address it was opened under, talks to /chat and /pro/balance of the same origin.
 //
 // 1. Words come in two languages side by side; the stylesheet shows one of them.
-// 2. What others wrote (answers, messages, settings) becomes text nodes, never markup.
-// 3. The key is read from its field when it is needed. Nothing is stored.
+// 2. What others wrote (answers, messages, settings) becomes text nodes; of an answer's Markdown markdown.js makes elements.
+// 3. The key is read from its field when it is needed, and stored nowhere. The tab remembers which conversation is its
+//    own, and asks relay for its text when it is loaded again.
 "use strict";
 
 const settings = JSON.parse(document.getElementById("settings").textContent);
@@ -173,8 +174,7 @@ function notes() {
 
 // -- copying
 
-async function copy(button) {
-  const source = at(button.dataset.copy);
+async function copy(button, source) {
   try {
     await navigator.clipboard.writeText(source.textContent); // there in secure contexts only
   } catch {
@@ -185,13 +185,26 @@ async function copy(button) {
   }
   const label = [...button.childNodes];
   button.replaceChildren(both("已复制", "Copied"));
-  at("said").replaceChildren(both("已复制", "Copied"));
+  tell(both("已复制", "Copied"));
   button.disabled = true;
   setTimeout(() => {
     button.replaceChildren(...label);
     button.disabled = false;
-    at("said").replaceChildren();
   }, 1500);
+}
+
+function copyButton(source) {
+  const button = element("button", "copy", both("复制", "Copy"), element("span", "hidden", both("代码", " the code")));
+  button.type = "button";
+  button.addEventListener("click", () => copy(button, source));
+  return button;
+}
+
+// For who hears the page: said once, and not to be met again when reading on.
+function tell(...nodes) {
+  const said = element("span", "", ...nodes);
+  at("said").replaceChildren(said);
+  setTimeout(() => said.remove(), 3000);
 }
 
 // -- asking relay
@@ -203,13 +216,20 @@ class Refused extends Error {
   }
 }
 
+function given() {
+  const text = at("key").value.trim();
+  return /^[\x21-\x7e]+$/.test(text) ? text : "";
+}
+
 function key() {
-  const given = at("key").value.trim();
-  if (/^[\x21-\x7e]+$/.test(given)) return given;
+  const good = given();
+  if (good) return good;
   at("key").focus();
-  throw given ? new Refused("密钥含有无效字符，请检查。", "The key holds characters that no key has: check it.")
+  throw at("key").value.trim() ? new Refused("密钥含有无效字符，请检查。", "The key holds characters that no key has: check it.")
     : new Refused("请先填写密钥。", "Enter your API key first.");
 }
+
+const bearer = (secret) => ({ headers: { Authorization: `Bearer ${secret}` } });
 
 async function ask(path, options) {
   try {
@@ -237,34 +257,145 @@ function checked(envelope) {
 
 // -- chat
 
+const PLACE = `relay.session ${location.pathname}`; // in the tab's own storage, which others of this origin may share
+
 let session = "";
 let asking = null;
+let unread = false; // the session is one from before the page was loaded, and its text is not here yet
+let reading = null;
 
 function begin() {
   session = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  unread = false;
+  store(null);
+}
+
+function store(id) {
+  try {
+    if (id) sessionStorage.setItem(PLACE, id);
+    else sessionStorage.removeItem(PLACE);
+  } catch {
+    // a browser that keeps nothing: a reload begins anew
+  }
+}
+
+function stored() {
+  try {
+    return /^[0-9a-f]{32}$/.exec(sessionStorage.getItem(PLACE) ?? "")?.[0] ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function resume() {
+  const before = stored();
+  if (!before) return begin();
+  session = before;
+  unread = true;
+  return nothing("刷新前的对话保存在中转上，填写密钥后显示。",
+    "The relay has the conversation from before you reloaded: enter your key to see it.");
+}
+
+function nothing(zh, en) {
+  at("log").replaceChildren(element("p", "empty", both(zh, en)));
 }
 
 // What relay keeps of this conversation, asked of relay itself.
-async function remember(secret) {
+async function history(secret) {
   const mine = session;
-  try {
-    const kept = checked(await envelopeOf(await ask(`${settings.chat.path}/${mine}`, { headers: { Authorization: `Bearer ${secret}` } })));
-    const turns = kept.data.length / 2;
-    const [zh, en] = lasting(settings.chat.session_ttl);
+  const kept = checked(await envelopeOf(await ask(`${settings.chat.path}/${mine}`, bearer(secret))));
+  if (mine !== session) return [];
+  const turns = kept.data.length / 2;
+  const [zh, en] = lasting(settings.chat.session_ttl);
+  at("memory").replaceChildren(turns ? both(`已保存此对话的 ${turns} 轮消息，最后一轮之后保留 ${zh}。`,
+    `The relay keeps ${turns} ${turns === 1 ? "turn" : "turns"} of this conversation, until ${en} after the last.`) : "");
+  return kept.data;
+}
+
+// Show the conversation from before the page was loaded, once.
+function restore(secret) {
+  if (!unread) return Promise.resolve();
+  reading ??= read(secret).finally(() => { reading = null; });
+  return reading;
+}
+
+async function read(secret) {
+  const mine = session;
+  const messages = await history(secret);
+  if (mine !== session) return;
+  if (!messages.length) {
+    nothing("这个密钥下没有刷新前的对话：它已过期，或属于另一个密钥。",
+      "Under this key there is no conversation from before you reloaded: it has expired, or is another key's.");
+    return;
+  }
+  unread = false;
+  at("log").replaceChildren();
+  for (const { role, content } of messages) {
     if (mine !== session) return;
-    at("memory").replaceChildren(turns ? both(`已保存此对话的 ${turns} 轮消息，最后一轮之后保留 ${zh}。`,
-      `The relay keeps ${turns} ${turns === 1 ? "turn" : "turns"} of this conversation, until ${en} after the last.`) : "");
+    if (role === "user") show(element("div", "said user", content));
+    else await markdown(show(element("div", "said assistant"))).finish(content);
+  }
+}
+
+async function remember(secret) {
+  try {
+    await history(secret);
   } catch {
     at("memory").replaceChildren(); // not what was asked for: the chat itself says what is wrong
   }
 }
 
+// A change of the log: who reads its end sees what comes, and who has scrolled up stays there.
+function moved(change) {
+  const log = at("log");
+  const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 32;
+  const before = log.scrollTop;
+  change();
+  log.scrollTop = follows ? log.scrollHeight : before;
+}
+
 function show(node) {
-  at("log").querySelector(".empty")?.remove();
-  at("log").append(node);
-  at("log").scrollTop = at("log").scrollHeight;
+  moved(() => {
+    at("log").querySelector(".empty")?.remove();
+    at("log").append(node);
+  });
   return node;
 }
+
+const markdown = (box) => new Markdown(box, copyButton, moved);
+
+// -- models
+
+let listed = null; // the key whose models are shown
+
+async function models() {
+  const secret = given();
+  if (!settings.chat?.chooses || !secret || secret === listed) return;
+  listed = secret;
+  let names = [];
+  try {
+    const list = await envelopeOf(await ask("/v1/models", bearer(secret)));
+    if (!Array.isArray(list.data)) checked(list);
+    names = list.data.map(({ id }) => id).filter((id) => typeof id === "string" && id && id.length <= 256);
+    if (secret === listed) at("model-hint").replaceChildren();
+  } catch (error) {
+    if (secret !== listed) return;
+    listed = null;
+    const words = error instanceof Refused ? error.words : "?";
+    at("model-hint").replaceChildren(both("无法列出模型：", "The models can't be listed: "), words);
+  }
+  if (secret === listed || listed === null) offer(names);
+}
+
+function offer(names) {
+  const before = at("model").value;
+  const others = [...new Set(names)].filter((name) => name !== settings.model).sort();
+  const options = others.slice(0, 2000).map((name) => new Option(name, name));
+  at("model").replaceChildren(at("usual"), ...options);
+  at("model").value = options.some(({ value }) => value === before) ? before : "";
+}
+
+// -- messages
 
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -280,15 +411,14 @@ async function* events(body) {
   }
 }
 
-async function answer(response, bubble) {
+async function answer(response, told) {
   if (!(response.headers.get("Content-Type") || "").startsWith("text/event-stream")) {
     return checked(await envelopeOf(response)).data;
   }
   try {
     for await (const event of events(response.body)) {
       if (!("delta" in event)) return checked(event).data;
-      bubble.append(event.delta);
-      at("log").scrollTop = at("log").scrollHeight;
+      told.push(event.delta);
     }
   } catch (error) {
     if (error instanceof Refused || error.name === "AbortError") throw error;
@@ -301,23 +431,38 @@ async function send(content) {
   const mine = new AbortController();
   asking = mine;
   busy(true);
-  show(element("div", "said user", content));
-  const bubble = show(element("div", "said assistant waiting"));
+  let bubble = null;
+  let told = null;
   try {
+    await restore(secret);
+    mine.signal.throwIfAborted();
+    unread = false;
+    store(session);
+    show(element("div", "said user", content));
+    at("log").scrollTop = at("log").scrollHeight;
+    bubble = show(element("div", "said assistant waiting"));
+    told = markdown(bubble);
+    const model = at("model").value ? { model: at("model").value } : {};
     const response = await ask(settings.chat.path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ apiKey: secret, sessionId: session, content, stream: true }),
+      body: JSON.stringify({ apiKey: secret, sessionId: session, content, stream: true, ...model }),
       signal: mine.signal,
     });
-    bubble.textContent = await answer(response, bubble);
+    await told.finish(await answer(response, told));
+    if (asking === mine) tell(bubble.textContent.slice(0, 1000));
     at("content").value = at("content").value === content ? "" : at("content").value;
     count();
   } catch (error) {
-    if (!bubble.textContent) bubble.remove();
+    if (told?.text) {
+      await told.finish();
+      bubble.classList.add("partial");
+    } else {
+      bubble?.remove();
+    }
     if (asking === mine) complain(error); // else a new conversation has begun
   } finally {
-    bubble.classList.remove("waiting");
+    bubble?.classList.remove("waiting");
     if (asking === mine) {
       asking = null;
       busy(false);
@@ -327,13 +472,11 @@ async function send(content) {
 }
 
 function complain(error) {
-  if (error.name === "AbortError") {
-    show(element("p", "aside", both("已停止，这一轮没有保存。", "Stopped; this turn was not kept.")));
-  } else if (error instanceof Refused) {
-    show(element("p", "error", error.words));
-  } else {
-    throw error;
-  }
+  let words = error.words;
+  if (error.name === "AbortError") words = both("已停止，这一轮没有保存。", "Stopped; this turn was not kept.");
+  else if (!(error instanceof Refused)) throw error;
+  tell(words.cloneNode(true));
+  show(element("p", error.name === "AbortError" ? "aside" : "error", words));
 }
 
 function busy(is) {
@@ -352,7 +495,7 @@ function count() {
 
 function restart() {
   const old = session;
-  const spoken = Boolean(at("log").querySelector(".user"));
+  const spoken = unread || Boolean(at("log").querySelector(".user"));
   asking?.abort();
   asking = null;
   begin();
@@ -360,17 +503,25 @@ function restart() {
   at("memory").replaceChildren();
   busy(false);
   at("content").focus();
-  const secret = at("key").value.trim();
-  if (spoken && /^[\x21-\x7e]+$/.test(secret)) {
-    ask(`${settings.chat.path}/${old}`, { method: "DELETE", headers: { Authorization: `Bearer ${secret}` } }).catch(() => {});
+  const secret = given();
+  if (spoken && secret) {
+    ask(`${settings.chat.path}/${old}`, { method: "DELETE", ...bearer(secret) }).catch(() => {});
   }
 }
 
 const nothingSaid = at("log").querySelector(".empty");
 
 function chat() {
-  begin();
+  resume();
   count();
+  at("choice").hidden = !settings.chat.chooses;
+  at("usual").textContent = settings.model;
+  at("model").addEventListener("focus", models);
+  at("key").addEventListener("change", () => {
+    models();
+    const secret = given();
+    if (secret && !asking) restore(secret).catch(() => {}); // a message says what is wrong
+  });
   at("content").addEventListener("input", count);
   at("content").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
@@ -403,7 +554,7 @@ async function balance() {
   const button = at("ask-balance");
   button.disabled = true;
   try {
-    const { data, detail } = checked(await envelopeOf(await ask(settings.balance.path, { headers: { Authorization: `Bearer ${key()}` } })));
+    const { data, detail } = checked(await envelopeOf(await ask(settings.balance.path, bearer(key()))));
     const list = detail?.unlimited
       ? [fact("额度", "Granted", both("不限", "unlimited"))]
       : [fact("总额", "Granted", money(data.total, detail?.currency))];
@@ -422,7 +573,7 @@ async function balance() {
 // -- what a key of relay's own has used, by day and by model
 
 async function used() {
-  const usage = await envelopeOf(await ask("/v1/dashboard/billing/usage", { headers: { Authorization: `Bearer ${key()}` } }));
+  const usage = await envelopeOf(await ask("/v1/dashboard/billing/usage", bearer(key())));
   if (!Array.isArray(usage.daily_costs)) return [];
   const days = new Map(lastDays(31).map((day) => [day, 0]));
   const models = new Map();
@@ -472,6 +623,8 @@ function byModel(models) {
 fill();
 limits();
 notes();
-for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", () => copy(button, at(button.dataset.copy)));
+}
 if (settings.chat) chat();
 if (settings.balance) at("ask-balance").addEventListener("click", balance);
