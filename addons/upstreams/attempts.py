@@ -134,7 +134,8 @@ class Attempts(AttemptState):
         if not self.order:
             raise errors.Unavailable(
                 "此中转服务没有该上游的密钥，请联系服务管理员。",
-                "This relay has no key for that upstream: ask whoever runs it (upstreams[].keys in relay.yaml).",
+                "This relay has no key for that upstream: ask whoever runs it.",
+                advice="set upstreams[].keys in relay.yaml",
             )
         return self.keys[self.order[0]]
 

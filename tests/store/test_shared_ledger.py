@@ -375,6 +375,24 @@ def test_who_is_alive_keeps_its_holds_after_redis_was_away(tmp_path: Path, monke
     run(scenario)
 
 
+def test_a_redis_that_stood_still_takes_nobody_for_gone(redis: RedisServer, tmp_path: Path) -> None:
+    """What was asked before it did is not done after it: all leases are over by then, and everybody is alive."""
+
+    async def scenario() -> None:
+        async with relays(redis, tmp_path, 1) as (relay,):
+            await relay.ledger.reserve(claim("r1"))
+            where = relay.names.partition("k1")
+            await relay.link.command("ZADD", where.holders, 1, relay.process)
+            seconds, _ = await relay.link.command("TIME")
+            for late in (1, 1000):
+                assert await relay.ledger._settle_abandoned_in(where, (int(seconds) - late) * 1000) == 0
+            assert await relay.ledger.balance("k1", "total") == (0, 10)
+            await relay.ledger._settle_abandoned()
+            assert await relay.ledger.balance("k1", "total") == (10, 0)
+
+    run(scenario)
+
+
 # The copy
 
 

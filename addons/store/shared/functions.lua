@@ -163,11 +163,13 @@ local function settle(keys, args)
 end
 
 -- Settle what holders have left whose lease is over, each at its hold. KEYS: holders, stream.
--- ARGV: beginning of the names of holds and of done marks, how many at most, keep marks for (ms). How many there were.
+-- ARGV: beginning of the names of holds and of done marks, how many at most, keep marks for (ms), and until when this
+-- holds (ms since the epoch): a Redis that stood still must not find everybody gone. How many there were.
 local function abandon(keys, args)
   local holders, stream = unpack(keys)
   local holds_of, done_of, most, kept = args[1], args[2], tonumber(args[3]), args[4]
   local settled = 0
+  if now_ms() > tonumber(args[5]) then return 0 end
   for _, holder in ipairs(redis.call('ZRANGEBYSCORE', holders, '-inf', text(now_ms()))) do
     local holds = holds_of .. holder
     local found = redis.call('HGETALL', holds)

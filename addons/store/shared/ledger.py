@@ -47,6 +47,8 @@ _MOST_WAITING = 100_000
 _MARK = 86400.0
 """Seconds for which Redis knows that a request is settled: a settlement is not repeated for longer."""
 _ABANDONED_AT_ONCE = 500
+_VALID = 2.0
+"""Seconds for which it is right, by Redis's clock, to settle what others have left."""
 
 SETTLED, STRANGER = "settled", "stranger"
 """What a row of the stream begins with."""
@@ -309,12 +311,14 @@ class SharedLedger:
         )
 
     async def _settle_abandoned(self) -> None:
-        counts = await asyncio.gather(*map(self._settle_abandoned_in, self._names.partitions))
+        seconds, micro = await self._link.command_at_once("TIME")
+        until = int(seconds) * 1000 + int(micro) // 1000 + _ms(_VALID)
+        counts = await asyncio.gather(*(self._settle_abandoned_in(each, until) for each in self._names.partitions))
         if settled := sum(counts):
             logger.warning(f"{settled} request(s) of a relay that is gone: settled at what was held")
 
-    async def _settle_abandoned_in(self, where: Partition) -> int:
-        arguments = (where.holds_of, where.done_of, _ABANDONED_AT_ONCE, _ms(_MARK))
+    async def _settle_abandoned_in(self, where: Partition, until: int) -> int:
+        arguments = (where.holds_of, where.done_of, _ABANDONED_AT_ONCE, _ms(_MARK), until)
         return int(await self._link.function_at_once("abandon", (where.holders, where.stream), arguments))
 
     async def finish(self, longest: float) -> None:
