@@ -78,7 +78,7 @@ def test_the_time_in_line_is_that_of_all_waits_together(tmp_path: Path) -> None:
         failing.plan = lambda _asked: "429 for 1 s"
         begun = time.monotonic()
         assert case.ask(path=f"/lonely{CHAT}").status == 429
-        assert 1.4 < time.monotonic() - begun < 2.5
+        assert 1.4 < time.monotonic() - begun < 3.5
         assert len(case.asked()) == 2
 
 

@@ -91,7 +91,7 @@ def test_messages_of_one_session_wait_for_each_other(pair: tuple[Live, Live], up
     ]
     for talk in talks:
         talk.start()
-        time.sleep(0.1)
+        time.sleep(0.2)
     for talk in talks:
         talk.join()
     assert [each["code"] for each in answers] == [200] * 8

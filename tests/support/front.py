@@ -7,6 +7,7 @@ nginx by a header of the tests'.
 import contextlib
 import os
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def haproxy(folder: Path, ports: Sequence[int], changes: Sequence[tuple[str, str
     config = folder / "haproxy.cfg"
     config.write_text(replaced(haproxy_config(ports, port, announced, free_port()), changes), encoding="utf-8")
     with started([str(found("haproxy")), "-db", "-f", str(config)], folder, port, os.environ) as live:
+        live.ends_by = signal.SIGTERM  # SIGINT it may have been told to ignore, by whoever has started all of this
         yield live, announced
 
 
@@ -98,4 +100,5 @@ def nginx(folder: Path, ports: Sequence[int], changes: Sequence[tuple[str, str]]
     config.write_text(replaced(nginx_config(folder, ports, port), changes), encoding="utf-8")
     command = [str(found("nginx")), "-g", "daemon off;", "-p", str(folder), "-c", str(config)]
     with started(command, folder, port, os.environ) as live:
+        live.ends_by = signal.SIGTERM
         yield live

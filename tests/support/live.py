@@ -43,6 +43,7 @@ class Live:
     log_file: Path
     folder: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
+    ends_by: signal.Signals = signal.SIGINT
 
     @property
     def url(self) -> str:
@@ -95,9 +96,9 @@ class Live:
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
     def stop(self) -> int:
-        """End it as Ctrl-C does; the exit code."""
+        """End it as Ctrl-C does, or as it is otherwise ended; the exit code."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(self.ends_by)
         try:
             return self.process.wait(15)
         except subprocess.TimeoutExpired:
