@@ -42,7 +42,7 @@ class Opener:
     def __init__(self, master: object, worker: Worker | None) -> None:
         self._master = master
         self._worker = worker
-        self._leases = _leases_of(master)
+        self.leases = _leases_of(master)
         self._store: Store | None = None
         self._kept: StoreSettings | None = None
         self._shared: Shared | None = None
@@ -68,17 +68,17 @@ class Opener:
     def _open_embedded(self, kept: StoreSettings) -> Store:
         old, before = self._store, self._kept
         if old is None or before is None:
-            return _embedded(kept, self._leases)
+            return _embedded(kept, self.leases)
         if before == kept:
             return old
         if before.path == kept.path:
             old.close()  # one folder has one owner
             try:
-                return _embedded(kept, self._leases)
+                return _embedded(kept, self.leases)
             except StoreError:
-                self._store = _embedded(before, self._leases)
+                self._store = _embedded(before, self.leases)
                 raise
-        store = _embedded(kept, self._leases)
+        store = _embedded(kept, self.leases)
         old.close()
         return store
 

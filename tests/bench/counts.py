@@ -46,7 +46,7 @@ def count() -> dict[str, int]:
     relay: Any = ctx.master.addons.get("relay")
     if relay is not None:
         limits = relay.long_lived.timeouts
-        found["locks"] = len(relay.leases)
+        found["locks"] = len(relay.opener.leases)
         found["timers"] = len(limits._clients) + len(limits._connects) + len(limits._open)
     proxyserver: Any = ctx.master.addons.get("proxyserver")
     found["connections"] = len(proxyserver.connections)
