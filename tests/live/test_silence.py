@@ -107,7 +107,7 @@ def _send_all(connection: socket.socket, data: bytes) -> None:
 
 def test_who_waits_for_a_turn_is_not_silent(impatient: Live, upstream: Upstream) -> None:
     said = json.dumps({"choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]})
-    slow = Behaviour(body=said.encode(), headers=[("content-type", "application/json")], delay_headers=0.6 * IDLE)
+    slow = Behaviour(body=said.encode(), headers=[("content-type", "application/json")], delay_headers=0.4 * IDLE)
     upstream.script("/v1/chat/completions", *[slow] * 4)
     codes: list[int] = []
     asking = [
