@@ -14,8 +14,17 @@ from addons.store.shared import keys as shared_keys
 from addons.store.shared.names import Names
 from addons.store.shared.opened import address_of, catch_up, secret_of
 
-logging.getLogger("addons.store.shared.link").setLevel(logging.ERROR)
-"""That Redis is away is what a command says itself."""
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """That Redis is away is what a command says itself."""
+    logger = logging.getLogger("addons.store.shared.link")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def keys_of(settings: Settings) -> list[StoredKey]:
@@ -31,7 +40,8 @@ def changing_keys(settings: Settings) -> Iterator[tuple[bytes, list[StoredKey]]]
     """The store's secret and its keys, to be changed in place: kept at the end. Raises StoreError."""
     kept = settings.store
     if kept.kind == "redis":
-        secret = asyncio.run(secret_of(settings))
+        with _said_once():
+            secret = asyncio.run(secret_of(settings))
         with shared_keys.changing(address_of(settings), Names(kept.prefix)) as keys:
             yield secret, keys
     else:
@@ -43,7 +53,8 @@ def ledger_of(settings: Settings) -> Path:
     """The ledger's file, up to date. Raises StoreError."""
     if settings.store.kind == "redis":
         try:
-            asyncio.run(catch_up(settings))
+            with _said_once():
+                asyncio.run(catch_up(settings))
         except OSError as error:
             raise StoreError(f"the copy of the ledger can't be written: {error.strerror}") from None
     return settings.store.path / LEDGER
