@@ -174,7 +174,7 @@ def test_redis_may_come_late_and_go_away(upstream: Upstream, tmp_path: Path) -> 
             assert relay.chat("hello")["code"] == 200 and complete(relay, ALICE).status == 200
             assert "Traceback" not in relay.log
         finally:
-            server.kill()
+            server.close()
 
 
 def test_workers_share_it_too(upstream: Upstream, redis: RedisServer, tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ class RedisServer:
     def __init__(self, folder: Path, *more: str) -> None:
         assert PROGRAM is not None
         self.folder = folder
-        self.port = free_port()
+        self._place = socket.socket()
+        """Keeps the port while nothing listens there: other tests look for free ones meanwhile."""
+        self._place.bind(("127.0.0.1", 0))
+        self.port: int = self._place.getsockname()[1]
         self._more = more
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -39,12 +42,14 @@ class RedisServer:
         """Start it, and wait until it answers."""
         kept = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
         command = [str(PROGRAM), "--port", str(self.port), "--dir", str(self.folder), *kept, *self._more]
+        self._place.close()
         with open(self.folder / "redis.log", "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         end = time.monotonic() + _START
         while not self.answers():
             assert time.monotonic() < end and self._process.poll() is None, (self.folder / "redis.log").read_text()
             time.sleep(0.02)
+        assert self._process.poll() is None, (self.folder / "redis.log").read_text()
         return self
 
     def answers(self) -> bool:
@@ -79,6 +84,15 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+            self._place = socket.socket()
+            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                self._place.bind(("127.0.0.1", self.port))
+
+    def close(self) -> None:
+        """End it, for good."""
+        self.kill()
+        self._place.close()
 
 
 @contextlib.contextmanager
@@ -89,7 +103,7 @@ def redis_server(folder: Path, *more: str) -> Iterator[RedisServer]:
     try:
         yield server
     finally:
-        server.kill()
+        server.close()
 
 
 def opened_shared(server: RedisServer, folder: Path, prefix: str = "relay", **store: object) -> Shared:
