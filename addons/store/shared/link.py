@@ -65,6 +65,8 @@ class Link:
         self.address = address
         self.away_since: float | None = None
         """Monotonic seconds since when Redis can't be reached; None while it can."""
+        self.was_away = False
+        """It could not be reached at some time."""
         self.on_return: list[Callable[[float], None]] = []
         """Called each time Redis is there again, with the seconds that it was away."""
         self._client = client_of(address)
@@ -180,6 +182,7 @@ class Link:
     def _failed(self, batch: Sequence[_Call], error: StoreError) -> None:
         """Try again whatever has time left."""
         now = time.monotonic()
+        self.was_away = True
         if self.away_since is None:
             self.away_since = now
             logger.warning(f"Redis ({self.address.shown}) can't be reached: {error}")

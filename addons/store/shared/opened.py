@@ -55,19 +55,18 @@ class Shared:
 
     async def reach(self) -> SharedSessions:
         """Reach Redis for the first time, however long that takes; from then on everything works by itself."""
-        said, was_away = "", False
+        said = ""
         while True:
             try:
                 fresh = secrets.token_bytes(32)
                 path = self._settings.store.path
-                secret = await take_over(self.link, self.names, path, fresh, others=was_away)
+                secret = await take_over(self.link, self.names, path, fresh, others=lambda: self.link.was_away)
                 self.kept.secret = secret
                 await self.keys.look()
                 await self.keys.copy()
                 await self.epochs.begin()
                 break
             except StoreError as error:
-                was_away = True
                 if str(error) != said and self.link.away_since is None:  # the link says itself that Redis is away
                     said = str(error)
                     logger.warning(f"the store can't be opened: {error}")

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from addons.store import StoreError, keys_file
@@ -24,12 +25,14 @@ OTHERS = 2.5
 """Seconds in which a relay that has been running gives an emptied Redis its secret again."""
 
 
-async def take_over(link: Link, names: Names, folder: Path, fresh: bytes, *, others: bool = False) -> bytes:
+async def take_over(
+    link: Link, names: Names, folder: Path, fresh: bytes, *, others: Callable[[], bool] = lambda: False
+) -> bytes:
     """The secret of all relays on a Redis. Where there is none yet, that of `folder` becomes it, with its keys; else
     `fresh` does, after those of `others` that may be running had time to give theirs. Raises StoreError."""
     known = await link.command("GET", names.secret)
     mine = _secret_in(folder)
-    if known is None and mine is None and others:
+    if known is None and mine is None and others():
         await asyncio.sleep(OTHERS)
         known = await link.command("GET", names.secret)
     if known is None:
