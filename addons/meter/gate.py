@@ -453,8 +453,8 @@ class Gate:
         except OverLimit as over:
             raise over_limit(over.refused, claim, admission, fitting) from None
         except (StoreError, TimeoutError):
-            if claim.terms.budget is None and claim.kept and self.settings.store.kind != "redis":
-                return  # no budget stands on it; a shared ledger says itself what passes without it
+            if claim.terms.budget is None and claim.kept and self.ledger.passes:
+                return  # no budget stands on it
             self.ledger.settle(ended(admission, REFUSED))  # it may be written yet
             raise errors.Unavailable(
                 "无法记账，请稍后再试。", "What this costs can't be written down; try again later."

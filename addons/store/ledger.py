@@ -34,9 +34,10 @@ from addons.store.ledger_file import (
     FAILURES,
     HOLD,
     KILLED,
+    OF_A_ROW,
     RELEASE,
     SETTLEMENT,
-    STRANGER,
+    STRANGERS,
     UNRECKONED,
     Pricer,
     amount_of,
@@ -66,11 +67,6 @@ _FOLD_EVERY = 3600.0
 _MARGIN = 7
 """Days that rows are kept beyond `balance.window_days`."""
 _MOST_AT_ONCE = 500
-_OF_A_ROW = (
-    *(sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
-    *(OverflowError, TypeError, ValueError),
-)
-"""What is raised for a row that can't be written, wherever to."""
 _OVER = object()
 
 
@@ -178,7 +174,7 @@ class Book:
             return
         if self._strangers.has(settlement):
             failed = int(settlement.reason in FAILURES)
-            self._put(_Work(STRANGER, (day, settlement.upstream, failed)), _AT_LEISURE)
+            self._put(_Work(STRANGERS, (day, settlement.upstream, 1, failed)), _AT_LEISURE)
             return
         row = row_of(settlement, day, amount)
         if settlement.held:
@@ -318,7 +314,7 @@ class Book:
                 for work in batch:
                     if work.new is not None or work.insert not in (HOLD, SETTLEMENT):
                         work.added = self._sql.execute(work.insert, work.row).rowcount > 0
-        except _OF_A_ROW as error:
+        except OF_A_ROW as error:
             if len(batch) > 1:  # one row is at fault, and the others are not
                 return [again for work in batch for again in self._do([work])]
             self._give_up(batch[0], error)
@@ -365,6 +361,8 @@ def _make(calls: Sequence[Callable[[], object]]) -> None:
 
 class LocalLedger:
     """The ledger of this process."""
+
+    passes = True
 
     def __init__(self, book: Book) -> None:
         self.book = book

@@ -44,6 +44,11 @@ CREATE TABLE IF NOT EXISTS Days (
     PRIMARY KEY (day, key, upstream, model)
 ) WITHOUT ROWID;
 """
+OF_A_ROW = (
+    *(sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
+    *(OverflowError, TypeError, ValueError),
+)
+"""What is raised for a row that can't be written, wherever to."""
 UNRECKONED = -1
 """In place of the amount of a hold: its key has no budget, so nobody has asked what the request may cost."""
 HOLD = f"INSERT INTO Holds VALUES ({', '.join('?' * 9)})"
@@ -56,8 +61,8 @@ ON CONFLICT (day, key, upstream, model) DO UPDATE SET requests = requests + excl
     unpriced = unpriced + excluded.unpriced, input = input + excluded.input, output = output + excluded.output,
     cached = cached + excluded.cached, amount = amount + excluded.amount
 """
-STRANGER = f"INSERT INTO Days VALUES (?, '', NULL, ?, '', 1, ?, 0, 0, 0, 0, 0, 0) {_ADD}"
-"""A request, failed or not, of which nothing has come, with a key of which nothing ever has."""
+STRANGERS = f"INSERT INTO Days VALUES (?, '', NULL, ?, '', ?, ?, 0, 0, 0, 0, 0, 0) {_ADD}"
+"""Requests, and how many of them failed, of which nothing has come, with keys of which nothing ever has."""
 _UNSETTLED = """
 SELECT request, at, day, key, name, upstream, model, path, amount FROM Holds h
 WHERE NOT EXISTS (SELECT 1 FROM Settlements s WHERE s.request = h.request)

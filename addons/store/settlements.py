@@ -76,6 +76,10 @@ class Ledger(Protocol):
     path: Path
     """Its file, which anybody may read meanwhile."""
 
+    @property
+    def passes(self) -> bool:
+        """Whether a request of a key without a budget goes up where it can't be written down."""
+
     async def reserve(self, claim: Claim) -> None:
         """Admit a request: its hold is written when this returns. Raises OverLimit.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -393,6 +394,29 @@ def test_a_redis_that_stood_still_takes_nobody_for_gone(redis: RedisServer, tmp_
     run(scenario)
 
 
+def test_what_strangers_leave_in_redis_is_gone_soon(redis: RedisServer, tmp_path: Path) -> None:
+    """Whoever can reach relay can invent keys, and sessions."""
+
+    async def scenario() -> None:
+        async with relays(redis, tmp_path, 1) as (relay,):
+            for number in range(20):
+                stranger = settlement(f"s{number}", None, f"c{number}", name=None, usage=None, reason=BROKE, held=False)
+                relay.ledger.settle(stranger)
+            assert relay.sessions is not None
+            (await relay.sessions.lease(relay.sessions.key("sk-nobody", "s")[0], 0)).release()
+            await until(lambda: has_written(relay))
+            left = dict[str, int]()
+            for name in await relay.link.command("KEYS", f"*{relay.names.prefix}*"):
+                left[name.decode()] = await relay.link.command("PTTL", name)
+            mine = [name for name in left if ":done:" in name or ":fences:" in name or ":account:" in name]
+            assert 2 <= len(mine) <= 3 and all(0 < left[name] <= 600_000 for name in mine), left
+
+    async def has_written(relay: Shared) -> bool:
+        return bool(await relay.link.command("XLEN", relay.names.partition("").stream))
+
+    run(scenario)
+
+
 # The copy
 
 
@@ -409,12 +433,18 @@ def test_every_machine_has_all_of_it_once(redis: RedisServer, tmp_path: Path) ->
             await until(lambda: is_copied(one, 50))
             await until(lambda: is_copied(other, 50))
             for relay in (one, other):
+                await until(lambda relay=relay: has_heard(relay, 50))  # type: ignore[misc]
                 assert strangers(relay) == 50
+            sizes = [await one.link.command("XLEN", each.stream) for each in one.names.partitions]
+            assert sum(sizes) < 60, "strangers can't fill Redis"
             late = opened_shared(redis, tmp_path / "late", one.names.prefix)
             await late.reach()
             await until(lambda: is_copied(late, 50))
             assert strangers(late) == 50
             await late.finish()
+
+    async def has_heard(relay: Shared, number: int) -> bool:
+        return strangers(relay) == number
 
     def strangers(relay: Shared) -> int:
         sql = sqlite3.connect(relay.ledger.path)
@@ -480,11 +510,13 @@ def test_what_is_no_row_stops_nothing(redis: RedisServer, tmp_path: Path, caplog
             for text in ("", "[]", '["settled", 1]', "{", '{"a": 1}'):
                 await relay.link.command("XADD", stream, "*", "row", text)
             await relay.link.command("XADD", stream, "*", "other", "1")
+            # As long as a row, and yet no disk takes it.
+            await relay.link.command("XADD", stream, "*", "row", json.dumps(["settled", "r0", *[10**30] * 12]))
             relay.ledger.settle(settlement("r1", None, "c", name=None, held=False))
             await until(lambda: is_copied(relay, 1))
 
     run(scenario)
-    assert caplog.text.count("none of relay's") == 6
+    assert caplog.text.count("none of relay's") == 6 and caplog.text.count("is passed over") == 1
 
 
 def test_old_rows_leave_the_stream_and_become_sums(

@@ -18,6 +18,8 @@ SECRET = b"s" * 32
 class MemoryLedger:
     """A ledger that forgets everything at its end."""
 
+    passes = True
+
     def __init__(self) -> None:
         self.path = Path("/nonexistent/ledger.db")
         self.accounts = Accounts()

@@ -8,7 +8,7 @@
 
 local MINUTE = 60
 local DAYS = 64 -- that an account tells apart, as the embedded ledger does
-local DAY_MS = 86400000
+local FENCES_MS = 600000 -- that a fence is remembered: anybody may name sessions, and a lease lasts for seconds
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -293,7 +293,7 @@ local function take(keys, args)
     local time = redis.call('TIME')
     local fence = time[1] * 1000000 + time[2]
     fence = math.max(fence, tonumber(redis.call('GET', fences) or '0') + 1)
-    redis.call('SET', fences, text(fence), 'PX', DAY_MS)
+    redis.call('SET', fences, text(fence), 'PX', FENCES_MS)
     redis.call('HSET', lease, 'holder', ticket, 'fence', text(fence))
     redis.call('PEXPIRE', lease, lasts)
     return {'mine', text(fence)}

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,8 @@ class Kept:
     # Ledger
     held: dict[str, Any] = field(default_factory=dict)
     """Claims that were admitted, by request."""
+    strangers: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+    """Requests of nobody that Redis has not heard of: by day, upstream, and whether they failed."""
     settlements: deque[Any] = field(default_factory=deque)
     """Those that Redis does not have yet."""
     settlements_of_holds: deque[Any] = field(default_factory=deque)

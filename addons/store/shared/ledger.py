@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -46,11 +47,14 @@ _MOST_WAITING = 100_000
 """Settlements that wait while Redis is away; of more, the holds are settled in their place, as if relay were killed."""
 _MARK = 86400.0
 """Seconds for which Redis knows that a request is settled: a settlement is not repeated for longer."""
+_MARK_OF_CALLER = 600.0
+"""The same where no money of relay keys depends on it: the copies tell a second row of one request by themselves."""
+_TELL = 1.0
 _ABANDONED_AT_ONCE = 500
 _VALID = 2.0
 """Seconds for which it is right, by Redis's clock, to settle what others have left."""
 
-SETTLED, STRANGER = "settled", "stranger"
+SETTLED, STRANGERS = "settled", "strangers"
 """What a row of the stream begins with."""
 
 
@@ -91,6 +95,8 @@ class SharedLedger:
         self._epochs = epochs
         self._held: dict[str, _Held] = kept.held
         self._strangers = Strangers()
+        self._strange = kept.strangers
+        self._telling: asyncio.TimerHandle | None = None
         self._urgent: deque[_Work] = kept.settlements_of_holds
         self._waiting: deque[_Work] = kept.settlements
         self._some = asyncio.Event()
@@ -108,6 +114,7 @@ class SharedLedger:
         """Begin to write, and to look after holders."""
         self._trust_later()
         self._link.on_return.append(self._on_return)
+        self._tell_of_strangers()  # those of code before this one
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._write()), loop.create_task(self._look_after())]
 
@@ -120,6 +127,9 @@ class SharedLedger:
 
     def stop(self) -> None:
         """Leave that to another one."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
         for task in self._tasks:
             task.cancel()
 
@@ -213,13 +223,10 @@ class SharedLedger:
         if not settlement.held and not settlement.kept:
             return
         where = self._names.partition(settlement.key)
-        row = ""
-        if settlement.kept and self._strangers.has(settlement):
-            row = json.dumps([STRANGER, settlement.request, day, settlement.upstream, settlement.reason in FAILURES])
-        elif settlement.kept:
-            row = json.dumps([SETTLED, *row_of(settlement, day, amount)])
-        # What is fetched as often as the client likes (a batch, an answer in the background) is paid for once.
-        mark = _MARK if settlement.held or settlement.name is None else (self.keep_days + 1) * 86400.0
+        if self._strangers.has(settlement):
+            self._count_stranger(day, settlement)
+            return
+        row = json.dumps([SETTLED, *row_of(settlement, day, amount)]) if settlement.kept else ""
         tokens: object = "" if settlement.tokens is None else settlement.tokens
         self._put(
             _Work(
@@ -229,11 +236,37 @@ class SharedLedger:
                 ),
                 (
                     *(settlement.request, "" if not settlement.kept or cost is None else cost),
-                    *(tokens if cost is not None else "", day, row, _ms(mark), int(settlement.held)),
+                    *(tokens if cost is not None else "", day, row, _ms(self._mark(settlement)), int(settlement.held)),
                 ),
             ),
             self._urgent if settlement.held else self._waiting,
         )
+
+    def _mark(self, settlement: Settlement) -> float:
+        """Seconds for which it is known that this was settled."""
+        if settlement.held:
+            return _MARK
+        if settlement.name is None:
+            return _MARK_OF_CALLER
+        # What is fetched as often as the client likes (a batch, an answer in the background) is paid for once.
+        return (self.keep_days + 1) * 86400.0
+
+    def _count_stranger(self, day: str, settlement: Settlement) -> None:
+        """Anybody can send keys that are none: of all these Redis hears once a second, in a row for each upstream."""
+        self._strange[day, settlement.upstream, settlement.reason in FAILURES] += 1
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_TELL, self._tell_of_strangers)
+
+    def _tell_of_strangers(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        for (day, upstream, failed), count in self._strange.items():
+            where, request = self._names.partition(""), f"strangers {secrets.token_hex(8)}"
+            row = json.dumps([STRANGERS, day, upstream, count, count if failed else 0])
+            keys = (*self._account(where, ""), where.holds(self._process), where.done(request), where.stream)
+            self._put(_Work(keys, (request, "", "", day, row, _ms(_MARK_OF_CALLER), 0)), self._waiting)
+        self._strange.clear()
 
     def _put(self, work: _Work, queue: deque[_Work]) -> None:
         self.has_written = True
@@ -323,6 +356,7 @@ class SharedLedger:
 
     async def finish(self, longest: float) -> None:
         """Write what waits, for so many seconds at most, and leave."""
+        self._tell_of_strangers()
         end = time.monotonic() + longest
         while self._left and time.monotonic() < end:
             await asyncio.sleep(0.01)

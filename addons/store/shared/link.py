@@ -248,13 +248,7 @@ def client_of(address: RedisAddress) -> "Redis":
         from redis.backoff import NoBackoff
     except ImportError:
         raise StoreError(NOT_INSTALLED) from None
-    options = _options(address) | {"retry": Retry(NoBackoff(), 0)}
-    if address.master is not None:
-        asking: Any = Sentinel
-        master: Redis = asking(list(address.hosts), sentinel_kwargs=_ASKING, **options).master_for(address.master)
-        return master
-    host, port = address.hosts[0]
-    return Redis(host=host, port=port, **options)
+    return _client(address, Redis, Sentinel, retry=Retry(NoBackoff(), 0))
 
 
 def waiting_client_of(address: RedisAddress) -> "redis.Redis":
@@ -264,13 +258,16 @@ def waiting_client_of(address: RedisAddress) -> "redis.Redis":
         from redis.sentinel import Sentinel
     except ImportError:
         raise StoreError(NOT_INSTALLED) from None
-    options = _options(address)
+    return _client(address, Redis, Sentinel)
+
+
+def _client[T](address: RedisAddress, kind: Callable[..., T], sentinel: Any, **more: Any) -> T:
+    options = _options(address) | more
     if address.master is not None:
-        asking: Any = Sentinel
-        master: Redis = asking(list(address.hosts), sentinel_kwargs=_ASKING, **options).master_for(address.master)
-        return master
+        found: T = sentinel(list(address.hosts), sentinel_kwargs=_ASKING, **options).master_for(address.master)
+        return found
     host, port = address.hosts[0]
-    return Redis(host=host, port=port, **options)
+    return kind(host=host, port=port, **options)
 
 
 _ASKING = {"socket_timeout": _CONNECT, "socket_connect_timeout": _CONNECT, "protocol": 2}

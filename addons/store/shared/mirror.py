@@ -23,7 +23,7 @@ from addons.core.relay_keys import day_of
 from addons.store import StoreError, StoreInUse
 from addons.store.folder import lock, make_file, make_folder
 from addons.store.ledger import NAME
-from addons.store.ledger_file import SETTLEMENT, STRANGER, Pricer, folding, insert, open_file, transaction
+from addons.store.ledger_file import OF_A_ROW, SETTLEMENT, STRANGERS, Pricer, folding, insert, open_file, transaction
 from addons.store.shared.epochs import Epochs
 from addons.store.shared.ledger import SETTLED
 from addons.store.shared.link import Link
@@ -195,13 +195,24 @@ class Mirror:
         return count
 
     def _write(self, stream: str, entries: Entries) -> None:
+        self._write_rows(stream, [(name.decode(), _row(fields)) for name, fields in entries])
+
+    def _write_rows(self, stream: str, entries: Sequence[tuple[str, list[Any] | None]]) -> None:
+        """Positions, and the rows that stand there."""
         assert self._sql is not None
-        rows = [row for _, fields in entries if (row := _row(fields)) is not None]
-        with transaction(self._sql):
-            insert(self._sql, SETTLEMENT, [row[1:] for row in rows if row[0] == SETTLED])
-            for _, _, day, upstream, failed in [row for row in rows if row[0] != SETTLED]:
-                self._sql.execute(STRANGER, (day, upstream, int(failed)))
-            self._sql.execute(_MOVE, (stream, entries[-1][0].decode()))
+        rows = [row for _, row in entries if row is not None]
+        try:
+            with transaction(self._sql):
+                insert(self._sql, SETTLEMENT, [row[1:] for row in rows if row[0] == SETTLED])
+                self._sql.executemany(STRANGERS, [row[1:] for row in rows if row[0] != SETTLED])
+                self._sql.execute(_MOVE, (stream, entries[-1][0]))
+        except OF_A_ROW as error:
+            if len(entries) > 1:  # one row is at fault, and the others are not
+                for entry in entries:
+                    self._write_rows(stream, [entry])
+                return
+            logger.error(f"a row of the ledger's stream can't be written, and is passed over ({error})")
+            self._write_rows(stream, [(entries[0][0], None)])
 
     async def _tidy(self) -> None:
         """Drop what is old from the streams, and make sums of days of it here."""
@@ -233,7 +244,7 @@ class Mirror:
         self._thread.shutdown()
 
 
-_SETTLED_LENGTH, _STRANGER_LENGTH = 14, 5
+_SETTLED_LENGTH, _STRANGERS_LENGTH = 14, 5
 
 
 def _last(group: Sequence[Any]) -> int:
@@ -252,7 +263,7 @@ def _row(fields: Mapping[bytes, bytes]) -> list[Any] | None:
     """A row as relay has written it; None for what is none: somebody else's, which must not stop all that follow."""
     try:
         row: list[Any] = json.loads(fields[b"row"])
-        if len(row) != (_SETTLED_LENGTH if row[0] == SETTLED else _STRANGER_LENGTH):
+        if len(row) != (_SETTLED_LENGTH if row[0] == SETTLED else _STRANGERS_LENGTH):
             raise ValueError(row[0])
         return row
     except (ValueError, KeyError, TypeError, IndexError):

@@ -279,10 +279,6 @@ class SharedSessions:
         if sessions:
             await self._link.command("ZREM", self._names.sessions, *sessions)
 
-    async def count(self) -> int:
-        """How many sessions there are."""
-        return int(await self._link.command("ZCARD", self._names.sessions))
-
     async def sweep(self, ttl: float) -> None:
         """As `Store.sweep`: Redis forgets them by itself."""
 
