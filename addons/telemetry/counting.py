@@ -12,6 +12,7 @@ from addons.core.observed import Observed, Outcome, status_class
 from addons.core.secrets import scrub
 from addons.core.unbilled import KEY_REFUSED, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED
 from addons.meter.gate import Gate
+from addons.meter.prices import LONGEST_NAME
 from addons.store.ledger_file import REFUSED
 from addons.store.settlements import Settlement
 
@@ -99,7 +100,7 @@ class Counting:
     def _name(self, settlement: Settlement, known: KnownSecrets) -> None:
         """Give a model a label that an upstream has answered for, unless it looks like a key or is one."""
         model = settlement.model
-        if settlement.reason == REFUSED or self.models.asked(model) != Models.OTHER:
+        if len(model) > LONGEST_NAME or settlement.reason == REFUSED or self.models.asked(model) != Models.OTHER:
             return
         if scrub(model) == model and known.mask(model) == model:
             self.models.served(model, listed=self._is_listed(settlement))
