@@ -62,13 +62,13 @@ def text(value: Any, expected: str) -> str:
     return str(value)
 
 
-def _optional(value: Any) -> str | None:
+def _optional(value: Any, expected: str = "expected text or null") -> str | None:
     """Text, or None where there is none: null, nothing, or a reference that turns out to be either."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, FromEnviron) and plain(value) is None:
         return None
-    return text(value, "expected text or null")
+    return text(value, expected)
 
 
 def _workers(value: Any) -> int | str:
@@ -123,7 +123,7 @@ def _url(value: Any) -> str:
 
 
 def _proxy(value: Any, info: ValidationInfo) -> str | None:
-    proxy = _optional(value) if value is None or isinstance(value, str) else text(value, PROXY_EXPECTED)
+    proxy = _optional(value, PROXY_EXPECTED)
     if proxy == "env":
         url = info.data.get("url")
         if url is not None:
@@ -134,7 +134,7 @@ def _proxy(value: Any, info: ValidationInfo) -> str | None:
 
 
 def _redis(value: Any) -> str | None:
-    address = _optional(value) if value is None or isinstance(value, str) else text(value, REDIS_EXPECTED)
+    address = _optional(value, REDIS_EXPECTED)
     if address is not None:
         parse_redis(address)
     return address
@@ -142,7 +142,7 @@ def _redis(value: Any) -> str | None:
 
 def _balance(value: Any) -> str | None:
     kinds = ", ".join(BALANCE_KINDS)
-    kind = _optional(value) if value is None or isinstance(value, str) else text(value, f"expected {kinds} or null")
+    kind = _optional(value, f"expected {kinds} or null")
     if kind is not None and kind not in BALANCE_KINDS:
         raise ValueError(f"expected {kinds}, or null for an upstream that tells no balance")
     return kind
@@ -184,7 +184,7 @@ def _real_key(value: Any) -> str:
 
 def _token(value: Any) -> str | None:
     expected = f"expected {LEAST} visible ASCII characters or more, best from the environment: ${{NAME}}; or null"
-    token = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    token = _optional(value, expected)
     if token is not None and (len(token) < LEAST or not token.isascii() or not token.isprintable() or " " in token):
         raise ValueError(expected)
     return token
@@ -193,7 +193,7 @@ def _token(value: Any) -> str | None:
 def _listen_address(value: Any) -> str | None:
     """`host:port`, an IPv6 address in brackets."""
     expected = "expected a host and a port such as 127.0.0.1:9464 or [::1]:9464, or null"
-    address = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    address = _optional(value, expected)
     if address is None:
         return None
     host, _, port = address.rpartition(":")
@@ -205,7 +205,7 @@ def _listen_address(value: Any) -> str | None:
 
 def _otlp_url(value: Any) -> str | None:
     expected = "expected the address of a collector such as http://127.0.0.1:4318, or null"
-    url = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    url = _optional(value, expected)
     if url is not None:
         parse_upstream(url)
     return url
@@ -232,7 +232,7 @@ def _key_name(value: Any) -> str:
 def _day(value: Any) -> date | None:
     """A date, which YAML's own are texts of here."""
     expected = "expected a date such as 2027-01-31, the last day on which the key works (UTC)"
-    written = _optional(value) if value is None or isinstance(value, str) else text(value, expected)
+    written = _optional(value, expected)
     if written is None:
         return None
     try:
