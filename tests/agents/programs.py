@@ -1,10 +1,11 @@
 """The agents: how each is installed, and how it is told where relay is. docs/apps.md tells people the same."""
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 KEY, OTHER_KEY = "sk-MARKED-4f1c9a7be20d4c55b3a0one", "sk-MARKED-a82e6d017f9b4e21c6d4two"
@@ -105,6 +106,22 @@ CODEX = Program(
     lambda _: {"OPENAI_API_KEY": KEY},
     _prepare_codex,
 )
+
+
+BUILT_IN_CONFIG = """\
+model = "gpt-5.5"
+openai_base_url = "{relay}/v1"
+"""
+
+
+def _prepare_built_in(place: Place) -> None:
+    _written(place.home / ".codex" / "config.toml", BUILT_IN_CONFIG.replace("{relay}", place.relay))
+    # As `codex login --with-api-key` leaves it.
+    _written(place.home / ".codex" / "auth.json", json.dumps({"auth_mode": "apikey", "OPENAI_API_KEY": KEY}))
+
+
+CODEX_BUILT_IN = replace(CODEX, environment=lambda _: {}, prepare=_prepare_built_in)
+"""With its own provider: it asks over a websocket."""
 
 
 def _claude(prompts: Sequence[str], again: bool) -> Sequence[str]:

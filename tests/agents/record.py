@@ -155,6 +155,8 @@ def _exchange(flow: http.HTTPFlow, start: float, hosts: Mapping[str, str]) -> Ex
     request, response = flow.request, flow.response
     begun = request.timestamp_start
     ended = (response and response.timestamp_end) or begun
+    if flow.websocket and flow.websocket.timestamp_end:
+        ended = flow.websocket.timestamp_end
     first = flow.metadata.get("relay.first_byte_ms")
     upstream = hosts.get(f"{request.host}:{request.port}", "").removesuffix(".test")
     return Exchange(
@@ -170,6 +172,10 @@ def _exchange(flow: http.HTTPFlow, start: float, hosts: Mapping[str, str]) -> Ex
         answer_headers=tuple(response.headers.items(multi=True)) if response else (),
         answer=(response.get_content(strict=False) or b"") if response else b"",
         error=flow.error.msg if flow.error else None,
+        messages=tuple(
+            (round(each.timestamp - start, 3), each.from_client, each.content.decode())
+            for each in (flow.websocket.messages if flow.websocket else ())
+        ),
     )
 
 

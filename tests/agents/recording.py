@@ -7,7 +7,7 @@ and versions it is, and when it was made. Each other line is an exchange, in the
 import base64
 import json
 import lzma
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,9 @@ _SUFFIX = ".jsonl.xz"
 _BODIES = ("body", "answer")
 
 type Headers = tuple[tuple[str, str], ...]
+type Message = tuple[float, bool, str]
+"""One of a websocket: when it came, in seconds since the first request of its recording, whether from the client, its
+text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Exchange:
     answer: bytes
     error: str | None
     """What broke it, in mitmproxy's words."""
+    messages: tuple[Message, ...] = ()
+    """Of a websocket."""
 
     def header(self, name: str) -> str:
         return next((value for key, value in self.headers if key.lower() == name), "")
@@ -73,6 +78,7 @@ class Exchange:
             value[name] = text.encode() if isinstance(text, str) else base64.b64decode(text["base64"])
         for name in ("headers", "answer_headers"):
             value[name] = tuple((key, each) for key, each in value[name])
+        value["messages"] = tuple((at, sent, text) for at, sent, text in value.get("messages", ()))
         return cls(**value)
 
 
@@ -122,5 +128,5 @@ def recordings(folder: Path = FOLDER) -> Sequence[Recording]:
     return [Recording.load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
 
-def labels(folder: Path = FOLDER) -> Iterable[Label]:
+def labels(folder: Path = FOLDER) -> Sequence[Label]:
     return [Label(**each) for each in json.loads((folder / "labels.json").read_text(encoding="utf-8"))]

@@ -156,6 +156,12 @@ RUNS: tuple[Run, ...] = (
         ),
     ),
     Run(
+        "codex-socket",
+        programs.CODEX_BUILT_IN,
+        _CODEX,
+        (say(ASKED[0]), go_on(ASKED[1])),
+    ),
+    Run(
         "claude-talk",
         programs.CLAUDE,
         _CLAUDE,

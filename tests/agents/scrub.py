@@ -47,6 +47,7 @@ class Scrub:
             body=body,
             answer_headers=self._headers(each.answer_headers, len(answer)),
             answer=answer,
+            messages=tuple((at, sent, self.text(text)) for at, sent, text in each.messages),
         )
 
     def _headers(self, headers: Sequence[tuple[str, str]], length: int) -> Headers:

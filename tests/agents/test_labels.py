@@ -7,7 +7,7 @@ tests/support/agent_runs/truth.py and differences.py, with the reason in the com
 from tests.agents.recording import Recording, labels, recordings
 from tests.support.agent_runs import REASONS
 
-LABELS = list(labels())
+LABELS = labels()
 RECORDED: dict[str, Recording] = {each.name: each for each in recordings()}
 
 

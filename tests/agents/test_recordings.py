@@ -32,7 +32,9 @@ def exchanges() -> Iterator[tuple[str, Exchange]]:
         yield from ((f"{name}[{at}]", each) for at, each in enumerate(recording.exchanges))
 
 
-ALL = dict(exchanges())
+EVERYTHING = dict(exchanges())
+ALL = {name: each for name, each in EVERYTHING.items() if not each.messages}
+SOCKETS = {name: each for name, each in EVERYTHING.items() if each.messages}
 
 
 def test_all_the_agents_are_there() -> None:
@@ -62,6 +64,16 @@ def test_paths_and_bodies_are_those_of_an_api(name: str) -> None:
     assert each.error is None or each.content_type.startswith("text/event-stream")
 
 
+@pytest.mark.parametrize("name", SOCKETS)
+def test_a_websocket_s_messages_are_requests_and_events(name: str) -> None:
+    each = SOCKETS[name]
+    assert (each.method, each.path, each.status, each.error) == ("GET", "/v1/responses", 101, None)
+    kinds = [(sent, json.loads(text)["type"]) for _, sent, text in each.messages]
+    assert {kind for sent, kind in kinds if sent} == {"response.create"}
+    asked = sum(sent for sent, _ in kinds)
+    assert asked == sum(kind == "response.completed" for _, kind in kinds) >= 2
+
+
 NOT_YET = ("/v1/messages", "/v1beta/")
 """Paths of which relay shows the bodies as they are."""
 
@@ -84,17 +96,17 @@ def test_both_bodies_are_readable(name: str) -> None:
         assert text and "shown as it is" not in text
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_no_byte_of_a_key_is_left(name: str) -> None:
-    each = ALL[name]
-    said = json.dumps([each.path, each.headers, each.answer_headers, each.error]).encode()
+    each = EVERYTHING[name]
+    said = json.dumps([each.path, each.headers, each.answer_headers, each.error, each.messages]).encode()
     assert MARK.encode() not in said + each.body + each.answer
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_nothing_is_of_the_machine_it_was_made_on(name: str) -> None:
-    each = ALL[name]
-    said = json.dumps([each.path, each.headers, each.answer_headers]).encode() + each.body + each.answer
+    each = EVERYTHING[name]
+    said = json.dumps([each.path, each.headers, each.answer_headers, each.messages]).encode() + each.body + each.answer
     found = re.search(
         rb"(?<!\w)/tmp/\w|/root/\w|relay-agents|127\.0\.0\.1:\d|localhost:\d|\bDebian\b|Linux (?!6\.1\.0)\d", said
     )

@@ -6,7 +6,7 @@ request for a title, say, which quotes the user) gets a line of text.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -61,7 +61,6 @@ class Asked:
     schema: Mapping[str, Any] | None = None
     """What the answer has to look like, where that is asked for."""
     thinks: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 _THOUGHT = "The user wants to know what stands there. I look before I answer."

@@ -112,14 +112,18 @@ def whole(asked: Asked, said: Said, served: Served, number: int) -> dict[str, An
 
 
 def stream(asked: Asked, said: Said, served: Served, number: int) -> Iterator[bytes]:
-    events = [("response.created", {"response": _response(asked, number, "in_progress")})]
-    events.append(("response.in_progress", {"response": _response(asked, number, "in_progress")}))
+    for event in events(asked, said, served, number):
+        yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+
+
+def events(asked: Asked, said: Said, served: Served, number: int) -> Iterator[dict[str, Any]]:
+    told = [("response.created", {"response": _response(asked, number, "in_progress")})]
+    told.append(("response.in_progress", {"response": _response(asked, number, "in_progress")}))
     for at, item in enumerate(_items(asked, said, number)):
-        events.extend(_told(at, item))
-    events.append(("response.completed", {"response": whole(asked, said, served, number)}))
-    for sequence, (kind, value) in enumerate(events):
-        data = json.dumps({"type": kind, "sequence_number": sequence, **value})
-        yield f"event: {kind}\ndata: {data}\n\n".encode()
+        told.extend(_told(at, item))
+    told.append(("response.completed", {"response": whole(asked, said, served, number)}))
+    for sequence, (kind, value) in enumerate(told):
+        yield {"type": kind, "sequence_number": sequence, **value}
 
 
 def _told(at: int, item: Item) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -20,7 +20,9 @@ import zstandard
 
 from tests.agents.model import chat, gemini, messages, responses
 from tests.agents.model.plan import Asked, Plan, Rule, Said, shaped
+from tests.agents.model.socket import Socket
 from tests.agents.model.usage import Counter
+from tests.support.agent_runs.cache import Served
 
 PAUSE = 0.01
 """Seconds between streamed pieces."""
@@ -74,6 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {})
 
     def do_GET(self) -> None:
+        if (self.headers["upgrade"] or "").lower() == "websocket" and self.path.endswith("/responses"):
+            self._socket()
+            return
         if self.path.partition("?")[0].endswith("/models"):
             listed = [{"id": each, "object": "model", "created": 1760000000, "owned_by": "played"} for each in _MODELS]
             self._send(200, {"object": "list", "data": listed})
@@ -100,14 +105,39 @@ class _Handler(BaseHTTPRequestHandler):
         if status is not None:
             self._send(status, getattr(speaks, "refused", chat.refused)(status))
             return
-        said = _said(self.model.plan, asked)
-        key = next((self.headers[name] for name in _KEYS if self.headers[name]), "")
-        served = self.model.counter.serve(f"{self.upstream} {key}", asked)
-        number = next(self.model.numbers)
+        said, served, number = self._play(asked)
         if asked.streamed:
             self._stream(speaks.stream(asked, said, served, number))
         else:
             self._send(200, speaks.whole(asked, said, served, number))
+
+    def _play(self, asked: Asked) -> tuple[Said, Served, int]:
+        key = next((self.headers[name] for name in _KEYS if self.headers[name]), "")
+        served = self.model.counter.serve(f"{self.upstream} {key}", asked)
+        return _said(self.model.plan, asked), served, next(self.model.numbers)
+
+    def _socket(self) -> None:
+        """Until the client leaves. What refuses a rule's first requests is passed over here."""
+
+        def send(data: bytes) -> None:
+            self.wfile.write(data)
+            self.wfile.flush()
+
+        def answers(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            asked = responses.read(body)
+            said, served, number = self._play(asked)
+            if body.get("generate") is False:  # the client warms the cache, and wants no answer
+                said = Said()
+            for event in responses.events(asked, said, served, number):
+                time.sleep(PAUSE)
+                yield event
+
+        self.close_connection = True
+        lines = [self.requestline, *(f"{name}: {value}" for name, value in self.headers.items())]
+        data = "\r\n".join((*lines, "", "")).encode("latin-1")
+        socket = Socket(send, answers)
+        while data and socket.feed(data):
+            data = self.connection.recv(65536)
 
     def _body(self) -> bytes:
         if "chunked" in (self.headers["transfer-encoding"] or ""):
