@@ -23,7 +23,7 @@ from mitmproxy import http
 from mitmproxy.io import FlowReader
 
 from tests.agents.model.server import Model
-from tests.agents.programs import Place
+from tests.agents.programs import MARK, Place
 from tests.agents.recording import FOLDER, Exchange, Recording
 from tests.agents.runs import RUNS, Does, Run, Say, Wait, Write
 from tests.agents.scrub import HOME, PROJECT, Scrub
@@ -71,6 +71,8 @@ def _relay(base: Path, model: Model) -> Iterator[str]:
     routes = [{"path": path, "upstream": name} for name, path in ROUTES.items()]
     with relay(own, upstreams, ["-w", str(base / "run.flow")], routes=routes, inspect={"max_body": "16m"}) as live:
         yield live.url
+        if found := next((each for each in ("Traceback", MARK) if each in live.log), None):
+            raise Failed(f"{found} in relay's log:\n{live.log[-4000:]}")
 
 
 def _act(run: Run, binaries: Path, base: Path, url: str) -> None:
