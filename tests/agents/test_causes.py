@@ -1,4 +1,4 @@
-"""Threads and causes in recorded runs of real agents, against labels that were made by hand before they could be told."""
+"""Threads and causes in recorded runs of real agents, against labels that were made by hand before."""
 
 import functools
 import json
