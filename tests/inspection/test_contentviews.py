@@ -132,7 +132,7 @@ def test_asked_for_by_name_it_shows_anything() -> None:
     one = exchange(None, b"hello \xff", "text/plain", path="/elsewhere")
     result = shown(one.response, one, "openai")
     assert result.syntax_highlight == "yaml"
-    assert result.text.startswith("# shown as it is: not a body of OpenAI's API that relay knows\n\nhello")
+    assert result.text.startswith("# shown as it is: not a body of an API that relay knows\n\nhello")
 
 
 def test_registering_again_leaves_one_of_each() -> None:
