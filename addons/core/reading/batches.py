@@ -96,7 +96,7 @@ def _one(page: Page, each: dict[str, object]) -> None:
     elif isinstance(response, dict):
         page.field("status", brief(response.get("status_code")))
         _answer(page, response.get("body"))
-    else:
+    elif not each.get("error"):
         page.block("line", compact(each))
     if each.get("error"):
         problem(page, each["error"])

@@ -5,6 +5,7 @@ https://ai.google.dev/api/generate-content, .../tokens, .../embeddings.
 """
 
 import re
+from functools import lru_cache
 
 from addons.core.reading import tools, turns
 from addons.core.reading.body import Body, document
@@ -38,7 +39,12 @@ def field(value: dict[str, object], name: str) -> object:
     """A field by its name in camel case, or as it is called with underscores."""
     if name in value:
         return value[name]
-    return value.get("".join(f"_{one.lower()}" if one.isupper() else one for one in name))
+    return value.get(_underscored(name))
+
+
+@lru_cache(64)
+def _underscored(name: str) -> str:
+    return "".join(f"_{one.lower()}" if one.isupper() else one for one in name)
 
 
 def request(body: Body, page: Page) -> None:

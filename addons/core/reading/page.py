@@ -136,6 +136,9 @@ def folded(text: str, most: int = LONG) -> str:
     if len(text) <= most:
         return text
     head, tail = min(_HEAD, most * 3 // 4), min(_TAIL, most // 4)
+    # At the end of a line, where one is near.
+    head = max(text.rfind("\n", head // 2, head), 0) or head
+    tail = len(text) - (text.find("\n", len(text) - tail, len(text) - tail // 2) + 1 or len(text) - tail)
     gone = len(text[head : len(text) - tail].encode("utf-8", "replace"))
     return f"{text[:head]}\n… {size(gone)} folded; the raw view has all of it …\n{text[len(text) - tail :]}"
 

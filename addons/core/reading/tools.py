@@ -64,4 +64,7 @@ def _purpose(said: dict[str, object]) -> str:
     if described := text_of(said.get("description")):
         return one_line(described, 160)
     rest = {name: value for name, value in said.items() if name not in _ABOUT and name != "cache_control"}
+    if "type" not in said and "name" not in said:  # {"googleSearch": {...}}
+        rest = {name: value for name, value in rest.items() if value}
+        return brief(rest) or "" if rest else ""
     return brief(rest) or "" if rest and not any(each in said for each in _SCHEMAS) else "(no description)"
