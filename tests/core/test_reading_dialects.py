@@ -558,8 +558,8 @@ _KINDS = [
     "additional_tools",
 ]
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(_KINDS.split()),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(_NAMES.split()), inner, max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(_KINDS),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=8),
     max_leaves=40,
 )
 _PATHS = (MESSAGES, f"{MESSAGES}/count_tokens", f"{MESSAGES}/batches", RESPONSES, GEMINI, "/v1/batches", "/v1/realtime")
