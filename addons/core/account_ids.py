@@ -32,6 +32,10 @@ _SESSIONS = frozenset(("session_id", "session-id", "session_uuid"))
 _SESSION_HEADERS = frozenset(("session_id", "session-id", "x-session-affinity"))
 _SESSION_ENDS = ("-session-id", "_session_id")
 _HEADERS = frozenset(("openai-organization", "openai-project", "x-goog-user-project"))
+STEM = re.compile(
+    rb"device|install|organi|machine|workspace|(?:account|org|user|project|session)[_-]?u?u?id", re.IGNORECASE
+)
+"""Some of this stands in every such name."""
 _LONGEST_NAME = 40
 _MARKS = re.compile(r"[-_]")
 
@@ -75,13 +79,19 @@ def is_session_header(name: str) -> bool:
 
 
 def parts(data: bytes, start: int, end: int) -> Iterator[Part]:
-    """The ids in a value: each of those that are joined in it, or all of it where it could be one."""
-    found = [each.span() for each in _JOINED.finditer(_joined(data[start:end]))]
+    """The ids in a value: each of those that are joined in it, or all of it where it could be one. JSON is left to who
+    reads it by its names."""
+    value = data[start:end]
+    if value[:1] in (b"{", b"["):
+        return
+    found = [each.span() for each in _JOINED.finditer(_joined(value))]
+    if len(found) < 2:
+        if _could_be(value):
+            yield start, end, not _is_session(data, start)
+        return
     for first, last in found:
         before = data[max(start, start + first - _BEFORE) : start + first]
-        yield start + first, start + last, b"session" not in before and not _is_session(data, start)
-    if not found and _could_be(data[start:end]):
-        yield start, end, not _is_session(data, start)
+        yield start + first, start + last, b"session" not in before
 
 
 def _joined(value: bytes) -> bytes:
@@ -90,9 +100,7 @@ def _joined(value: bytes) -> bytes:
 
 
 def _could_be(value: bytes) -> bool:
-    if _WHOLE.fullmatch(value) is None or value[:1] in b"{[":
-        return False
-    return any(0x30 <= each <= 0x39 for each in value)
+    return _WHOLE.fullmatch(value) is not None and any(0x30 <= each <= 0x39 for each in value)
 
 
 def _is_session(data: bytes, start: int) -> bool:

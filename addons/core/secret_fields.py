@@ -467,7 +467,12 @@ def _in_escaped(
 def _may_name(body: bytes, start: int, end: int) -> Sliced[bool]:
     """Whether something in a text may promise a secret."""
     for at in range(start, end, _NEAR):
-        if STEM.search(body, at, min(end, at + _NEAR + 16)) or body.find(b"\\u", at, min(end, at + _NEAR)) >= 0:
+        beyond = min(end, at + _NEAR + 16)
+        if (
+            STEM.search(body, at, beyond)
+            or account_ids.STEM.search(body, at, beyond)
+            or body.find(b"\\u", at, min(end, at + _NEAR)) >= 0
+        ):
             return True
         yield
     return False

@@ -626,7 +626,8 @@ def test_what_conversations_are_found_by_stays_readable() -> None:
     }
     flow = flows.request("POST", "/v1/responses", {"session_id": one, "session-id": one})
     flow.request.text = json.dumps(body)
-    clean(flows.respond(flow, 200, {"id": "resp_1a1b2c3d4e5f60718293a4b5c6d7e8f9"}) or flow)
+    flows.respond(flow, 200, {"id": "resp_1a1b2c3d4e5f60718293a4b5c6d7e8f9"})
+    clean(flow)
     assert json.loads(flow.request.text) == body
     assert flow.request.headers["session_id"] == flow.request.headers["session-id"] == as_shown(one)
     assert flow.response is not None and flow.response.json() == {"id": "resp_1a1b2c3d4e5f60718293a4b5c6d7e8f9"}
