@@ -10,6 +10,7 @@ from addons.core.metered import first, metered
 from addons.core.reading.gemini import named_in
 
 _MODEL = re.compile(rb'"model"\s{0,8}+:\s{0,8}+"([^"\\]{1,80})"')
+_IN_QUERY = re.compile(r"(?:^|&)model=([\w.:-]{1,80})")
 _COUNT = re.compile(
     rb'"(prompt_tokens|input_tokens|completion_tokens|output_tokens|cached_tokens|prompt_cache_hit_tokens'
     rb"|cache_read_input_tokens|cache_creation_input_tokens|promptTokenCount|candidatesTokenCount|thoughtsTokenCount"
@@ -18,13 +19,17 @@ _COUNT = re.compile(
 
 
 def model_of(path: str, asked: bytes) -> str | None:
-    """The model that a request names, in its path as Gemini's, or in its body.
+    """The model that a request names, in its path as Gemini's or Realtime's, or in its body.
 
     >>> model_of("/v1beta/models/gemini-2.5-pro:generateContent", b"{}"), model_of("/v1/messages", b'{"model": "m"}')
     ('gemini-2.5-pro', 'm')
     """
-    if (named := named_in(path.partition("?")[0])) is not None:
+    plain, _, query = path.partition("?")
+    if (named := named_in(plain)) is not None:
         return named[0]
+    if plain.endswith("/realtime"):
+        found_in = _IN_QUERY.search(query)
+        return found_in[1] if found_in else None
     found = _MODEL.search(asked)
     return found[1].decode("utf-8", "replace") if found else None
 

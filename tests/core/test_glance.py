@@ -41,6 +41,8 @@ def test_of_a_stream_the_last_count_of_each_name_holds() -> None:
 def test_models() -> None:
     assert model_of("/gemini/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", b"{}") == "gemini-2.5-pro"
     assert model_of("/v1/messages", b'{"model" : "claude-sonnet-4-5"}') == "claude-sonnet-4-5"
+    assert model_of("/v1/realtime?x=1&model=gpt-realtime", b"") == "gpt-realtime"
+    assert model_of("/v1/realtime?call_id=1", b"") is None
     assert model_of("/v1/models", b"") is None
     assert model_of("/v1/models/gpt-4o", b"") is None
 

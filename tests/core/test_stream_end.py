@@ -37,7 +37,9 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 1}
         pytest.param((chunk("stop", 2), chunk("stop", 0)), False, False, False, id="two of three choices"),
         pytest.param((("error", "on fire"),), True, False, True, id="an error in words"),
         pytest.param((("message_stop", {"type": "message_stop"}),), True, True, False, id="Anthropic"),
-        pytest.param(({"candidates": [{"content": {}}], "usageMetadata": {}},), False, False, False, id="Gemini's piece"),
+        pytest.param(
+            ({"candidates": [{"content": {}}], "usageMetadata": {}},), False, False, False, id="Gemini's piece"
+        ),
         pytest.param(({"candidates": [{"finishReason": "STOP"}]},), False, True, False, id="Gemini's last piece"),
         pytest.param(({"type": "response.completed", "response": {"error": None}},), True, True, False, id="Responses"),
         pytest.param(({"type": "response.incomplete"},), True, True, False, id="Responses, incomplete"),
