@@ -73,7 +73,7 @@ class Commands:
         List the conversations among the flows: the short hash of each session, its flows, and when it was last used.
         """
         last: dict[str, tuple[int, float]] = {}
-        for each in _flows():
+        for each in flows_on_view():
             if (key := _session_of(each)) is not None:
                 count, at = last.get(key, (0, 0.0))
                 last[key] = (count + 1, max(at, each.timestamp_created))
@@ -99,7 +99,7 @@ class Commands:
         everything again.
         """
         keys = _sessions_of(flows)
-        found = sum(_session_of(each) in keys for each in _flows())
+        found = sum(_session_of(each) in keys for each in flows_on_view())
         ctx.options.update(view_filter="~meta '^relay.session: (" + "|".join(sorted(keys)) + ")'")
         names = ", ".join(sorted(key[:_SHORT] for key in keys))
         logger.log(ALERT, f"{found} of session {names}; without a view_filter all flows are shown again")
@@ -163,7 +163,8 @@ def _told_health(told: Mapping[str, object]) -> str:
     return line
 
 
-def _flows() -> list[flow.Flow]:
+def flows_on_view() -> list[flow.Flow]:
+    """All that mitmproxy shows, whatever its filter lets through. Raises CommandError where it shows none."""
     view = ctx.master.addons.get("view")
     if view is None:
         raise exceptions.CommandError("mitmdump keeps no flows: use ./run.sh web, or mitmproxy.")

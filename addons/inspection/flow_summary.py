@@ -25,6 +25,7 @@ from addons.exchange import Exchange, Kind, of
 from addons.flow.answers import REFUSAL
 from addons.flow.capture import ANSWER
 from addons.flow.decoding import content_of
+from addons.flow.model_calls import CAUSE, THREAD
 from addons.upstreams.failover import PASSED_OVER
 
 _EDGE = 8192
@@ -74,6 +75,10 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
     chat = flow.metadata.get("relay.chat")
     if isinstance(chat, dict):
         found["session"] = chat["session"]
+    if isinstance(thread := flow.metadata.get(THREAD), str):
+        found["thread"] = thread
+    if isinstance(cause := flow.metadata.get(CAUSE), dict):
+        found["cause"] = cause
     model = glance.model_of(flow.request.path, _edges(flow.request))
     if model is not None:
         found["model"] = flow.metadata["relay.model"] = model

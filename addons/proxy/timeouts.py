@@ -224,8 +224,10 @@ class Timeouts:
         return soonest
 
     def sees_to(self, client: connection.Client) -> bool:
-        """Whether something of a client waits for upstream, which is given up when that is due."""
-        return any(moved_at(flow) is not None for flow in self._open.get(client.id, {}).values())
+        """Whether something of a client waits for upstream, which is given up when that is due: a connect after
+        `limits.connect`, all else after `limits.idle`."""
+        flows = self._open.get(client.id, {}).values()
+        return any(each.request.timestamp_end is not None or moved_at(each) is not None for each in flows)
 
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """An upstream connection begins. mitmproxy awaits this hook in the very task that will connect."""

@@ -20,10 +20,11 @@ def install(is_seen_to: Callable[[Client], bool]) -> None:
 
 async def _go_on(is_seen_to: Callable[[Client], bool], stock: Any, handler: Any) -> None:
     """mitmproxy 12.2.3 closes a client when nothing has moved on its connection for `tcp_timeout`; so an upstream that
-    is silent for too long costs a client its connection without a word. Here who gives up the upstream answers. Remove
-    when a time-out of the upstream runs the `error` hook.
+    is silent for too long costs a client its connection without a word. Here who gives up the upstream answers. It also
+    closes one whose hook has begun to wait since the watch last looked, which a slow turn is enough for. Remove when a
+    time-out of the upstream runs the `error` hook, and TimeoutWatchdog looks at its blocker before it calls.
     """
-    if is_seen_to(handler.client):
+    if handler.timeout_watchdog.blocker or is_seen_to(handler.client):
         handler.timeout_watchdog.register_activity()
     else:
         await stock(handler)
