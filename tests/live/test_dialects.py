@@ -109,7 +109,9 @@ def test_an_agent_s_exchange_is_read(
     assert [each for each in answered if each not in answer] == []
     assert dialects.PNG[:80] not in question
     assert not answer.startswith("#"), "a client that has read it to its end has not left early"
-    assert row in flow_of(web, path)["comment"]
+    model, tokens = row.split(" · ")
+    comment = flow_of(web, path)["comment"]
+    assert comment.startswith(model) and f" · {tokens}" in comment
 
 
 def test_whose_they_are_is_hidden_under_one_hash_in_each(web: pages.Web) -> None:
@@ -139,6 +141,41 @@ def test_a_realtime_socket_is_a_conversation(web: pages.Web) -> None:
     assert "user speaks: |\n  [audio: 2.0 s, 93.8 kB]" in first["text"]
     assert "assistant: |\n  There are nine. [audio: 2.0 s, 93.8 kB]" in first["text"]
     assert all(each["text"].count("\n") == 0 for each in others)
+
+
+@pytest.mark.parametrize("dialect", ["messages", "responses", "gemini"])
+def test_what_is_new_in_a_thread_comes_first(web: pages.Web, upstream: Upstream, dialect: str) -> None:
+    asked, listed, path, answered = {
+        "messages": (dialects.messages_request("ls lib"), "messages", MESSAGES, dialects.messages_answer("ls lib")),
+        "responses": (
+            dialects.responses_request("ls lib"),
+            "input",
+            RESPONSES,
+            dialects.responses_events()[-1]["response"],
+        ),
+        "gemini": (dialects.gemini_request("ls lib"), "contents", f"/gemini{GEMINI}", {}),
+    }[dialect]
+    if dialect == "gemini":
+        del asked["contents"][1]["parts"][0]  # Gemini CLI sends no thoughts back
+        answered = {"candidates": [{"content": asked["contents"][1], "finishReason": "STOP"}]}
+    asked.pop("previous_response_id", None)
+    headers = {"Authorization": f"Bearer {KEY}-{dialect}", "Content-Type": "application/json"}
+    told = Behaviour(status=200, body=json.dumps(answered).encode(), headers=[("Content-Type", "application/json")])
+    first = {**asked, listed: asked[listed][: -1 if dialect == "responses" else 1]}
+    for body in (first, asked):
+        upstream.script(path.removeprefix("/gemini"), told)
+        count = len(web.flows())
+        assert web.live.ask("POST", path, json.dumps(body), headers).status == 200
+        assert eventually(lambda before=count: len(web.flows()) > before and web.flows()[-1]["comment"])
+    name = web.flows()[-1]["id"]
+
+    def text() -> str:
+        return str(json.loads(web.get(f"/flows/{name}/request/content/auto.json"))["text"])
+
+    assert eventually(lambda: "# --- new since the previous request of this thread: " in text()), text()
+    new, _, rest = text().partition("# --- sent with each request")
+    assert "And count them: ls lib" in new and "tools: " not in new
+    assert "tools: " in rest and "# --- earlier: " in rest and "What is in src?" in rest
 
 
 def test_it_is_read_in_a_browser(web: pages.Web) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mitmproxy import http
 from mitmproxy.io import FlowReader
 
+from addons.cli.fake_openai.answer import Framing
 from addons.cli.fake_openai.server import Behaviour, Upstream
 from addons.config.settings import Settings
 from addons.core.summary import FAILED
@@ -193,6 +194,20 @@ def test_who_leaves_earlier_is_told_as_such(web: pages.Web, upstream: Upstream, 
 
 
 # 3. In what is recorded
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_who_leaves_with_all_of_an_answer_has_finished_however_long_its_record_takes(
+    web: pages.Web, upstream: Upstream, framing: Framing
+) -> None:
+    """The record of a long request is cleaned in turns; the client has its answer by then, and closes."""
+    asked = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "long " * 40_000}]}
+    json_type = [("Content-Type", "application/json")]
+    for _ in range(3):
+        upstream.script(COMPLETIONS, Behaviour(status=200, body=b'{"id": "x"}', headers=json_type, framing=framing))
+        assert web.live.ask("POST", COMPLETIONS, asked, dict(HEADERS)).body == b'{"id": "x"}'
+    for flow in web.wait(3):
+        assert flow.get("error") is None and LEFT not in flow["comment"] and not flow["marked"]
 
 
 def test_a_recording_of_it_is_whole(upstream: Upstream, tmp_path: Path) -> None:

@@ -348,6 +348,7 @@ def gemini_request(words: str = "ls src", who: Who = WHO) -> Object:
                 "role": "model",
                 "parts": [
                     {"text": "I should look first.", "thought": True},
+                    {"text": "I look through all of src first, and then I count what there is, line by line."},
                     {
                         "functionCall": {"name": "run_shell_command", "args": {"command": words}},
                         "thoughtSignature": "CpcB",
