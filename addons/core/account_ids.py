@@ -32,6 +32,9 @@ _SESSIONS = frozenset(("session_id", "session-id", "session_uuid"))
 _SESSION_HEADERS = frozenset(("session_id", "session-id", "x-session-affinity"))
 _SESSION_ENDS = ("-session-id", "_session_id")
 _HEADERS = frozenset(("openai-organization", "openai-project", "x-goog-user-project"))
+_HEADER_ENDS = tuple(
+    f"-{each}-id" for each in ("organization", "org", "account", "installation", "device", "machine", "user", "project")
+)
 STEM = re.compile(
     rb"device|install|organi|machine|workspace|(?:account|org|user|project|session)[_-]?u?u?id", re.IGNORECASE
 )
@@ -70,7 +73,7 @@ def names_one(name: str) -> bool:
 
 def names_header(name: str) -> bool:
     """The same of a header, in lower case."""
-    return name in _HEADERS or is_session_header(name) or names_one(name)
+    return name in _HEADERS or name.endswith(_HEADER_ENDS) or is_session_header(name) or names_one(name)
 
 
 def is_session_header(name: str) -> bool:

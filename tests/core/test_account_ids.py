@@ -85,7 +85,8 @@ def test_of_a_list_of_users_few_are_looked_for_elsewhere() -> None:
 def test_names_of_headers() -> None:
     for name in ("openai-organization", "openai-project", "chatgpt-account-id", "session_id", "session-id"):
         assert account_ids.names_header(name)
-    assert account_ids.names_header("x-claude-code-session-id")
+    for name in ("x-claude-code-session-id", "x-account-id", "x-codex-installation-id", "anthropic-organization-id"):
+        assert account_ids.names_header(name)
     for name in ("x-request-id", "thread-id", "content-type", "x-relay-request-id", "idempotency-key"):
         assert not account_ids.names_header(name)
 

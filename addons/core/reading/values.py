@@ -28,7 +28,7 @@ def brief(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return one_line(value, _LONGEST)
+        return one_line(without_base64(value), _LONGEST)
     return one_line(compact(value), _LONGEST)
 
 
