@@ -111,7 +111,7 @@ def test_an_agent_s_exchange_is_read(
     assert not answer.startswith("#"), "a client that has read it to its end has not left early"
     model, tokens = row.split(" · ")
     comment = flow_of(web, path)["comment"]
-    assert comment.startswith(model) and f" · {tokens}" in comment
+    assert comment.startswith(model) and f" · {tokens} · $0.00" in comment
 
 
 def test_whose_they_are_is_hidden_under_one_hash_in_each(web: pages.Web) -> None:

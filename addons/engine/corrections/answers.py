@@ -161,7 +161,9 @@ def _has_ended(stream: HttpStream, exchange: Exchange) -> bool:
 def _is_sent(stream: HttpStream) -> bool:
     """Whether all of an answer that is streamed has gone out, and only its record is still being cleaned."""
     response = stream.flow.response
-    return response is not None and bool(response.stream) and response.timestamp_end is not None and not stream.flow.error
+    return (
+        response is not None and bool(response.stream) and response.timestamp_end is not None and not stream.flow.error
+    )
 
 
 def _end_as_answered(stream: HttpStream) -> Commands:
