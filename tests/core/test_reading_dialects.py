@@ -643,6 +643,8 @@ def test_bytes_and_values_alone_bound_what_a_view_takes(name: str) -> None:
 
 
 def test_whose_writer_is_whose() -> None:
+    error = {"error": {"message": "No such File object", "type": "invalid_request_error"}}
+    assert "error: |\n  No such File object" in got(error, "/v1/files/file-1/content", status=404)
     assert writer_for(b'{"messages": []}', About(request=True, path=MESSAGES)) is anthropic.request
     assert writer_for(b'{"contents": []}', About(request=True, path=f"/g{GEMINI}")) is gemini.request
     assert writer_for(b'{"content": "x", "role": "user"}', About(request=True, path="/v1/threads/t/messages")) is None

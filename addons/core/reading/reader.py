@@ -69,7 +69,7 @@ _STREAMED = re.compile(rb"\s*(?:data|event|id|retry)?:")
 
 
 def writer_for(data: bytes, about: About) -> Writer | None:
-    """Who can write this body out; None where it is not OpenAI's, or nothing would be won over the raw one."""
+    """Who can write this body out; None where nobody knows it, or nothing would be won over the raw one."""
     if not data:
         return None
     path = about.path.rstrip("/")
@@ -77,10 +77,10 @@ def writer_for(data: bytes, about: About) -> Writer | None:
     head = data[:_PEEK].removeprefix(b"\xef\xbb\xbf")
     if about.request:
         return _for_request(head, about, path, media)
-    if head.lstrip()[:1] == b"{" and not _LINES.search(path):  # whatever it calls itself: errors come as streams, too
-        return _for_answer(head, about, path)
     if _LINES.search(path) and _SHAPED_LINES.match(head):
         return batches.lines
+    if head.lstrip()[:1] == b"{":  # whatever it calls itself: errors come as event streams, too
+        return _for_answer(head, about, path)
     if _GEMINI.search(path) and _SHAPED_PIECES.match(head):
         return gemini_answer.whole
     if media == "text/event-stream" or (_STREAMED.match(head) and _streams(path)):
@@ -91,7 +91,7 @@ def writer_for(data: bytes, about: About) -> Writer | None:
 
 
 def _is_known(head: bytes, about: About, path: str) -> bool:
-    """Whether a path that others may have, too, is OpenAI's."""
+    """Whether a path that others may have, too, is that of a model's API."""
     if about.own or path.endswith("/chat/completions") or b'"model"' in head:
         return True
     return bool(_VERSIONED.search(path) or _BILLING.search(path))
