@@ -16,12 +16,14 @@ from addons.core.threads.difference import common
 from addons.core.threads.passages import PROBE, holds, said_to_model
 from addons.core.threads.prompt import Part, Prompt, history_of
 from addons.core.threads.said import Said
-from addons.core.threads.thread import Thread, put
+from addons.core.threads.thread import SUMMARY, Thread, put
 
 _MOST_NAMED = 400
 """Answers of a thread that a later request may bring back."""
 _MOST_OPENINGS = 8
 _MOST_SESSIONS = 20
+_MOST_ALIKE = 16
+"""Threads that begin alike, have said the same, or bear the same session's name; the latest ones count."""
 _LONG = 64
 """Characters of a text that no other thread has said."""
 
@@ -82,7 +84,10 @@ class Index:
 
     def _summarized(self, asked: Prompt) -> Thread | None:
         """The thread whose history was replaced by its latest answer."""
-        texts, system, marks = said_to_model(asked.messages), system_of(asked), _marks(asked)
+        texts = [each for each in said_to_model(asked.messages) if len(each) >= SUMMARY // 2]
+        if not texts:
+            return None
+        system, marks = system_of(asked), _marks(asked)
         for thread in self._latest():
             apart = thread.sessions and marks and not thread.sessions.keys() & marks
             if not apart and system in thread.systems and holds(texts, thread.summaries):
@@ -92,8 +97,8 @@ class Index:
     def parent(self, asked: Prompt) -> str | None:
         """The thread that has sent one that begins: by what it gave a tool, or by their session."""
         texts = [each for each in said_to_model(asked.messages[:2]) if len(each) >= PROBE]
-        for thread in self._latest():
-            if texts and any(holds([given], texts) for given in thread.arguments):
+        for thread in self._latest() if texts else ():
+            if any(holds([given], texts) for given in thread.arguments):
                 return thread.label
         return next((found[0].label for each in _marks(asked) if (found := self._by_session.get(each))), None)
 
@@ -132,7 +137,10 @@ class Index:
         self, index: dict[bytes, list[Thread]], thread: Thread, name: bytes, own: OrderedDict[bytes, None], most: int
     ) -> None:
         if name not in own:
-            index.setdefault(name, []).append(thread)
+            found = index.setdefault(name, [])
+            found.append(thread)
+            if len(found) > _MOST_ALIKE:
+                del found[0]
         for gone in put(own, name, None, most):
             _drop(index, gone, thread)
 
