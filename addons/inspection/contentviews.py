@@ -123,7 +123,8 @@ def _event(data: bytes, metadata: Metadata) -> str:
         page = Page()
         if isinstance(flow, http.HTTPFlow) and flow.websocket is not None:
             messages = flow.websocket.messages
-            if messages and messages[0] is metadata.websocket_message:
+            talk = reader.is_talk(flow.request.path.partition("?")[0])
+            if talk and messages and messages[0] is metadata.websocket_message:
                 dropped = _whole(flow.metadata.get("relay.messages_dropped")) or 0
                 realtime.conversation(page, [(each.from_client, each.content) for each in messages], dropped)
                 page.gap()

@@ -223,6 +223,15 @@ def test_a_realtime_socket_shows_its_conversation_and_each_event() -> None:
     assert not any(dialects.SOUND[:80] in text for text in (first, *others))
 
 
+def test_a_socket_of_responses_shows_requests_and_answers_whole() -> None:
+    asked = {"type": "response.create", **dialects.responses_request()}
+    events: list[tuple[bool, object]] = [(True, asked), *((False, each) for each in dialects.responses_events())]
+    first, *others, last = (each.text for each in messages_of(socket(events, "/v1/responses")))
+    assert first.startswith("# response.create\nmodel: gpt-5-codex\n") and "And count them: ls src" in first
+    assert last.startswith("# response.completed\nmodel: gpt-5-codex\nstatus: completed\n") and "I count them." in last
+    assert [text.count("\n") for text in others] == [0] * len(others)
+
+
 def test_other_sockets_keep_what_is_theirs() -> None:
     [result] = messages_of(socket([(True, {"type": "x"})], "/elsewhere"))
     assert result.view_name != "OpenAI"

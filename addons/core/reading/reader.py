@@ -214,6 +214,11 @@ def is_realtime(path: str) -> bool:
     return _REALTIME.search(path.rstrip("/")) is not None
 
 
+def is_talk(path: str) -> bool:
+    """Whether such events are pieces of a conversation; those of Responses each hold a request or an answer whole."""
+    return path.rstrip("/").endswith("/realtime")
+
+
 def read(data: bytes, about: About, expired: Callable[[], bool] = bool, writer: Writer | None = None) -> str:
     """The text of a body. `expired` tells when the time for reading is up. Raises UnreadableBody and nothing else."""
     writer = writer or writer_for(data, about)
