@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from addons.core.reading import anthropic, anthropic_answer, batches, gemini, gemini_answer, realtime, responses
@@ -589,6 +589,7 @@ WRITERS = (
 
 
 @settings(deadline=None)
+@example([{"type": []}], About(path=RESPONSES, content_type=SSE), 0)
 @given(st.lists(values, max_size=4), abouts, st.integers(0, 500))
 def test_no_body_makes_a_view_raise(chunks: list[object], about: About, cut: int) -> None:
     whole = json.dumps(chunks[0] if chunks else {}).encode()

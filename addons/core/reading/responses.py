@@ -87,7 +87,7 @@ def stream(body: Body, page: Page) -> None:
 def _told_last(events: Stream) -> dict[str, object] | None:
     """The whole answer, where the last event has it."""
     last = events.last()
-    if last is None or last.get("type") not in ENDINGS:
+    if last is None or text_of(last.get("type")) not in ENDINGS:
         return None
     answer = last.get("response")
     return answer if isinstance(answer, dict) and answer.get("output") else None
