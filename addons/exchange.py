@@ -349,6 +349,12 @@ def secrets_of(flow: http.HTTPFlow, secret: bytes) -> KnownSecrets:
     return beside.secrets
 
 
+def noted_secrets(flow: http.HTTPFlow) -> KnownSecrets | None:
+    """The same, where any have been looked for: not so in a flow that was read from a file."""
+    found: KnownSecrets | None = getattr(flow, _BESIDE, _NOTHING).secrets
+    return found
+
+
 def keep_handler(flow: http.HTTPFlow, handler: "ConnectionHandler | None") -> None:
     """Note the task that serves a sub-request, while it lasts: it has no client that is connected."""
     _beside(flow).handler = handler

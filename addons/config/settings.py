@@ -483,8 +483,8 @@ class InspectSettings(_Section):
     """What a person sees in mitmweb; `max_body` in bytes."""
 
     redact: fields.Flag = True
-    """Hide keys in what mitmweb shows and `-w` saves. Leave it on wherever others look, or files are
-    kept."""
+    """Hide keys, and ids of accounts, in what mitmweb shows and `-w` saves. Leave it on wherever others look, or files
+    are kept."""
     keep_flows: Annotated[int, Field(strict=True, ge=0), fields.Reference] = 1000
     """Exchanges that mitmweb keeps; the older ones are dropped."""
     keep_bytes: fields.SizeOrZero = 256 * 1024**2

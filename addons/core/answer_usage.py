@@ -29,6 +29,8 @@ _LONGEST_TIER = 40
 _LONGEST_ID = 80
 _MOST_FIELDS = 100
 _USAGE = b'"usage"'
+_METADATA = b'"usageMetadata"'
+"""Gemini's name for it."""
 _OBJECT = re.compile(rb"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}\{")
 _TIER = re.compile(rb'(?<!\\)"service_tier"[ \t\r\n]{0,64}:[ \t\r\n]{0,64}"([^"\\]{1,40})"')
 _WORDS = re.compile(
@@ -37,7 +39,9 @@ _WORDS = re.compile(
 )
 _INNER = ("response", "message")
 _NAMED = ("usage", "model", "id", "object", "background", *ASKED)
+_OF_GEMINI = ("usageMetadata", "modelVersion")
 _WANTED = (*((name,) for name in _NAMED), *((inner, name) for inner in _INNER for name in _NAMED))
+_WANTED_OF_GEMINI = tuple((name,) for name in _OF_GEMINI)
 _ERRORS = ('{"error"', *(f'{{"type":{blank}"{name}"' for blank in ("", " ") for name in ("error", "response.failed")))
 
 
@@ -61,10 +65,14 @@ class Reported(NamedTuple):
 
 
 class AnswerUsage:
-    """Hears one answer. With `images` it consists of images; with `words` those of a stream are counted, too."""
+    """Hears one answer. With `images` it consists of images; with `words` those of a stream are counted, too; with
+    `gemini` it is of Gemini's own API, and no other is read as such."""
 
-    def __init__(self, *, images: bool = False, words: bool = False) -> None:
+    def __init__(self, *, images: bool = False, words: bool = False, gemini: bool = False) -> None:
         self._images = images
+        self._gemini = gemini
+        self._sign = _METADATA if gemini else _USAGE
+        self._wanted = _WANTED_OF_GEMINI if gemini else _WANTED
         self._usage: dict[str, Any] = {}
         self._model: str | None = None
         self._asked: dict[str, str] = {}
@@ -101,7 +109,7 @@ class AnswerUsage:
             return
         self._held += chunk
         if len(self._held) > _KEPT:
-            self._catcher = MemberCatcher(_WANTED)
+            self._catcher = MemberCatcher(self._wanted)
             self._catcher.feed(bytes(self._held))
             self._held.clear()
 
@@ -119,7 +127,7 @@ class AnswerUsage:
             del self._held[:end]
             self._take(events)
         if len(self._held) > _MAX_EVENT:
-            self._catcher = MemberCatcher(_WANTED)
+            self._catcher = MemberCatcher(self._wanted)
             self._failed = self._failed or _FAILS.match(self._held) is not None
             self._count_words(len(self._held))
             begins = self._held.find(b"{")
@@ -148,8 +156,9 @@ class AnswerUsage:
         self._pieces += count
         if self._words is not None:
             self._words += sum(map(len, _WORDS.findall(events)))
-        if _USAGE in events and _has_usage(events):
-            telling = [each for each in Parser(_MAX_EVENT + _SLICE).feed(events) if '"usage"' in each.data]
+        if self._sign in events and _has_usage(events, self._sign):
+            sign = self._sign.decode()
+            telling = [each for each in Parser(_MAX_EVENT + _SLICE).feed(events) if sign in each.data]
             # What lies between says less than the last one, and some say it with each event.
             for event in telling if len(telling) < 3 else (telling[0], telling[-1]):
                 self._read(event)
@@ -162,7 +171,7 @@ class AnswerUsage:
         try:
             value = bounded_json.loads(event.data, marks=_MARKS)
         except ValueError:
-            catcher = MemberCatcher(_WANTED)
+            catcher = MemberCatcher(self._wanted)
             catcher.feed(event.data.encode("utf-8", "replace"))
             self._take_caught(catcher)
         else:
@@ -179,6 +188,9 @@ class AnswerUsage:
 
     def _add(self, value: object) -> None:
         """Take the usage of an event, or of a whole answer."""
+        if self._gemini:
+            self._add_gemini(value)
+            return
         if not isinstance(value, Mapping):
             return
         self._note(value)
@@ -189,6 +201,16 @@ class AnswerUsage:
             for choice in choices:
                 if isinstance(choice, Mapping) and isinstance(choice.get("usage"), Mapping):
                     self._note_usage(choice["usage"])  # Moonshot's streams
+
+    def _add_gemini(self, value: object) -> None:
+        """A stream that is no event stream is one array of its pieces, each with all of the usage so far."""
+        for piece in value[-1:] if isinstance(value, list) else (value,):
+            if not isinstance(piece, Mapping):
+                continue
+            if _is_name(model := piece.get("modelVersion"), _LONGEST_NAME):
+                self._model = model
+            if isinstance(usage := piece.get("usageMetadata"), Mapping):
+                self._note_usage(usage)
 
     def _note_usage(self, usage: Mapping[str, Any]) -> None:
         """Of ever new fields no more are kept."""
@@ -240,7 +262,7 @@ class AnswerUsage:
         try:
             value = bounded_json.loads(body.decode("utf-8").removeprefix("\ufeff"), marks=bounded_json.MAX_MARKS)
         except ValueError:
-            catcher = MemberCatcher(_WANTED)
+            catcher = MemberCatcher(self._wanted)
             catcher.feed(body)
             self._take_caught(catcher)
             return
@@ -259,14 +281,14 @@ def _said(usage: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in usage.items() if value is not None}
 
 
-def _has_usage(events: bytes) -> bool:
+def _has_usage(events: bytes, sign: bytes) -> bool:
     """Whether one of these events may have a usage object: many say `"usage": null` each time."""
-    at = events.find(_USAGE)
+    at = events.find(sign)
     while at >= 0:
-        behind = at + len(_USAGE)
+        behind = at + len(sign)
         if _OBJECT.match(events, behind) and not events.endswith(b"\\", 0, at):
             return True
-        at = events.find(_USAGE, behind)
+        at = events.find(sign, behind)
     return False
 
 

@@ -9,6 +9,7 @@ model may talk of them.
     response.completed (.failed, .incomplete)           OpenAI's Responses, as an event's name or its type
     message_stop                                        Anthropic's Messages
     "finish_reason": "stop", and then "usage": {        completions where `[DONE]` never comes, or is not waited for
+    "finishReason": "STOP", "usageMetadata": {          Gemini's own, which has no other end
     "index": 1                                          there is more than one choice: each has its own finish reason
 
 All but the first count once the blank line behind them is there: a client is told of an event by that line.
@@ -42,8 +43,8 @@ _TYPE = rf'"type"[ \t]{{0,4}}:[ \t]{{0,4}}"(?:{_ANY_NAME})"'
 _TYPED_FIRST = re.compile(rf"(?:^|[\r\n])data: ?\{{[^{{}}\[\]\r\n]{{0,{_HEAD}}}{_TYPE}".encode())
 _TYPED_LAST = re.compile(rf"{_TYPE}[^{{}}\[\]\r\n]{{0,{_HEAD}}}\}}[ \t]{{0,8}}[\r\n]".encode())
 _MARKED = tuple(name.encode() for name in (DONE, *_NAMES))
-_REASON = re.compile(r'"finish_reason"[ \t]{0,4}:[ \t]{0,4}"\w')
-_USAGE = re.compile(r'"usage"[ \t]{0,4}:[ \t]{0,4}\{')
+_REASON = re.compile(r'"finish(?:_r|R)eason"[ \t]{0,4}:[ \t]{0,4}"\w')
+_USAGE = re.compile(r'"usage(?:Metadata)?"[ \t]{0,4}:[ \t]{0,4}\{')
 _INDEX = re.compile(r'"index"[ \t]{0,4}:[ \t]{0,4}([1-9][0-9]{0,2})')
 _SIGNS = re.compile("|".join(each.pattern for each in (_REASON, _INDEX)).encode())
 _SIGNS_BEHIND = re.compile("|".join(each.pattern for each in (_REASON, _INDEX, _USAGE)).encode())

@@ -1,7 +1,7 @@
 """Which requests make a model work, and what of their bodies says how much that may cost.
 
 Where a field is named, its meaning is that of https://platform.openai.com/docs/api-reference or, for `/v1/messages`,
-of https://docs.anthropic.com/en/api/messages.
+of https://docs.anthropic.com/en/api/messages; for Gemini's own, of https://ai.google.dev/api/generate-content.
 """
 
 import enum
@@ -21,6 +21,9 @@ class Generation(enum.StrEnum):
     IMAGE = "image"
     SPEECH = "speech"
     TRANSCRIPTION = "transcription"
+    CONTENT = "content"
+    """Gemini's own. How much one may cost at most is not known, so keys with budgets do not get there
+    (`generation_of` knows none); what it has cost its caller is counted (`counted_of`)."""
 
 
 _BY_END = (
@@ -36,6 +39,7 @@ _BY_END = (
     ("/audio/transcriptions", Generation.TRANSCRIPTION),
     ("/audio/translations", Generation.TRANSCRIPTION),
 )
+_CONTENT = re.compile(r"/models/[^/:]{1,200}:(?:generateContent|streamGenerateContent)")
 _FREE = re.compile(
     r"(?:(?:/(?!v[0-9])[a-z][a-z-]*+){0,2}/v[0-9][a-z0-9]{0,7})?(?:(?:/openai)?/(?:deployments|engines)/[^/]+)?"
     r"/(?:moderations|messages/count_tokens|responses/input_tokens|tokenize)/?"
@@ -60,6 +64,18 @@ def generation_of(method: str, path: str) -> Generation | None:
         if _THREADS not in lower and (found := _end_of(lower)) is not None:
             return found[1]
     return None
+
+
+def counted_of(method: str, path: str) -> Generation | None:
+    """The same for a caller with a key of their own: what it tells of its usage is counted, but nothing stands on it.
+
+    >>> counted_of("POST", "/v1beta/models/gemini-2.5-pro:generateContent")
+    <Generation.CONTENT: 'content'>
+    """
+    found = generation_of(method, path)
+    if found is None and method == "POST" and _CONTENT.search(path.partition("?")[0]) is not None:
+        return Generation.CONTENT
+    return found
 
 
 def _end_of(lower: str) -> tuple[str, Generation] | None:

@@ -1,8 +1,9 @@
 """What an answer used, sorted by what is billed at a rate of its own.
 
 Upstreams count in different ways, and each place that differs has a comment. Shapes:
-https://platform.openai.com/docs/api-reference (chat completions, responses, images, audio, realtime) and
-https://docs.anthropic.com/en/api/messages (`usage`). Fields that are not known are passed over; nothing raises.
+https://platform.openai.com/docs/api-reference (chat completions, responses, images, audio, realtime),
+https://docs.anthropic.com/en/api/messages (`usage`) and Gemini's `usageMetadata`. Fields that are not known are passed
+over; nothing raises.
 
 A count that is there and can't be read (`"12"`, 12.5, -5) makes all of the usage unknown: to take it for 0 would make
 free what was used.
@@ -78,6 +79,8 @@ def _metered(usage: Mapping[str, object], images: bool) -> Metered | None:
     """Raises _Uncounted."""
     if (seconds := _seconds(usage)) is not None:
         return Metered(milliseconds=seconds)
+    if "promptTokenCount" in usage or "candidatesTokenCount" in usage:
+        return _of_gemini(usage)
     given = _told(usage, "prompt_tokens", "input_tokens")
     produced = _told(usage, "completion_tokens", "output_tokens")
     total = _told(usage, "total_tokens")
@@ -137,6 +140,19 @@ def _of_anthropic(usage: Mapping[str, object]) -> tuple[int, int, int] | None:
     written = _in(usage, "cache_creation_input_tokens")
     hour = min(_in(_object(usage, "cache_creation"), "ephemeral_1h_input_tokens"), written)
     return read, written - hour, hour
+
+
+def _of_gemini(usage: Mapping[str, object]) -> Metered:
+    """`usageMetadata`: what was cached is a part of the prompt, what was thought stands beside the candidates, what
+    tools brought in beside the prompt (https://ai.google.dev/api/generate-content#UsageMetadata)."""
+    given = _in(usage, "promptTokenCount") + _in(usage, "toolUsePromptTokenCount")
+    thought = _in(usage, "thoughtsTokenCount")
+    return Metered(
+        input=given,
+        output=_in(usage, "candidatesTokenCount") + thought,
+        cached=min(_in(usage, "cachedContentTokenCount"), given),
+        reasoning=thought,
+    )
 
 
 _INTO = ("prompt_tokens_details", "input_tokens_details", "input_token_details")

@@ -41,8 +41,9 @@ OPERATIONS: Mapping[Generation, str] = {
     Generation.IMAGE: "image_generation",
     Generation.SPEECH: "speech",
     Generation.TRANSCRIPTION: "transcription",
+    Generation.CONTENT: "generate_content",
 }
-"""`gen_ai.operation.name`; the last three are relay's own, for which the conventions have no name."""
+"""`gen_ai.operation.name`; those of images and audio are relay's own, for which the conventions have no name."""
 REALTIME = "realtime"
 """Likewise, of a turn in a websocket."""
 
@@ -55,6 +56,7 @@ _ENDPOINTS: Mapping[Generation, str] = {
     Generation.IMAGE: "images",
     Generation.SPEECH: "audio",
     Generation.TRANSCRIPTION: "audio",
+    Generation.CONTENT: "generate_content",
 }
 OWN_ENDPOINTS = {"chat": "relay_chat", "balance": "relay_balance", "own": "relay"}
 """Of relay's own paths, by the kind of an exchange."""

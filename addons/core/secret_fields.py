@@ -7,7 +7,7 @@ A body is read as what it is. None of these readers builds values, so a body may
    an object that says it is a key has one as its `value` (OpenAI's `organization.admin_api_key`).
 2. Forms and queries, part by part.
 3. Forms in parts (multipart/form-data), by the name in each part's head.
-4. Besides, in any text, what `secret_text` finds.
+4. Besides, in any text, what `secret_text` finds, and the ids of accounts that `account_ids` knows by their looks.
 
 JSON in a string of JSON, such as the arguments of a tool call, is read like any other.
 """
@@ -17,7 +17,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from addons.core import secret_text
+from addons.core import account_ids, secret_text
 from addons.core.secret_heads import may_have_parts, secret_parts
 from addons.core.secret_names import STEM, Verdict, could_be_secret, is_about, is_secret_part, judge
 from addons.core.secrets import TooManySecrets
@@ -98,6 +98,7 @@ def finding(body: bytes, content_type: str = "") -> Sliced[list[Field]]:
     seen = {start for start, _, _ in spans}
     text = yield from secret_text.finding(body, MOST, json=walked)
     spans += [(start, end, number < _MOST_ECHOED) for number, (start, end) in enumerate(text) if start not in seen]
+    spans += yield from account_ids.finding(body, MOST)
     if len(spans) > MOST:
         raise TooManySecrets
     spans.sort()
@@ -163,7 +164,7 @@ _TELLING_NUMBER = re.compile(rb"(?<![0-9.eE+-])[0-9]{4,32}+(?![0-9.eE])")
 class _Walk:
     """Hears the tokens of a JSON text, and notes which strings are secrets."""
 
-    def __init__(self, body: bytes, spans: list[Field]) -> None:
+    def __init__(self, body: bytes, spans: list[Field], *, outermost: bool = True) -> None:
         self.body = body
         self.spans = spans
         self.level = _Level()
@@ -172,6 +173,10 @@ class _Walk:
         self.name: str | None = None
         """Of the field whose value comes; None in an array, and before a name."""
         self.verdict = Verdict.NO
+        self.account = False
+        """Whether the field's name says that an account's id comes."""
+        self.echoes = account_ids.MOST_ECHOED if outermost else 0
+        """Of accounts' ids: how many more are looked for elsewhere."""
 
     def on_string(self, start: int, end: int) -> None:
         """A string, without its quotation marks."""
@@ -184,6 +189,8 @@ class _Walk:
                 self._after_label(start, end)
         elif name in _IN_PAIRS:
             self._in_pair(name.lower(), start, end)
+        if self.account:
+            self._note_accounts(start, end)
         if self.verdict is not _NO:
             self._judge(start, end)
         if level.hides is not _NO and self.verdict is not Verdict.YES:
@@ -269,6 +276,14 @@ class _Walk:
         if len(self.spans) > MOST:
             raise TooManySecrets
 
+    def _note_accounts(self, start: int, end: int) -> None:
+        """The ids in a value. A list of users is no reason to look for each of them everywhere."""
+        for first, last, echoed in account_ids.parts(self.body, start, end):
+            self.spans.append((first, last, echoed and self.echoes > 0))
+            self.echoes -= 1
+        if len(self.spans) > MOST:
+            raise TooManySecrets
+
     def on_mark(self, mark: bytes) -> None:
         """Punctuation."""
         if mark == b":":
@@ -279,7 +294,7 @@ class _Walk:
                 self._opened(mark == b"[")
             else:
                 self._closed()
-        self.name, self.verdict = None, _NO
+        self.name, self.verdict, self.account = None, _NO, False
 
     def _opened(self, array: bool) -> None:
         outer, name = self.level, self.name
@@ -315,6 +330,7 @@ class _Walk:
         raw = self.body[start if end - start <= _LONGEST_NAME else end - _LONGEST_NAME : end]
         self.name = _name(raw)
         self.verdict = judge(self.name) if STEM.search(raw) or b"\\" in raw else _NO
+        self.account = account_ids.names_one(self.name)
         if self.level.label is not _NO and self.name.lower() in _LABELLED:
             self.verdict = self.level.label
 
@@ -331,7 +347,7 @@ class _Walk:
         """An event has ended, whole or not."""
         self.level = _Level()
         self.levels = [self.level]
-        self.string, self.name, self.verdict = None, None, Verdict.NO
+        self.string, self.name, self.verdict, self.account = None, None, Verdict.NO, False
 
 
 def is_labelled(name: str, fields: Iterable[tuple[str, object]]) -> bool:
@@ -364,7 +380,7 @@ def _name(raw: bytes) -> str:
 def _in_json(
     body: bytes, spans: list[Field], tokens: re.Pattern[bytes], inside: re.Pattern[bytes], depth: int = 0
 ) -> Sliced[None]:
-    walk = _Walk(body, spans)
+    walk = _Walk(body, spans, outermost=depth == 0)
     at = seen = texts = 0
     most = _MOST_TOKENS + len(body) // 3
     if tokens is _LINE_TOKEN and (field := _STREAM.match(body)) is not None:
@@ -398,7 +414,7 @@ def _in_json(
                     yield
             at = end + (body[end : end + 1] == b'"')
         elif first == b",":  # the commonest of all
-            walk.name, walk.verdict = None, Verdict.NO
+            walk.name, walk.verdict, walk.account = None, Verdict.NO, False
         elif first in b"{}[]:":
             walk.on_mark(first)
         elif first in b"\r\n":
@@ -451,7 +467,12 @@ def _in_escaped(
 def _may_name(body: bytes, start: int, end: int) -> Sliced[bool]:
     """Whether something in a text may promise a secret."""
     for at in range(start, end, _NEAR):
-        if STEM.search(body, at, min(end, at + _NEAR + 16)) or body.find(b"\\u", at, min(end, at + _NEAR)) >= 0:
+        beyond = min(end, at + _NEAR + 16)
+        if (
+            STEM.search(body, at, beyond)
+            or account_ids.STEM.search(body, at, beyond)
+            or body.find(b"\\u", at, min(end, at + _NEAR)) >= 0
+        ):
             return True
         yield
     return False

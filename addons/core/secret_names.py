@@ -15,6 +15,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
+from addons.core import account_ids
+
 
 class Verdict(enum.Enum):
     """What a name says of its value."""
@@ -153,6 +155,8 @@ def is_secret_part(name: bytes, value: bytes) -> bool:
     """Whether `name=value` of a form or a query is a secret."""
     if not value:
         return False
+    if account_ids.names_one(name.decode("latin-1")) and could_be_secret(value):
+        return True
     if b"%" not in name and STEM.search(name) is None:
         return False
     said = unquote_plus(name[:_LONGEST_PART].decode("latin-1"))

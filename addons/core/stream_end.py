@@ -65,11 +65,11 @@ class StreamEnd:
         elif any(name in LAST for name in names):
             self.over = True
         else:
-            choices = value.get("choices")
+            choices = value.get("choices", value.get("candidates"))  # Gemini's
             self._choices(choices)
             # Moonshot's usage stands in the choice.
             holders = [value, *choices[:_MOST_CHOICES]] if isinstance(choices, list) else [value]
-            counted = any(isinstance(each, dict) and isinstance(each.get("usage"), dict) for each in holders)
+            counted = any(_tells_usage(each) for each in holders)
             self.counted = self.counted or (self.finished and counted)
 
     def _choices(self, choices: object) -> None:
@@ -81,4 +81,12 @@ class StreamEnd:
             for earlier in range(min(index, _MOST_CHOICES) if index not in self._finished else 0):
                 self._finished.setdefault(earlier, False)  # they count from 0: these have yet to come
             if index in self._finished or len(self._finished) < _MOST_CHOICES:
-                self._finished[index] = self._finished.get(index, False) or bool(choice.get("finish_reason"))
+                self._finished[index] = self._finished.get(index, False) or _has_reason(choice)
+
+
+def _has_reason(choice: dict[str, object]) -> bool:
+    return bool(choice.get("finish_reason") or choice.get("finishReason"))
+
+
+def _tells_usage(value: object) -> bool:
+    return isinstance(value, dict) and any(isinstance(value.get(name), dict) for name in ("usage", "usageMetadata"))

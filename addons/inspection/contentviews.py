@@ -1,7 +1,10 @@
 """What a person sees of a body in mitmweb, in mitmproxy's console and under `flow_detail`.
 
 Two views: `OpenAI` wins by priority for what it knows, `Events` for any other event stream; the raw body stays one
-click away. They run on relay's own loop, so both stop after `core.reading.body.MAX_READ` bytes or `SECONDS`.
+click away. They run on relay's own loop, so what they read is bounded by bytes and by values (`core.reading.body`),
+which a busy machine does not change; `SECONDS` is there for what nobody has thought of.
+
+Of a realtime websocket the first message shows the conversation so far, and each its own event.
 
 What they read from `flow.metadata`, each optional, other types ignored:
   relay.first_byte_ms   number: from the request's first byte to the first of the answer's body
@@ -11,28 +14,32 @@ What they read from `flow.metadata`, each optional, other types ignored:
   relay.chat            {"session": short hash, "content": the app's message, "turns": earlier turns added}
   relay.upstream_path   string: the path upstream was asked for, where the record has the client's
   relay.usage           the usage object of the completion behind an envelope, as upstream sent it
+  relay.known           integer: leading messages, items or contents of the request that the previous request of its
+                        thread and the answer to it had
+  relay.messages_dropped   integer: older messages of a websocket that the record no longer has
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mitmproxy import contentviews, http
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 
-from addons.core.reading import events, reader
-from addons.core.reading.body import MAX_READ, About, ChatFacts, Timing, UnreadableBody
-from addons.core.reading.page import one_line, size
+from addons.core.reading import events, reader, realtime
+from addons.core.reading.body import MAX_READ, About, Body, ChatFacts, Timing, UnreadableBody
+from addons.core.reading.page import Page, one_line, size
 from addons.engine.corrections import views
+from addons.exchange import noted_secrets
 from addons.flow.decoding import decode
 
-SECONDS = 0.05
-"""The time a view takes at most."""
+SECONDS = 0.3
+"""Of the processor's time: a view that takes more stops, and says so."""
 
 _OPENAI, _EVENTS = 10.0, 5.0  # mitmproxy's own views give 2 at most
 
 
 class OpenAI(Contentview):
-    """Conversations, answers, errors and the rest of OpenAI's API, and relay's own."""
+    """Conversations, answers, errors and the rest of OpenAI's API, of Anthropic's, Gemini's, and relay's own."""
 
     name = "OpenAI"
     syntax_highlight: SyntaxHighlight = "yaml"
@@ -41,6 +48,8 @@ class OpenAI(Contentview):
         """High for what is known, below 0 for the rest. Never raises."""
         try:
             about = about_of(metadata)
+            if metadata.websocket_message is not None:
+                return _OPENAI if _is_realtime(metadata) and data[:1] == b"{" else -1
             writer = reader.writer_for(decoded(data, metadata), about)
         except Exception:
             return -1
@@ -48,6 +57,8 @@ class OpenAI(Contentview):
 
     def prettify(self, data: bytes, metadata: Metadata) -> str:
         """The body as text; of one that can't be read, its beginning and why. Never raises."""
+        if _is_realtime(metadata):
+            return _event(data, metadata)
         return _read(data, metadata, None)
 
 
@@ -82,12 +93,45 @@ def unregister() -> None:
 
 
 def _read(data: bytes, metadata: Metadata, writer: reader.Writer | None) -> str:
-    until = time.monotonic() + SECONDS
     try:
         body = decoded(data, metadata)
-        return reader.read(body, about_of(metadata), lambda: time.monotonic() > until, writer)
+        return reader.read(body, about_of(metadata), _clock(), writer)
     except UnreadableBody as error:
         return _plain(data, f"shown as it is: {error}")
+    except Exception as error:
+        return _plain(data, f"shown as it is, since reading it failed: {error!r}")
+
+
+def _clock() -> Callable[[], bool]:
+    """Tells when the time of a view that begins now is up."""
+    until = time.thread_time() + SECONDS
+    return lambda: time.thread_time() > until
+
+
+def _is_realtime(metadata: Metadata) -> bool:
+    flow = metadata.flow
+    if metadata.websocket_message is None or not isinstance(flow, http.HTTPFlow):
+        return False
+    return reader.is_realtime(flow.request.path.partition("?")[0])
+
+
+def _event(data: bytes, metadata: Metadata) -> str:
+    """A message of a realtime websocket; before the first one what all of them amount to. Pieces of a text that make a
+    secret together are hidden in their messages when the websocket ends: here they are at once."""
+    flow = metadata.flow
+    try:
+        page = Page()
+        if isinstance(flow, http.HTTPFlow) and flow.websocket is not None:
+            messages = flow.websocket.messages
+            talk = reader.is_talk(flow.request.path.partition("?")[0])
+            if talk and messages and messages[0] is metadata.websocket_message:
+                dropped = _whole(flow.metadata.get("relay.messages_dropped")) or 0
+                realtime.conversation(page, [(each.from_client, each.content) for each in messages], dropped)
+                page.gap()
+                page.comment("--- the first message in the record")
+        realtime.message(Body(data[:MAX_READ], about_of(metadata)), page)
+        known = noted_secrets(flow) if isinstance(flow, http.HTTPFlow) else None
+        return known.mask(page.text()) if known is not None else page.text()
     except Exception as error:
         return _plain(data, f"shown as it is, since reading it failed: {error!r}")
 
@@ -132,6 +176,7 @@ def about_of(metadata: Metadata) -> About:
         ),
         chat=_chat(known.get("relay.chat"), known.get("relay.upstream_path")),
         usage=known.get("relay.usage"),
+        known=_whole(known.get("relay.known")) if request else None,
     )
 
 

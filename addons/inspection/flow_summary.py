@@ -18,6 +18,7 @@ from typing import Any
 
 from mitmproxy import http
 
+from addons.core import glance
 from addons.core.summary import FAILED, summary, way_of
 from addons.engine.transports import reused
 from addons.exchange import Exchange, Kind, of
@@ -29,15 +30,9 @@ from addons.upstreams.failover import PASSED_OVER
 
 _EDGE = 8192
 _SHORT = 8
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,80})"')
 _ERROR = re.compile(rb'"code"\s*:\s*"([^"\\]{1,60})"')
 _ENVELOPE = re.compile(rb'\{"code": (\d{3}), "message": ("(?:[^"\\]|\\.)*")')
 _ENGLISH = re.compile(r"(?<=[。）)] )[A-Z].*", re.DOTALL)
-_USAGE = {
-    "tokens_in": re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,9})'),
-    "tokens_out": re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,9})'),
-    "cached": re.compile(rb'"cached_tokens"\s*:\s*(\d{1,9})'),
-}
 
 
 class FlowSummary:
@@ -98,9 +93,9 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
         found["thread"] = thread
     if isinstance(cause := flow.metadata.get(CAUSE), dict):
         found["cause"] = cause
-    model = _MODEL.search(_edges(flow.request))
+    model = glance.model_of(flow.request.path, _edges(flow.request))
     if model is not None:
-        found["model"] = flow.metadata["relay.model"] = model[1].decode("utf-8", "replace")
+        found["model"] = flow.metadata["relay.model"] = model
     if isinstance(cost := flow.metadata.get("relay.cost"), str):
         found["cost"] = cost
     if isinstance(attempts := flow.metadata.get("relay.attempts"), list):
@@ -110,7 +105,7 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
         attempts if isinstance(attempts, list) else (), passed_over if isinstance(passed_over, list) else ()
     )
     usage = flow.metadata.get("relay.usage")
-    found |= _usage(repr(usage).replace("'", '"').encode() if usage else _edges(flow.response))
+    found |= glance.tokens_of(repr(usage).replace("'", '"').encode() if usage else _edges(flow.response))
     answer = exchange.failure.substitute if flow.error is not None else flow.response
     if answer is not None:
         found |= _failure(answer, exchange)
@@ -143,15 +138,6 @@ def _envelope_failure(text: bytes) -> tuple[int, str] | None:
     message = str(json.loads(envelope[2]))
     english = _ENGLISH.search(message)
     return int(envelope[1]), english[0] if english else message
-
-
-def _usage(text: bytes) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, pattern in _USAGE.items():
-        counts = pattern.findall(text)
-        if counts:
-            found[name] = int(counts[-1])
-    return found
 
 
 def _edges(message: http.Message | None) -> bytes:

@@ -1,7 +1,8 @@
 """Redaction: once a flow has been sent, its record holds no key.
 
 What mitmweb shows, what `-w` saves and what the dumper prints is the record, so secrets are replaced in it: by their
-first characters and a short keyed hash, so that two flows of one key can still be told to belong together.
+first characters and a short keyed hash, so that two flows of one key can still be told to belong together. So are the
+ids of accounts, devices and agents' sessions.
 
 1. `requestheaders` and `request` note the secrets that a request brings: before anybody rewrites it (`Noting`), too.
 2. `responseheaders` cleans the request: it has been sent.
@@ -22,7 +23,7 @@ from functools import lru_cache
 from mitmproxy import http, websocket
 
 from addons.config.settings import Settings
-from addons.core import secret_fields, secret_heads, secret_pieces, secret_text
+from addons.core import account_ids, secret_fields, secret_heads, secret_pieces, secret_text
 from addons.core.known_secrets import MOST, KnownSecrets
 from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
@@ -347,6 +348,8 @@ def _note_answer_headers(answer: http.Response, known: KnownSecrets) -> None:
             _note_cookies(name, raw_value, known)
         elif name == "location":
             _note_query(raw_value.decode("latin-1"), known)
+        elif account_ids.names_header(name):
+            _note_account(name, raw_value.strip(), known)
         elif secret and _is_telling(key := _credentials(raw_value)[1]):
             known.add(key, encoded=True)
         elif not secret:
@@ -356,13 +359,14 @@ def _note_answer_headers(answer: http.Response, known: KnownSecrets) -> None:
 
 
 def _header(raw: bytes) -> tuple[str, bool]:
-    """The name of a header in lower case, and whether it holds a secret. No long name is remembered."""
+    """The name of a header in lower case, and whether it holds a secret or an account's id. No long name is
+    remembered."""
     return _known_header(raw) if len(raw) <= _LONGEST_NAME else _judged_header(raw)
 
 
 def _judged_header(raw: bytes) -> tuple[str, bool]:
     name = raw.decode("latin-1").lower()
-    return name, judge_header(name)
+    return name, judge_header(name) or account_ids.names_header(name)
 
 
 _known_header = lru_cache(1024)(_judged_header)
@@ -381,6 +385,9 @@ def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
     if "cookie" in name:
         _note_cookies(name, value, known)
         return
+    if account_ids.names_header(name):
+        _note_account(name, value, known)
+        return
     scheme, key = _credentials(value)
     known.add(key, shortest=_SHORTEST_KEY if name in _KEY_HEADERS else 8, encoded=True)
     if not scheme and len(words := value.split(None, 1)) > 1:
@@ -392,6 +399,12 @@ def _note_header(name: str, value: bytes, known: KnownSecrets) -> None:
         for part in _PARAMETER.finditer(value, 0, _LONGEST_HEADER):
             if len(part[1]) >= _SHORTEST_PARAMETER and _is_telling(part[1]):
                 known.add(part[1])
+
+
+def _note_account(name: str, value: bytes, known: KnownSecrets) -> None:
+    """An account's id is looked for elsewhere, but for a session's: an agent may call its cache by the same one."""
+    if _is_telling(value) and not account_ids.is_session_header(name):
+        known.add(value)
 
 
 def _note_cookies(name: str, value: bytes, known: KnownSecrets) -> None:

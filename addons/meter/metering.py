@@ -22,7 +22,7 @@ from addons import errors
 from addons.config.settings import Upstream
 from addons.core.candidates import Candidate
 from addons.core.conversations import identifying, is_stored, previous_response, response_id
-from addons.core.generations import Generation, generation_of, is_harmless
+from addons.core.generations import Generation, counted_of, generation_of, is_harmless
 from addons.core.json_member import catching
 from addons.core.key_mask import without_key
 from addons.core.metered import Metered, metered
@@ -120,8 +120,9 @@ class Meter:
             text = next(iter(ours or shown), None)
             key = self.gate.keyring.check(ours.get(text or ""), text, self.gate.clock())
             if key is None or text is None:
-                if kind is not None and text is not None:
-                    self.begin(exchange, kind, self.gate.keyring.caller(text))
+                counted = kind or counted_of(flow.request.method, exchange.path)
+                if counted is not None and text is not None:
+                    self.begin(exchange, counted, self.gate.keyring.caller(text))
                 return None
             self._check_path(key, kind, flow, exchange)
             self._lead(flow, exchange, key, kind, ours)

@@ -111,7 +111,8 @@ class Metering:
         """Hear an answer from its beginning."""
         self.status = response.status_code
         has_budget = self.admission is not None and self.admission.price is not None
-        self.answer = AnswerUsage(images=self.kind == Generation.IMAGE, words=has_budget)
+        images, gemini = self.kind == Generation.IMAGE, self.kind is Generation.CONTENT
+        self.answer = AnswerUsage(images=images, words=has_budget, gemini=gemini)
         self.first_at = None
         self._unpacked = Unpacked(response)
         self._unheard, self._unheard_size = [], 0

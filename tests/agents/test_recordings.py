@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from addons.core.reading.body import About
+from addons.core.reading import realtime
+from addons.core.reading.body import About, Body
+from addons.core.reading.page import Page
 from addons.core.reading.reader import read, writer_for
 from tests.agents.programs import MARK
 from tests.agents.recording import FOLDER, Exchange, Recording, recordings
@@ -74,17 +76,7 @@ def test_a_websocket_s_messages_are_requests_and_events(name: str) -> None:
     assert asked == sum(kind == "response.completed" for _, kind in kinds) >= 2
 
 
-NOT_YET = ("/v1/messages", "/v1beta/")
-"""Paths of which relay shows the bodies as they are."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=False)) if each.path.startswith(NOT_YET) else name
-        for name, each in ALL.items()
-    ],
-)
+@pytest.mark.parametrize("name", ALL)
 def test_both_bodies_are_readable(name: str) -> None:
     each = ALL[name]
     path = each.path.partition("?")[0]
@@ -94,6 +86,34 @@ def test_both_bodies_are_readable(name: str) -> None:
         assert writer_for(body, about) is not None, "shown as it is"
         text = read(body, about)
         assert text and "shown as it is" not in text
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_kind_of_what_models_say_is_unknown(name: str) -> None:
+    """Of an unknown one the JSON would be shown. Nothing is encoded, and what was counted is told."""
+    each = ALL[name]
+    about = About(path=each.path.partition("?")[0], content_type=each.content_type, status=each.status, own=True)
+    text = read(each.answer, about)
+    assert not re.search(r"^(?!model|assistant)\w+: \|\n  \{", text, re.MULTILINE), text
+    assert not re.search(r"[A-Za-z0-9+/]{600}", text)
+    counts = re.search(rb'"(?:usage"\s*:\s*\{|usageMetadata)', each.answer)
+    assert ("usage: " in text) == (counts is not None), text
+
+
+@pytest.mark.parametrize("name", SOCKETS)
+def test_messages_of_a_websocket_are_readable(name: str) -> None:
+    shown = []
+    for _, _, text in SOCKETS[name].messages:
+        page = Page()
+        realtime.message(Body(text.encode()), page)
+        shown.append(page.text())
+    assert all(text.startswith("# ") for text in shown)
+    asked = [text for text in shown if text.startswith("# response.create\nmodel: ")]
+    answered = [text for text in shown if text.startswith("# response.completed\nmodel: ")]
+    assert len(asked) == len(answered) >= 2
+    assert all("tools: " in text or "previous_response_id: " in text for text in asked)
+    assert all("usage: " in text for text in answered)
+    assert sum("\n" not in text for text in shown) == len(shown) - len(asked) - len(answered)
 
 
 @pytest.mark.parametrize("name", EVERYTHING)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from addons.core.answer_usage import AnswerUsage, Reported
 from addons.core.metered import Metered
+from tests.support import dialects
 
 
 def event(value: object, name: str = "") -> bytes:
@@ -235,3 +236,29 @@ def test_memory_is_bounded() -> None:
     for _ in range(100):
         whole.feed(b'{"a": "' + b"x" * 100_000)
     assert len(whole._held) <= 200_000 and len(answer._held) <= (1 << 20) + 100_000
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000, 1 << 20])
+@pytest.mark.parametrize("how", ["events", "CRLF", "array", "whole"])
+def test_gemini_tells_its_usage_with_each_piece(how: str, step: int) -> None:
+    pieces = dialects.gemini_pieces()
+    data = {
+        "events": dialects.sse(pieces),
+        "CRLF": dialects.sse(pieces).replace(b"\n", b"\r\n"),
+        "array": json.dumps(pieces).encode(),
+        "whole": json.dumps(pieces[-1]).encode(),
+    }[how]
+    answer = AnswerUsage(gemini=True)
+    for start in range(0, len(data), step):
+        answer.feed(data[start : start + step])
+    told = answer.told()
+    assert told.usage == Metered(input=12000, output=100, cached=9000, reasoning=60)
+    assert told.model == "gemini-2.5-pro" and not told.failed
+
+
+def test_no_other_answer_is_read_as_gemini_s_nor_its_own_as_another() -> None:
+    both = {"usage": {"prompt_tokens": 5, "completion_tokens": 6}, **dialects.gemini_pieces()[-1]}
+    for gemini, usage in ((False, Metered(5, 6)), (True, Metered(12000, 100, cached=9000, reasoning=60))):
+        answer = AnswerUsage(gemini=gemini)
+        answer.feed(json.dumps(both).encode())
+        assert answer.told().usage == usage

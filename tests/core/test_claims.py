@@ -19,7 +19,7 @@ from addons.core.claims import (
     of_form,
 )
 from addons.core.form_fields import Form
-from addons.core.generations import Generation, generation_of, is_harmless, model_in
+from addons.core.generations import Generation, counted_of, generation_of, is_harmless, model_in
 from addons.core.top_level import members
 
 CHAT, COMPLETION, RESPONSE = Generation.CHAT, Generation.COMPLETION, Generation.RESPONSE
@@ -418,6 +418,16 @@ PATHS = {
 @pytest.mark.parametrize(("asked", "kind"), PATHS.items())
 def test_generations_are_known_by_their_paths(asked: tuple[str, str], kind: Generation | None) -> None:
     assert generation_of(*asked) == kind
+    assert counted_of(*asked) == kind
+
+
+@pytest.mark.parametrize("method", ["generateContent", "streamGenerateContent?alt=sse"])
+def test_gemini_s_are_counted_and_no_budget_gets_there(method: str) -> None:
+    path = f"/v1beta/models/gemini-2.5-pro:{method}"
+    assert counted_of("POST", path) is Generation.CONTENT
+    assert generation_of("POST", path) is None and not is_harmless("POST", path)
+    assert counted_of("GET", path) is None
+    assert counted_of("POST", "/v1beta/models/gemini-2.5-pro:countTokens") is None
 
 
 def test_what_is_harmless_is_known_and_nothing_else() -> None:

@@ -19,6 +19,10 @@ BOTH = b'data: {"usage":{"prompt_tokens":1},"choices":[{"index":0,"delta":{},"fi
 COUNTED = CHUNK.replace(b"{", b'{"usage":{"prompt_tokens":1},', 1)
 COMPLETED = b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r"}}\n\n'
 
+GEMINI = (
+    b'data: {"candidates": [{"content": {"parts": [{"text": "hi"}]},"finishReason": "STOP","index": 0}],'
+    b'"usageMetadata": {"promptTokenCount": 3},"modelVersion": "gemini-2.5-pro"}\r\n\r\n'
+)
 TWO = CHUNK.replace(b'"index":0', b'"index":1')
 USED = b'"usage":{"prompt_tokens":1}'
 
@@ -57,6 +61,7 @@ FINISHED = {
     "[DONE] with an id": CHUNK + b"id: 7\ndata: [DONE]\n",
     "two choices": used(CHUNK) + used(TWO) + used(STOP) + used(TWO) + used(STOP.replace(b'"index":0', b'"index":1')),
     "two choices, usage at last": CHUNK + TWO + STOP + STOP.replace(b'"index":0', b'"index":1') + USAGE,
+    "Gemini's last piece": GEMINI.replace(b'"finishReason": "STOP",', b"") + GEMINI,
     "usage in the choice": CHUNK + STOP.replace(b'"delta":{}', b'"delta":{},' + USED),
     "calls of tools, which are no choices": CHUNK.replace(b'"content":"hi"', b'"tool_calls":[{"index":1}]') + BOTH,
     "lines that end in CR": COMPLETED.replace(b"\n", b"\r"),

@@ -59,8 +59,8 @@ def test_a_chat_request_is_a_conversation() -> None:
         "model: gpt-4o-mini\n"
         "temperature: 0.2\n"
         "stream: true\n"
-        "tools: 1\n"
-        "  - weather(city, unit): 天气预报\n"
+        "tools: 1 (130 bytes)\n"
+        "  - weather(city, unit): 128 bytes · 天气预报\n"
         "\n"
         "system: |\n  Be brief.\n"
         "\n"
@@ -329,10 +329,10 @@ def test_other_event_streams_show_their_events() -> None:
         (b'{"sessionId": 1, "content": 2}', About(request=True, path="/api/other")),
         (b'{"error": "x"}', About(path="/other")),
         (b'{"a": 1}', About(path="/forms/responses")),
-        (b'{"model": "m", "messages": [{"role": "user"}]}', About(request=True, path="/v1/messages")),
+        (b'{"role": "user", "content": "x"}', About(request=True, path="/v1/threads/t/messages")),
         (b"GIF89a", About(path="/a.gif", content_type="image/gif")),
     ],
-    ids=["nothing", "a page", "another session", "another error", "another path", "Anthropic's", "a picture"],
+    ids=["nothing", "a page", "another session", "another error", "another path", "an assistant's", "a picture"],
 )
 def test_what_is_not_ours_is_left_to_others(data: bytes, about: About) -> None:
     assert writer_for(data, about) is None
@@ -364,11 +364,12 @@ def test_reading_stops_when_time_is_up_and_says_so() -> None:
     pieces = list(talk.completion_events("m", [{"role": "user", "content": "长" * 9000}], include_usage=False))
     about = About(path=CHAT, content_type="text/event-stream")
     text = read(b"".join(pieces), about, lambda: True)
-    assert text.startswith("# a view takes 50 ms: the last ")
+    assert text.startswith("# more than a view reads: 827.9 kB of this stream, before its end, left out")
+    assert "finish_reason: stop" in text and text.endswith("在此之前我看到 0 条消息。")
     assert "assistant: |\n  你说的是「长长" in text
     messages = [{"role": "user", "content": "x"}] * 109
     text = read(of({"model": "m", "messages": messages}), About(request=True, path=CHAT), lambda: True)
-    assert text.startswith("# a view takes 50 ms: the last 9 messages left out")
+    assert text.startswith("# more than a view reads: the last 9 messages left out")
 
 
 def test_lone_surrogates_do_not_reach_the_page() -> None:

@@ -37,6 +37,10 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 1}
         pytest.param((chunk("stop", 2), chunk("stop", 0)), False, False, False, id="two of three choices"),
         pytest.param((("error", "on fire"),), True, False, True, id="an error in words"),
         pytest.param((("message_stop", {"type": "message_stop"}),), True, True, False, id="Anthropic"),
+        pytest.param(
+            ({"candidates": [{"content": {}}], "usageMetadata": {}},), False, False, False, id="Gemini's piece"
+        ),
+        pytest.param(({"candidates": [{"finishReason": "STOP"}]},), False, True, False, id="Gemini's last piece"),
         pytest.param(({"type": "response.completed", "response": {"error": None}},), True, True, False, id="Responses"),
         pytest.param(({"type": "response.incomplete"},), True, True, False, id="Responses, incomplete"),
         pytest.param(({"type": "response.failed"},), True, False, True, id="Responses, failed"),
@@ -64,3 +68,10 @@ def test_what_was_told_is_all_there_is() -> None:
     assert not heard(chunk("stop"), chunk(None, 1), chunk(None, usage=USAGE)).nothing_follows
     assert heard(chunk("stop", usage=USAGE)).nothing_follows
     assert heard("[DONE]").nothing_follows
+
+
+def test_gemini_s_last_piece_is_the_end() -> None:
+    last = {"candidates": [{"content": {}, "finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 1}}
+    assert heard(last).nothing_follows
+    assert not heard({**last, "candidates": [{"content": {}}]}).nothing_follows
+    assert not heard({"candidates": [{"index": 1, "finishReason": "STOP"}], "usageMetadata": {}}).nothing_follows

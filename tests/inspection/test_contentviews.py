@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -9,9 +10,13 @@ from mitmproxy import contentviews, flow, http
 from mitmproxy.addons import dumper
 from mitmproxy.contentviews import ContentviewResult, Metadata
 from mitmproxy.test import taddons, tflow, tutils
+from mitmproxy.websocket import WebSocketData, WebSocketMessage
+from wsproto.frame_protocol import Opcode
 
 from addons.cli.fake_openai import chat as talk
+from addons.exchange import secrets_of
 from addons.inspection import contentviews as views
+from tests.support import dialects
 
 ASKED = [{"role": "user", "content": "你是谁?"}]
 STREAM = b"".join(talk.completion_events("gpt-4o-mini", ASKED, include_usage=True))
@@ -132,7 +137,7 @@ def test_asked_for_by_name_it_shows_anything() -> None:
     one = exchange(None, b"hello \xff", "text/plain", path="/elsewhere")
     result = shown(one.response, one, "openai")
     assert result.syntax_highlight == "yaml"
-    assert result.text.startswith("# shown as it is: not a body of OpenAI's API that relay knows\n\nhello")
+    assert result.text.startswith("# shown as it is: not a body of an API that relay knows\n\nhello")
 
 
 def test_registering_again_leaves_one_of_each() -> None:
@@ -192,3 +197,71 @@ def test_nothing_raises(body: bytes, start: bytes, kind: str, encoding: str, pat
     for one_view in views.VIEWS:
         one_view().prettify(body, metadata)
         assert isinstance(one_view().render_priority(body, metadata), float | int)
+
+
+def socket(events: list[tuple[bool, object]], path: str = "/v1/realtime?model=m") -> http.HTTPFlow:
+    """A websocket in which this was said; True is the client."""
+    one = exchange(None, b"", path=path)
+    messages = [WebSocketMessage(Opcode.TEXT, each, json.dumps(event).encode(), 0.0) for each, event in events]
+    one.websocket = WebSocketData(messages)
+    return one
+
+
+def messages_of(one: http.HTTPFlow) -> list[ContentviewResult]:
+    assert one.websocket is not None
+    return [contentviews.prettify_message(each, one) for each in one.websocket.messages]
+
+
+def test_a_realtime_socket_shows_its_conversation_and_each_event() -> None:
+    events = list(dialects.realtime_events())
+    results = messages_of(socket([*events]))
+    assert {each.view_name for each in results} == {"OpenAI"}
+    first, *others = (each.text for each in results)
+    assert first.startswith("# the conversation so far") and "There are nine. [audio: 2.0 s, 93.8 kB]" in first
+    assert "--- the first message in the record\n# session.update: " in first
+    assert [text.count("\n") for text in others] == [0] * len(others)
+    assert not any(dialects.SOUND[:80] in text for text in (first, *others))
+
+
+def test_a_socket_of_responses_shows_requests_and_answers_whole() -> None:
+    asked = {"type": "response.create", **dialects.responses_request()}
+    events: list[tuple[bool, object]] = [(True, asked), *((False, each) for each in dialects.responses_events())]
+    first, *others, last = (each.text for each in messages_of(socket(events, "/v1/responses")))
+    assert first.startswith("# response.create\nmodel: gpt-5-codex\n") and "And count them: ls src" in first
+    assert last.startswith("# response.completed\nmodel: gpt-5-codex\nstatus: completed\n") and "I count them." in last
+    assert [text.count("\n") for text in others] == [0] * len(others)
+
+
+def test_other_sockets_keep_what_is_theirs() -> None:
+    [result] = messages_of(socket([(True, {"type": "x"})], "/elsewhere"))
+    assert result.view_name != "OpenAI"
+    [result] = messages_of(socket([(True, "no object")]))
+    assert result.view_name != "OpenAI"
+
+
+def test_a_key_in_pieces_is_hidden_before_its_socket_ends() -> None:
+    key = "0a1bQZ7xMARKx7QZ2c3d4e5f"
+    pieces = [key[at : at + 3] for at in range(0, len(key), 3)]
+    one = socket([(False, {"type": "response.output_text.delta", "delta": piece}) for piece in pieces])
+    assert key in messages_of(one)[0].text
+    secrets_of(one, b"secret").add(key.encode())
+    assert key not in messages_of(one)[0].text and "assistant says: |\n  0a1***" in messages_of(one)[0].text
+
+
+def test_what_the_previous_request_had_stands_behind_what_is_new() -> None:
+    one = exchange(dialects.messages_request(), path=dialects.MESSAGES)
+    one.metadata["relay.known"] = 2
+    text = shown(one.request, one).text
+    assert text.index("# --- new since the previous request") < text.index("And count them") < text.index("tools: 3")
+    one.metadata["relay.known"] = "x"
+    assert "# --- new" not in shown(one.request, one).text
+
+
+def test_a_busy_machine_s_clock_takes_nothing_from_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count(0, 1000)
+    monkeypatch.setattr("time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("time.time", lambda: next(ticks))
+    data = dialects.sse(dialects.messages_events("x" * 20_000), named=True)
+    one = exchange(dialects.messages_request(), data, "text/event-stream", path=dialects.MESSAGES)
+    text = shown(one.response, one).text
+    assert not text.startswith("#") and "usage: 18,259 in" in text and "x" * 20_000 in text

@@ -1,5 +1,6 @@
 """What the flow list says of an exchange, and what it marks."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from addons.core.summary import FAILED
 from addons.exchange import Exchange, Kind
 from addons.flow.answers import refuse
 from addons.inspection.flow_summary import FlowSummary
-from tests.support import flows
+from tests.support import dialects, flows
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,37 @@ def test_a_completion() -> None:
     assert noted(flow) == "gpt-4o · 3→4 tok"
     assert flow.metadata["relay.model"] == "gpt-4o"
     assert flow.marked == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "answer", "line"),
+    [
+        (
+            dialects.MESSAGES,
+            dialects.messages_request(),
+            dialects.messages_answer(),
+            "claude-sonnet-4-5-20250929 · 18,259 (18,000 cached)→87 tok",
+        ),
+        (
+            f"/gemini{dialects.GEMINI}?alt=sse",
+            dialects.gemini_request(),
+            dialects.gemini_pieces()[-1],
+            "gemini-2.5-pro · 12,000 (9,000 cached)→100 tok",
+        ),
+        (
+            dialects.RESPONSES,
+            dialects.responses_request(),
+            dialects.responses_events()[-1],
+            "gpt-5-codex · 12,000 (11,000 cached)→90 tok",
+        ),
+    ],
+)
+def test_tokens_of_other_dialects(path: str, asked: object, answer: object, line: str) -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flow.request.path = path
+    flow.request.content = json.dumps(asked).encode()
+    flows.respond(flow, 200, answer)
+    assert noted(flow) == line
 
 
 def test_an_upstream_s_refusal() -> None:

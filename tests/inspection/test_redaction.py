@@ -19,7 +19,7 @@ from addons.core.secrets import fingerprint
 from addons.exchange import Kind, StreamState, original_message, secrets_of
 from addons.inspection import redaction as redact
 from addons.inspection.redaction import NOT_DECODED, Noting, Redaction
-from tests.support import flows
+from tests.support import dialects, flows
 
 SECRET = b"0" * 32
 KEY = "sk-proj-0123456789abcdef"
@@ -594,3 +594,52 @@ def test_a_gzip_that_nobody_announced_is_looked_into() -> None:
 def test_texts_in_a_list_are_no_names_of_secrets() -> None:
     body = json.dumps({"input": ["password reset", "https://host/a1b2c3d4e5f6g7h8"]}).encode()
     assert clean(flows.request("POST", "/v1/embeddings", {}, body)).request.content == body
+
+
+def as_shown(value: str) -> str:
+    return fingerprint(value, SECRET)
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["joined", "as JSON"])
+def test_ids_of_accounts_are_hidden_in_heads_and_bodies_each_under_one_hash(joined: bool) -> None:
+    who = dialects.WHO
+    asked = dialects.responses_request()
+    asked["metadata"] = {"user_id": who.joined() if joined else who.nested()}
+    told = {"error": {"message": f"Rate limit of {who.organization} in {who.project}", "account_id": who.account}}
+    flow = flows.request("POST", "/v1/responses", {**who.headers(), "Authorization": f"Bearer {KEY}"})
+    flow.request.text = json.dumps(asked)
+    flows.respond(flow, 429, told, {"openai-organization": who.organization})
+    shown = record(clean(flow))
+    for each in who.all():
+        assert each not in shown and as_shown(each) in shown
+    assert shown.count(as_shown(who.organization)) == 3
+    assert shown.count(as_shown(who.account)) == 3
+    assert shown.count(as_shown(who.installation)) == 2
+
+
+def test_what_conversations_are_found_by_stays_readable() -> None:
+    one = "0199aa00-1111-7222-8333-444455556666"
+    body = {
+        "previous_response_id": "resp_0a1b2c3d4e5f60718293a4b5c6d7e8f9",
+        "prompt_cache_key": one,
+        "input": [{"type": "function_call", "id": "fc_0123456789abcdef01", "call_id": "call_0123456789abcdef0123"}],
+    }
+    flow = flows.request("POST", "/v1/responses", {"session_id": one, "session-id": one})
+    flow.request.text = json.dumps(body)
+    flows.respond(flow, 200, {"id": "resp_1a1b2c3d4e5f60718293a4b5c6d7e8f9"})
+    clean(flow)
+    assert json.loads(flow.request.text) == body
+    assert flow.request.headers["session_id"] == flow.request.headers["session-id"] == as_shown(one)
+    assert flow.response is not None and flow.response.json() == {"id": "resp_1a1b2c3d4e5f60718293a4b5c6d7e8f9"}
+    chat = flows.request("POST", "/chat")
+    chat.request.text = json.dumps({"apiKey": KEY, "sessionId": one, "content": "hi"})
+    assert one in record(clean(chat))
+
+
+def test_a_long_list_of_users_hides_them_and_stays() -> None:
+    users = [{"user_id": f"u-{number:020d}", "name": "x"} for number in range(1000)]
+    flow = flows.request("GET", "/v1/organization/users")
+    flows.respond(flow, 200, {"data": users})
+    assert flow.response is not None
+    shown = clean(flow).response
+    assert shown is not None and len(shown.json()["data"]) == 1000 and b"u-0000" not in (shown.content or b"")

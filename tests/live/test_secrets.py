@@ -1,4 +1,5 @@
-"""Nothing secret: a marked key goes down every path there is, and no byte that relay leaves behind holds it.
+"""Nothing secret: a marked key and marked ids of an account go down every path there is and through every dialect, and
+no byte that relay leaves behind holds them.
 
 1. Keys of several shapes, each with a mark in it; relay runs in mitmweb and in mitmdump, everything on that
    writes.
@@ -23,7 +24,7 @@ from wsproto.events import CloseConnection, Ping, TextMessage
 
 from addons.cli.fake_openai.server import Behaviour, Upstream
 from tests.live.test_wire_websocket import Refused, Socket
-from tests.support import live, web
+from tests.support import dialects, live, web
 from tests.support.raw import Client
 
 MARK = "QZ7xMARKx7QZ"
@@ -33,6 +34,14 @@ KEYS = {
     "as any text": f"0a1b{MARK}2c3d4e5f",
     "with signs": f"odd+{MARK}/key=~'x",
 }
+WHO = dialects.Who(
+    organization=f"org-{MARK}0123456789abcdef",
+    project=f"proj_{MARK}0123456789abcdef",
+    account=f"acct-{MARK}-0123456789",
+    device=f"{MARK}0123456789abcdef",
+    installation=f"{MARK}-installation-0123456789",
+    session=f"{MARK}-session-0123456789",
+)
 BOOM = """
 from addons.proxy import streaming as streams
 _stock = streams.declared_length
@@ -43,11 +52,11 @@ def boom(request):
 streams.declared_length = boom
 """
 SMALL = {
-    "limits": {"body": 4000, "header_size": 8192},
+    "limits": {"body": 8000, "header_size": 8192},
     "chat": {"timeout": 1, "max_body": 4000},
     "balance": {"timeout": 1, "cache": "1ms"},
 }
-ROUTES = [{"path": "/down", "upstream": "down"}]
+ROUTES = [{"path": "/down", "upstream": "down"}, {"path": "/gemini", "upstream": "test"}]
 
 
 def escaped(text: str) -> str:
@@ -68,6 +77,7 @@ def drive(relay: live.Live, upstream: Upstream, key: str) -> None:
     _own(relay, upstream, key, bearer)
     _malformed(relay, key)
     _sockets(relay, key)
+    _dialects(relay, upstream, key, {**bearer, **WHO.headers()})
 
 
 def _official(relay: live.Live, upstream: Upstream, key: str, bearer: dict[str, str]) -> None:
@@ -225,6 +235,67 @@ def _sockets(relay: live.Live, key: str) -> None:
         two.client.rest()
     with Client(relay.port) as three:
         three.ask("GET", f"/v1/realtime?api_key={quote(key, safe='')}", [("Upgrade", "websocket"), ("api-key", key)])
+
+
+def _dialects(relay: live.Live, upstream: Upstream, key: str, headers: dict[str, str]) -> None:
+    """What agents send and get, with the key in what a tool was asked, and whose it is wherever they say that."""
+    words = f"curl -H 'Authorization: Bearer {key}' {escaped(key)}"
+    told = [("Content-Type", SSE), ("openai-organization", WHO.organization), ("openai-project", WHO.project)]
+    error = {
+        "error": {"message": f"Rate limit in {WHO.organization} of {WHO.project} on tokens", "account_id": WHO.account}
+    }
+    nested = {**dialects.messages_request(words, WHO), "metadata": {"user_id": WHO.nested()}}
+    for path, asked, answered in (
+        (
+            dialects.MESSAGES,
+            dialects.messages_request(words, WHO),
+            dialects.sse(dialects.messages_events(words), named=True),
+        ),
+        (dialects.MESSAGES, nested, json.dumps(dialects.messages_answer(words)).encode()),
+        (f"{dialects.MESSAGES}/count_tokens", dialects.messages_request(words, WHO), b'{"input_tokens": 12}'),
+        (
+            dialects.RESPONSES,
+            dialects.responses_request(words, WHO),
+            dialects.sse(dialects.responses_events(words), named=True),
+        ),
+        (
+            "/v1/chat/completions",
+            {"model": "m", "messages": [user(words)], "user_id": WHO.joined()},
+            json.dumps(error).encode(),
+        ),
+        (
+            "/v1/embeddings",
+            {"model": "m", "input": words, "organization_id": WHO.organization},
+            json.dumps(error).encode(),
+        ),
+        (f"/gemini{dialects.GEMINI}", dialects.gemini_request(words, WHO), dialects.sse(dialects.gemini_pieces(words))),
+        (
+            f"/gemini{dialects.GEMINI}",
+            dialects.gemini_request(words, WHO),
+            json.dumps(dialects.gemini_pieces(words)).encode(),
+        ),
+        ("/v1/batches", {"input_file_id": words, "metadata": {"user_id": WHO.nested()}}, json.dumps(error).encode()),
+        ("/v1/files/file-1/content", {}, dialects.batch_results(words)),
+    ):
+        upstream.script(path.removeprefix("/gemini"), Behaviour(status=200, body=answered, headers=told))
+        answer = relay.ask("POST", path, json.dumps(_shortened(asked)), headers)
+        assert answer.status == 200 and answer.body == answered, path
+    line = [(name.encode(), value.encode()) for name, value in headers.items()]
+    with Socket(relay, line) as one:
+        for _, event in dialects.realtime_events(words):
+            one.send(TextMessage(json.dumps({**event, "session_id": WHO.session})))
+            one.message()
+        one.send(CloseConnection(1000))
+        one.client.rest()
+
+
+def _shortened(asked: object) -> object:
+    """The same with shorter texts: the body has a limit here."""
+    if isinstance(asked, dict):
+        return {name: _shortened(each) for name, each in asked.items()}
+    if isinstance(asked, list):
+        return [_shortened(each) for each in asked]
+    return asked[:40] if isinstance(asked, str) and len(asked) > 1000 else asked
 
 
 def found(data: bytes) -> list[str]:

@@ -122,19 +122,23 @@ def stream(body: Body, page: Page) -> None:
 
 
 def _write(body: Body, page: Page, gathered: Gathered, events: int | None) -> None:
-    choices = gathered.choices
     page.field("model", gathered.model)
-    reasons = [choices[index].finish or "(none)" for index in sorted(choices)]
+    reasons = [gathered.choices[index].finish or "(none)" for index in sorted(gathered.choices)]
     page.field("finish_reason", ", ".join(reasons))
     page.field("usage", usage(gathered.usage))
     page.field("timing", timing(body.about.timing, events, tokens_out(gathered.usage)))
     if gathered.error:
         problem(page, gathered.error)
-    for index in sorted(choices):
-        if len(choices) > 1:
+    choices(page, gathered)
+
+
+def choices(page: Page, gathered: Gathered) -> None:
+    """Write what the choices of an answer amount to."""
+    for index in sorted(gathered.choices):
+        if len(gathered.choices) > 1:
             page.gap()
             page.comment(f"--- choice {index}")
-        _choice(page, choices[index])
+        _choice(page, gathered.choices[index])
 
 
 def _choice(page: Page, choice: _Choice) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from addons.core.bounded_json import read_float, read_int
 from addons.core.reading.mend import mend
 from addons.core.reading.page import Page, count, one_line, size
-from addons.core.sse import Event, Parser
+from addons.core.sse import BLANK_LINES, Event, Parser
 
 MAX_READ = 1 << 20
 """Bytes of a body that are read."""
@@ -16,6 +16,12 @@ MAX_MARKS = 40_000
 """`[`, `{`, `,` and `:` of a body that is parsed whole; some 5 ms. One with more is read as far as that."""
 MAX_EVENT_MARKS = 20_000
 """The same of one event, which has to be read whole or not at all."""
+MAX_EVENTS = 12_000
+"""Events of a stream that are read, besides those at its end."""
+MAX_STREAM_MARKS = 250_000
+"""Marks of all of them. The worst that all these bounds let through takes some 100 ms of the processor's time."""
+TAIL = 1 << 16
+"""Bytes at a stream's end that are read in any case: there stand its usage, its end mark, and why it ended."""
 
 _SLICE = 1 << 14
 _DECODER = json.JSONDecoder(
@@ -77,6 +83,8 @@ class About:
     chat: ChatFacts | None = None
     usage: object = None
     """The upstream's usage object, where the answer no longer holds it."""
+    known: int | None = None
+    """How many of a request's leading messages the previous request of its thread and the answer to it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,8 @@ class Body:
     about: About = field(default_factory=About)
     beyond: int = 0
     """Bytes of the record that are not read."""
+    tail: bytes = b""
+    """The last of those, where a stream's end is looked for."""
     expired: Callable[[], bool] = bool  # bool() is False: never
     """Whether the time for reading is up."""
 
@@ -107,9 +117,9 @@ def note_bounds(body: Body, page: Page) -> None:
         page.note(f"broke off: {one_line(about.failure, 200)}")
 
 
-def note_time(page: Page, left_out: str) -> None:
-    """Say what the view had no time for."""
-    page.note(f"a view takes 50 ms: {left_out} left out; the raw view has them")
+def note_left_out(page: Page, left_out: str) -> None:
+    """Say what is more than a view reads."""
+    page.note(f"more than a view reads: {left_out} left out; the raw view has them")
 
 
 def document(body: Body, page: Page) -> dict[str, object]:
@@ -118,21 +128,21 @@ def document(body: Body, page: Page) -> dict[str, object]:
     if body.partial or marks(text) > MAX_MARKS:
         value, left_out = _mended(text)
         if value is None:  # a cut may have hit nothing, and many marks may stand in prose
-            value = _loaded(text)
+            value = loaded(text)
     else:
-        value, left_out = _loaded(text), 0
+        value, left_out = loaded(text), 0
         if value is None:
             value, left_out = _mended(text)
             if value is not None:
                 page.note("this JSON ends too early: here is what there is of it")
     if left_out:
-        note_time(page, count(left_out, "character"))
+        note_left_out(page, count(left_out, "character"))
     if not isinstance(value, dict):
         raise UnreadableBody("not a JSON object")
     return value
 
 
-def _loaded(text: str) -> object:
+def loaded(text: str) -> object:
     """The JSON value; None for what is no JSON."""
     try:
         return _DECODER.decode(text)
@@ -147,7 +157,7 @@ def _mended(text: str) -> tuple[object, int]:
         mended, left_out = mend(text)
     except ValueError:
         return None, 0
-    return _loaded(mended), left_out
+    return loaded(mended), left_out
 
 
 def marks(text: str) -> int:
@@ -156,7 +166,8 @@ def marks(text: str) -> int:
 
 
 class Stream:
-    """The events of a body, read until its end or until time is up. Read the other fields after the events."""
+    """The events of a body. Of a stream that is too much, the beginning and the end. Read the other fields after the
+    events."""
 
     def __init__(self, body: Body) -> None:
         self.body = body
@@ -168,28 +179,60 @@ class Stream:
         self.complex = 0
         """Events of too many values to read."""
         self.unread = 0
-        """Bytes there was no time for."""
+        """Bytes that were passed over: too many events, or time was up."""
+        self._marks = 0
 
     def __iter__(self) -> Iterator[Event]:
         data = self.body.data
         for start in range(0, len(data), _SLICE):
-            if start and self.body.expired():
-                self.unread = len(data) - start
+            if start and self._is_enough():
+                yield from self._end(data[start:])
                 return
-            for event in self.parser.feed(data[start : start + _SLICE]):
-                if event.data.strip() == "[DONE]":
-                    self.done = True
-                    continue
-                self.count += 1
-                yield event
+            yield from self._events(data[start : start + _SLICE])
+        if self.body.tail:
+            yield from self._end(self.body.tail)
+
+    def _is_enough(self) -> bool:
+        return self.count >= MAX_EVENTS or self._marks >= MAX_STREAM_MARKS or self.body.expired()
+
+    def _events(self, piece: bytes) -> Iterator[Event]:
+        for event in self.parser.feed(piece):
+            if event.data.strip() == "[DONE]":
+                self.done = True
+                continue
+            self.count += 1
+            yield event
+
+    def _end(self, rest: bytes) -> Iterator[Event]:
+        """The last events of what is not read."""
+        if self.body.tail:
+            rest = self.body.tail
+        if len(rest) > TAIL:
+            self.unread = len(rest) - TAIL
+            rest = rest[-TAIL:]
+            ends = [at + len(each) for each in BLANK_LINES if (at := rest.find(each)) >= 0]
+            rest = rest[min(ends, default=len(rest)) :]
+        self.parser = Parser()
+        yield from self._events(rest)
+
+    def last(self) -> dict[str, object] | None:
+        """The last event that is JSON, where it has ended and is not too much; without having read the others."""
+        data = (self.body.tail or self.body.data).replace(b"\r\n", b"\n").rstrip(b"\n")
+        *_, data = data.removesuffix(b"data: [DONE]").rstrip(b"\n").rpartition(b"\n\n")
+        for event in Parser().feed(data + b"\n\n"):
+            if marks(event.data) <= MAX_MARKS and isinstance(value := loaded(event.data), dict):
+                return value
+        return None
 
     def values(self) -> Iterator[tuple[Event, dict[str, object]]]:
         """The events whose data is a JSON object, with it."""
         for event in self:
-            if len(event.data) > MAX_EVENT_MARKS and marks(event.data) > MAX_EVENT_MARKS:
+            found = marks(event.data)
+            self._marks += min(found, MAX_EVENT_MARKS)
+            if found > MAX_EVENT_MARKS:
                 self.complex += 1
                 continue
-            value = _loaded(event.data)
+            value = loaded(event.data)
             if isinstance(value, dict):
                 yield event, value
 
@@ -201,8 +244,8 @@ class Stream:
         if self.complex:
             page.note(f"{count(self.complex, 'event')} of too many values to read; the raw view has them")
         if self.unread:
-            note_time(page, f"the last {size(self.unread)}")
-        elif not ended and not self.body.partial:
+            note_left_out(page, f"{size(self.unread)} of this stream, before its end,")
+        if not ended and self._has_end():
             if finished and not self.parser.pending:
                 page.note("no end mark came ([DONE]), though the model had finished")
                 return
@@ -210,3 +253,7 @@ class Stream:
             if self.parser.pending:
                 text += f", and its last event is unfinished: {one_line(self.parser.remainder, 200) or '(no data)'}"
             page.note(text)
+
+    def _has_end(self) -> bool:
+        """Whether what was read last is the end of the stream."""
+        return self.body.about.real_size is None and (not self.body.beyond or bool(self.body.tail))

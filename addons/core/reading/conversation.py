@@ -4,13 +4,13 @@ Of a message to /chat the record holds the completion request that relay made of
 added stand apart.
 """
 
-from addons.core.reading.body import AT_LEAST, Body, ChatFacts, document, note_time
+from addons.core.reading import tools, turns
+from addons.core.reading.body import Body, ChatFacts, document
 from addons.core.reading.messages import content_text, message
-from addons.core.reading.page import Page, count, one_line
+from addons.core.reading.page import Page, count
 from addons.core.reading.values import objects, parameters, text_of, written
 
 _CONTENT = frozenset({"messages", "tools", "functions", "prompt", "suffix", "model"})
-_MOST_TOOLS = 128
 
 
 def request(body: Body, page: Page) -> None:
@@ -23,11 +23,16 @@ def request(body: Body, page: Page) -> None:
         page.field("sent to", chat.went_to)
     page.field("model", value.get("model"))
     parameters(page, value, _CONTENT)
-    tools(page, value)
+    functions = [{"function": old} for old in objects(value.get("functions"))]
     if chat is not None:
+        tools.offered(page, [*objects(value.get("tools")), *functions])
         _expanded(body, page, objects(value.get("messages")), chat)
         return
-    _messages(body, page, objects(value.get("messages")))
+
+    def standing() -> None:
+        tools.offered(page, [*objects(value.get("tools")), *functions])
+
+    turns.conversation(body, page, objects(value.get("messages")), "message", message, standing)
     _prompt(page, value)
 
 
@@ -40,34 +45,8 @@ def app_message(body: Body, page: Page) -> None:
     page.block("user", content_text(value.get("content")) or "")
 
 
-def tools(page: Page, value: dict[str, object]) -> None:
-    """Write what tools the model is offered, a line each: name, parameters, what it is for."""
-    offered = objects(value.get("tools")) + [{"function": old} for old in objects(value.get("functions"))]
-    if not offered:
-        return
-    page.field("tools", len(offered))
-    for tool in offered[:_MOST_TOOLS]:
-        inner = tool.get("function", tool.get("custom"))
-        function = inner if isinstance(inner, dict) else tool
-        name = text_of(function.get("name")) or text_of(tool.get("type")) or "?"
-        schema = function.get("parameters")
-        properties = schema.get("properties") if isinstance(schema, dict) else None
-        names = ", ".join(properties) if isinstance(properties, dict) else ""
-        page.item(f"{name}({names})" if names else name, _purpose(function))
-    if len(offered) > _MOST_TOOLS:
-        page.note(f"{count(len(offered) - _MOST_TOOLS, 'more tool')} left out; the raw view has them")
-
-
-def _purpose(function: dict[str, object]) -> str:
-    return one_line(text_of(function.get("description")) or "(no description)", 160)
-
-
 def _messages(body: Body, page: Page, items: list[dict[str, object]]) -> None:
-    for position, item in enumerate(items):
-        if position >= AT_LEAST and body.expired():
-            note_time(page, f"the last {count(len(items) - position, 'message')}")
-            return
-        message(page, item)
+    turns.conversation(body, page, items, "message", message)
 
 
 def _expanded(body: Body, page: Page, items: list[dict[str, object]], chat: ChatFacts) -> None:
@@ -85,12 +64,12 @@ def _expanded(body: Body, page: Page, items: list[dict[str, object]], chat: Chat
         page.comment("--- added by relay: chat.system of relay.yaml")
         _messages(body, page, system)
     earlier = added[len(system) :]
-    turns = chat.turns if chat.turns is not None else len(earlier) // 2
+    number = chat.turns if chat.turns is not None else len(earlier) // 2
     page.gap()
-    if not earlier and not turns:
+    if not earlier and not number:
         page.comment("--- added by relay from the session: nothing, this is its first message")
         return
-    page.comment(f"--- added by relay from the session: {count(turns, 'earlier turn')}")
+    page.comment(f"--- added by relay from the session: {count(number, 'earlier turn')}")
     _messages(body, page, earlier)
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from addons.core.reading.body import AT_LEAST, Body, document, note_time
+from addons.core.reading.body import AT_LEAST, Body, document, note_left_out
 from addons.core.reading.media import decoded_size
 from addons.core.reading.page import Page, count
 from addons.core.reading.values import brief, objects, parameters, timing, usage
@@ -19,7 +19,7 @@ def request(body: Body, page: Page) -> None:
     page.field("input", count(len(texts), "text"))
     for position, text in enumerate(texts):
         if position >= AT_LEAST and body.expired():
-            note_time(page, f"the last {count(len(texts) - position, 'text')}")
+            note_left_out(page, f"the last {count(len(texts) - position, 'text')}")
             return
         shown = f"[{count(len(text), 'token')}]" if isinstance(text, list) else text
         page.block(f"text {position}", shown if isinstance(shown, str) else brief(shown) or "")

@@ -1,7 +1,9 @@
-"""Multipart forms: fields as they are, files by name, type and size. One that was cut shows what there is."""
+"""Multipart forms: fields as they are, files by name, type and size, and the lines of a batch. One that was cut shows
+what there is."""
 
 import re
 
+from addons.core.reading.batches import written_lines
 from addons.core.reading.body import Body, UnreadableBody
 from addons.core.reading.media import dimensions
 from addons.core.reading.page import Page, one_line, size
@@ -10,6 +12,7 @@ _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;,]{1,200}))', re.IGNO
 _NAME = re.compile(rb'[;\s]name="?([^";\r\n]*)"?', re.IGNORECASE)
 _FILE = re.compile(rb'[;\s]filename="?([^";\r\n]*)"?', re.IGNORECASE)
 _TYPE = re.compile(rb"^content-type:\s*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_JSON_LINES = re.compile(rb'\s{0,16}+\{[^\r\n]{0,4096}"custom_id"')
 _MOST_PARTS = 200
 
 
@@ -40,6 +43,8 @@ def _part(page: Page, part: bytes, cut: bool) -> None:
     if measures := dimensions(content[: 1 << 16]):
         shown.append(f"{measures[0]}×{measures[1]}")
     page.block(name or "?", f"[file: {', '.join(shown)}]")
+    if _JSON_LINES.match(content):
+        written_lines(page, content)
 
 
 def _said(pattern: re.Pattern[bytes], head: bytes) -> str | None:

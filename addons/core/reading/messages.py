@@ -1,11 +1,13 @@
 """One message of a conversation, whoever says it: text, pictures, sounds, files, tool calls and their results."""
 
 from addons.core.reading.media import picture, placeholder
-from addons.core.reading.page import Page, count
+from addons.core.reading.page import LONG, Page, count
 from addons.core.reading.values import brief, compact, objects, text_of, written
 
 _MOST_PARTS = 1000
 """Of one content."""
+FOLDED = frozenset(("system", "developer", "tool", "function"))
+"""Who says what is sent again and again, or what is long and nobody's words."""
 
 
 def message(page: Page, item: dict[str, object]) -> None:
@@ -23,7 +25,7 @@ def message(page: Page, item: dict[str, object]) -> None:
         page.block(f"{role} thinks", reasoning)
     content = content_text(item.get("content"))
     if content or not (calls or item.get("refusal") or item.get("audio")):
-        page.block(title, content or "")
+        page.block(title, content or "", LONG if role in FOLDED else None)
     if refusal := text_of(item.get("refusal")):
         page.block(f"{role} refuses", refusal)
     if isinstance(audio := item.get("audio"), dict):
@@ -71,7 +73,7 @@ def _part(part: object) -> str:
         return part if isinstance(part, str) else brief(part) or "null"
     kind = text_of(part.get("type")) or "part"
     if isinstance(words := part.get("text"), str):
-        return words
+        return f"{words}\n{mark}" if (mark := cache_mark(part)) else words
     if kind == "refusal":
         return f"[refusal: {brief(part.get('refusal'))}]"
     if kind in ("image_url", "input_image", "image"):
@@ -82,6 +84,15 @@ def _part(part: object) -> str:
     if kind in ("file", "input_file"):
         return _file(part)
     return f"[{kind}: {brief({name: value for name, value in part.items() if name != 'type'})}]"
+
+
+def cache_mark(part: dict[str, object]) -> str:
+    """What stands behind a part up to which the upstream is asked to cache; else ""."""
+    control = part.get("cache_control")
+    if not isinstance(control, dict):
+        return ""
+    lasts = text_of(control.get("ttl"))
+    return f"[cached up to here{', for ' + lasts[:20] if lasts else ''}]"
 
 
 def _picture(part: dict[str, object]) -> str:

@@ -9,7 +9,18 @@ MAX_PARTS = 10_000
 MAX_LAID_OUT = 10_000
 """Values of JSON that it lays out over several lines; further ones stand on one line, as they were written."""
 
+LONG = 4096
+"""Characters of what an agent sends along again and again, such as its system prompt; a longer one is folded."""
+
+_HEAD, _TAIL = 1200, 400
+"""Characters that stay of a text that is folded, at its beginning and at its end."""
+_ENCODED = re.compile(
+    r"\bdata:([\w.+/-]{0,100}+)(?:;[\w=.-]{1,60}+){0,5}+,([A-Za-z0-9+/_-]{64,}+={0,2})"
+    r"|(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{512,}+={0,2}"
+)
+"""What is encoded in base64: a data URL, or a run that is no word."""
 _BREAKS = re.compile(r"\s+")
+_DIGIT, _UPPER, _LOWER = re.compile("[0-9]"), re.compile("[A-Z]"), re.compile("[a-z]")
 _LONGEST_FIELD = 600
 
 
@@ -23,6 +34,8 @@ class Page:
         """Values that may still be laid out."""
         self._room = limit
         self._left_out = 0
+        self.most: int | None = None
+        """Characters of a block; a longer one is folded."""
 
     def note(self, text: str) -> None:
         """Say something that must not be missed, once; it stands at the top."""
@@ -42,12 +55,15 @@ class Page:
         """Write one of a list under a field: `  - name: value`."""
         self._write(f"  - {one_line(name, 200)}: {one_line(str(value))}\n")
 
-    def block(self, title: str, text: str) -> None:
-        """Write a text of any length, indented under its title."""
+    def block(self, title: str, text: str, most: int | None = None) -> None:
+        """Write a text of any length, indented under its title; one of more than `most` characters is folded."""
+        if bounds := [each for each in (most, self.most) if each is not None]:
+            text = folded(without_base64(text), min(bounds))
         if self._is_full():
             self._left_out += len(text)
             return
         self.gap()
+        text = without_base64(text)
         if not text:
             self._write(f'{one_line(title, 120)}: ""\n')
             return
@@ -101,6 +117,30 @@ def one_line(text: str, longest: int = _LONGEST_FIELD) -> str:
     if len(text) > longest:
         text = f"{text[:longest]}… ({len(text):,} characters)"
     return _BREAKS.sub(" ", text).strip()
+
+
+def without_base64(text: str) -> str:
+    """A text with type and size in place of what is encoded in base64 in it."""
+    return _ENCODED.sub(_encoded, text) if len(text) > 64 else text
+
+
+def _encoded(found: re.Match[str]) -> str:
+    run = found[2] or found[0]
+    if found[2] is None and not (_DIGIT.search(run) and _UPPER.search(run) and _LOWER.search(run)):
+        return found[0]  # xxxx..., and numbers
+    return f"[{found[1] or 'base64'}, {size(len(run.rstrip('=')) * 3 // 4)}]"
+
+
+def folded(text: str, most: int = LONG) -> str:
+    """A text of more than `most` characters as its beginning, its end and the size of what lies between."""
+    if len(text) <= most:
+        return text
+    head, tail = min(_HEAD, most * 3 // 4), min(_TAIL, most // 4)
+    # At the end of a line, where one is near.
+    head = max(text.rfind("\n", head // 2, head), 0) or head
+    tail = len(text) - (text.find("\n", len(text) - tail, len(text) - tail // 2) + 1 or len(text) - tail)
+    gone = len(text[head : len(text) - tail].encode("utf-8", "replace"))
+    return f"{text[:head]}\n… {size(gone)} folded; the raw view has all of it …\n{text[len(text) - tail :]}"
 
 
 def count(number: int, noun: str) -> str:

@@ -1,19 +1,23 @@
 """The Responses API: requests, and answers whole or streamed.
 
-A stream ends in an event that carries the whole answer again; one that broke before it is pieced together from its
-deltas. Shapes: https://platform.openai.com/docs/api-reference/responses and .../responses-streaming.
+A stream ends in an event that carries the whole answer again, so that one is read first; a stream that broke before it
+is pieced together from its deltas. Shapes: https://platform.openai.com/docs/api-reference/responses and
+.../responses-streaming.
 """
 
-from addons.core.reading.body import AT_LEAST, Body, Stream, document, note_time
-from addons.core.reading.conversation import tools
-from addons.core.reading.media import placeholder
-from addons.core.reading.messages import called, content_text
+from dataclasses import replace
+
+from addons.core.reading import tools, turns
+from addons.core.reading.body import Body, Stream, document
+from addons.core.reading.messages import content_text
 from addons.core.reading.openai_errors import problem
-from addons.core.reading.page import Page, count
-from addons.core.reading.values import brief, objects, parameters, text_of, timing, tokens_out, usage, written
+from addons.core.reading.page import LONG, Page
+from addons.core.reading.response_items import item
+from addons.core.reading.values import brief, objects, parameters, text_of, timing, tokens_out, usage
 
 _CONTENT = frozenset({"input", "instructions", "tools", "model"})
-_ENDINGS = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
+ENDINGS = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
+"""Events that end an answer, and hold it."""
 _DELTAS = {
     "response.output_text.delta": "text",
     "response.refusal.delta": "refusal",
@@ -27,26 +31,37 @@ _MOST_ITEMS = 1024
 
 def request(body: Body, page: Page) -> None:
     """Write a request."""
-    value = document(body, page)
+    write(body, page, document(body, page))
+
+
+def write(body: Body, page: Page, value: dict[str, object]) -> None:
+    """Write the object of a request."""
     page.field("model", value.get("model"))
     parameters(page, value, _CONTENT)
-    tools(page, value)
-    if instructions := content_text(value.get("instructions")):
-        page.block("instructions", instructions)
+
+    def standing() -> None:
+        tools.offered(page, value.get("tools"))
+        if instructions := content_text(value.get("instructions")):
+            page.block("instructions", instructions, LONG)
+
     given = value.get("input")
+    items: list[dict[str, object]] = objects(given)
     if isinstance(given, str):
-        page.block("user", given)
-    _items(body, page, objects(given), "user")
+        items = [{"role": "user", "content": given}]
+    turns.conversation(body, page, items, "item", lambda page, each: item(page, each, "user"), standing)
 
 
 def whole(body: Body, page: Page) -> None:
     """Write an answer that came as one JSON body."""
-    _answer(body, page, document(body, page), None)
+    answered(body, page, document(body, page), None)
 
 
 def stream(body: Body, page: Page) -> None:
     """Write what the events of a stream amount to."""
     events = Stream(body)
+    if (told := _told_last(events)) is not None:  # all of it, however much came before
+        answered(body, page, told, body.data.count(b"\ndata:") + body.data.startswith(b"data:"))
+        return
     answer: dict[str, object] = {}
     error: object = None
     pieces: dict[int, dict[str, list[str]]] = {}
@@ -54,7 +69,7 @@ def stream(body: Body, page: Page) -> None:
     ended = False
     for event, value in events.values():
         kind = text_of(value.get("type")) or event.event
-        ended = ended or kind in _ENDINGS or kind == "error"
+        ended = ended or kind in ENDINGS or kind == "error"
         if isinstance(response := value.get("response"), dict):
             answer, error = response, None
         elif kind == "error":
@@ -66,7 +81,16 @@ def stream(body: Body, page: Page) -> None:
         numbers = sorted(items.keys() | pieces.keys())
         answer = {**answer, "output": [_pieced(items.get(at), pieces.get(at, {})) for at in numbers]}
     events.note_end(page, ended or events.done)
-    _answer(body, page, answer, events.count)
+    answered(body, page, answer, events.count)
+
+
+def _told_last(events: Stream) -> dict[str, object] | None:
+    """The whole answer, where the last event has it."""
+    last = events.last()
+    if last is None or text_of(last.get("type")) not in ENDINGS:
+        return None
+    answer = last.get("response")
+    return answer if isinstance(answer, dict) and answer.get("output") else None
 
 
 def _gather(
@@ -96,7 +120,8 @@ def _pieced(item: dict[str, object] | None, pieces: dict[str, list[str]]) -> dic
     return item
 
 
-def _answer(body: Body, page: Page, answer: dict[str, object], events: int | None) -> None:
+def answered(body: Body, page: Page, answer: dict[str, object], events: int | None) -> None:
+    """Write the object of an answer, which came in so many events; None is no stream."""
     page.field("model", answer.get("model"))
     status = brief(answer.get("status")) or ""
     details = answer.get("incomplete_details")
@@ -106,31 +131,8 @@ def _answer(body: Body, page: Page, answer: dict[str, object], events: int | Non
     page.field("timing", timing(body.about.timing, events, tokens_out(answer.get("usage"))))
     if answer.get("error"):
         problem(page, answer["error"])
-    _items(body, page, objects(answer.get("output")), "assistant")
-
-
-def _items(body: Body, page: Page, items: list[dict[str, object]], speaker: str) -> None:
-    for position, item in enumerate(items):
-        if position >= AT_LEAST and body.expired():
-            note_time(page, f"the last {count(len(items) - position, 'item')}")
-            return
-        _item(page, item, speaker)
-
-
-def _item(page: Page, item: dict[str, object], speaker: str) -> None:
-    """Write one item of the input or the output."""
-    kind = text_of(item.get("type")) or "message"
-    if kind == "message":
-        page.block(text_of(item.get("role")) or speaker, content_text(item.get("content")) or "")
-    elif kind in ("function_call", "custom_tool_call"):
-        arguments = item.get("arguments", item.get("input"))
-        called(page, "assistant", text_of(item.get("name")) or "?", text_of(item.get("call_id")), arguments)
-    elif kind in ("function_call_output", "custom_tool_call_output"):
-        page.block(f"tool result of {brief(item.get('call_id')) or '?'}", content_text(item.get("output")) or "")
-    elif kind == "reasoning":
-        words = content_text(item.get("summary")) or content_text(item.get("content"))
-        page.block("assistant thinks", words or "(kept to itself)")
-    elif isinstance(result := item.get("result"), str) and kind == "image_generation_call":
-        page.block("assistant draws", placeholder("image", result))
-    else:
-        written(page, kind, {name: value for name, value in item.items() if name != "type"})
+    if isinstance(answer.get("input_tokens"), int):  # what a request would take
+        page.field("input_tokens", brief(answer["input_tokens"]))
+    page.field("previous_response_id", brief(answer.get("previous_response_id")))
+    items = objects(answer.get("output", answer.get("data")))
+    turns.conversation(replace(body, about=replace(body.about, known=None)), page, items, "item", item)

@@ -3,12 +3,13 @@
 import json
 
 from addons.core import bounded_json
-from addons.core.completion import usage as usage_of
+from addons.core.metered import metered
 from addons.core.reading.body import Timing, marks
-from addons.core.reading.page import Page, count, one_line, seconds
+from addons.core.reading.page import Page, count, one_line, seconds, without_base64
 
 _LONGEST = 300
 _MOST_ITEMS = 200
+_DEEPEST = 64
 _INDENTED = 64  # blanks before JSON in a string
 
 
@@ -27,7 +28,7 @@ def brief(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return one_line(value, _LONGEST)
+        return one_line(without_base64(value), _LONGEST)
     return one_line(compact(value), _LONGEST)
 
 
@@ -36,29 +37,48 @@ def pretty(page: Page, value: object) -> str:
 
     A string that holds JSON, as tool arguments do, is laid out too.
     """
-    text = value if isinstance(value, str) else compact(value)
+    text = without_base64(value) if isinstance(value, str) else compact(value)
     if text[:_INDENTED].lstrip()[:1] not in ("{", "["):
         return text
     if (values := marks(text)) > page.values:
         return text
     page.values -= values
     try:
-        return json.dumps(bounded_json.parse(text) if isinstance(value, str) else value, ensure_ascii=False, indent=2)
+        return json.dumps(bounded_json.parse(text), ensure_ascii=False, indent=2)
     except (ValueError, RecursionError):
         return text
 
 
 def compact(value: object) -> str:
-    """A value as JSON on one line."""
+    """A value as JSON on one line, without what is encoded in base64 in it."""
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(_plain(value, _DEEPEST), ensure_ascii=False)
     except RecursionError:
         return "(nested too deep to show)"
 
 
-def written(page: Page, title: str, value: object) -> None:
-    """Write a block of JSON."""
-    page.block(title, pretty(page, value))
+def _plain(value: object, deepest: int) -> object:
+    """A value with placeholders for what is encoded in it."""
+    if isinstance(value, str):
+        return without_base64(value)
+    if deepest and isinstance(value, dict):
+        return {name: _plain(each, deepest - 1) for name, each in value.items()}
+    if deepest and isinstance(value, list):
+        return [_plain(each, deepest - 1) for each in value]
+    return value
+
+
+def bytes_of(value: object) -> int:
+    """Bytes of a value as JSON without blanks."""
+    try:
+        return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+    except RecursionError:
+        return 0
+
+
+def written(page: Page, title: str, value: object, most: int | None = None) -> None:
+    """Write a block of JSON; one of more than `most` characters is folded."""
+    page.block(title, pretty(page, value), most)
 
 
 def parameters(page: Page, value: dict[str, object], but: frozenset[str]) -> None:
@@ -71,24 +91,29 @@ def parameters(page: Page, value: dict[str, object], but: frozenset[str]) -> Non
 
 
 def usage(value: object) -> str | None:
-    """`12 in (8 cached) · 48 out (16 reasoning) · 60 in all`, from the usage object of an answer."""
-    counted = usage_of(value)
-    if counted is None or not isinstance(value, dict):
+    """`12 in (8 cached) · 48 out (16 reasoning) · 60 tokens in all`, from the usage object of an answer.
+
+    What Anthropic counts beside its input, read from the cache or written to it, is part of the input here, as with
+    all others.
+    """
+    counted = metered(value)
+    if counted is None:
         return None
-    cached = f" ({counted.cached_tokens:,} cached)" if counted.cached_tokens else ""
-    details = value.get("completion_tokens_details", value.get("output_tokens_details"))
-    thought = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    reasoning = f" ({thought:,} reasoning)" if isinstance(thought, int) and thought else ""
-    parts = [f"{counted.prompt_tokens:,} in{cached}"]
-    if counted.completion_tokens:
-        parts.append(f"{counted.completion_tokens:,} out{reasoning}")
-    return " · ".join([*parts, f"{counted.total_tokens:,} tokens in all"])
+    told = [f"{counted.cached:,} cached"] if counted.cached else []
+    if written_to_cache := counted.cache_write + counted.cache_write_1h:
+        told.append(f"{written_to_cache:,} written to the cache")
+    parts = [f"{counted.input:,} in" + (f" ({', '.join(told)})" if told else "")]
+    if counted.output:
+        parts.append(f"{counted.output:,} out" + (f" ({counted.reasoning:,} reasoning)" if counted.reasoning else ""))
+    if counted.milliseconds and not counted.input:
+        return seconds(counted.milliseconds)
+    return " · ".join([*parts, f"{counted.input + counted.output:,} tokens in all"])
 
 
 def tokens_out(value: object) -> int:
     """The tokens the model produced, by a usage object; 0 where that is not known."""
-    counted = usage_of(value)
-    return counted.completion_tokens if counted else 0
+    counted = metered(value)
+    return counted.output if counted else 0
 
 
 def timing(known: Timing, events: int | None, tokens: int) -> str | None:

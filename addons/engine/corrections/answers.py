@@ -64,7 +64,8 @@ def _answer_kills(stock: Any, stream: HttpStream, emit_error_hook: bool) -> Any:
         exchange = of(stream.flow)
         if not emit_error_hook and exchange is not None:
             # It has left while `response` ran: with all it wanted, or without.
-            return _not_killed() if _has_ended(stream, exchange) else _killed_late(stock, stream, exchange)
+            has_all = _has_ended(stream, exchange) or _is_sent(stream)
+            return _not_killed() if has_all else _killed_late(stock, stream, exchange)
     return _answer_errors(stock, stream, emit_error_hook)
 
 
@@ -155,6 +156,14 @@ def _has_ended(stream: HttpStream, exchange: Exchange) -> bool:
     except Exception:
         logger.exception("the end of a stream could not be judged")
         return False
+
+
+def _is_sent(stream: HttpStream) -> bool:
+    """Whether all of an answer that is streamed has gone out, and only its record is still being cleaned."""
+    response = stream.flow.response
+    return (
+        response is not None and bool(response.stream) and response.timestamp_end is not None and not stream.flow.error
+    )
 
 
 def _end_as_answered(stream: HttpStream) -> Commands:
