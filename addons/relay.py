@@ -201,9 +201,10 @@ class Relay:
         contentviews.register()
         bounded_views.register()
         if hasattr(ctx.master, "app"):  # mitmweb, which has tornado, that takes a while to load
-            from addons.inspection import mitmweb_style
+            from addons.inspection import mitmweb_style, thread_page
 
             mitmweb_style.install(ctx.master)
+            thread_page.install(ctx.master, self)
         if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
             signals.end_by(ctx.master.event_loop, self._end)
             if self.worker is None:  # else its parent is asked

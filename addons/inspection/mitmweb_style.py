@@ -1,5 +1,6 @@
 """mitmweb's flow list gives comments 150 pixels; here they get the room they need, since relay says in them what an
-exchange was about. Two rules of style are added to the page (engine/corrections/web.py).
+exchange was about. Two rules of style are added to the page (engine/corrections/web.py), and a script that links a flow
+to the page of its thread (thread_page.py).
 """
 
 from typing import Any
@@ -8,10 +9,12 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import OutputTransform
 
 from addons.engine.corrections import web
+from addons.inspection.thread_page import SCRIPT_PATH
 
 STYLE = (
     b"<style>.flow-table .col-comment{width:52%}.flow-table td.col-comment{text-align:left;padding-right:8px}</style>"
 )
+_SCRIPT = f'<script src="{SCRIPT_PATH}" defer></script>'.encode()
 _END = b"</head>"
 
 
@@ -24,7 +27,7 @@ class PageStyle(OutputTransform):
         """What tornado sends in place of `chunk`."""
         page = finishing and headers.get("Content-Type", "").startswith("text/html")
         if page and b'id="mitmproxy"' in chunk and "Content-Length" in headers:
-            chunk = chunk.replace(_END, STYLE + _END, 1)
+            chunk = chunk.replace(_END, STYLE + _SCRIPT + _END, 1)
             headers["Content-Length"] = str(len(chunk))
         return status_code, headers, chunk
 
