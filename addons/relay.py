@@ -39,6 +39,7 @@ from addons.chain import HOOKS, Chain
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
 from addons.config.settings import ConfigError, Settings, load_settings, settings_path, taking_restart
 from addons.core.log_line import message_line
+from addons.core.threads.registry import Threads
 from addons.endpoints.balance import Balance
 from addons.endpoints.chat import Chat
 from addons.endpoints.chat_sessions import Sessions
@@ -55,6 +56,8 @@ from addons.inspection.flow_summary import FlowSummary
 from addons.inspection.redaction import Noting, Redaction
 from addons.inspection.retention import Retention
 from addons.inspection.sockets import Sockets
+from addons.inspection.thread_commands import ThreadCommands
+from addons.inspection.threads import ThreadNotes
 from addons.meter.gate import Gate
 from addons.meter.keyring import Keyring
 from addons.meter.metering import Meter
@@ -96,6 +99,7 @@ class LongLived:
         self.address_limits = AddressLimits(settings, self.client_addresses)
         self.balance = Balance(time.time)
         self.retention = Retention(settings)
+        self.threads = Threads(settings.inspect.keep_threads)
         self.price_list = PriceList()
         self.readiness = Readiness()
         self.under_way: dict[str, http.HTTPFlow] = {}
@@ -162,6 +166,7 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
             Sockets(),
             Failures(),
             redact,
+            ThreadNotes(settings, long_lived.threads, gate.prices),
             FlowSummary(),
             *telemetry.observers(),
             long_lived.retention,
@@ -195,6 +200,11 @@ class Relay:
     def health(self) -> UpstreamHealth | None:
         """What is known of the upstreams."""
         return self.long_lived.pool.health if self.long_lived is not None else None
+
+    @property
+    def prices(self) -> Prices | None:
+        """What tokens cost."""
+        return self.gate.prices if self.gate is not None else None
 
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
@@ -415,4 +425,4 @@ for _hook in HOOKS:
 
 logs.install()
 _relay = Relay()
-addons = [_relay, Commands(_relay)]
+addons = [_relay, Commands(_relay), ThreadCommands()]

@@ -11,6 +11,8 @@ from addons.cli.launch import ROOT
 from addons.config.settings import Settings, load_settings, settings_path
 from addons.core.slices import at_once
 from addons.inspection import exporting
+from addons.inspection.placing import wants_placing
+from addons.meter.prices import PriceList, Prices
 from addons.replay.flow_file import flows_of
 from addons.store.folder import SECRET
 
@@ -29,7 +31,11 @@ def export(own: Namespace, rest: list[str]) -> int:
             raise exporting.Unfit(f"{out} is the file that is read: name another one.")
         flows, left_out = flows_of(path)
         redaction = exporting.always_redacting(settings, _secret(settings))
-        records = at_once(exporting.reading(flows, settings, redaction))
+        copies = at_once(exporting.reading(flows, redaction))
+        prices = Prices(settings, PriceList())
+        if wants_placing(copies):
+            prices.price_list.load()
+        records = exporting.telling(copies, settings, prices)
         if own.thread:
             records = [each for each in records if each.thread == own.thread]
         if not records:

@@ -489,6 +489,9 @@ class InspectSettings(_Section):
     """Exchanges that mitmweb keeps; the older ones are dropped."""
     keep_bytes: fields.SizeOrZero = 256 * 1024**2
     """Memory that the exchanges which mitmweb keeps may take together, roughly; the older ones are dropped."""
+    keep_threads: fields.SizeOrZero = 64 * 1024**2
+    """Memory that requests may take which later ones of their [thread](mitmweb.md#threads-and-causes) are compared
+    with, roughly; the threads longest unused are forgotten. `0`: no threads and no causes are told."""
     max_body: fields.SizeOrZero = 1024**2
     """Of each body, at most so much is kept to look at; what passes is not cut."""
 

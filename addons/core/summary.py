@@ -9,6 +9,8 @@ FAILED = ":warning:"
 
 _LONGEST = 200
 _LONGEST_WAY = 90
+_USUAL = ("first_turn", "new_turn")
+"""Reasons that need no word."""
 _UNCERTAIN = (502, 504)
 
 
@@ -16,6 +18,8 @@ def summary(
     *,
     model: str | None = None,
     session: str | None = None,
+    thread: str | None = None,
+    cause: Mapping[str, object] | None = None,
     tokens_in: int | None = None,
     tokens_out: int | None = None,
     cached: int | None = None,
@@ -30,9 +34,10 @@ def summary(
 ) -> str:
     """`gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s`: what is known, in this order; None is not known.
 
-    `session` is its short hash. `attempts` is how often upstream was asked, shown where that is more than once; `way`
-    is what it met there (`way_of`). `cost` is in dollars, a ~ before it means an estimate. `status` is shown from 400
-    on, or with an `error`: the error's code.
+    `session` and `thread` are short hashes; `cause` is as `relay.cause` has it, shown where it is more than a turn.
+    `attempts` is how often upstream was asked, shown where that is more than once; `way` is what it met there
+    (`way_of`). `cost` is in dollars, a ~ before it means an estimate. `status` is shown from 400 on, or with an
+    `error`: the error's code.
     `reason` says why relay refused, or what broke.
 
     >>> summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=12, tokens_out=48, cached=8)
@@ -41,8 +46,10 @@ def summary(
     '429 insufficient_quota: The key is out of quota.'
     """
     parts = [one_line(model, 60) if model else "", f"session {one_line(session, 20)}" if session else ""]
+    parts.append(f"#{one_line(thread, 20)}" if thread else "")
     parts.append(_failed(status, error, reason))
     parts.append(one_line(way, _LONGEST_WAY) if way else "")
+    parts.append(_why(cause) if cause is not None else "")
     parts.append(_tokens(tokens_in, tokens_out, cached))
     if attempts > 1:
         parts.append(f"{attempts} attempts")
@@ -75,6 +82,16 @@ def way_of(attempts: Sequence[object], passed_over: Sequence[object] = ()) -> st
         return None
     told = [f"{step} ×{steps.count(step)}" if steps.count(step) > 1 else step for step in dict.fromkeys(steps)]
     return " → ".join([*told, *([answered] if answered else [])])
+
+
+def _why(cause: Mapping[str, object]) -> str:
+    """`prefix changed at tools[2].name: 12,288 tok not cached`"""
+    reason, tokens = str(cause.get("reason")), cause.get("tokens")
+    if reason in _USUAL and not tokens:
+        return ""
+    where = f" at {one_line(str(cause['path']), 40)}" if reason == "prefix_changed" and cause.get("path") else ""
+    lost = f": {tokens:,} tok not cached" if isinstance(tokens, int) and tokens else ""
+    return f"{reason.replace('_', ' ')}{where}{lost}"
 
 
 def _failed(status: int | None, error: str | None, reason: str | None) -> str:

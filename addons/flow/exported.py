@@ -21,6 +21,8 @@ from addons.flow.display_path import upstream_path
 
 MOST_BODY = 64 << 20
 """Bytes of one body, once decoded."""
+_LEAST, _GROWTH = 1 << 20, 16
+"""Of a compressed one at least, and times its size: what grows more is an attack."""
 _NOWHERE = MODE.rpartition("/")[2]
 
 
@@ -64,7 +66,8 @@ def exported(each: flow.Flow, upstreams: Sequence[Upstream]) -> Exported | None:
 
 def _message(message: http.Message, size: object) -> Message:
     headers = tuple((str(name), str(value)) for name, value in message.headers.items(multi=True))
-    body = content_of(message, MOST_BODY) if message.raw_content is not None else None
+    raw = message.raw_content
+    body = content_of(message, min(MOST_BODY, max(_LEAST, _GROWTH * len(raw)))) if raw is not None else None
     return Message(headers, body, _whole(size))
 
 

@@ -4,6 +4,8 @@ redaction.py hides secrets, flow_summary.py says in a line what an exchange was,
 is kept, contentviews.py shows bodies and bounded_views.py keeps mitmproxy's own views from reading without end,
 mitmweb_style.py changes the page, thread_page.py adds one for each thread, exporting.py makes files of what was
 recorded, commands.py has what can be typed there.
+threads.py notes which conversation a call belongs to and why it cost what it did, thread_commands.py tells of that, and
+placing.py finds the threads of records that are read from a file.
 
 Not here: whatever changes what a client is sent. How bodies are read for people and where secrets stand in them is in
 addons/core, since it needs no flow.

@@ -33,6 +33,7 @@ from addons.core.secrets import masked
 from addons.endpoints.balance import ask_balance
 from addons.flow.display_path import aim
 from addons.inspection import exporting
+from addons.meter.prices import Prices
 from addons.store import Store, StoreError, TooManyWaiting
 from addons.upstreams.health import UpstreamHealth
 
@@ -61,6 +62,10 @@ class Served(Protocol):
     def health(self) -> UpstreamHealth | None:
         """What is known of the upstreams."""
 
+    @property
+    def prices(self) -> Prices | None:
+        """What tokens cost."""
+
 
 class Commands:
     """relay's commands, as mitmproxy's `command` module wants them."""
@@ -77,7 +82,7 @@ class Commands:
         List the conversations among the flows: the short hash of each session, its flows, and when it was last used.
         """
         last: dict[str, tuple[int, float]] = {}
-        for each in _flows():
+        for each in flows_on_view():
             if (key := _session_of(each)) is not None:
                 count, at = last.get(key, (0, 0.0))
                 last[key] = (count + 1, max(at, each.timestamp_created))
@@ -103,7 +108,7 @@ class Commands:
         everything again.
         """
         keys = _sessions_of(flows)
-        found = sum(_session_of(each) in keys for each in _flows())
+        found = sum(_session_of(each) in keys for each in flows_on_view())
         ctx.options.update(view_filter="~meta '^relay.session: (" + "|".join(sorted(keys)) + ")'")
         names = ", ".join(sorted(key[:_SHORT] for key in keys))
         logger.log(ALERT, f"{found} of session {names}; without a view_filter all flows are shown again")
@@ -159,13 +164,10 @@ class Commands:
             raise exceptions.CommandError(str(error)) from None
         if not any(isinstance(each, http.HTTPFlow) and not each.live for each in flows):
             raise exceptions.CommandError("No exchange that is over is among these flows.")
-        self._begin(_export(flows, file, wanted, settings, self._secret()))
-
-    def _secret(self) -> bytes:
-        store = self.served.store
-        if store is None:
+        store, prices = self.served.store, self.served.prices
+        if store is None or prices is None:
             raise exceptions.CommandError("relay.yaml is wrong: relay serves nothing.")
-        return store.secret
+        self._begin(_export(file, exporting.export(flows, settings, store.secret, wanted, prices)))
 
     def _settings(self) -> Settings:
         if self.served.settings is None:
@@ -190,7 +192,8 @@ def _told_health(told: Mapping[str, object]) -> str:
     return line
 
 
-def _flows() -> list[flow.Flow]:
+def flows_on_view() -> list[flow.Flow]:
+    """All that mitmproxy shows, whatever its filter lets through. Raises CommandError where it shows none."""
     view = ctx.master.addons.get("view")
     if view is None:
         raise exceptions.CommandError("mitmdump keeps no flows: use ./run.sh web, or mitmproxy.")
@@ -261,9 +264,9 @@ async def _balance(upstream: Upstream, key: str, settings: Settings) -> None:
     logger.log(ALERT, f"balance of {masked(key)} at {upstream.name}: {text}")
 
 
-async def _export(flows: Sequence[flow.Flow], path: Path, form: str, settings: Settings, secret: bytes) -> None:
+async def _export(path: Path, work: Coroutine[Any, Any, tuple[str, int]]) -> None:
     try:
-        text, count = await exporting.export(flows, settings, secret, form)
+        text, count = await work
         await asyncio.to_thread(exporting.write, path, text)
     except exporting.Unfit as error:
         logger.error(f"nothing is exported: {error}")

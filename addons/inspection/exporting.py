@@ -14,11 +14,13 @@ from mitmproxy import flow, http
 from addons.config.settings import Settings
 from addons.core.export import jsonl, otlp, page
 from addons.core.export.record import Exported
-from addons.core.slices import Sliced
+from addons.core.slices import Sliced, at_once
 from addons.exchange import aimed_at
 from addons.flow.exported import exported
 from addons.flow.turns import in_turns
+from addons.inspection.placing import placing, wants_placing
 from addons.inspection.redaction import Redaction
+from addons.meter.prices import Prices
 from addons.telemetry.tracing import VERSION
 
 FORMATS = ("jsonl", "html", "otlp")
@@ -71,18 +73,20 @@ def always_redacting(settings: Settings, secret: bytes) -> Redaction:
     return Redaction(settings.model_copy(update={"inspect": inspect}), secret)
 
 
-def reading(flows: Sequence[flow.Flow], settings: Settings, redaction: Redaction) -> Sliced[list[Exported]]:
-    """What is told of these flows, from copies of them that are clean; those under way are left out."""
+def reading(flows: Sequence[flow.Flow], redaction: Redaction) -> Sliced[list[http.HTTPFlow]]:
+    """Copies of these flows that are clean; those under way are left out."""
     copies: list[http.HTTPFlow] = []
     for each in flows:
         if isinstance(each, http.HTTPFlow) and not each.live:
             copies.append((yield from _cleaned(each, redaction)))
-    found = []
-    for each in copies:
-        if (told := exported(each, settings.upstreams)) is not None:
-            found.append(told)
-        yield
-    return found
+    return copies
+
+
+def telling(copies: Sequence[http.HTTPFlow], settings: Settings, prices: Prices) -> list[Exported]:
+    """What is told of these clean copies, with the threads of those that have none as yet."""
+    if wants_placing(copies):
+        at_once(placing(copies, prices))
+    return [told for each in copies if (told := exported(each, settings.upstreams)) is not None]
 
 
 def _cleaned(each: http.HTTPFlow, redaction: Redaction) -> Sliced[http.HTTPFlow]:
@@ -94,7 +98,18 @@ def _cleaned(each: http.HTTPFlow, redaction: Redaction) -> Sliced[http.HTTPFlow]
     return copy
 
 
-async def export(flows: Sequence[flow.Flow], settings: Settings, secret: bytes, form: str) -> tuple[str, int]:
-    """The export of flows, made while relay serves, and how many exchanges are in it."""
-    records = await in_turns(reading(flows, settings, always_redacting(settings, secret)))
-    return await asyncio.to_thread(text_of, records, form), len(records)
+async def export(
+    flows: Sequence[flow.Flow], settings: Settings, secret: bytes, form: str, prices: Prices
+) -> tuple[str, int]:
+    """The export of flows, made while relay serves, and how many exchanges are in it. What lost tokens have cost is
+    looked up in `prices`."""
+    copies = await in_turns(reading(flows, always_redacting(settings, secret)))
+    # A copy is nobody else's, so all the rest is done beside the loop.
+    if await asyncio.to_thread(wants_placing, copies):
+        await prices.ready()
+    return await asyncio.to_thread(_made, copies, settings, prices, form)
+
+
+def _made(copies: Sequence[http.HTTPFlow], settings: Settings, prices: Prices, form: str) -> tuple[str, int]:
+    records = telling(copies, settings, prices)
+    return text_of(records, form), len(records)

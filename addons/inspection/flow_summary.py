@@ -24,6 +24,7 @@ from addons.exchange import Exchange, Kind, of
 from addons.flow.answers import REFUSAL
 from addons.flow.capture import ANSWER
 from addons.flow.decoding import content_of
+from addons.flow.model_calls import CAUSE, THREAD
 from addons.upstreams.failover import PASSED_OVER
 
 _EDGE = 8192
@@ -79,6 +80,10 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
     chat = flow.metadata.get("relay.chat")
     if isinstance(chat, dict):
         found["session"] = chat["session"]
+    if isinstance(thread := flow.metadata.get(THREAD), str):
+        found["thread"] = thread
+    if isinstance(cause := flow.metadata.get(CAUSE), dict):
+        found["cause"] = cause
     model = _MODEL.search(_edges(flow.request))
     if model is not None:
         found["model"] = flow.metadata["relay.model"] = model[1].decode("utf-8", "replace")

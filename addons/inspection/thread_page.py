@@ -13,6 +13,7 @@ from addons.config.settings import Settings
 from addons.core.export.style import POLICY
 from addons.engine.corrections import web
 from addons.inspection import exporting
+from addons.meter.prices import Prices
 from addons.store import Store
 
 SCRIPT_PATH = "/relay/thread_link.js"
@@ -55,6 +56,10 @@ class Served(Protocol):
     def store(self) -> Store | None:
         """Its secret keys the hashes of keys."""
 
+    @property
+    def prices(self) -> Prices | None:
+        """What tokens cost."""
+
 
 def install(master: Any, served: Served) -> None:
     """Add the pages to a mitmweb."""
@@ -89,12 +94,12 @@ class _Page(RequestHandler):
         return list(self.view._store.values())  # the view itself holds only what its filter lets through
 
     async def _show(self, flows: list[flow.Flow], none: str) -> None:
-        settings, store = self.served.settings, self.served.store
-        if settings is None or store is None:
+        settings, store, prices = self.served.settings, self.served.store, self.served.prices
+        if settings is None or store is None or prices is None:
             self.set_status(503)
             self._say("relay.yaml is wrong: relay serves nothing.")
             return
-        text, count = await exporting.export(flows, settings, store.secret, "html")
+        text, count = await exporting.export(flows, settings, store.secret, "html", prices)
         if not count:
             self.set_status(404)
             self._say(none)

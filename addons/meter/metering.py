@@ -36,6 +36,7 @@ from addons.flow.answers import refuse
 from addons.flow.capture import LISTENER, UNWATCHED_BODY, Listener
 from addons.flow.credentials import keys_in, shows_others
 from addons.flow.held_bodies import HeldBodies, release
+from addons.flow.model_calls import TOKENS
 from addons.flow.model_mapping import check_address, mapped_for, note_mapped
 from addons.flow.request_body import replace_body
 from addons.flow.turns import in_turns
@@ -553,6 +554,7 @@ class Meter:
         """Leave what it has cost for whoever looks at the flow."""
         if not exchange.record.watched or settlement.usage is None:
             return
+        flow.metadata[TOKENS] = settlement.usage.parts()
         amount = settlement.amount
         if amount is None and self.gate.prices.loaded:
             amount = self.settler.cost(settlement.usage, settlement.upstream, settlement.model, settlement.asked)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from addons.config.settings import Settings, Upstream
 from addons.core.metered import Metered
-from addons.core.rates import RATE_NAMES, Rate, Rates, cost, flat, overridden
+from addons.core.rates import RATE_NAMES, Rate, Rates, cost, dollars, flat, overridden
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
@@ -145,6 +145,12 @@ class Prices:
         """Nano-dollars of an answer that was served at `at`, seconds since the epoch; None where a rate is missing."""
         rates = self.rates(upstream, model, asked, at)
         return None if rates is None else cost(usage, rates, self.factor(upstream))
+
+    def list_cost(self, usage: Metered, upstream: str, model: str, at: float) -> Decimal | None:
+        """Dollars at list price, whatever `upstreams[].price` says; None where a rate is missing."""
+        rates = self.rates(upstream, model, {}, at)
+        amount = None if rates is None else cost(usage, rates)
+        return None if amount is None else dollars(amount)
 
     def cost_once_loaded(
         self, usage: Metered, upstream: str, model: str, asked: Mapping[str, str], at: float

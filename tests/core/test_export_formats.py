@@ -184,7 +184,8 @@ def test_a_thread_is_a_trace() -> None:
 
 
 def test_a_span_says_what_it_cost_and_why() -> None:
-    told = attributes(next(each for each in spans(second()) if attributes(each).get("relay.cause.reason")))
+    found = spans(record(), second())
+    told = attributes(next(each for each in found if attributes(each).get("relay.cause.reason")))
     assert told["gen_ai.operation.name"] == "chat" and told["gen_ai.request.model"] == "gpt-4o"
     assert told["gen_ai.usage.input_tokens"] == "2000" and told["gen_ai.usage.cache_read.input_tokens"] == "976"
     assert told["relay.cost_nanodollars"] == "3120000" and told["relay.cause.cost_nanodollars"] == "2600000"
@@ -287,6 +288,11 @@ def test_the_page_shows_each_message_once() -> None:
         assert part in text
     assert "tokens not known" in text and "1 call of unknown cost" in text
     assert reader.elements["rect"] == 4 and "#c2" in reader.links
+
+
+def test_a_call_whose_thread_began_elsewhere_is_shown_whole() -> None:
+    text = "\n".join(shown(second()).text)
+    assert "Hello" in text and "And now?" in text
 
 
 def test_several_threads_have_a_section_each() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,18 @@ from addons.core.slices import at_once
 from addons.inspection import exporting
 from addons.inspection.exporting import Unfit, export, format_of, refuse_existing, write
 from addons.logs import known_secrets
+from addons.meter.prices import PriceList, Prices
 from tests.support.agent_flows import flows
 from tests.support.agent_runs import CI_SEED, agent_runs
 from tests.support.recordings import made, settings
 
 SECRET = b"s" * 32
+PRICES = Prices(settings(), PriceList())
 KEY, COOKIE = "sk-marked-0123456789abcdefghij", "cookie-marked-9876543210"
 
 
 def exports(each: list[http.HTTPFlow], form: str) -> str:
-    return asyncio.run(export(each, settings(inspect={"redact": False}), SECRET, form))[0]
+    return asyncio.run(export(each, settings(inspect={"redact": False}), SECRET, form, PRICES))[0]
 
 
 def marked() -> http.HTTPFlow:
@@ -95,7 +98,7 @@ def test_one_key_has_one_hash_in_an_export() -> None:
 def test_exchanges_under_way_are_left_out() -> None:
     live = marked()
     live.live = True
-    text, count = asyncio.run(export([live, marked(), tflow.ttcpflow()], settings(), SECRET, "jsonl"))
+    text, count = asyncio.run(export([live, marked(), tflow.ttcpflow()], settings(), SECRET, "jsonl", PRICES))
     assert count == 1 and text.count("\n") == 1
 
 
@@ -135,3 +138,27 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     assert there.read_text() == "mine"
     write(there, "other", overwrite=True)
     assert there.read_text() == "other"
+
+
+def test_calls_without_a_thread_are_placed() -> None:
+    calls = list(agent_runs(CI_SEED, 120))
+    told = [json.loads(line) for line in exports(flows(calls, noted=False), "jsonl").splitlines()]
+    thread_of: dict[str, str] = {}
+    right = 0
+    for call, each in zip(calls, told, strict=True):
+        assert thread_of.setdefault(call.truth.thread, each["relay.thread"]) == each["relay.thread"]
+        right += each["relay.cause"]["reason"] == call.truth.reason
+        lost = each["relay.cause"]
+        if lost["cost"] is not None and call.truth.cost is not None and lost["tokens"] == call.truth.tokens:
+            assert abs(Decimal(lost["cost"]) - Decimal(call.truth.cost) / 10**9) < Decimal("0.005")
+    assert right >= 0.95 * len(calls)
+
+
+def test_notes_that_are_there_stay() -> None:
+    calls = list(agent_runs(CI_SEED, 20))
+    mixed = flows(calls)
+    noted = mixed[0].metadata["relay.thread"]
+    for each in mixed[1:]:
+        each.metadata.clear()
+    told = [json.loads(line) for line in exports(mixed, "jsonl").splitlines()]
+    assert told[0]["relay.thread"] == noted and all(each["relay.thread"] for each in told)

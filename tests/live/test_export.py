@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,12 @@ def test_what_was_recorded_is_exported(recorded: Path, form: str) -> None:
         assert [each["path"] for each in told] == ["/v1/chat/completions"] * 2 + ["/chat", "/v1/models"]
         assert [each["status"] for each in told] == [200] * 4
         assert told[0]["upstream"] == "test" and told[0]["relay.tokens"]["input"] > 0
+        one, then = told[0], told[1]
+        assert (
+            one["relay.thread"] == then["relay.thread"] != told[2]["relay.thread"] and told[3]["relay.thread"] is None
+        )
+        assert (one["relay.cause"]["reason"], then["relay.cause"]["reason"]) == ("first_turn", "new_turn")
+        assert then["relay.cause"]["previous"] == one["id"] and then["relay.known"] == 2
         assert told[1]["duration_ms"] > 0 and told[1]["response"]["kind"] == "text"
     elif form == "otlp":
         [resource] = json.loads(text)["resourceSpans"]
@@ -165,7 +172,10 @@ def test_the_link_of_a_flow_opens_the_page_of_its_thread(web: pages.Web, window:
     window.open(leads)
     window.until_text("h1", "relay ·")
     read = window.text("body")
-    assert "Hello <script>" in read and window.run("return document.title").endswith("· relay")
+    assert re.search(r"/relay/threads/[0-9a-f]{8}$", window.run("return location.href"))
+    assert read.count("Hello <script>") == 2, "once asked, once in the answer, which repeats it"
+    assert "And again" in read and "new turn only" in read
+    assert "我叫小明" not in read and window.run("return document.title").endswith("· relay")
     assert window.console() == [], "its policy allows all that it needs"
 
 

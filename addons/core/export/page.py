@@ -24,7 +24,7 @@ _LINES = 12
 """Lines of a tool's call or result, likewise."""
 _MOST_TOOLS = 200
 _MOST_OTHERS = 1_000
-_NO_TITLE = "relay"
+_BRAND = "relay"
 _SAID = {
     "first_turn": "first turn",
     "new_turn": "new turn only",
@@ -45,7 +45,7 @@ def page(records: Iterable[Exported]) -> str:
     found, others = threads(records)
     writer = _Writer(found)
     title = writer.title(found[0]) if len(found) == 1 else f"{len(found)} threads" if found else "no thread"
-    body = [element("h1", f"{_NO_TITLE} · {title}")]
+    body = [element("h1", f"{_BRAND} · {title}")]
     if len(found) > 1:
         body.append(writer.contents(found))
     body += [writer.thread(each, alone=len(found) == 1) for each in found]
@@ -58,7 +58,7 @@ def page(records: Iterable[Exported]) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="referrer", content="no-referrer"),
-        element("title", f"{title} · {_NO_TITLE}"),
+        element("title", f"{title} · {_BRAND}"),
         element("style", Markup(STYLE)),
     )
     whole = element("html", element("head", *head), element("body", element("main", *body)), lang="en")

@@ -8,8 +8,9 @@ from typing import Any
 from addons.core import bounded_json
 from addons.core.metered import Metered
 
-MOST_MARKS = 1 << 20
-"""`[`, `{`, `,` and `:` of a body that is read: more than fit into what a record keeps, if it is no attack."""
+MOST_MARKS = 400_000
+"""`[`, `{`, `,` and `:` of a body that is read, some 30 ms in which nothing else goes on: more than a record keeps of one
+that people have sent."""
 
 REASONS = (
     *("first_turn", "new_turn", "cache_expired", "prefix_changed", "compaction", "settings_changed"),

@@ -108,7 +108,9 @@ def threads(records: Iterable[Exported]) -> tuple[list[Thread], list[Exported]]:
 
 def _thread(records: Sequence[Exported]) -> Thread:
     sums: dict[str, Sum] = {}
-    thread = Thread(records[0].thread, tuple(map(read, records)))
+    # What came before the first of them stands nowhere else.
+    calls = (_read(records[0], known=0), *(_read(each, known=each.known) for each in records[1:]))
+    thread = Thread(records[0].thread, calls)
     for record in records:
         thread.total.add(record)
         sums.setdefault(record.cause.reason if record.cause is not None else "", Sum()).add(record)
@@ -116,12 +118,11 @@ def _thread(records: Sequence[Exported]) -> Thread:
     return thread
 
 
-def read(record: Exported) -> Call:
-    """Read a call."""
+def _read(record: Exported, *, known: int | None) -> Call:
     dialect = dialect_of(record.upstream_path or record.path)
     body = record.request.json()
     readable = dialect is not None and isinstance(body, dict)
-    return Call(record, asked(dialect, body, record.known) if dialect and readable else None, answered(record.response))
+    return Call(record, asked(dialect, body, known) if dialect and readable else None, answered(record.response))
 
 
 def tools(thread: Thread) -> list[ToolSum]:

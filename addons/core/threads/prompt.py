@@ -16,7 +16,7 @@ move with each request and change no prompt; and in messages a text that stands 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
@@ -92,6 +92,10 @@ class Prompt:
     sessions: frozenset[str] = frozenset()
     """Names that tell its session, as its program gives them."""
 
+    def in_sessions(self, sessions: frozenset[str]) -> "Prompt":
+        """The same with the names of its session."""
+        return replace(self, sessions=sessions)
+
     @property
     def messages(self) -> tuple[Element, ...]:
         """The conversation itself."""
@@ -136,9 +140,7 @@ def dialect_of(path: str) -> Dialect | None:
     return found or (Dialect.GEMINI if _GEMINI.search(path) else None)
 
 
-def reading(
-    dialect: Dialect, body: Any, *, path: str = "", kept: Kept | None = None, sessions: frozenset[str] = frozenset()
-) -> Sliced[Prompt | None]:
+def reading(dialect: Dialect, body: Any, *, path: str = "", kept: Kept | None = None) -> Sliced[Prompt | None]:
     """The prompt of a body; None where it is none. `kept`: what the upstream keeps of its chain. Never raises."""
     if not isinstance(body, dict):
         return None
@@ -160,7 +162,6 @@ def reading(
         after if isinstance(after, str) else None,
         hour_long=lives[-1] if lives else body.get("prompt_cache_retention") == "24h",
         marked=bool(lives) or dialect is not Dialect.MESSAGES,
-        sessions=sessions,
     )
 
 

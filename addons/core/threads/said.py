@@ -83,6 +83,8 @@ class _Gathered:
             self._head(inner)
             if isinstance(output := inner.get("output"), list) and output:
                 self._whole = output
+        if isinstance(text := value.get("data"), str):  # of /chat's envelope, which ends its streams, too
+            self._say("envelope", text)
         self._chat(value)
         self._response(value)
         self._message(value)

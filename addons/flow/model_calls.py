@@ -1,0 +1,99 @@
+"""A record as a call of a model, for whoever finds its thread; and what was found, in the record's metadata:
+
+relay.thread  the thread's short hash
+relay.parent  that of the thread which has sent this one, of a subagent or a side call
+relay.cause   {reason, part, path, before, after, tokens, cost, previous}: why the call cost what it did, against the
+              flow `previous` of its thread (core/threads/causes.py); `cost` in dollars, None where it is not known
+relay.known   leading messages of the request that the call before, or its answer, had
+"""
+
+from decimal import Decimal
+
+from mitmproxy import http
+
+from addons.core.metered import Metered
+from addons.core.threads.call import Call, Outcome, Placed
+from addons.core.threads.prompt import dialect_of
+from addons.flow.decoding import content_of
+from addons.flow.display_path import upstream_path
+
+THREAD, PARENT, CAUSE, KNOWN = "relay.thread", "relay.parent", "relay.cause", "relay.known"
+TOKENS = "relay.tokens"
+"""What the answer used, by kind (core/metered.py), as the meter has read it; without what is 0."""
+UPSTREAM = "relay.upstream"
+
+_MOST = 16 << 20
+"""Bytes of a body, decoded."""
+_KEYS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_HEARD_NOTHING = (408, 504)
+_LEFT = "Client disconnected."
+_SUCCESS = b'{"code": 200, '
+
+
+def call_of(record: http.HTTPFlow) -> Call | None:
+    """The call that a record tells of; None where it asked no model that talks, or is not all there."""
+    request, known = record.request, record.metadata
+    path = upstream_path(record) or request.path
+    if request.method != "POST" or dialect_of(path) is None or "relay.upload_bytes" in known:
+        return None
+    upstream, key = _asked(record)
+    response = record.response
+    session = known.get("relay.session")
+    answer = content_of(response, _MOST) if response is not None else b""
+    return Call(
+        record.id,
+        request.timestamp_start,
+        path,
+        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.fields],
+        content_of(request, _MOST),
+        answer,
+        response is not None and response.headers.get("content-type", "").startswith("text/event-stream"),
+        _outcome(record, answer),
+        upstream,
+        key,
+        frozenset((f"relay {session}",)) if isinstance(session, str) else frozenset(),
+        Metered.of(tokens) if isinstance(tokens := known.get(TOKENS), dict) else None,
+    )
+
+
+def note(record: http.HTTPFlow, placed: Placed, cost: Decimal | None) -> None:
+    """Leave in a record what was found. `cost` is that of the tokens that were lost, in dollars."""
+    cause = placed.cause
+    record.metadata[THREAD] = placed.thread
+    record.metadata[KNOWN] = placed.known
+    if placed.parent is not None:
+        record.metadata[PARENT] = placed.parent
+    record.metadata[CAUSE] = {
+        "reason": str(cause.reason),
+        "part": cause.part,
+        "path": cause.path,
+        "before": cause.before,
+        "after": cause.after,
+        "tokens": cause.tokens,
+        "cost": None if cost is None else f"{cost:f}",
+        "previous": cause.previous,
+    }
+
+
+def _asked(record: http.HTTPFlow) -> tuple[str, str]:
+    """The upstream and the key that were asked last."""
+    attempts = record.metadata.get("relay.attempts")
+    last = attempts[-1] if isinstance(attempts, list) and attempts else None
+    if isinstance(last, dict) and "key" in last:
+        return str(last.get("upstream")), str(last["key"])
+    upstream = record.metadata.get(UPSTREAM)
+    headers = record.request.headers
+    key = next((value for name in _KEYS if (value := headers.get(name))), "")
+    return upstream if isinstance(upstream, str) else record.request.pretty_host, key
+
+
+def _outcome(record: http.HTTPFlow, answer: bytes) -> Outcome:
+    if record.error is not None:
+        return Outcome.LEFT if record.error.msg == _LEFT else Outcome.UNHEARD
+    response = record.response
+    if response is None or response.status_code in _HEARD_NOTHING:
+        return Outcome.UNHEARD
+    if response.status_code >= 400:
+        return Outcome.REFUSED
+    failed = "relay.chat" in record.metadata and _SUCCESS not in answer
+    return Outcome.REFUSED if failed else Outcome.ANSWERED
