@@ -190,6 +190,7 @@ def test_a_span_says_what_it_cost_and_why() -> None:
     assert told["gen_ai.usage.input_tokens"] == "2000" and told["gen_ai.usage.cache_read.input_tokens"] == "976"
     assert told["relay.cost_nanodollars"] == "3120000" and told["relay.cause.cost_nanodollars"] == "2600000"
     assert (told["relay.cause.part"], told["relay.cause.tokens"]) == ("tools", "1024")
+    assert told["relay.attempts"] == "1"
     assert json.loads(told["gen_ai.input.messages"]) == [
         {"role": "user", "parts": [{"type": "text", "content": "And now?"}]}
     ]

@@ -131,7 +131,7 @@ def _observed(record: Exported, content: Mapping[str, str] | None = None) -> Obs
         asked=asked,
         upstream_seconds=seconds if record.upstream is not None and record.duration_ms is not None else None,
         attempts=record.attempts,
-        asked_times=len(record.attempts) or (record.upstream is not None),
+        asked_times=len(record.attempts) or int(record.upstream is not None),
         content=content or {},
     )
 

@@ -9,8 +9,8 @@ from addons.core import bounded_json
 from addons.core.metered import Metered
 
 MOST_MARKS = 400_000
-"""`[`, `{`, `,` and `:` of a body that is read, some 30 ms in which nothing else goes on: more than a record keeps of one
-that people have sent."""
+"""`[`, `{`, `,` and `:` of a body that is read, some 30 ms in which nothing else goes on. No record of what people send
+has so many."""
 
 REASONS = (
     *("first_turn", "new_turn", "cache_expired", "prefix_changed", "compaction", "settings_changed"),
