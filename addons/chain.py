@@ -34,6 +34,7 @@ HOOKS = (
     "websocket_end",
 )
 _FIRST = "requestheaders"
+_LAST = ("response", "error")
 
 
 Hooks = Sequence[Callable[..., Any]]
@@ -48,6 +49,8 @@ class Chain:
 
     def __init__(self, addons: Sequence[object]) -> None:
         self.addons = tuple(addons)
+        self.ending = 0
+        """Exchanges that are over, and whose hooks are not."""
         self.hooks: dict[str, Hooks] = {name: _hooks(self.addons, name) for name in HOOKS}
         self.served: dict[Kind, dict[str, Hooks]] = {
             kind: {name: _hooks([each for each in self.addons if _serves(each, kind)], name) for name in HOOKS}
@@ -93,13 +96,18 @@ class Chain:
         return None
 
     async def _wait(self, pending: Awaitable[None], hooks: Hooks, position: int, name: str, data: Any) -> None:
+        last = name in _LAST
+        self.ending += last
         try:
-            await pending
-        except Exception as error:
-            if self._failed(hooks[position], name, data, error):
-                return
-        if (rest := self._run(hooks, position + 1, name, data)) is not None:
-            await rest
+            try:
+                await pending
+            except Exception as error:
+                if self._failed(hooks[position], name, data, error):
+                    return
+            if (rest := self._run(hooks, position + 1, name, data)) is not None:
+                await rest
+        finally:
+            self.ending -= last
 
     def _failed(self, hook: Callable[..., Any], name: str, data: Any, error: Exception) -> bool:
         """Fail closed; True where the addons behind this one must not go on as if nothing had happened."""

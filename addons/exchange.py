@@ -114,6 +114,8 @@ class RecordState:
     """Flows are saved to a file as they end."""
     wire: http.Response | None = None
     """What is sent, where the record was cleaned before: `flow.response` is then the record."""
+    ended_at: float | None = None
+    """When it was over, before its record was cleaned: seconds on the monotonic clock."""
     late: Callable[[http.HTTPFlow], None] | None = None
     """Hears of a client that has left while `response` ran: mitmproxy notes it as the flow's error, without a hook."""
 

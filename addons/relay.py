@@ -52,6 +52,7 @@ from addons.flow.display_path import DisplayPath
 from addons.flow.held_bodies import HeldBodies
 from addons.inspection import bounded_views, contentviews
 from addons.inspection.commands import Commands
+from addons.inspection.ending import Ending
 from addons.inspection.flow_summary import FlowSummary
 from addons.inspection.redaction import Noting, Redaction
 from addons.inspection.retention import Retention
@@ -86,6 +87,10 @@ logger = logging.getLogger(__name__)
 
 _RENEWED = ("certs", "tcp_timeout")
 """mitmproxy's options that relay.yaml may change while relay runs."""
+
+
+_FINISH, _LOOK = 10.0, 0.02
+"""Seconds for records at the end, and between two looks at them; who presses Ctrl-C once more waits no longer."""
 
 
 class LongLived:
@@ -137,12 +142,14 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
     """
     store = opened.store
     redact = Redaction(settings, store.secret)
+    threads = ThreadNotes(settings, long_lived.threads, gate.prices)
     telemetry = long_lived.telemetry
     meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held, telemetry.observing.settled)
     timed = telemetry.timed(store)
     return Chain(
         (
             Noting(redact),
+            Ending(threads.line_up),
             long_lived.client_addresses,
             Routing(settings),
             *telemetry.arrivals(),
@@ -166,7 +173,7 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
             Sockets(),
             Failures(),
             redact,
-            ThreadNotes(settings, long_lived.threads, gate.prices),
+            threads,
             FlowSummary(),
             *telemetry.observers(),
             long_lived.retention,
@@ -192,6 +199,7 @@ class Relay:
         self._introduction: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._finishing: asyncio.Task[None] | None = None
         # mitmproxy listens before it is up, and ends itself over any error logged until then.
         self.up = asyncio.Event()
         self.taking_over: asyncio.Future[None] | None = None
@@ -225,13 +233,20 @@ class Relay:
         """A signal to end has come: SIGTERM lets what is under way come to its end, Ctrl-C does not."""
         longest = self.settings.limits.drain if self.settings is not None else 0.0
         if number is not signal.SIGTERM or not longest or not self.up.is_set():
-            ctx.master.shutdown()
+            self._finishing = asyncio.get_running_loop().create_task(self._finish_records())
             return
         if self.worker is not None:
             self.worker.leave(longest)
             return
         drain = draining.drain(self.long_lived, announced=True, longest=longest)
         self._draining = asyncio.get_running_loop().create_task(drain)
+
+    async def _finish_records(self) -> None:
+        """End when what has been served is in the record: cleaning long exchanges takes a while."""
+        end = time.monotonic() + _FINISH
+        while self.chain is not None and self.chain.ending and time.monotonic() < end:
+            await asyncio.sleep(_LOOK)
+        ctx.master.shutdown()
 
     def configure(self, updated: set[str]) -> None:
         """Read relay.yaml. One that is wrong stops the start; while relay runs, what was in force stays so."""

@@ -49,7 +49,7 @@ WEB: dict[str, object] = {
     "web_port": 8081,
     "web_open_browser": False,
     # The comment is where relay says what an exchange was about; mitmweb does not show it by itself.
-    "web_columns": ["method", "path", "comment", "status", "size", "time"],
+    "web_columns": ["method", "comment", "path", "status", "size"],
 }
 
 # A worker has no server until it is told what to listen on.

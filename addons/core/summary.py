@@ -1,13 +1,14 @@
 """One exchange in one line, for the flow list."""
 
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 
 from addons.core.reading.page import one_line, seconds
 
 FAILED = ":warning:"
 """mitmproxy's mark of a flow that failed. Other marks are set by people."""
 
-_LONGEST = 200
+_LONGEST = 160
 _LONGEST_WAY = 90
 _USUAL = ("first_turn", "new_turn")
 """Reasons that need no word."""
@@ -17,6 +18,7 @@ _UNCERTAIN = (502, 504)
 def summary(
     *,
     model: str | None = None,
+    who: str | None = None,
     session: str | None = None,
     thread: str | None = None,
     cause: Mapping[str, object] | None = None,
@@ -32,33 +34,33 @@ def summary(
     error: str | None = None,
     reason: str | None = None,
 ) -> str:
-    """`gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s`: what is known, in this order; None is not known.
+    """`gpt-4o-mini · 12→48 tok · $0.0003 · first byte 0.31 s · 2.4 s`: what is known, in this order; None is not known.
 
-    `session` and `thread` are short hashes; `cause` is as `relay.cause` has it, shown where it is more than a turn.
-    `attempts` is how often upstream was asked, shown where that is more than once; `way` is what it met there
-    (`way_of`). `cost` is in dollars, a ~ before it means an estimate. `status` is shown from 400 on, or with an
-    `error`: the error's code.
-    `reason` says why relay refused, or what broke.
+    `who` is the name of a relay key. `session` and `thread` are short hashes, of which a session says more. `cost` is
+    in dollars, a ~ before it means an estimate. What has come of it stands last: `status` is shown from 400 on, or with
+    an `error`: the error's code; `reason` says why relay refused, or what broke. `way` is what it met upstream
+    (`way_of`), `attempts` how often that was asked, shown where it is more than once. `cause` is as `relay.cause` has
+    it, shown where it is more than a turn.
 
     >>> summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=12, tokens_out=48, cached=8)
     'gpt-3.5-turbo · session 4f1c2a9e · 12 (8 cached)→48 tok'
     >>> summary(status=429, error="insufficient_quota", reason="The key is out of quota.")
     '429 insufficient_quota: The key is out of quota.'
     """
-    parts = [one_line(model, 60) if model else "", f"session {one_line(session, 20)}" if session else ""]
-    parts.append(f"#{one_line(thread, 20)}" if thread else "")
-    parts.append(_failed(status, error, reason))
-    parts.append(one_line(way, _LONGEST_WAY) if way else "")
-    parts.append(_why(cause) if cause is not None else "")
+    parts = [one_line(model, 60) if model else "", one_line(who, 40) if who else ""]
+    parts.append(f"session {one_line(session, 20)}" if session else f"#{one_line(thread, 20)}" if thread else "")
     parts.append(_tokens(tokens_in, tokens_out, cached))
-    if attempts > 1:
-        parts.append(f"{attempts} attempts")
     if cost is not None:
         parts.append(_dollars(cost))
     if first_byte_ms is not None:
-        parts.append(f"{seconds(first_byte_ms)} to first byte")
+        parts.append(f"first byte {seconds(first_byte_ms)}")
     if duration_ms is not None:
         parts.append(seconds(duration_ms))
+    parts.append(_failed(status, error, reason))
+    parts.append(one_line(way, _LONGEST_WAY) if way else "")
+    if attempts > 1:
+        parts.append(f"{attempts} attempts")
+    parts.append(_why(cause) if cause is not None else "")
     return one_line(" · ".join(part for part in parts if part), _LONGEST)
 
 
@@ -103,10 +105,12 @@ def _failed(status: int | None, error: str | None, reason: str | None) -> str:
 
 
 def _dollars(cost: str) -> str:
-    """`$0.000105`: digits down to the first ones that say something."""
+    """`$0.00011`: rounded to cents, and below a dime to the first two digits that say something."""
     about = "~" if cost.startswith("~") else ""
-    whole, _, rest = cost.removeprefix("~").partition(".")
-    return f"{about}${whole}.{rest.rstrip('0').ljust(2, '0')}"
+    amount = Decimal(cost.removeprefix("~"))
+    places = 2 if amount >= Decimal("0.1") or not amount else 1 - amount.adjusted()
+    text = f"{amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP):f}"
+    return f"{about}${text.rstrip('0') if places > 2 else text}"
 
 
 def _tokens(tokens_in: int | None, tokens_out: int | None, cached: int | None) -> str:

@@ -41,6 +41,7 @@ class Sessions:
         try:
             text, session_id = _names(flow.request, exchange)
             key, _ = self.store.key(owner_of(self.meter.authenticate(text), text), session_id)
+            flow.metadata["relay.session"] = key
             if flow.request.method == "DELETE":
                 await self._forget(flow, exchange, key)
                 said = envelope.dumps(200, envelope.SUCCESS, None)

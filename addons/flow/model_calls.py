@@ -30,11 +30,16 @@ _LEFT = "Client disconnected."
 _SUCCESS = b'{"code": 200, '
 
 
+def is_call(record: http.HTTPFlow) -> bool:
+    """Whether a record may tell of a call of a model that talks."""
+    path = upstream_path(record) or record.request.path
+    return record.request.method == "POST" and dialect_of(path) is not None
+
+
 def call_of(record: http.HTTPFlow) -> Call | None:
     """The call that a record tells of; None where it asked no model that talks, or is not all there."""
     request, known = record.request, record.metadata
-    path = upstream_path(record) or request.path
-    if request.method != "POST" or dialect_of(path) is None or "relay.upload_bytes" in known:
+    if not is_call(record) or "relay.upload_bytes" in known:
         return None
     upstream, key = _asked(record)
     response = record.response
@@ -43,7 +48,7 @@ def call_of(record: http.HTTPFlow) -> Call | None:
     return Call(
         record.id,
         request.timestamp_start,
-        path,
+        upstream_path(record) or request.path,
         [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.fields],
         content_of(request, _MOST),
         answer,

@@ -28,6 +28,7 @@ from addons.flow.model_calls import CAUSE, THREAD
 from addons.upstreams.failover import PASSED_OVER
 
 _EDGE = 8192
+_SHORT = 8
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,80})"')
 _ERROR = re.compile(rb'"code"\s*:\s*"([^"\\]{1,60})"')
 _ENVELOPE = re.compile(rb'\{"code": (\d{3}), "message": ("(?:[^"\\]|\\.)*")')
@@ -48,21 +49,33 @@ class FlowSummary:
         """The exchange is over."""
         exchange = of(flow)
         if exchange is not None:
-            exchange.record.late = self._note
+            exchange.record.late = self._late
         self._note(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """It broke off."""
         self._note(flow)
 
+    def _late(self, flow: http.HTTPFlow) -> None:
+        """The client has left while the record was written. It did so behind an answer that it had got: many close
+        their connection then."""
+        exchange = of(flow)
+        if exchange is not None and exchange.stream.sent and not exchange.answer.tail and flow.response is not None:
+            flow.error = None
+        else:
+            self._note(flow)
+
     def _note(self, flow: http.HTTPFlow) -> None:
         exchange = of(flow)
         if exchange is None or not exchange.record.watched:
             return
-        flow.metadata["relay.duration_ms"] = round((time.monotonic() - exchange.started) * 1000, 1)
+        ended = exchange.record.ended_at or time.monotonic()
+        flow.metadata["relay.duration_ms"] = round((ended - exchange.started) * 1000, 1)
         copy = ANSWER.of(exchange)
-        if copy is not None and copy.first_at is not None:
-            flow.metadata["relay.first_byte_ms"] = round((copy.first_at - exchange.started) * 1000, 1)
+        # What relay has held until it was whole begins with its end.
+        first = ended if copy is None else copy.first_at
+        if flow.response is not None and first is not None:
+            flow.metadata["relay.first_byte_ms"] = round((first - exchange.started) * 1000, 1)
         if uses := reused(flow.server_conn):
             flow.metadata["relay.reused"] = uses
         found = _found(flow, exchange)
@@ -77,9 +90,10 @@ def _found(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
         "duration_ms": flow.metadata["relay.duration_ms"],
         "first_byte_ms": flow.metadata.get("relay.first_byte_ms"),
     }
-    chat = flow.metadata.get("relay.chat")
-    if isinstance(chat, dict):
-        found["session"] = chat["session"]
+    if isinstance(session := flow.metadata.get("relay.session"), str):
+        found["session"] = session[:_SHORT]
+    if isinstance(who := flow.metadata.get("relay.key"), str):
+        found["who"] = who
     if isinstance(thread := flow.metadata.get(THREAD), str):
         found["thread"] = thread
     if isinstance(cause := flow.metadata.get(CAUSE), dict):

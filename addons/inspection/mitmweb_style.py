@@ -1,6 +1,7 @@
-"""mitmweb's flow list gives comments 150 pixels; here they get the room they need, since relay says in them what an
-exchange was about. Two rules of style are added to the page (engine/corrections/web.py), and a script that links a flow
-to the page of its thread (thread_page.py).
+"""mitmweb's flow list gives comments 150 pixels on one line; here they get the room they need, since relay says in them
+what an exchange was about, and where that is not enough, a second line. Of a path its end is shown, which tells more
+than the host. Some rules of style are added to the page (engine/corrections/web.py), and a script that links a flow to
+the page of its thread (thread_page.py).
 """
 
 from typing import Any
@@ -12,7 +13,9 @@ from addons.engine.corrections import web
 from addons.inspection.thread_page import SCRIPT_PATH
 
 STYLE = (
-    b"<style>.flow-table .col-comment{width:52%}.flow-table td.col-comment{text-align:left;padding-right:8px}</style>"
+    b"<style>.flow-table .col-comment{width:58%}"
+    b".flow-table td.col-comment{text-align:left;padding-right:8px;white-space:normal;font-size:12px;line-height:14px}"
+    b".flow-table td.col-path{direction:rtl;text-align:left}.flow-table td.col-path>*{direction:ltr}</style>"
 )
 _SCRIPT = f'<script src="{SCRIPT_PATH}" defer></script>'.encode()
 _END = b"</head>"

@@ -8,6 +8,8 @@ Only where somebody looks: mitmweb, mitmproxy, or a file that flows are saved to
 without keys.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable
 from decimal import Decimal
 
@@ -17,14 +19,19 @@ from addons.config.settings import Settings
 from addons.core.slices import Sliced, at_once
 from addons.core.threads.call import Call, Placed
 from addons.core.threads.registry import Threads
-from addons.exchange import of
-from addons.flow.model_calls import UPSTREAM, call_of, note
+from addons.exchange import Part, of
+from addons.flow.model_calls import THREAD, UPSTREAM, call_of, is_call, note
 from addons.flow.turns import LITTLE, in_turns
 from addons.meter.prices import Prices
 
+_PATIENCE = 5.0
+"""Seconds that a call waits for the record of the one that has ended before it."""
+_PLACE = Part[tuple[asyncio.Event | None, asyncio.Event]]("threads.place")
+"""Whom it waits for, and who waits for it."""
+
 
 class ThreadNotes:
-    """Places finished calls. `threads` outlives a change of settings."""
+    """Places finished calls, in the order in which they have ended. `threads` outlives a change of settings."""
 
     optional = True
 
@@ -32,32 +39,57 @@ class ThreadNotes:
         self.threads = threads
         self.prices = prices
         self.threads.most = settings.inspect.keep_threads
+        self._latest: asyncio.Event | None = None
+        """Set once the call that has ended last is placed."""
+
+    def line_up(self, flow: http.HTTPFlow) -> None:
+        """A call has ended; it is placed once it is clean."""
+        exchange = of(flow)
+        if exchange is None or not exchange.record.watched or exchange.refused or not self.threads.most:
+            return
+        if is_call(flow) and THREAD not in flow.metadata:
+            over = asyncio.Event()
+            _PLACE.keep(exchange, (self._latest, over))
+            self._latest = over
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
-        """The exchange is over."""
+        """Its record is clean."""
         return self._note(flow)
 
     def error(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
-        """It broke off."""
+        """As after an answer."""
         return self._note(flow)
 
     def _note(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         exchange = of(flow)
-        if exchange is None or not exchange.record.watched or exchange.refused or not self.threads.most:
+        place = _PLACE.take(exchange) if exchange is not None else None
+        if exchange is None or place is None:
             return None
         flow.metadata[UPSTREAM] = exchange.upstream.name
+        before, over = place
         call = call_of(flow)
-        if call is None:
-            return None
-        placing = self._placing(flow, call)
-        if len(call.body) + len(call.answer) > LITTLE:
-            return in_turns(placing)
-        at_once(placing)
-        return None
+        if before is None or before.is_set():
+            if call is None or len(call.body) + len(call.answer) <= LITTLE:
+                at_once(self._placing(flow, call))
+                over.set()
+                return None
+            before = None
+        return self._place(flow, call, before, over)
 
-    def _placing(self, flow: http.HTTPFlow, call: Call) -> Sliced[None]:
-        placed = yield from self.threads.placing(call)
-        if placed is not None:
+    async def _place(
+        self, flow: http.HTTPFlow, call: Call | None, before: asyncio.Event | None, over: asyncio.Event
+    ) -> None:
+        try:
+            if before is not None:
+                with contextlib.suppress(TimeoutError):  # it may have failed on its way here
+                    await asyncio.wait_for(before.wait(), _PATIENCE)
+            await in_turns(self._placing(flow, call))
+        finally:
+            over.set()
+
+    def _placing(self, flow: http.HTTPFlow, call: Call | None) -> Sliced[None]:
+        placed = (yield from self.threads.placing(call)) if call is not None else None
+        if call is not None and placed is not None:
             note(flow, placed, self._cost(call, placed))
 
     def _cost(self, call: Call, placed: Placed) -> Decimal | None:

@@ -10,12 +10,54 @@ numbers = st.none() | st.integers(0, 1 << 62)
 
 def test_a_plain_exchange() -> None:
     line = summary(model="gpt-4o-mini", tokens_in=12, tokens_out=48, first_byte_ms=310, duration_ms=2400, status=200)
-    assert line == "gpt-4o-mini · 12→48 tok · 0.31 s to first byte · 2.4 s"
+    assert line == "gpt-4o-mini · 12→48 tok · first byte 0.31 s · 2.4 s"
 
 
 def test_a_message_of_a_session() -> None:
     line = summary(model="gpt-3.5-turbo", session="4f1c2a9e", tokens_in=1200, tokens_out=48, cached=1024)
     assert line == "gpt-3.5-turbo · session 4f1c2a9e · 1,200 (1,024 cached)→48 tok"
+
+
+def test_who_asked_stands_behind_the_model_and_what_came_of_it_last() -> None:
+    line = summary(
+        model="gpt-4o", who="alice", thread="4f1c2a9e", tokens_out=2, cost="0.00487", duration_ms=3, way="one 503 → two"
+    )
+    assert line == "gpt-4o · alice · #4f1c2a9e · ?→2 tok · $0.0049 · 3 ms · one 503 → two"
+    assert summary(session="aa", thread="bb") == "session aa"
+
+
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [
+        ("0", "$0.00"),
+        ("0.0000185", "$0.000019"),
+        ("~0.002", "~$0.002"),
+        ("0.0995", "$0.1"),
+        ("0.42049", "$0.42"),
+        ("~12.345", "~$12.35"),
+        ("0.004", "$0.004"),
+    ],
+)
+def test_a_cost_is_rounded(cost: str, shown: str) -> None:
+    assert summary(cost=cost) == shown
+
+
+@pytest.mark.parametrize(
+    ("cause", "shown"),
+    [
+        ({"reason": "first_turn", "tokens": None}, ""),
+        ({"reason": "new_turn", "tokens": 0}, ""),
+        ({"reason": "new_turn", "tokens": 2048}, "new turn: 2,048 tok not cached"),
+        ({"reason": "retry", "tokens": None}, "retry"),
+        (
+            {"reason": "prefix_changed", "path": "tools[2].name", "tokens": 12288},
+            "prefix changed at tools[2].name: 12,288 tok not cached",
+        ),
+        ({"reason": "settings_changed", "path": "model", "tokens": 0}, "settings changed"),
+    ],
+)
+def test_a_cause_is_said_where_it_is_more_than_a_turn(cause: dict[str, object], shown: str) -> None:
+    assert summary(cause=cause) == shown
 
 
 def test_an_embedding_has_no_answer_in_tokens() -> None:
@@ -24,7 +66,7 @@ def test_an_embedding_has_no_answer_in_tokens() -> None:
 
 def test_refusals_and_breaks_say_why() -> None:
     line = summary(session="4f", status=413, error="too_large", reason="The body is over 65536 bytes.", duration_ms=3)
-    assert line == "session 4f · 413 too_large: The body is over 65536 bytes. · 3 ms"
+    assert line == "session 4f · 3 ms · 413 too_large: The body is over 65536 bytes."
     assert summary(model="m", status=200, reason="the client left") == "m · 200: the client left"
     assert summary(status=502) == "502"
 

@@ -1,10 +1,12 @@
 """What the flow list says of an exchange, and what it marks."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 from mitmproxy import http
 from mitmproxy.addons import view
+from mitmproxy.flow import Error
 from mitmproxy.test import taddons
 
 from addons import errors
@@ -25,7 +27,7 @@ def watched() -> Iterator[None]:
 def noted(flow: http.HTTPFlow, hook: str = "response") -> str:
     """The comment without its times."""
     getattr(FlowSummary(), hook)(flow)
-    return flow.comment.rpartition(" · ")[0]
+    return " · ".join(part for part in flow.comment.split(" · ") if not re.fullmatch(r"(first byte )?\d+ ms", part))
 
 
 def test_a_completion() -> None:
@@ -50,7 +52,7 @@ def test_what_it_met_at_upstreams() -> None:
     flow.metadata["relay.attempts"] = [{"upstream": "two", "status": 200}]
     flow.metadata["relay.passed_over"] = ["one rate limited"]
     flows.respond(flow, 200, {"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
-    assert noted(flow) == "gpt-4o · one rate limited → two · 3→4 tok"
+    assert noted(flow) == "gpt-4o · 3→4 tok · one rate limited → two"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,47 @@ def test_why_a_message_failed_after_it_went_upstream(body: str) -> None:
     flows.respond(flow, 200, body.format(told).encode())
     assert noted(flow) == "429: Rate limited: slow down."
     assert flow.marked == FAILED
+
+
+def test_a_client_that_closes_behind_its_answer_has_not_failed() -> None:
+    """Many do, and the record may still be written then."""
+    flow, exchange = flows.attached(Kind.PASS)
+    flows.respond(flow, 200, {})
+    FlowSummary().response(flow)
+    exchange.stream.sent = True
+    flow.error = Error("Client disconnected.")
+    assert exchange.record.late is not None
+    exchange.record.late(flow)
+    assert flow.error is None and flow.marked == ""
+
+
+@pytest.mark.parametrize(("sent", "tail"), [(False, b""), (True, b"data: the envelope")])
+def test_one_that_leaves_before_its_answer_has(sent: bool, tail: bytes) -> None:
+    flow, exchange = flows.attached(Kind.CHAT)
+    flows.respond(flow, 200, {})
+    FlowSummary().response(flow)
+    exchange.stream.sent, exchange.answer.tail = sent, tail
+    flow.error = Error("Client disconnected.")
+    assert exchange.record.late is not None
+    exchange.record.late(flow)
+    assert flow.marked == FAILED and "Client disconnected." in flow.comment
+
+
+def test_the_time_is_that_of_the_exchange_and_not_of_its_record() -> None:
+    flow, exchange = flows.attached(Kind.PASS)
+    flows.respond(flow, 200, {})
+    exchange.record.ended_at = exchange.started + 1.5
+    FlowSummary().response(flow)
+    assert flow.comment == "first byte 1.5 s · 1.5 s"
+
+
+def test_who_asked_in_which_session_or_thread() -> None:
+    flow, _ = flows.attached(Kind.PASS)
+    flow.metadata |= {"relay.key": "alice", "relay.thread": "4f1c2a9e", "relay.cause": {"reason": "retry"}}
+    flows.respond(flow, 200, {})
+    assert noted(flow) == "alice · #4f1c2a9e · retry"
+    flow.metadata["relay.session"] = "ab" * 32
+    assert noted(flow) == "alice · session abababab · retry"
 
 
 def test_what_broke() -> None:

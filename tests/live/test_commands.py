@@ -131,5 +131,8 @@ def test_each_command_says_what_it_takes(web: page.Web) -> None:
         "relay.balance": "relay.balance key upstream",
         "relay.replay": "relay.replay flows key",
         "relay.upstreams": "relay.upstreams  -> str[]",
+        "relay.threads": "relay.threads  -> str[]",
+        "relay.thread": "relay.thread flows",
+        "relay.why": "relay.why flows -> str[]",
     }
     assert all(known[name]["help"] for name in shown)

@@ -133,8 +133,10 @@ def test_a_message_shows_what_relay_has_added(page: Browser) -> None:
 def test_the_list_says_what_each_exchange_was_about(page: Browser, web: pages.Web) -> None:
     listed = "\n".join(rows(page))
     assert f"gpt-3.5-turbo · session {session(web)} · 10→9 tok · " in listed
-    assert re.search(r"gpt-3\.5-turbo · session \w+ · \d+→\d+ tok · \$0\.0000\d+ · ", listed), "what it has cost"
-    assert "gpt-4o-mini · 401 invalid_api_key · " in listed
+    assert re.search(r"session \w+ · \d+→\d+ tok · \$0\.0000\d+ · first byte \d+ ms · \d+ ms", listed), (
+        "what it has cost"
+    )
+    assert re.search(r"gpt-4o-mini · #\w{8} · first byte \d+ ms · \d+ ms · 401 invalid_api_key", listed)
     assert "404 unknown_path: Unknown path: /v2/models." in listed
     assert sum("⚠" in row for row in rows(page)) == 2
     wide = page.run("return document.querySelector('td.col-comment').getBoundingClientRect().width")
