@@ -299,7 +299,8 @@ def test_a_call_whose_thread_began_elsewhere_is_shown_whole() -> None:
 def test_several_threads_have_a_section_each() -> None:
     child = record(id="f3", at=AT + 5, thread="bbbbbbbb", parent="aaaaaaaa")
     reader = shown(record(), child, record(id="f4", thread=None), record(id="f5", path="/v1/models", method="GET"))
-    assert {"t-aaaaaaaa", "t-bbbbbbbb"} < set(reader.ids) and "#t-aaaaaaaa" in reader.links
+    assert {"t-aaaaaaaa", "t-bbbbbbbb"} < set(reader.ids)
+    assert reader.links.count("#t-aaaaaaaa") == reader.links.count("#t-bbbbbbbb") == 2, "the list, and its relative"
     assert "GET /v1/models" in "".join(reader.text)
 
 

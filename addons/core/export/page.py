@@ -73,6 +73,10 @@ class _Writer:
         self._calls = {each: f"c{number}" for number, each in enumerate(calls, 1)}
         self._numbers = {call.record.id: at for each in found for at, call in enumerate(each.calls, 1)}
         self._labels = {each.label for each in found if each.label is not None}
+        self._sent: dict[str | None, list[str]] = {}
+        for each in found:
+            if each.label is not None and each.parent is not None:
+                self._sent.setdefault(each.parent, []).append(each.label)
 
     def title(self, thread: Thread) -> str:
         """`thread 5f0c21aa`."""
@@ -115,6 +119,9 @@ class _Writer:
         if (parent := thread.parent) is not None:
             known = element("a", parent, href=f"#t-{parent}") if parent in self._labels else escaped(parent)
             facts.append(element("span", "sent by thread ", known))
+        sent = [joined((element("a", label, href=f"#t-{label}"), " ")) for label in self._sent.get(thread.label, ())]
+        if sent:
+            facts.append(element("span", "has sent ", *sent))
         return element("div", *facts, class_="facts")
 
     def _talk(self, thread: Thread) -> Iterator[Markup]:

@@ -49,8 +49,9 @@ def transform_pages(master: Any, transform: "type[OutputTransform]") -> None:
 def add_pages(master: Any, prefix: str, pages: "Sequence[tuple[str, type[RequestHandler], dict[str, Any]]]") -> None:
     """Have a mitmweb serve further pages below `prefix`, in place of earlier ones there; without mitmweb, nothing.
 
-    mitmproxy 12.2.3 offers addons no way to do so. tornado does, at mitmweb's application; but each call would leave
-    what an earlier load of relay has added in front.
+    mitmproxy 12.2.3 lets addons add no page; so the page of a thread would stand on a server of its own, without
+    mitmweb's token. This is tornado's own interface, reached through mitmweb's application, but for what an earlier
+    load of relay has added: that is taken out again. Remove when mitmweb takes handlers from addons.
     """
     application = getattr(master, "app", None)
     router = getattr(application, "wildcard_router", None)
