@@ -53,7 +53,13 @@ def write(path: Path, text: str, *, overwrite: bool = False) -> None:
     """Write an export. Raises Unfit where it can't be written, or is there already."""
     try:
         with path.open("w" if overwrite else "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                if not overwrite:
+                    path.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise Unfit(f"{path} can't be written: {error.strerror}.") from None
 

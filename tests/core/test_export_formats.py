@@ -206,9 +206,21 @@ def test_a_failed_exchange_is_an_error() -> None:
     assert span["status"]["code"] == 2
 
 
+def test_an_error_that_an_answer_tells_is_one() -> None:
+    told = Message(JSON, json.dumps({"code": 429, "message": "too many", "data": None}).encode())
+    [span, *_] = spans(record(thread=None, response=told))
+    assert span["status"] == {"code": 2, "message": "told_in_answer"}
+
+
 def test_what_asks_no_model_is_a_span_too() -> None:
-    [span, *_] = spans(record(path="/v1/models", method="GET", thread=None))
-    assert "gen_ai.operation.name" not in attributes(span)
+    for path in ("/v1/models", "/v1/chat/completions"):
+        [span, *_] = spans(record(path=path, method="GET", thread=None))
+        assert "gen_ai.operation.name" not in attributes(span)
+
+
+def test_geminis_calls_are_told_by_their_operation() -> None:
+    [span, *_] = spans(record(path="/v1beta/models/gemini-2.5-pro:generateContent", thread=None))
+    assert attributes(span)["gen_ai.operation.name"] == "generate_content"
 
 
 def test_the_same_records_give_the_same_spans() -> None:

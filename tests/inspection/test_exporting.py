@@ -5,6 +5,7 @@ import json
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mitmproxy import http
@@ -71,6 +72,75 @@ def test_no_key_is_in_any_export(form: str) -> None:
         assert "***" in text or form != "jsonl"
         assert each.get_state() == before, "the record itself stays as it is"
         assert each.id not in known_secrets
+
+
+def pieces(*values: Any) -> bytes:
+    return b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in values)
+
+
+def cut(text: str) -> list[str]:
+    return [text[at : at + 5] for at in range(0, len(text), 5)]
+
+
+SAID = f"I read {KEY} and {COOKIE}."
+CALL = {"id": "c", "function": {"name": "f", "arguments": json.dumps({"k": KEY})}}
+DIALECTS: dict[str, tuple[str, dict[str, Any], bytes]] = {
+    "chat": (
+        "/v1/chat/completions",
+        {
+            "messages": [
+                {"role": "system", "content": f"key {KEY}"},
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": f'{{"k":"{KEY}"}}'}}],
+                },
+                {"role": "tool", "tool_call_id": "c", "content": SAID},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f", "description": SAID}}],
+        },
+        pieces(*({"choices": [{"index": 0, "delta": {"content": each}}]} for each in cut(SAID))),
+    ),
+    "messages": (
+        "/v1/messages",
+        {
+            "system": [{"type": "text", "text": SAID}],
+            "messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": SAID}]}],
+        },
+        pieces(
+            *(
+                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": each}}
+                for each in cut(SAID)
+            )
+        ),
+    ),
+    "responses": (
+        "/v1/responses",
+        {"instructions": SAID, "input": [{"type": "function_call_output", "call_id": "c", "output": SAID}]},
+        pieces(*({"type": "response.output_text.delta", "output_index": 0, "delta": each} for each in cut(SAID))),
+    ),
+    "gemini": (
+        f"/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse&key={KEY}",
+        {"systemInstruction": {"parts": [{"text": SAID}]}, "contents": [{"role": "user", "parts": [{"text": SAID}]}]},
+        pieces(*({"candidates": [{"content": {"parts": [{"text": each}]}}]} for each in cut(SAID))),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", exporting.FORMATS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("header", ["authorization", "x-api-key", "x-goog-api-key"])
+def test_no_key_of_any_dialect_is_in_any_export(dialect: str, form: str, header: str) -> None:
+    path, body, answer = DIALECTS[dialect]
+    each = made(path, answer, {"content-type": "text/event-stream", "set-cookie": f"session={COOKIE}"})
+    each.live = False
+    each.request.method = "POST"
+    each.request.text = json.dumps(body)
+    each.request.headers[header] = f"Bearer {KEY}" if header == "authorization" else KEY
+    each.request.headers["cookie"] = f"session={COOKIE}"
+    text = exports([each], form)
+    assert "I read" in text.replace("\\", "") or form == "jsonl"
+    for secret in (KEY, COOKIE, KEY[3:], COOKIE[7:]):
+        assert secret not in text
 
 
 @pytest.mark.parametrize("form", exporting.FORMATS)

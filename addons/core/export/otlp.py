@@ -9,7 +9,7 @@ the same records give the same spans.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -80,7 +80,7 @@ def _of_thread(thread: Thread) -> dict[str, Any]:
 def _of_call(call: Call) -> list[dict[str, Any]]:
     record = call.record
     parent = spans.Parent(trace_of(record.thread), _span_of(record.thread), True) if record.thread else None
-    made = spans.spans_of(_observed(record, _content(call)), _ids(record.id), parent)
+    made = spans.spans_of(_observed(record, call), _ids(record.id), parent)
     made[0]["attributes"] += spans.attributes(
         {
             "gen_ai.conversation.id": record.thread or record.session,
@@ -102,14 +102,14 @@ def _cause(cause: Cause | None) -> dict[str, object]:
     return {f"relay.cause.{name}": value for name, value in told.items()}
 
 
-def _observed(record: Exported, content: Mapping[str, str] | None = None) -> Observed:
-    path = (record.upstream_path or record.path).partition("?")[0]
+def _observed(record: Exported, call: Call | None = None) -> Observed:
+    path = (record.upstream_path or record.path).partition("?")[0].encode("utf-8", "replace").decode()
     generation = generation_of(record.method, path)
     operation = OPERATIONS[generation] if generation is not None else ""
-    if content is not None and not operation:
+    if call is not None and not operation:
         operation = "generate_content"  # Gemini's
     seconds = (record.duration_ms or 0.0) / 1000
-    outcome, error = _outcome(record)
+    outcome, error = _outcome(record, call.answered.error if call is not None else None)
     cost = None if record.cost is None else int(record.cost * NANO)
     asked = 0.0 if record.upstream is not None else None
     return Observed(
@@ -132,15 +132,18 @@ def _observed(record: Exported, content: Mapping[str, str] | None = None) -> Obs
         upstream_seconds=seconds if record.upstream is not None and record.duration_ms is not None else None,
         attempts=record.attempts,
         asked_times=len(record.attempts) or int(record.upstream is not None),
-        content=content or {},
+        content=_content(call) if call is not None else {},
     )
 
 
-def _outcome(record: Exported) -> tuple[Outcome, str]:
+def _outcome(record: Exported, told: str | None) -> tuple[Outcome, str]:
+    """What became of it; `told` is the error in an answer, whose status may be 200 all the same."""
     if record.error is not None:
         return Outcome.BROKEN, "broken"
     if record.status is not None and record.status >= 400:
         return Outcome.UPSTREAM_ERROR, f"http_{record.status}"
+    if told is not None:
+        return Outcome.UPSTREAM_ERROR, "told_in_answer"
     return Outcome.OK, ""
 
 

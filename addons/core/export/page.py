@@ -83,7 +83,7 @@ class _Writer:
         return f"thread {thread.label}" if thread.label is not None else "a call of no thread"
 
     def _anchor(self, thread: Thread) -> str:
-        return f"t-{thread.label}" if thread.label is not None else f"t-{self._calls[thread.calls[0].record.id]}"
+        return f"t-{thread.label}" if thread.label is not None else f"s-{self._calls[thread.calls[0].record.id]}"
 
     def contents(self, found: Sequence[Thread]) -> Markup:
         """A list of the threads."""

@@ -91,7 +91,8 @@ class Thread:
 
 def is_call(record: Exported) -> bool:
     """Whether it asks a model that talks."""
-    return record.socket is None and dialect_of(record.upstream_path or record.path) is not None
+    path = record.upstream_path or record.path
+    return record.method == "POST" and record.socket is None and dialect_of(path) is not None
 
 
 def threads(records: Iterable[Exported]) -> tuple[list[Thread], list[Exported]]:
