@@ -1,7 +1,7 @@
 """Exports of records: cleaned copies of flows, as one text.
 
 A record may hold keys all the same, where a file was saved with `inspect.redact: false`; so each is cleaned again,
-whatever the settings say. To clean twice changes nothing.
+whatever the settings say, but for those that this relay has cleaned itself. To clean twice changes nothing.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from addons.config.settings import Settings
 from addons.core.export import jsonl, otlp, page
 from addons.core.export.record import Exported
 from addons.core.slices import Sliced, at_once
-from addons.exchange import aimed_at
+from addons.exchange import aimed_at, of
 from addons.flow.exported import exported
 from addons.flow.turns import in_turns
 from addons.inspection.placing import placing, wants_placing
@@ -70,7 +70,8 @@ def text_of(records: Iterable[Exported], form: str) -> str:
         return jsonl.document(sorted(records, key=lambda each: each.at))
     if form == "html":
         return page.page(records)
-    return json.dumps(otlp.document(records, VERSION), ensure_ascii=False, separators=(",", ":")) + "\n"
+    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+    return "".join((*encoder.iterencode(otlp.document(records, VERSION)), "\n"))  # others have their turns meanwhile
 
 
 def always_redacting(settings: Settings, secret: bytes) -> Redaction:
@@ -99,9 +100,16 @@ def _cleaned(each: http.HTTPFlow, redaction: Redaction) -> Sliced[http.HTTPFlow]
     copy: http.HTTPFlow = each.copy()
     if (aimed := aimed_at(each)) is not None:
         copy.metadata.setdefault("relay.upstream", aimed.name)
-    yield from redaction.cleaning_record(copy)
+    if not _is_clean(each):
+        yield from redaction.cleaning_record(copy)
     copy.id, copy.timestamp_created = each.id, each.timestamp_created
     return copy
+
+
+def _is_clean(each: http.HTTPFlow) -> bool:
+    """Whether it has passed here, was cleaned then, and nobody has changed it since."""
+    exchange = of(each)
+    return exchange is not None and exchange.settings.inspect.redact and exchange.record.watched and not each.modified()
 
 
 async def export(

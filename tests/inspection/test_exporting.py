@@ -13,9 +13,11 @@ from mitmproxy.test import tflow
 from mitmproxy.websocket import WebSocketMessage
 from wsproto.frame_protocol import Opcode
 
-from addons.core.slices import at_once
+from addons.core.slices import Sliced, at_once
+from addons.exchange import Exchange, Kind, attach
 from addons.inspection import exporting
 from addons.inspection.exporting import Unfit, export, format_of, refuse_existing, write
+from addons.inspection.redaction import Redaction
 from addons.logs import known_secrets
 from addons.meter.prices import PriceList, Prices
 from tests.support.agent_flows import flows
@@ -148,6 +150,31 @@ def test_the_keys_of_agents_are_in_no_export(form: str) -> None:
     calls = list(agent_runs(CI_SEED, 60))
     text = exports(flows(calls), form)
     assert not re.search(r"sk-made-up-[a-z]+-[0-9a-f]{8}", text)
+
+
+@pytest.mark.parametrize(
+    ("redact", "watched", "edited", "again"),
+    [(True, True, False, False), (False, True, False, True), (True, False, False, True), (True, True, True, True)],
+)
+def test_what_this_relay_has_cleaned_is_not_cleaned_again(
+    redact: bool, watched: bool, edited: bool, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = marked()
+    in_force = settings(inspect={"redact": redact})
+    exchange = attach(each, Exchange(in_force, in_force.upstreams[0], Kind.PASS, "/v1/chat/completions"))
+    exchange.record.watched = watched
+    if edited:
+        each.backup()
+        each.request.text = json.dumps({"messages": [], "edited": KEY})
+    cleaned = []
+
+    def cleaning(_: Redaction, copy: http.HTTPFlow) -> Sliced[None]:
+        cleaned.append(copy)
+        yield
+
+    monkeypatch.setattr(Redaction, "cleaning_record", cleaning)
+    exports([each], "jsonl")
+    assert bool(cleaned) is again
 
 
 def test_to_clean_twice_changes_nothing() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from addons.core import bounded_json
 from addons.core.metered import Metered
 
-MOST_MARKS = 400_000
-"""`[`, `{`, `,` and `:` of a body that is read, some 30 ms in which nothing else goes on. No record of what people send
+MOST_MARKS = 200_000
+"""`[`, `{`, `,` and `:` of a body that is read, some 20 ms in which nothing else goes on. No record of what people send
 has so many."""
 
 REASONS = (
