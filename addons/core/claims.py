@@ -84,6 +84,11 @@ _OWN_TOOLS = ("function", "custom", "local_shell", "apply_patch")
 _SHELL = "shell"
 """The client's where it says so, else a container of upstream's:
 https://platform.openai.com/docs/guides/tools-shell"""
+_NAMESPACE = "namespace"
+"""Several functions of the client's under one name, as Codex has them."""
+_TOOL_SEARCH = "tool_search"
+"""Looks among tools that were held back: upstream does, but where it says `"execution": "client"`:
+https://platform.openai.com/docs/guides/tools-tool-search"""
 _CLIENT_TOOLS = ("computer_", "bash_", "text_editor_", "memory_")
 _LARGEST = 1 << 22
 """Characters of a value that is parsed, of those that may be long: more would take too long at once."""
@@ -398,6 +403,17 @@ def _is_own(tool: Mapping[str, object]) -> bool:
     if type_ == _SHELL:
         where = tool.get("environment")
         return where is None or (isinstance(where, dict) and where.get("type") == "local")
+    if type_ == _NAMESPACE:
+        inside = tool.get("tools")
+        return isinstance(inside, list) and all(isinstance(each, dict) and _is_plain(each) for each in inside)
+    if type_ == _TOOL_SEARCH:
+        return tool.get("execution") == "client"
+    return _is_plain(tool)
+
+
+def _is_plain(tool: Mapping[str, object]) -> bool:
+    """Whether the type alone says that the client runs a tool."""
+    type_ = tool.get("type")
     return isinstance(type_, str) and (type_ in _OWN_TOOLS or type_.startswith(_CLIENT_TOOLS))
 
 

@@ -91,7 +91,12 @@ _GLUED_VALUE = re.compile(rf"(token|key|auth)({'|'.join(sorted(_VALUES, key=len,
 _NO_KEYS = _words("monkey donkey turkey whiskey jockey hockey hickey mickey lackey flunkey")
 _CHINESE = ("密码", "密碼", "密钥", "密鑰", "秘钥", "口令", "令牌")
 _HEADER_LAST = frozenset(("access", "pass"))
-_HARMLESS_HEADERS = frozenset(("sec-websocket-key", "idempotency-key", "sec-websocket-accept"))
+_HARMLESS_HEADERS = frozenset(
+    (
+        *("sec-websocket-key", "idempotency-key", "sec-websocket-accept"),
+        "anthropic-dangerous-direct-browser-access",  # Claude Code's: `true`
+    )
+)
 
 _LONGEST_PART = 256
 _LONGEST_JSON = 4096

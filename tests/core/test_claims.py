@@ -93,6 +93,17 @@ UNBOUNDED: dict[str, tuple[Generation, dict[str, Any]]] = {
     "a picture by its id": (RESPONSE, {"input": [{"type": "image_generation_call", "id": "ig_1"}]}),
     "a shell of upstream's": (RESPONSE, {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}),
     "a shell somewhere": (RESPONSE, {"tools": [{"type": "shell", "environment": "local"}]}),
+    "a search among tools": (RESPONSE, {"tools": [{"type": "tool_search"}]}),
+    "a search among tools, said otherwise": (RESPONSE, {"tools": [{"type": "tool_search", "execution": ["client"]}]}),
+    "a namespace with a tool of upstream's": (
+        RESPONSE,
+        {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function"}, {"type": "web_search"}]}]},
+    ),
+    "a namespace in a namespace": (
+        RESPONSE,
+        {"tools": [{"type": "namespace", "tools": [{"type": "namespace", "tools": []}]}]},
+    ),
+    "a namespace of nobody knows what": (RESPONSE, {"tools": [{"type": "namespace", "name": "n"}]}),
     "Google's own tool": (CHAT, {"tools": [{"google_search": {}}]}),
     "a search of xAI's": (CHAT, {"search_parameters": {"mode": "auto"}}),
     "a type that is none": (CHAT, {"tools": [{"type": ["function"]}]}),
@@ -122,6 +133,15 @@ BOUNDED: dict[str, tuple[Generation, dict[str, Any]]] = {
     "plain messages": (CHAT, {"messages": HELLO}),
     "an image in the body": (CHAT, {"messages": [{"content": [IMAGE_PART]}]}),
     "tools of the client": (CHAT, {"tools": [{"type": "function", "function": {"name": "file_id"}}]}),
+    "Codex's tools": (
+        RESPONSE,
+        {
+            "tools": [
+                {"type": "tool_search", "execution": "client"},
+                {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "spawn"}]},
+            ]
+        },
+    ),
     "Anthropic's tools of the client": (MESSAGE, {"tools": [{"name": "x"}, {"type": "bash_20250124", "name": "bash"}]}),
     "words about files": (CHAT, {"messages": [{"role": "user", "content": 'what is "file_id": "x"?'}]}),
     "items that were said before": (

@@ -67,6 +67,7 @@ def test_it_promises_none(name: str) -> None:
         ("X-Api-Key-Prod", True),
         ("X-Auth-Header", True),
         ("X-Api-Key-Id", False),
+        ("anthropic-dangerous-direct-browser-access", False),
         ("X-OAuth-Scopes", False),
         ("Authentication-Info", False),
     ],

@@ -11,7 +11,7 @@ from mitmproxy.test import taddons
 
 from addons import errors
 from addons.core.summary import FAILED
-from addons.exchange import Kind
+from addons.exchange import Exchange, Kind
 from addons.flow.answers import refuse
 from addons.inspection.flow_summary import FlowSummary
 from tests.support import flows
@@ -74,15 +74,20 @@ def test_why_a_message_failed_after_it_went_upstream(body: str) -> None:
     assert flow.marked == FAILED
 
 
+def leave(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """The client goes while the record is written."""
+    flow.error = Error("Client disconnected.")
+    assert exchange.record.late is not None
+    exchange.record.late(flow)
+
+
 def test_a_client_that_closes_behind_its_answer_has_not_failed() -> None:
     """Many do, and the record may still be written then."""
     flow, exchange = flows.attached(Kind.PASS)
     flows.respond(flow, 200, {})
     FlowSummary().response(flow)
     exchange.stream.sent = True
-    flow.error = Error("Client disconnected.")
-    assert exchange.record.late is not None
-    exchange.record.late(flow)
+    leave(flow, exchange)
     assert flow.error is None and flow.marked == ""
 
 
@@ -92,9 +97,7 @@ def test_one_that_leaves_before_its_answer_has(sent: bool, tail: bytes) -> None:
     flows.respond(flow, 200, {})
     FlowSummary().response(flow)
     exchange.stream.sent, exchange.answer.tail = sent, tail
-    flow.error = Error("Client disconnected.")
-    assert exchange.record.late is not None
-    exchange.record.late(flow)
+    leave(flow, exchange)
     assert flow.marked == FAILED and "Client disconnected." in flow.comment
 
 

@@ -16,16 +16,19 @@ from addons.core.threads.thread import Last, Past, Thread
 
 _SUMMARIES = ("compaction", "compaction_summary", "context_compaction")
 """Types of items that OpenAI has made of a history."""
+_FIRST = 3
+"""Messages among which a summary stands that was asked of the model as a message of its own."""
 _OWN = ("reasoning", "function_call", "custom_tool_call", "local_shell_call")
 """Types of items that are a model's own, of those that have no role."""
 
 
 def comparing(
-    thread: Thread, call: Call, asked: Prompt, usage: Metered | None, summaries: Sequence[str]
+    thread: Thread, call: Call, asked: Prompt, usage: Metered | None, own: Sequence[str], beside: Sequence[str]
 ) -> Sliced[tuple[Cause, int]]:
     """The cause of a call's cost; and how many messages of its body's list the thread knows already.
 
-    `summaries`: texts of which one may have taken the place of the history.
+    One of these texts may have taken the place of the history: `own` ones of the thread, or those that were said
+    `beside` it.
     """
     last = thread.last
     if last is None:
@@ -43,7 +46,7 @@ def comparing(
         found,
         elsewhere=(last.upstream, last.key) != (call.upstream, call.key),
         expired=_has_expired(previous, call.at, tokens),
-        compacted=_is_compaction(last, call, asked, same, summaries),
+        compacted=_is_compaction(last, call, asked, same, own, beside),
     )
     path, before, after = told(found)
     return Cause(reason, part, path, before, after, previous.id, tokens, billed), known
@@ -105,16 +108,20 @@ def _has_expired(previous: Past, at: float, tokens: int | None) -> bool:
     return tokens != 0 or previous.held is None
 
 
-def _is_compaction(last: Last, call: Call, asked: Prompt, same: int, summaries: Sequence[str]) -> bool:
+def _is_compaction(last: Last, call: Call, asked: Prompt, same: int, own: Sequence[str], beside: Sequence[str]) -> bool:
     """Whether the history was made shorter: by a summary, or by leaving out its old end."""
     before, now = last.messages, tuple(each.digest for each in asked.messages)
-    if same == len(before) or len(call.body) >= len(last.body):
+    if same == len(before):
         return False
     new = asked.messages[same:]
-    if holds(said_to_model(new), summaries) or any(_is_summary(each.value) for each in new):
+    if holds(said_to_model(new), [*own, *beside]) or any(_is_summary(each.value) for each in new):
         return True
-    if 2 * len(now) < len(before) and any(holds(each.texts, summaries) for each in history_of(new[:2])):
+    # The latest answer stands in each history as what it is: as a summary only where little else is left.
+    said = [text for each in history_of(new[:_FIRST]) for text in each.texts]
+    if holds(said, beside) or (2 * len(now) < len(before) and holds(said, own)):
         return True
+    if len(call.body) >= len(last.body):
+        return False
     if same < len(now) and now[same] in before[same:] and _begins_turn(new[0].value):
         at = before.index(now[same], same)
         return now[same : same + len(before) - at] == before[at:]

@@ -7,23 +7,29 @@
 4. else it begins one.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from addons.core.threads.difference import common
 from addons.core.threads.passages import PROBE, holds, said_to_model
-from addons.core.threads.prompt import Part, Prompt, history_of
+from addons.core.threads.prompt import Part, Prompt, digest_without_id, history_of, own_ids
 from addons.core.threads.said import Said
-from addons.core.threads.thread import Thread, put
+from addons.core.threads.thread import SUMMARY, SURE_SUMMARY, Thread, put
 
 _MOST_NAMED = 400
 """Answers of a thread that a later request may bring back."""
 _MOST_OPENINGS = 8
 _MOST_SESSIONS = 20
-_LONG = 64
-"""Characters of a text that no other thread has said."""
+_MOST_ALIKE = 16
+"""Threads that begin alike, have said the same, or bear the same session's name; the latest ones count."""
+_LONG, _SHORT = 64, 12
+"""Characters of a text that no other thread has said; and of one of which two have to be the same."""
+_ENOUGH = 2
+_GENERATIONS = 4
+_NEWEST = 10
+"""Messages of a request whose own ids are noted."""
 
 Latest = Callable[[], Iterator[Thread]]
 """The threads of late, the latest one first."""
@@ -52,6 +58,7 @@ class Index:
         return self._brought_back(asked) or self._repeated(asked) or self._summarized(asked)
 
     def _brought_back(self, asked: Prompt) -> Thread | None:
+        near: Counter[int] = Counter()
         for history in history_of(asked.messages):
             for name in history.ids:
                 if found := self._by_name.get(_named("id", name)):
@@ -60,6 +67,10 @@ class Index:
                 found = self._by_name.get(_named("text", text), [])
                 if fit := [each for each in found if len(text) >= _LONG or _is_near(each, asked)]:
                     return _best(fit, asked)
+                if len(text) >= _SHORT:
+                    near.update(map(id, found))
+                    if fit := [each for each in found if near[id(each)] >= _ENOUGH]:
+                        return _best(fit, asked)
         return None
 
     def _repeated(self, asked: Prompt) -> Thread | None:
@@ -81,21 +92,66 @@ class Index:
         return None
 
     def _summarized(self, asked: Prompt) -> Thread | None:
-        """The thread whose history was replaced by its latest answer."""
-        texts, system, marks = said_to_model(asked.messages), system_of(asked), _marks(asked)
+        """The thread whose history was replaced by its latest answer, or by that of a side call."""
+        texts = [each for each in said_to_model(asked.messages) if len(each) >= SUMMARY]
+        if not texts:
+            return None
+        system, marks = system_of(asked), _marks(asked)
         for thread in self._latest():
-            apart = thread.sessions and marks and not thread.sessions.keys() & marks
-            if not apart and system in thread.systems and holds(texts, thread.summaries):
-                return thread
+            related = bool(thread.sessions.keys() & marks)
+            if not related and thread.sessions and marks:
+                continue
+            of = thread if system in thread.systems else self._sent_by(thread, system)
+            if of is not None and holds(texts, thread.summaries(SUMMARY if related else SURE_SUMMARY)):
+                return of
         return None
 
+    def _sent_by(self, side: Thread, system: bytes) -> Thread | None:
+        """The thread that a side call was made for, if it has had this system prompt."""
+        if side.has_tools:
+            return None
+        latest = list(self._latest())
+        by_label = {each.label: each for each in latest}
+        above = by_label.get(side.parent or "")
+        for _ in range(_GENERATIONS):  # a side call may quote what another one has said
+            if above is not None and system in above.systems:
+                return above
+            above = by_label.get(above.parent or "") if above is not None else None
+        marks = side.sessions.keys()
+        return next((each for each in latest if system in each.systems and marks & each.sessions.keys()), None)
+
+    def side_summaries(self, thread: Thread) -> list[str]:
+        """What side calls of a thread have said last: one may be the summary of its history."""
+        marks = thread.sessions.keys()
+        return [
+            text
+            for each in self._latest()
+            if each is not thread
+            and not each.has_tools
+            and (each.parent == thread.label or marks & each.sessions.keys())
+            for text in each.summaries()
+        ]
+
+    def is_beside(self, thread: Thread, asked: Prompt) -> bool:
+        """Whether a call that brings back a thread's history is one beside it all the same, such as one that asks
+        another model how hard the question is: without tools, with another model and a system prompt of its own."""
+        last = thread.last
+        if last is None or not thread.has_tools or asked.digests(Part.TOOLS) or last.model == asked.model:
+            return False
+        return system_of(asked) not in thread.systems and asked.digests(Part.SYSTEM) != thread.system
+
     def parent(self, asked: Prompt) -> str | None:
-        """The thread that has sent one that begins: by what it gave a tool, or by their session."""
-        texts = [each for each in said_to_model(asked.messages[:2]) if len(each) >= PROBE]
+        """The thread that has sent one that begins: by what it gave a tool or has said, or by their session."""
+        texts = said_to_model(asked.messages[:2])
+        long = [each for each in texts if len(each) >= PROBE]
         for thread in self._latest():
-            if texts and any(holds([given], texts) for given in thread.arguments):
+            given = [each for each in thread.arguments if len(each) >= PROBE]
+            if any(holds([each], long) for each in given) or _has_one_of(thread.arguments, texts):
                 return thread.label
-        return next((found[0].label for each in _marks(asked) if (found := self._by_session.get(each))), None)
+            if not asked.digests(Part.TOOLS) and holds(long, [each for each in thread.texts if len(each) >= PROBE]):
+                return thread.label
+        found = [each for mark in _marks(asked) for each in self._by_session.get(mark, ()) if each.has_tools]
+        return found[0].label if found else None
 
     # Remembering
 
@@ -105,7 +161,8 @@ class Index:
             self._note(self._by_session, thread, mark, thread.sessions, _MOST_SESSIONS)
         if asked.messages:
             self._note(self._by_opening, thread, asked.messages[0].digest, thread.openings, _MOST_OPENINGS)
-        for name in (*(_named("id", each) for each in said.ids), *(_named("text", each) for each in said.texts)):
+        ids = [*said.ids, *own_ids(asked.messages[-_NEWEST:])]
+        for name in (*(_named("id", each) for each in ids), *(_named("text", each) for each in said.texts)):
             self._note(self._by_name, thread, name, thread.named, _MOST_NAMED)
 
     def add_answer(self, thread: Thread, answer: str) -> None:
@@ -132,7 +189,10 @@ class Index:
         self, index: dict[bytes, list[Thread]], thread: Thread, name: bytes, own: OrderedDict[bytes, None], most: int
     ) -> None:
         if name not in own:
-            index.setdefault(name, []).append(thread)
+            found = index.setdefault(name, [])
+            found.append(thread)
+            if len(found) > _MOST_ALIKE:
+                del found[0]
         for gone in put(own, name, None, most):
             _drop(index, gone, thread)
 
@@ -145,6 +205,10 @@ def _drop(index: dict[bytes, list[Thread]], name: bytes, thread: Thread) -> None
         index.pop(name, None)
 
 
+def _has_one_of(given: Sequence[str], texts: Sequence[str]) -> bool:
+    return any(len(each) >= _SHORT and each in texts for each in given)
+
+
 def _named(kind: str, name: str) -> bytes:
     return blake2b(f"{kind} {name}".encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
@@ -154,8 +218,9 @@ def _marks(asked: Prompt) -> frozenset[bytes]:
 
 
 def system_of(asked: Prompt) -> bytes:
-    """Of what stands before the conversation."""
-    digests = (*asked.digests(Part.SYSTEM), b"", *asked.digests(Part.TOOLS))
+    """Of what stands before the conversation, whatever ids its program has given to that."""
+    system = [digest_without_id(each) for part, elements in asked.parts if part is Part.SYSTEM for each in elements]
+    digests = (*system, b"", *asked.digests(Part.TOOLS))
     return blake2b(b"\0".join(digests), digest_size=10).digest()
 
 

@@ -329,6 +329,25 @@ def history_of(elements: Sequence[Element]) -> list[Histories]:
     return [each for each in found if each.ids or each.texts]
 
 
+def own_ids(elements: Sequence[Element]) -> list[str]:
+    """Ids that a program has given to its own messages."""
+    return [each.value["id"] for each in elements if _has_own_id(each.value)]
+
+
+def _has_own_id(value: object) -> bool:
+    if not isinstance(value, dict) or value.get("role") != "user":
+        return False
+    return isinstance(name := value.get("id"), str) and is_unique(name)
+
+
+def digest_without_id(element: Element) -> bytes:
+    """Of an element, whatever id its program has given it."""
+    value = element.value
+    if not isinstance(value, dict) or "id" not in value:
+        return element.digest
+    return digest_of({name: each for name, each in value.items() if name != "id"})
+
+
 _IDS = ("call_id", "tool_call_id", "tool_use_id", "id")
 _SPOKEN = ("assistant", "model")
 
@@ -337,7 +356,7 @@ def _history(value: Mapping[str, Any]) -> Histories:
     """Of one message or item."""
     told = Histories()
     role, kind = value.get("role"), value.get("type")
-    if role not in ("user", *_LEADING) or kind not in (None, "message"):
+    if role not in ("user", *_LEADING) or kind not in (None, "message") or _has_own_id(value):
         told.ids += _ids(value)
     content = value.get("content", value.get("parts"))
     for block in content if isinstance(content, list) else ():

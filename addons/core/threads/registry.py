@@ -18,8 +18,7 @@ from addons.core.threads import prompt as prompts
 from addons.core.threads.call import Call, Outcome, Placed
 from addons.core.threads.comparing import comparing, read
 from addons.core.threads.finding import Index, system_of
-from addons.core.threads.passages import PROBE
-from addons.core.threads.prompt import Dialect, Kept, Prompt, digest_of
+from addons.core.threads.prompt import Dialect, Kept, Part, Prompt, digest_of
 from addons.core.threads.said import Said, hearing
 from addons.core.threads.sessions import sessions_of
 from addons.core.threads.thread import Last, Past, Thread, put
@@ -65,24 +64,22 @@ class Threads:
         yield
         said = yield from hearing(call.answer, stream=call.stream)
         said.usage = call.usage or said.usage if call.outcome is Outcome.ANSWERED else None
-        thread = chained or self._index.find(asked) or self._begin(call, asked)
-        cause, known = yield from comparing(thread, call, asked, said.usage, self._summaries(thread))
+        thread = chained or self._index.find(asked)
+        if thread is None or (chained is None and self._index.is_beside(thread, asked)):
+            thread = self._begin(call, asked, thread)
+        summaries = thread.summaries(), self._index.side_summaries(thread)
+        cause, known = yield from comparing(thread, call, asked, said.usage, *summaries)
         self._remember(thread, call, asked, said, kept)
         return Placed(thread.label, asked.model, thread.parent, cause, known)
 
     def _latest(self) -> Iterator[Thread]:
         return (self._threads[label] for label in islice(reversed(self._threads), _LATEST))
 
-    def _summaries(self, thread: Thread) -> list[str]:
-        """Latest answers, of which one may be the summary of a thread's history: its own, or a side call's."""
-        beside = (each for each in self._latest() if each is thread or each.parent == thread.label)
-        return [text for each in beside for text in each.summaries]
-
-    def _begin(self, call: Call, asked: Prompt) -> Thread:
+    def _begin(self, call: Call, asked: Prompt, beside: Thread | None) -> Thread:
         label = blake2b(call.id.encode(), digest_size=4).hexdigest()
         while label in self._threads:
             label = blake2b(label.encode(), digest_size=4).hexdigest()
-        thread = self._threads[label] = Thread(label, self._index.parent(asked))
+        thread = self._threads[label] = Thread(label, beside.label if beside is not None else self._index.parent(asked))
         return thread
 
     def _remember(self, thread: Thread, call: Call, asked: Prompt, said: Said, kept: Kept) -> None:
@@ -91,6 +88,8 @@ class Threads:
         settings = digest_of(asked.settings)
         asked_of = call.upstream, call.key, asked.dialect, call.path, asked.model
         thread.last = Last(past, *asked_of, settings, parts, call.body, kept)
+        thread.has_tools = thread.has_tools or bool(asked.digests(Part.TOOLS))
+        thread.system = asked.digests(Part.SYSTEM)
         put(thread.asks, asked.ask, past, _MOST_ASKS)
         put(thread.systems, system_of(asked), None, _MOST_SYSTEMS)
         self._index.add(thread, asked, said)
@@ -127,4 +126,4 @@ def _past(thread: Thread, call: Call, asked: Prompt, said: Said) -> Past:
 
 
 def _short(texts: Sequence[str]) -> list[str]:
-    return [each[:_KEPT_TEXT] for each in texts[-_MOST_TEXTS:] if len(each) >= PROBE]
+    return [each[:_KEPT_TEXT] for each in texts[-_MOST_TEXTS:]]

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from addons.core.threads.prompt import Dialect, Kept, Part
 
-SUMMARY = 300
-"""Characters that a summary has, at least: what is shorter may be said anywhere."""
+SUMMARY, SURE_SUMMARY = 48, 140
+"""Characters that a summary has, at least; and those of one that nobody else says by chance."""
+_OPEN, _CLOSE = "<summary>", "</summary>"
+"""Between these a summary stands, where it does not stand alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class Thread:
     named: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     chain: OrderedDict[str, Kept] = field(default_factory=OrderedDict)
     """What the upstream keeps behind each answer."""
+    system: tuple[bytes, ...] = ()
+    """Its latest system prompt."""
+    has_tools: bool = False
+    """Side calls have none."""
     texts: list[str] = field(default_factory=list)
     """What its latest answer has said."""
     arguments: list[str] = field(default_factory=list)
@@ -66,10 +72,9 @@ class Thread:
     counted: int = 0
     """Its size when it was last counted."""
 
-    @property
-    def summaries(self) -> list[str]:
-        """What it has said last, where that may be a summary."""
-        return [each for each in self.texts if len(each) >= SUMMARY]
+    def summaries(self, least: int = SUMMARY) -> list[str]:
+        """What it has said last, where that may be a summary: texts of `least` characters or more."""
+        return [text for each in self.texts if len(text := _without_tags(each)) >= least]
 
     @property
     def size(self) -> int:
@@ -80,6 +85,14 @@ class Thread:
 
     def _chained(self) -> int:
         return sum(8 * (len(each.leading) + len(each.rest)) for each in self.chain.values())
+
+
+def _without_tags(text: str) -> str:
+    start = text.find(_OPEN)
+    if start < 0:
+        return text
+    end = text.find(_CLOSE, start)
+    return text[start + len(_OPEN) : end if end >= 0 else None].strip()
 
 
 def put[K, V](kept: OrderedDict[K, V], name: K, value: V, most: int) -> Iterator[K]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from addons.engine.wrapping import wrap
+
 if TYPE_CHECKING:
     from tornado.web import OutputTransform, RequestHandler
 
@@ -16,6 +18,15 @@ def install() -> None:
     """Make the changes of this room, where mitmweb runs."""
     if (page := sys.modules.get(_PAGE)) is not None:
         vars(page)["hashlib"] = SimpleNamespace(sha256=Digest)
+        wrap(page.ClientConnection, "broadcast_flow", _broadcast_flow)
+
+
+def _broadcast_flow(stock: Any, kind: str, flow: Any) -> None:
+    """mitmproxy 12.2.3 lays out a flow for the pages that are open before it looks whether one is; so each exchange
+    costs what nobody sees. Remove when ClientConnection.broadcast_flow looks first.
+    """
+    if stock.__self__.connections:
+        stock(kind, flow)
 
 
 class Digest:
