@@ -150,16 +150,16 @@ class Commands:
         ctx.master.commands.call("replay.client", again)
 
     @command.command("relay.export")
-    def export(self, flows: Sequence[flow.Flow], path: mitmproxy.types.Path, form: str = "") -> None:
+    def export(self, flows: Sequence[flow.Flow], file: mitmproxy.types.Path, form: str = "") -> None:
         """
         Write what was recorded of these flows to FILE, without keys: as JSONL, as an HTML page of their threads, or as
         spans (OTLP), as FILE ends in .jsonl, .html or .json, or as the third argument says (jsonl, html, otlp).
         """
         settings = self._settings()
-        file = Path(path).expanduser().absolute()
+        path = Path(file).expanduser().absolute()
         try:
-            wanted = exporting.format_of(file, form)
-            exporting.refuse_existing(file, "name another file")
+            wanted = exporting.format_of(path, form)
+            exporting.refuse_existing(path, "name another file")
         except exporting.Unfit as error:
             raise exceptions.CommandError(str(error)) from None
         if not any(isinstance(each, http.HTTPFlow) and not each.live for each in flows):
@@ -167,7 +167,7 @@ class Commands:
         store, prices = self.served.store, self.served.prices
         if store is None or prices is None:
             raise exceptions.CommandError("relay.yaml is wrong: relay serves nothing.")
-        self._begin(_export(file, exporting.export(flows, settings, store.secret, wanted, prices)))
+        self._begin(_export(path, exporting.export(flows, settings, store.secret, wanted, prices)))
 
     def _settings(self) -> Settings:
         if self.served.settings is None:
