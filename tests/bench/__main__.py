@@ -27,6 +27,7 @@ from tests.bench import (
     soak,
     sse,
     throughput,
+    watched,
     workers,
 )
 from tests.bench.load import Load
@@ -66,6 +67,7 @@ SECTIONS = (
     "leases",
     "cluster",
     "meter",
+    "watched",
     "far",
 )
 
@@ -126,7 +128,7 @@ def _bench(given: argparse.Namespace) -> int:
     peers = _peers(given, missing)
     starters = _starters(peers)
     headline = ""
-    if wanted - {"workers", "sse", "sessions", "leases", "cluster", "meter", "far"}:
+    if wanted - {"workers", "sse", "sessions", "leases", "cluster", "meter", "watched", "far"}:
         with running(starters, streams=False, missing=missing) as there:
             headline = _requests(report, there, size, wanted)
     if "workers" in wanted:
@@ -158,6 +160,9 @@ def _bench(given: argparse.Namespace) -> int:
         streams = meter.LONG if given.long else meter.Streams()
         note = meter.NOTE.format(streams=streams.number, rate=streams.rate)
         report.add("What metering costs", meter.section(size.seconds, size.rounds, streams), note)
+    if "watched" in wanted:
+        with running(watched.starters(), streams=False, missing=missing) as there:
+            report.add(watched.TITLE, watched.section(there, size.seconds, size.rounds), watched.NOTE)
     if "far" in wanted:
         _far(report, size, peers, missing)
     if missing:

@@ -84,14 +84,15 @@ def relay(
     arguments: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     name: str = RELAY,
+    command: str = "start",
     **settings: object,
 ) -> Iterator[Target]:
-    """relay as ./run.sh starts it, everything switched on but for further `settings` of relay.yaml."""
+    """relay as ./run.sh starts it (`command`), everything switched on but for further `settings` of relay.yaml."""
     port = free_port()
     path = _relay_yaml(folder, port, upstream_port, settings)
-    command = [sys.executable, "-P", "-m", "addons.cli", "start", *arguments]
+    program = [sys.executable, "-P", "-m", "addons.cli", command, *arguments]
     variables = environment(RELAY_CONFIG=str(path), **(environ or {}))
-    with started(name, command, port, folder, variables) as child:
+    with started(name, program, port, folder, variables) as child:
         yield Target(name, child, port)
 
 

@@ -1,6 +1,6 @@
 """Comparing a call with the one of its thread before it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from addons.core import bounded_json
@@ -14,6 +14,9 @@ from addons.core.threads.passages import holds, said_to_model
 from addons.core.threads.prompt import Part, Prompt, digest_of, history_of, reading
 from addons.core.threads.thread import Last, Past, Thread
 
+Summaries = Callable[[Thread], tuple[Sequence[str], Sequence[str]]]
+"""Of a thread: what it has said last itself, and what was said beside it."""
+
 _SUMMARIES = ("compaction", "compaction_summary", "context_compaction")
 """Types of items that OpenAI has made of a history."""
 _FIRST = 3
@@ -23,12 +26,11 @@ _OWN = ("reasoning", "function_call", "custom_tool_call", "local_shell_call")
 
 
 def comparing(
-    thread: Thread, call: Call, asked: Prompt, usage: Metered | None, own: Sequence[str], beside: Sequence[str]
+    thread: Thread, call: Call, asked: Prompt, usage: Metered | None, summaries: Summaries
 ) -> Sliced[tuple[Cause, int]]:
     """The cause of a call's cost; and how many messages of its body's list the thread knows already.
 
-    One of these texts may have taken the place of the history: `own` ones of the thread, or those that were said
-    `beside` it.
+    `summaries` has the texts of which one may have taken the place of the history.
     """
     last = thread.last
     if last is None:
@@ -46,7 +48,7 @@ def comparing(
         found,
         elsewhere=(last.upstream, last.key) != (call.upstream, call.key),
         expired=_has_expired(previous, call.at, tokens),
-        compacted=_is_compaction(last, call, asked, same, own, beside),
+        compacted=same < len(last.messages) and _is_compaction(last, call, asked, same, *summaries(thread)),
     )
     path, before, after = told(found)
     return Cause(reason, part, path, before, after, previous.id, tokens, billed), known
@@ -111,8 +113,6 @@ def _has_expired(previous: Past, at: float, tokens: int | None) -> bool:
 def _is_compaction(last: Last, call: Call, asked: Prompt, same: int, own: Sequence[str], beside: Sequence[str]) -> bool:
     """Whether the history was made shorter: by a summary, or by leaving out its old end."""
     before, now = last.messages, tuple(each.digest for each in asked.messages)
-    if same == len(before):
-        return False
     new = asked.messages[same:]
     if holds(said_to_model(new), [*own, *beside]) or any(_is_summary(each.value) for each in new):
         return True

@@ -144,11 +144,11 @@ class Index:
         """The thread that has sent one that begins: by what it gave a tool or has said, or by their session."""
         texts = said_to_model(asked.messages[:2])
         long = [each for each in texts if len(each) >= PROBE]
+        aside = bool(long) and not asked.digests(Part.TOOLS)
         for thread in self._latest():
-            given = [each for each in thread.arguments if len(each) >= PROBE]
-            if any(holds([each], long) for each in given) or _has_one_of(thread.arguments, texts):
+            if thread.arguments and _was_given(thread.arguments, texts, long):
                 return thread.label
-            if not asked.digests(Part.TOOLS) and holds(long, [each for each in thread.texts if len(each) >= PROBE]):
+            if aside and holds(long, [each for each in thread.texts if len(each) >= PROBE]):
                 return thread.label
         found = [each for mark in _marks(asked) for each in self._by_session.get(mark, ()) if each.has_tools]
         return found[0].label if found else None
@@ -205,8 +205,11 @@ def _drop(index: dict[bytes, list[Thread]], name: bytes, thread: Thread) -> None
         index.pop(name, None)
 
 
-def _has_one_of(given: Sequence[str], texts: Sequence[str]) -> bool:
-    return any(len(each) >= _SHORT and each in texts for each in given)
+def _was_given(given: Sequence[str], texts: Sequence[str], long: Sequence[str]) -> bool:
+    """Whether a tool was given one of these texts, or one with a long one within it."""
+    return any(
+        (len(each) >= _SHORT and each in texts) or (len(each) >= PROBE and holds([each], long)) for each in given
+    )
 
 
 def _named(kind: str, name: str) -> bytes:

@@ -67,13 +67,15 @@ class Threads:
         thread = chained or self._index.find(asked)
         if thread is None or (chained is None and self._index.is_beside(thread, asked)):
             thread = self._begin(call, asked, thread)
-        summaries = thread.summaries(), self._index.side_summaries(thread)
-        cause, known = yield from comparing(thread, call, asked, said.usage, *summaries)
+        cause, known = yield from comparing(thread, call, asked, said.usage, self._summaries)
         self._remember(thread, call, asked, said, kept)
         return Placed(thread.label, asked.model, thread.parent, cause, known)
 
     def _latest(self) -> Iterator[Thread]:
         return (self._threads[label] for label in islice(reversed(self._threads), _LATEST))
+
+    def _summaries(self, thread: Thread) -> tuple[Sequence[str], Sequence[str]]:
+        return thread.summaries(), self._index.side_summaries(thread)
 
     def _begin(self, call: Call, asked: Prompt, beside: Thread | None) -> Thread:
         label = blake2b(call.id.encode(), digest_size=4).hexdigest()
