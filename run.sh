@@ -33,6 +33,7 @@ help() {
 ./run.sh replay    answer apps from that file, without upstream or key: ./run.sh replay FILE [--fast] [--or-forward] [--list] [--faults 0.2]
 ./run.sh keys      hand out keys of relay's own, with budgets: ./run.sh keys new NAME [--budget 20 --per month], list, revoke, rotate
 ./run.sh usage     what was used and what it has cost: ./run.sh usage [--by key|model|day] [--since 7d] [--json|--csv]
+./run.sh export    what a flow file holds, without keys: ./run.sh export FILE.flow --to jsonl|html|otlp [--out FILE] [--thread HASH]
 ./run.sh test      the tests; --quick: those that start no relay; further arguments go to pytest
 ./run.sh bench     the benchmarks
 ./run.sh lock      write requirements/*.txt anew from pyproject.toml; --upgrade takes the newest versions
@@ -274,7 +275,7 @@ case ${1:-} in
 esac
 
 case $command in
-  start | web | demo | check | record | replay | keys | usage)
+  start | web | demo | check | record | replay | keys | usage | export)
     set_up "$(needed)"
     relay "$command" "$@"
     ;;

@@ -209,14 +209,20 @@ class Relay:
         """What is known of the upstreams."""
         return self.long_lived.pool.health if self.long_lived is not None else None
 
+    @property
+    def prices(self) -> Prices | None:
+        """What tokens cost."""
+        return self.gate.prices if self.gate is not None else None
+
     def load(self, loader: Loader) -> None:
         """Register relay's only option; everything else stands in relay.yaml."""
         contentviews.register()
         bounded_views.register()
         if hasattr(ctx.master, "app"):  # mitmweb, which has tornado, that takes a while to load
-            from addons.inspection import mitmweb_style
+            from addons.inspection import mitmweb_style, thread_page
 
             mitmweb_style.install(ctx.master)
+            thread_page.install(ctx.master, self)
         if not hasattr(ctx.master, "prompt_for_exit"):  # mitmproxy in the terminal asks first
             signals.end_by(ctx.master.event_loop, self._end)
             if self.worker is None:  # else its parent is asked

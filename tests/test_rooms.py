@@ -26,7 +26,7 @@ ORDER = (
     {"relay"},
 )
 """Rooms and files, lowest first. One imports what stands below it, or beside it where that is named here."""
-BESIDE = {("workers", "engine")}
+BESIDE = {("workers", "engine"), ("cli", "inspection")}
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 FILES = sorted(ADDONS.rglob("*.py"))
 

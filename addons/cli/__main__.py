@@ -5,7 +5,8 @@
    parent (addons/workers/).
 2. demo stays as the parent of a small upstream and of a relay before it (children.py).
 3. record is start with a flow file; replay is like demo, with a recording for its upstream (fixtures.py).
-4. keys and usage read and write files in the store's folder, while a relay may be running on it (keys.py, usage.py).
+4. keys and usage read and write files in the store's folder, while a relay may be running on it (keys.py, usage.py);
+   export reads a flow file (export.py).
 5. Whatever is wrong is said before mitmproxy starts, in a line or two that end with what to do. The exit code is 2 for
    a mistake in relay.yaml, else 1.
 """
@@ -124,6 +125,13 @@ def usage(own: Namespace, rest: list[str]) -> int:
     return usage(own, rest)
 
 
+def export(own: Namespace, rest: list[str]) -> int:
+    """As addons/cli/export.py has it."""
+    from addons.cli.export import export
+
+    return export(own, rest)
+
+
 _COMMANDS: dict[str, Callable[[Namespace, list[str]], int]] = {
     "start": start,
     "web": web,
@@ -133,6 +141,7 @@ _COMMANDS: dict[str, Callable[[Namespace, list[str]], int]] = {
     "replay": replay,
     "keys": keys,
     "usage": usage,
+    "export": export,
 }
 
 

@@ -118,6 +118,12 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     usage.add_argument("--since", metavar="SPAN", default="30d", help="7d, or a day such as 2026-11-01 (30d)")
     usage.add_argument("--json", action="store_true", help="as JSON")
     usage.add_argument("--csv", action="store_true", help="as CSV")
+    export = command("export", "what a flow file holds, as JSONL, an HTML page or spans (OTLP), without keys", _FILE)
+    export.add_argument("file", metavar="FILE", help="of ./run.sh record, mitmdump -w, mitmweb's save or a HAR")
+    export.add_argument("--to", choices=["jsonl", "html", "otlp"], required=True, help="the format")
+    export.add_argument("--out", metavar="FILE", help="where it is written; without it, to standard output")
+    export.add_argument("--thread", metavar="HASH", help="that thread alone")
+    export.add_argument("--overwrite", action="store_true", help="also where that file is there already")
     return whole, found
 
 

@@ -17,6 +17,7 @@ into addons/store. Its groups:
 - secrets: key_mask.py hides relay's own key from callers; in records secrets.py finds keys by their looks, secret_*.py
   by their places, account_ids.py those of accounts, known_secrets.py wherever else they stand
 - what is told of exchanges: metrics.py, observed.py, log_line.py, spans.py, span_content.py
+- which calls belong together, and why they cost what they did: threads/; exports: export/
 - reading for people: reading/, summary.py, glance.py, printable.py
 - matching of recordings: matching.py; faults on purpose: faults.py
 - JSON and other tools: bounded_json.py, top_level.py, slices.py, frozen.py, units.py

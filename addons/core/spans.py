@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from addons.core.metrics import SEMANTIC_CONVENTIONS
 from addons.core.observed import Observed, Outcome
 
-_SERVER, _CLIENT = 2, 3
+_INTERNAL, _SERVER, _CLIENT = 1, 2, 3
 _OK, _ERROR = 0, 2
 _NANO = 1_000_000_000
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
@@ -59,10 +59,32 @@ def spans_of(seen: Observed, ids: Iterator[str], parent: Parent | None) -> list[
         "kind": _SERVER,
         "startTimeUnixNano": _nano(begun),
         "endTimeUnixNano": _nano(seen.ended),
-        "attributes": _attributes(_about(seen)),
+        "attributes": attributes(_about(seen)),
         "status": _status(seen.outcome is not Outcome.OK, seen.error),
     }
     return [span, *(_attempt(each, seen, trace, own, next(ids)) for each in _attempts(seen, begun))]
+
+
+def internal(
+    trace: str,
+    own: str,
+    name: str,
+    times: tuple[float, float],
+    about: Mapping[str, object],
+    links: Sequence[Mapping[str, object]] = (),
+) -> dict[str, Any]:
+    """A span that is no exchange, but holds some together, from one time to the other."""
+    return {
+        "traceId": trace,
+        "spanId": own,
+        "name": name,
+        "kind": _INTERNAL,
+        "startTimeUnixNano": _nano(times[0]),
+        "endTimeUnixNano": _nano(times[1]),
+        "attributes": attributes(about),
+        "links": list(links),
+        "status": _status(False, ""),
+    }
 
 
 def _about(seen: Observed) -> dict[str, object]:
@@ -147,7 +169,7 @@ def _attempt(told: Mapping[str, Any], seen: Observed, trace: str, parent: str, o
         "kind": _CLIENT,
         "startTimeUnixNano": _nano(start),
         "endTimeUnixNano": _nano(start + float(told.get("ms", 0.0)) / 1000),
-        "attributes": _attributes(about),
+        "attributes": attributes(about),
         "status": _status(failed, error),
     }
 
@@ -157,7 +179,7 @@ def export(spans: Sequence[Mapping[str, Any]], version: str) -> dict[str, Any]:
     resource = {"service.name": "relay", "service.version": version}
     url = f"https://opentelemetry.io/schemas/{SEMANTIC_CONVENTIONS}"
     scope = {"scope": {"name": "relay", "version": version}, "spans": list(spans), "schemaUrl": url}
-    return {"resourceSpans": [{"resource": {"attributes": _attributes(resource)}, "scopeSpans": [scope]}]}
+    return {"resourceSpans": [{"resource": {"attributes": attributes(resource)}, "scopeSpans": [scope]}]}
 
 
 def _status(failed: bool, message: str) -> dict[str, object]:
@@ -169,7 +191,8 @@ def _nano(seconds: float) -> str:
     return str(round(seconds * _NANO))
 
 
-def _attributes(values: Mapping[str, object]) -> list[dict[str, object]]:
+def attributes(values: Mapping[str, object]) -> list[dict[str, object]]:
+    """Attributes as OTLP has them, without those that are None."""
     return [{"key": name, "value": _value(value)} for name, value in values.items() if value is not None]
 
 

@@ -127,6 +127,9 @@ corrections/silence.py
 corrections/farewell.py
   44. A request whose client resets its stream of HTTP/2 waits for nothing any more. mitmproxy tells no hook.
 
+corrections/web.py
+  45. mitmweb serves pages of relay's behind its token (inspection/thread_page.py). mitmproxy lets addons add none.
+
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.

@@ -5,6 +5,7 @@
     relay.forget @focus             that conversation begins anew
     relay.balance KEY               what is left on a key
     relay.replay @focus KEY         the same request again
+    relay.export @filter FILE       what was recorded of these, without keys, as JSONL, HTML or OTLP
     relay.upstreams                 how the upstreams are
 
 A key may be named instead of shown: `$OPENAI_API_KEY` is taken from the environment. One that was typed is taken out of
@@ -18,8 +19,10 @@ import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
+import mitmproxy.types
 from mitmproxy import command, ctx, exceptions, flow, http
 from mitmproxy.log import ALERT
 
@@ -29,6 +32,8 @@ from addons.core import chat, money
 from addons.core.secrets import masked
 from addons.endpoints.balance import ask_balance
 from addons.flow.display_path import aim
+from addons.inspection import exporting
+from addons.meter.prices import Prices
 from addons.store import Store, StoreError, TooManyWaiting
 from addons.upstreams.health import UpstreamHealth
 
@@ -56,6 +61,10 @@ class Served(Protocol):
     @property
     def health(self) -> UpstreamHealth | None:
         """What is known of the upstreams."""
+
+    @property
+    def prices(self) -> Prices | None:
+        """What tokens cost."""
 
 
 class Commands:
@@ -139,6 +148,26 @@ class Commands:
         if view is not None:
             view.add(again)
         ctx.master.commands.call("replay.client", again)
+
+    @command.command("relay.export")
+    def export(self, flows: Sequence[flow.Flow], file: mitmproxy.types.Path, form: str = "") -> None:
+        """
+        Write what was recorded of these flows to FILE, without keys: as JSONL, as an HTML page of their threads, or as
+        spans (OTLP), as FILE ends in .jsonl, .html or .json, or as the third argument says (jsonl, html, otlp).
+        """
+        settings = self._settings()
+        path = Path(file).expanduser().absolute()
+        try:
+            wanted = exporting.format_of(path, form)
+            exporting.refuse_existing(path, "name another file")
+        except exporting.Unfit as error:
+            raise exceptions.CommandError(str(error)) from None
+        if not any(isinstance(each, http.HTTPFlow) and not each.live for each in flows):
+            raise exceptions.CommandError("No exchange that is over is among these flows.")
+        store, prices = self.served.store, self.served.prices
+        if store is None or prices is None:
+            raise exceptions.CommandError("relay.yaml is wrong: relay serves nothing.")
+        self._begin(_export(path, exporting.export(flows, settings, store.secret, wanted, prices)))
 
     def _settings(self) -> Settings:
         if self.served.settings is None:
@@ -233,6 +262,16 @@ async def _balance(upstream: Upstream, key: str, settings: Settings) -> None:
         return
     text = "no limit" if balance.unlimited else money.to_json(balance)
     logger.log(ALERT, f"balance of {masked(key)} at {upstream.name}: {text}")
+
+
+async def _export(path: Path, work: Coroutine[Any, Any, tuple[str, int]]) -> None:
+    try:
+        text, count = await work
+        await asyncio.to_thread(exporting.write, path, text)
+    except exporting.Unfit as error:
+        logger.error(f"nothing is exported: {error}")
+        return
+    logger.log(ALERT, f"{count} {'exchange is' if count == 1 else 'exchanges are'} in {path}")
 
 
 async def _forget(store: Store, keys: set[str]) -> None:

@@ -44,21 +44,12 @@ class FlowSummary:
         """The exchange is over."""
         exchange = of(flow)
         if exchange is not None:
-            exchange.record.late = self._late
+            exchange.record.late = self._note
         self._note(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """It broke off."""
         self._note(flow)
-
-    def _late(self, flow: http.HTTPFlow) -> None:
-        """The client has left while the record was written. It did so behind an answer that it had got: many close
-        their connection then."""
-        exchange = of(flow)
-        if exchange is not None and exchange.stream.sent and not exchange.answer.tail and flow.response is not None:
-            flow.error = None
-        else:
-            self._note(flow)
 
     def _note(self, flow: http.HTTPFlow) -> None:
         exchange = of(flow)

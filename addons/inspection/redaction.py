@@ -135,6 +135,22 @@ class Redaction:
         message = flow.websocket.messages[-1]
         return _run(self._cleaning_message(flow, message), len(message.content))
 
+    def cleaning_record(self, flow: http.HTTPFlow) -> Sliced[None]:
+        """Clean a record that nobody sends any more: one of a file, or a copy. What can't be cleaned is emptied."""
+        try:
+            yield from self._cleaning(flow)
+            if (socket := flow.websocket) is not None:
+                known = secrets_of(flow, self.secret)
+                socket.close_reason = known.mask(socket.close_reason) if socket.close_reason else socket.close_reason
+                yield from _cleaning_socket(socket, known)
+        except Exception:
+            _empty(flow)
+            if flow.websocket is not None:
+                flow.websocket.messages.clear()
+            logger.warning("an exchange can't be cleaned: it is left empty", exc_info=True)
+        finally:
+            known_secrets.put(flow.id, KnownSecrets(b""))  # the log looks for those of exchanges that pass
+
     def _cleaning_message(self, flow: http.HTTPFlow, message: websocket.WebSocketMessage) -> Sliced[None]:
         original, message.content = message.content, NOT_KEPT
         if of(flow) is not None:

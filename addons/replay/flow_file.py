@@ -138,14 +138,7 @@ class FlowFile:
 
 def read(path: Path, settings: Settings) -> FlowFile:
     """The records of a file. Raises Refusal for one that is not there, is too large or holds none."""
-    try:
-        size = path.stat().st_size
-        if path.is_dir() or not os.access(path, os.R_OK):
-            raise Refusal(f"{path} can't be read: a file that ./run.sh record, mitmweb or a browser (HAR) has saved?")
-    except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}. Record it first: ./run.sh record {path}") from None
-    if size > MOST_BYTES:
-        raise Refusal(f"{path} has {size >> 20} MB; at most {MOST_BYTES >> 20} are read: record less into one file")
+    _check(path)
     recording = FlowFile()
     extend(recording, path, settings)
     if recording.records:
@@ -154,6 +147,43 @@ def read(path: Path, settings: Settings) -> FlowFile:
         raise Refusal(f"{path} is no flow file and no HAR: {recording.broken}")
     left_out = "; ".join(reasons(recording)) or "it is empty"
     raise Refusal(f"{path} holds nothing to replay: {left_out}. Record it first: ./run.sh record {path}")
+
+
+def _check(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+        if path.is_dir() or not os.access(path, os.R_OK):
+            raise Refusal(f"{path} can't be read: a file that ./run.sh record, mitmweb or a browser (HAR) has saved?")
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}. Record it first: ./run.sh record {path}") from None
+    if size > MOST_BYTES:
+        raise Refusal(f"{path} has {size >> 20} MB; at most {MOST_BYTES >> 20} are read: record less into one file")
+
+
+def flows_of(path: Path) -> tuple[list[http.HTTPFlow], list[str]]:
+    """The HTTP flows of a file as they are, and in words what is left out. Raises Refusal as `read` does."""
+    _check(path)
+    found: list[http.HTTPFlow] = []
+    left_out: Counter[str] = Counter()
+    broken = None
+    try:
+        with path.open("rb") as file:
+            for each in _flows(file):
+                if isinstance(each, http.HTTPFlow):
+                    found.append(each)
+                else:
+                    left_out["not readable" if isinstance(each, _Unreadable) else "not HTTP"] += 1
+                if len(found) >= MOST_RECORDS:
+                    broken = f"it has more than {MOST_RECORDS} exchanges"
+                    break
+    except (OSError, exceptions.FlowReadException) as error:
+        broken = str(error)
+    except Exception as error:  # as in `extend`
+        broken = f"{type(error).__name__}: {error}"[:200]
+    if broken and not found:
+        raise Refusal(f"{path} is no flow file and no HAR: {broken}")
+    told = [f"{count} {reason}" for reason, count in left_out.items()]
+    return found, [*told, f"the rest of the file is broken: {broken}"] if broken else told
 
 
 def reasons(recording: FlowFile, *but: str) -> list[str]:

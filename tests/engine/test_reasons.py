@@ -48,6 +48,7 @@ REACHING_IN: tuple[Callable[..., Any], ...] = (
     views.wrap_all,
     views.remove,
     web.Digest,
+    web.add_pages,
     web.transform_pages,
 )
 """What changes mitmproxy, or looks into it, without one of the functions in wrapping.py."""

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import pytest
 from mitmproxy import http
 from mitmproxy.addons import view
-from mitmproxy.flow import Error
 from mitmproxy.test import taddons
 
 from addons import errors
 from addons.core.summary import FAILED
-from addons.exchange import Exchange, Kind
+from addons.exchange import Kind
 from addons.flow.answers import refuse
 from addons.inspection.flow_summary import FlowSummary
 from tests.support import dialects, flows
@@ -104,33 +103,6 @@ def test_why_a_message_failed_after_it_went_upstream(body: str) -> None:
     flows.respond(flow, 200, body.format(told).encode())
     assert noted(flow) == "429: Rate limited: slow down."
     assert flow.marked == FAILED
-
-
-def leave(flow: http.HTTPFlow, exchange: Exchange) -> None:
-    """The client goes while the record is written."""
-    flow.error = Error("Client disconnected.")
-    assert exchange.record.late is not None
-    exchange.record.late(flow)
-
-
-def test_a_client_that_closes_behind_its_answer_has_not_failed() -> None:
-    """Many do, and the record may still be written then."""
-    flow, exchange = flows.attached(Kind.PASS)
-    flows.respond(flow, 200, {})
-    FlowSummary().response(flow)
-    exchange.stream.sent = True
-    leave(flow, exchange)
-    assert flow.error is None and flow.marked == ""
-
-
-@pytest.mark.parametrize(("sent", "tail"), [(False, b""), (True, b"data: the envelope")])
-def test_one_that_leaves_before_its_answer_has(sent: bool, tail: bytes) -> None:
-    flow, exchange = flows.attached(Kind.CHAT)
-    flows.respond(flow, 200, {})
-    FlowSummary().response(flow)
-    exchange.stream.sent, exchange.answer.tail = sent, tail
-    leave(flow, exchange)
-    assert flow.marked == FAILED and "Client disconnected." in flow.comment
 
 
 def test_the_time_is_that_of_the_exchange_and_not_of_its_record() -> None:

@@ -126,6 +126,7 @@ def test_each_command_says_what_it_takes(web: page.Web) -> None:
     shown = {name: known[name]["signature_help"] for name in known if name.startswith("relay.")}
     assert shown == {
         "relay.sessions": "relay.sessions  -> str[]",
+        "relay.export": "relay.export flows file form",
         "relay.session": "relay.session flows",
         "relay.forget": "relay.forget flows",
         "relay.balance": "relay.balance key upstream",

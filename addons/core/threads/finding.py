@@ -162,7 +162,10 @@ class Index:
         if asked.messages:
             self._note(self._by_opening, thread, asked.messages[0].digest, thread.openings, _MOST_OPENINGS)
         ids = [*said.ids, *own_ids(asked.messages[-_NEWEST:])]
-        for name in (*(_named("id", each) for each in ids), *(_named("text", each) for each in said.texts)):
+        for name in (
+            *(_named("id", each) for each in ids),
+            *(_named("text", each) for each in (*said.texts, *said.quotes)),
+        ):
             self._note(self._by_name, thread, name, thread.named, _MOST_NAMED)
 
     def add_answer(self, thread: Thread, answer: str) -> None:

@@ -366,9 +366,25 @@ def _history(value: Mapping[str, Any]) -> Histories:
     calls = value.get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
         told.ids += _ids(call)
-    if role in _SPOKEN and (text := "".join(texts_of(content)).strip()):
+    if role in _SPOKEN and (text := "".join(texts_of(_without_thoughts(content))).strip()):
         told.texts.append(text)
+    told.texts += [quoted for each in content if (quoted := quote(each))] if isinstance(content, list) else []
     return told
+
+
+def _without_thoughts(content: object) -> object:
+    """Gemini's thoughts stand among what it says, and no client has to send them back."""
+    if not isinstance(content, list):
+        return content
+    return [each for each in content if not (isinstance(each, dict) and each.get("thought") is True)]
+
+
+def quote(part: object) -> str | None:
+    """A call of a tool that has no id, as Gemini's may have none: its name and what it was given."""
+    call = part.get("functionCall") if isinstance(part, dict) else None
+    if not isinstance(call, dict) or isinstance(call.get("id"), str):
+        return None
+    return json.dumps([call.get("name"), call.get("args")], sort_keys=True)
 
 
 def _ids(value: object) -> list[str]:

@@ -12,7 +12,7 @@ from addons.core import bounded_json
 from addons.core.metered import Metered, metered
 from addons.core.slices import Sliced
 from addons.core.sse import Parser
-from addons.core.threads.prompt import is_unique, texts_of
+from addons.core.threads.prompt import is_unique, quote, texts_of
 
 _PIECE = 1 << 15
 _LONGEST = 1 << 20
@@ -29,6 +29,8 @@ class Said:
     """Of its items and of its calls of tools."""
     texts: list[str] = field(default_factory=list)
     """What the model said, a text for each choice or item."""
+    quotes: list[str] = field(default_factory=list)
+    """Its calls of tools that have no ids."""
     arguments: list[str] = field(default_factory=list)
     """Texts among the arguments of its calls."""
     usage: Metered | None = None
@@ -65,6 +67,7 @@ class _Gathered:
         self._ids: dict[str, None] = {}
         self._texts: dict[Any, list[str]] = {}
         self._arguments: dict[Any, list[str]] = {}
+        self._quotes: list[str] = []
         self._usage: dict[str, Any] = {}
         self._whole: list[Any] | None = None
         """The items of a response that its last event repeats."""
@@ -163,6 +166,8 @@ class _Gathered:
             for part in parts if isinstance(parts, list) else ():
                 if isinstance(part, dict) and not part.get("thought"):
                     self._say(("candidate", number), part.get("text"))
+                    if quoted := quote(part):
+                        self._quotes.append(quoted)
                     call = part.get("functionCall")
                     self._note(call)
                     if isinstance(call, dict):
@@ -175,7 +180,7 @@ class _Gathered:
         texts = [text for pieces in self._texts.values() if (text := "".join(pieces).strip())]
         arguments = [text for pieces in self._arguments.values() for text in _strings("".join(pieces))]
         usage = metered(self._usage) if self._usage else None
-        return Said(self._id, list(self._ids), texts, arguments, usage)
+        return Said(self._id, list(self._ids), texts, self._quotes, arguments, usage)
 
     def _items(self, items: list[Any]) -> None:
         """A response's, which say all that its events have said before."""

@@ -64,7 +64,7 @@ def _answer_kills(stock: Any, stream: HttpStream, emit_error_hook: bool) -> Any:
         exchange = of(stream.flow)
         if not emit_error_hook and exchange is not None:
             # It has left while `response` ran: with all it wanted, or without.
-            has_all = _has_ended(stream, exchange) or _is_sent(stream)
+            has_all = _has_ended(stream, exchange) or _is_sent(stream, exchange)
             return _not_killed() if has_all else _killed_late(stock, stream, exchange)
     return _answer_errors(stock, stream, emit_error_hook)
 
@@ -158,12 +158,12 @@ def _has_ended(stream: HttpStream, exchange: Exchange) -> bool:
         return False
 
 
-def _is_sent(stream: HttpStream) -> bool:
+def _is_sent(stream: HttpStream, exchange: Exchange) -> bool:
     """Whether all of an answer that is streamed has gone out, and only its record is still being cleaned."""
     response = stream.flow.response
-    return (
-        response is not None and bool(response.stream) and response.timestamp_end is not None and not stream.flow.error
-    )
+    if response is None or not response.stream or exchange.answer.tail or stream.flow.error:
+        return False
+    return response.timestamp_end is not None
 
 
 def _end_as_answered(stream: HttpStream) -> Commands:

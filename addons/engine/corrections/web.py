@@ -1,13 +1,14 @@
 """mitmweb: what it does with every record whenever somebody opens the page, and how that page looks."""
 
 import sys
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from addons.engine.wrapping import wrap
 
 if TYPE_CHECKING:
-    from tornado.web import OutputTransform
+    from tornado.web import OutputTransform, RequestHandler
 
 _PAGE = "mitmproxy.tools.web.app"
 _MASK = (1 << 64) - 1
@@ -54,3 +55,25 @@ def transform_pages(master: Any, transform: "type[OutputTransform]") -> None:
     if isinstance(transforms, list):
         transforms[:] = [each for each in transforms if each.__name__ != transform.__name__]
         transforms.append(transform)
+
+
+def add_pages(master: Any, prefix: str, pages: "Sequence[tuple[str, type[RequestHandler], dict[str, Any]]]") -> None:
+    """Have a mitmweb serve further pages below `prefix`, in place of earlier ones there; without mitmweb, nothing.
+
+    mitmproxy 12.2.3 lets addons add no page; so the page of a thread would stand on a server of its own, without
+    mitmweb's token. This is tornado's own interface, reached through mitmweb's application, but for what an earlier
+    load of relay has added: that is taken out again. Remove when mitmweb takes handlers from addons.
+    """
+    application = getattr(master, "app", None)
+    router = getattr(application, "wildcard_router", None)
+    if application is None or router is None:
+        return
+    from tornado.routing import URLSpec
+
+    router.rules[:] = [each for each in router.rules if not _is_below(each, prefix)]
+    router.add_rules([URLSpec(*each) for each in pages])
+
+
+def _is_below(rule: Any, prefix: str) -> bool:
+    pattern = getattr(getattr(rule, "matcher", None), "regex", None)
+    return pattern is not None and pattern.pattern.startswith(prefix)
