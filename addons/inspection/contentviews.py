@@ -16,6 +16,7 @@ What they read from `flow.metadata`, each optional, other types ignored:
   relay.usage           the usage object of the completion behind an envelope, as upstream sent it
   relay.known           integer: leading messages, items or contents of the request that the previous request of its
                         thread and the answer to it had
+  relay.thread, relay.parent, relay.cause   the thread and why the call cost what it did (flow/model_calls.py)
   relay.messages_dropped   integer: older messages of a websocket that the record no longer has
 """
 
@@ -28,9 +29,11 @@ from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 from addons.core.reading import events, reader, realtime
 from addons.core.reading.body import MAX_READ, About, Body, ChatFacts, Timing, UnreadableBody
 from addons.core.reading.page import Page, one_line, size
+from addons.core.threads.telling import told
 from addons.engine.corrections import views
 from addons.exchange import noted_secrets
 from addons.flow.decoding import decode
+from addons.flow.model_calls import CAUSE, PARENT, THREAD
 
 SECONDS = 0.3
 """Of the processor's time: a view that takes more stops, and says so."""
@@ -95,11 +98,24 @@ def unregister() -> None:
 def _read(data: bytes, metadata: Metadata, writer: reader.Writer | None) -> str:
     try:
         body = decoded(data, metadata)
-        return reader.read(body, about_of(metadata), _clock(), writer)
+        return _cause(metadata) + reader.read(body, about_of(metadata), _clock(), writer)
     except UnreadableBody as error:
         return _plain(data, f"shown as it is: {error}")
     except Exception as error:
         return _plain(data, f"shown as it is, since reading it failed: {error!r}")
+
+
+def _cause(metadata: Metadata) -> str:
+    """Above a request: its thread, and why it cost what it did."""
+    flow = metadata.flow
+    if not isinstance(flow, http.HTTPFlow) or metadata.http_message is not flow.request:
+        return ""
+    thread, cause, parent = (flow.metadata.get(name) for name in (THREAD, CAUSE, PARENT))
+    if not isinstance(thread, str) or not isinstance(cause, Mapping):
+        return ""
+    of = f", sent by {one_line(parent, 20)}" if isinstance(parent, str) else ""
+    lines = [f"thread {one_line(thread, 20)}{of}", *told(cause)]
+    return "".join(f"# {line}\n" for line in lines) + "\n"
 
 
 def _clock() -> Callable[[], bool]:

@@ -156,6 +156,19 @@ def test_gemini() -> None:
     assert two.cause.tokens is None  # its cache promises nothing
 
 
+def test_a_call_of_a_tool_without_an_id_is_known_by_what_it_was_given() -> None:
+    path = "/v1beta/models/gemini-2.5-pro:generateContent"
+    ask = {"role": "user", "parts": [{"text": "Which way is north?"}]}
+    thought = {"text": "They want to know where north is.", "thought": True}
+    asked = {"functionCall": {"name": "compass", "args": {"at": "Oslo"}}}
+    answer = {"candidates": [{"content": {"role": "model", "parts": [thought, asked]}}]}
+    told = {"functionResponse": {"name": "compass", "response": {"north": "up"}}}
+    history = [ask, {"role": "model", "parts": [thought, asked]}, {"role": "user", "parts": [told]}]
+    first = replace(CALL, path=path, body=json.dumps({"contents": [ask]}).encode(), answer=json.dumps(answer).encode())
+    one, two = place(Threads(1 << 20), first, replace(first, id="2", body=json.dumps({"contents": history}).encode()))
+    assert one.thread == two.thread and two.cause.reason == "new_turn" and two.known == 2
+
+
 @pytest.mark.parametrize(
     ("path", "dialect"),
     [

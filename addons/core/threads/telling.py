@@ -28,6 +28,7 @@ _PARTS = {
 }
 _CHANGING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 """What a time or an id is made of."""
+_AMOUNT = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,30})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +54,36 @@ class Told:
     @property
     def lost(self) -> Decimal | None:
         """Dollars for tokens that the cache had held and did not serve; None where that is not known."""
-        cost = self.cause.get("cost")
-        return Decimal(cost) if isinstance(cost, str) else None
+        return _lost_dollars(self.cause)
 
 
 def why(call: Told, previous: Told | None) -> list[str]:
     """Why a call cost what it did."""
-    cause = call.cause
     lines = [f"{call.at}  {call.model}  thread {call.thread}{f' of {call.parent}' if call.parent else ''}"]
-    lines.append(_reason(call))
-    if (path := cause.get("path")) is not None:
-        lines.append(f"  at      {one_line(str(path), _LONGEST_PATH)}")
-        lines += [
-            f"  {name:<7} {one_line(str(value), 200)}"
-            for name, value in (("before", cause.get("before")), ("after", cause.get("after")))
-            if value is not None
-        ]
+    lines += told(call.cause)
     if previous is not None:
         lines.append(f"  against the call of {previous.at}")
-    lines += [f"  {each}" for each in (_lost(call), _used(call)) if each]
-    return lines
+    return [*lines, f"  {used}"] if (used := _used(call)) else lines
 
 
-def _reason(call: Told) -> str:
-    words = _WORDS[Reason(call.reason)] if call.reason in list(Reason) else call.reason
-    part = call.cause.get("part")
+def told(cause: Mapping[str, object]) -> list[str]:
+    """A cause in words: the reason, where the first difference is, and what was lost by it."""
+    lines = [_reason(cause)]
+    if (path := cause.get("path")) is not None and cause.get("reason") != Reason.NEW_TURN:
+        lines.append(f"  at      {one_line(str(path), _LONGEST_PATH)}")
+        values = (("before", cause.get("before")), ("after", cause.get("after")))
+        lines += [f"  {name:<7} {one_line(str(value), 200)}" for name, value in values if value is not None]
+    return [*lines, f"  {lost}"] if (lost := _lost(cause)) else lines
+
+
+def _reason(cause: Mapping[str, object]) -> str:
+    reason, part = str(cause.get("reason", "")), cause.get("part")
+    words = _WORDS[Reason(reason)] if reason in list(Reason) else one_line(reason, 40)
     if part in _PARTS:
         words = f"{words}: {_PARTS[str(part)]}"
-    if call.reason == Reason.SETTINGS_CHANGED:
-        words = f"{words}: {'caches are per model' if call.cause.get('path') == 'model' else 'see below'}"
-    if part is not None and _is_of_the_moment(call.cause.get("before"), call.cause.get("after")):
+    if reason == Reason.SETTINGS_CHANGED and cause.get("path") == "model":
+        words = f"{words}: another model, and caches are per model"
+    if part is not None and _is_of_the_moment(cause.get("before"), cause.get("after")):
         words += "; it looks like a time or an id: put it behind the last message"
     return words
 
@@ -94,14 +95,20 @@ def _is_of_the_moment(before: object, after: object) -> bool:
     return _CHANGING.sub("0", before) == _CHANGING.sub("0", after)
 
 
-def _lost(call: Told) -> str:
-    tokens = call.cause.get("tokens")
+def _lost(cause: Mapping[str, object]) -> str:
+    tokens = cause.get("tokens")
     if not isinstance(tokens, int):
         return "no usage was told, so what the cache has served is not known"
     if not tokens:
         return ""
-    cost = "at a price that is not known" if call.lost is None else f"{dollars(call.lost)} at list price"
+    lost = _lost_dollars(cause)
+    cost = "at a price that is not known" if lost is None else f"{dollars(lost)} at list price"
     return f"{tokens:,} tokens that the cache had held were not served: {cost}"
+
+
+def _lost_dollars(cause: Mapping[str, object]) -> Decimal | None:
+    cost = cause.get("cost")
+    return Decimal(cost) if isinstance(cost, str) and _AMOUNT.fullmatch(cost) else None
 
 
 def _used(call: Told) -> str:
@@ -150,13 +157,19 @@ def overview(calls: Sequence[Told]) -> list[str]:
 
 def _line(calls: Sequence[Told]) -> str:
     models = ", ".join(dict.fromkeys(one_line(each.model, 40) for each in calls if each.model))
-    given = sum((each.tokens or {}).get("input", 0) for each in calls)
-    cached = sum((each.tokens or {}).get("cached", 0) for each in calls)
     odd = Counter(each.reason.replace("_", " ") for each in calls if each.reason not in ("first_turn", "new_turn"))
     causes = "".join(f", {count} × {name}" for name, count in odd.most_common(3))
     parent = f" of {calls[0].parent}" if calls[0].parent else ""
-    sums = f"{given:,} tokens in, {cached:,} cached, {_sum([each.cost for each in calls])}"
+    tokens = _tokens([each.tokens for each in calls if each.tokens is not None])
+    sums = f"{tokens}, {_sum([each.cost for each in calls])}"
     return f"{calls[0].thread}{parent}  {_count(len(calls), 'call')}  {models}  {sums}{causes}  last {calls[-1].at}"
+
+
+def _tokens(told: Sequence[Mapping[str, int]]) -> str:
+    if not told:
+        return "tokens were not told"
+    given, cached = (sum(each.get(name, 0) for each in told) for name in ("input", "cached"))
+    return f"{given:,} tokens in, {cached:,} cached"
 
 
 def _count(number: int, name: str) -> str:
