@@ -30,7 +30,7 @@ def placing(records: Sequence[http.HTTPFlow], prices: Prices) -> Sliced[None]:
         call = call_of(each)
         placed = (yield from threads.placing(call)) if call is not None else None
         if call is not None and placed is not None and THREAD not in each.metadata:
-            note(each, placed, _cost(call, placed, prices))
+            note(each, placed, cost_of_lost(call, placed, prices))
         yield
 
 
@@ -40,8 +40,8 @@ def _end(record: http.HTTPFlow) -> float:
     return end or record.request.timestamp_start
 
 
-def _cost(call: Call, placed: Placed, prices: Prices) -> Decimal | None:
-    """Dollars that the tokens cost which were lost; None where that is not known."""
+def cost_of_lost(call: Call, placed: Placed, prices: Prices) -> Decimal | None:
+    """Dollars at list price for the tokens that the cache had held and did not serve; None where that is not known."""
     if placed.cause.tokens == 0:
         return Decimal(0)
     billed = placed.cause.billed

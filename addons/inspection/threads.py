@@ -11,17 +11,17 @@ without keys.
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from decimal import Decimal
 
 from mitmproxy import http
 
 from addons.config.settings import Settings
 from addons.core.slices import Sliced, at_once
-from addons.core.threads.call import Call, Placed
+from addons.core.threads.call import Call
 from addons.core.threads.registry import Threads
 from addons.exchange import Part, of
 from addons.flow.model_calls import THREAD, UPSTREAM, call_of, is_call, note
 from addons.flow.turns import LITTLE, in_turns
+from addons.inspection.placing import cost_of_lost
 from addons.meter.prices import Prices
 
 _PATIENCE = 5.0
@@ -70,8 +70,10 @@ class ThreadNotes:
         call = call_of(flow)
         if before is None or before.is_set():
             if call is None or len(call.body) + len(call.answer) <= LITTLE:
-                at_once(self._placing(flow, call))
-                over.set()
+                try:
+                    at_once(self._placing(flow, call))
+                finally:
+                    over.set()
                 return None
             before = None
         return self._place(flow, call, before, over)
@@ -90,13 +92,4 @@ class ThreadNotes:
     def _placing(self, flow: http.HTTPFlow, call: Call | None) -> Sliced[None]:
         placed = (yield from self.threads.placing(call)) if call is not None else None
         if call is not None and placed is not None:
-            note(flow, placed, self._cost(call, placed))
-
-    def _cost(self, call: Call, placed: Placed) -> Decimal | None:
-        """What the tokens cost that were lost; None where that is not known."""
-        if placed.cause.tokens == 0:
-            return Decimal(0)
-        billed = placed.cause.billed
-        if billed is None or not self.prices.loaded:
-            return None
-        return self.prices.list_cost(billed, call.upstream, placed.model, call.at)
+            note(flow, placed, cost_of_lost(call, placed, self.prices))

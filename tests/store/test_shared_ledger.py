@@ -29,7 +29,8 @@ from addons.store.shared import ledger as shared_ledger
 from addons.store.shared import mirror as shared_mirror
 from addons.store.shared.opened import Shared
 from tests.support.cutting_proxy import CuttingProxy
-from tests.support.redis_server import NEEDED, RedisServer, free_port, opened_shared, redis_server
+from tests.support.live import free_port
+from tests.support.redis_server import NEEDED, RedisServer, opened_shared, redis_server
 
 pytestmark = NEEDED
 

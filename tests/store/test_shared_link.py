@@ -19,7 +19,8 @@ from addons.store.shared.opened import Shared
 from addons.store.shared.sessions import SharedSessions
 from tests.support.certificates import self_signed
 from tests.support.cutting_proxy import CuttingProxy
-from tests.support.redis_server import NEEDED, PROGRAM, RedisServer, free_port, opened_shared, redis_server
+from tests.support.live import free_port
+from tests.support.redis_server import NEEDED, PROGRAM, RedisServer, opened_shared, redis_server
 from tests.support.stores import keep
 
 pytestmark = NEEDED

@@ -3,8 +3,10 @@
 import contextlib
 import http.client
 import io
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -155,12 +157,23 @@ class LogWatch:
         assert "sk-test" not in new, new
 
 
+_FIRST_PORT, _PORTS = 10_000, 2_750
+"""Below those that systems give to connections, each worker of a run has so many ports of its own: what begins to
+listen a moment later must not find somebody else there."""
+_WORKERS = 8
+_next_port = itertools.count(random.randrange(_PORTS))
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free a moment ago, and that nobody else takes by chance."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    for _ in range(_PORTS):
+        port = _FIRST_PORT + worker * _PORTS + next(_next_port) % _PORTS
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -112,10 +112,3 @@ def opened_shared(server: RedisServer, folder: Path, prefix: str = "relay", **st
         {"kind": "redis", "url": server.url, "path": folder, "prefix": prefix} | store, context={"folder": folder}
     )
     return Shared(Settings(store=kept), time.time)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
