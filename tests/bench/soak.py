@@ -27,6 +27,9 @@ CLIENTS = 32
 _PATIENCE = 30.0
 """Seconds that one request may take."""
 
+_KEPT = {"keep_threads": 300_000}
+"""What is kept on purpose has come to its bound before anything is judged."""
+
 Counts = dict[str, float]
 
 
@@ -101,7 +104,8 @@ def run(number: int, *, loud: bool = False) -> Soaked:
         folder = Path(name)
         place = folder / "counts.json"
         script = ["-s", str(Path(__file__).with_name("counts.py"))]
-        with targets.relay(folder, upstream.port, script, {"RELAY_BENCH_COUNTS": str(place)}) as relay:
+        variables = {"RELAY_BENCH_COUNTS": str(place)}
+        with targets.relay(folder, upstream.port, script, variables, inspect=_KEPT) as relay:
             said, began = Counter[str](), time.monotonic()
             warm = max(200, number // 3 if number < 30_000 else number // 10)
             asyncio.run(_ask(relay.port, warm, said))

@@ -1,6 +1,7 @@
 """The text that a view shows, built line by line: YAML in its looks, so that mitmproxy can colour it."""
 
 import re
+from string import ascii_letters, digits
 
 MAX_SHOWN = 1 << 20
 """Characters a page holds; what is beyond is counted and left out."""
@@ -14,11 +15,13 @@ LONG = 4096
 
 _HEAD, _TAIL = 1200, 400
 """Characters that stay of a text that is folded, at its beginning and at its end."""
-_ENCODED = re.compile(
-    r"\bdata:([\w.+/-]{0,100}+)(?:;[\w=.-]{1,60}+){0,5}+,([A-Za-z0-9+/_-]{64,}+={0,2})"
-    r"|(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{512,}+={0,2}"
-)
-"""What is encoded in base64: a data URL, or a run that is no word."""
+_ENCODING = bytes(0x61 if chr(code) in ascii_letters + digits + "+/_-" else 0x20 for code in range(256))
+"""What base64 is written with, as one letter; all else as a blank."""
+_RUN = b"a" * 64
+"""Of a data URL; without its head a run has to be longer, so that it is no word."""
+_LONG_RUN = 512
+_DATA_URL = re.compile(r"data:([\w.+/-]{0,100}+)(?:;[\w=.-]{1,60}+){0,5}+,\Z")
+_LONGEST_HEAD = 420
 _BREAKS = re.compile(r"\s+")
 _DIGIT, _UPPER, _LOWER = re.compile("[0-9]"), re.compile("[A-Z]"), re.compile("[a-z]")
 _LONGEST_FIELD = 600
@@ -57,13 +60,13 @@ class Page:
 
     def block(self, title: str, text: str, most: int | None = None) -> None:
         """Write a text of any length, indented under its title; one of more than `most` characters is folded."""
-        if bounds := [each for each in (most, self.most) if each is not None]:
-            text = folded(without_base64(text), min(bounds))
         if self._is_full():
             self._left_out += len(text)
             return
-        self.gap()
         text = without_base64(text)
+        if bounds := [each for each in (most, self.most) if each is not None]:
+            text = folded(text, min(bounds))
+        self.gap()
         if not text:
             self._write(f'{one_line(title, 120)}: ""\n')
             return
@@ -120,15 +123,36 @@ def one_line(text: str, longest: int = _LONGEST_FIELD) -> str:
 
 
 def without_base64(text: str) -> str:
-    """A text with type and size in place of what is encoded in base64 in it."""
-    return _ENCODED.sub(_encoded, text) if len(text) > 64 else text
+    """A text with type and size in place of what is encoded in base64 in it: a data URL, or a run that is no word."""
+    if len(text) <= len(_RUN):
+        return text
+    marks = text.encode("ascii", "replace").translate(_ENCODING)  # as long as the text
+    pieces: list[str] = []
+    done = 0
+    start = marks.find(_RUN)
+    while start >= 0:
+        end = marks.find(b" ", start)
+        end = len(text) if end < 0 else end
+        head = _data_url(text, start)
+        if head is not None or _looks_encoded(text[start:end]):
+            begin, kind = (start, "base64") if head is None else head
+            pieces += (text[done:begin], f"[{kind}, {size((end - start) * 3 // 4)}]")
+            padding = text[end : end + 2]
+            done = end + len(padding) - len(padding.lstrip("="))
+        start = marks.find(_RUN, end)
+    return "".join((*pieces, text[done:])) if pieces else text
 
 
-def _encoded(found: re.Match[str]) -> str:
-    run = found[2] or found[0]
-    if found[2] is None and not (_DIGIT.search(run) and _UPPER.search(run) and _LOWER.search(run)):
-        return found[0]  # xxxx..., and numbers
-    return f"[{found[1] or 'base64'}, {size(len(run.rstrip('=')) * 3 // 4)}]"
+def _data_url(text: str, start: int) -> tuple[int, str] | None:
+    """Where the head of a data URL begins whose data begin at `start`, and its type."""
+    at = text.rfind("data:", max(0, start - _LONGEST_HEAD), start) if text[start - 1 : start] == "," else -1
+    found = _DATA_URL.match(text, at, start) if at >= 0 else None
+    return None if found is None else (at, found[1] or "base64")
+
+
+def _looks_encoded(run: str) -> bool:
+    """Whether it is neither xxxx... nor a number."""
+    return len(run) >= _LONG_RUN and all(each.search(run) for each in (_DIGIT, _UPPER, _LOWER))
 
 
 def folded(text: str, most: int = LONG) -> str:
