@@ -87,12 +87,12 @@ def way_of(attempts: Sequence[object], passed_over: Sequence[object] = ()) -> st
 
 
 def _why(cause: Mapping[str, object]) -> str:
-    """`prefix changed at tools[2].name: 12,288 tok not cached`"""
+    """`prefix changed at tools[2].name: 12,288 tok lost`, which the cache had held and did not serve."""
     reason, tokens = str(cause.get("reason")), cause.get("tokens")
     if reason in _USUAL and not tokens:
         return ""
     where = f" at {one_line(str(cause['path']), 40)}" if reason == "prefix_changed" and cause.get("path") else ""
-    lost = f": {tokens:,} tok not cached" if isinstance(tokens, int) and tokens else ""
+    lost = f": {tokens:,} tok lost" if isinstance(tokens, int) and tokens else ""
     return f"{reason.replace('_', ' ')}{where}{lost}"
 
 

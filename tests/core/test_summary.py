@@ -47,11 +47,11 @@ def test_a_cost_is_rounded(cost: str, shown: str) -> None:
     [
         ({"reason": "first_turn", "tokens": None}, ""),
         ({"reason": "new_turn", "tokens": 0}, ""),
-        ({"reason": "new_turn", "tokens": 2048}, "new turn: 2,048 tok not cached"),
+        ({"reason": "new_turn", "tokens": 2048}, "new turn: 2,048 tok lost"),
         ({"reason": "retry", "tokens": None}, "retry"),
         (
             {"reason": "prefix_changed", "path": "tools[2].name", "tokens": 12288},
-            "prefix changed at tools[2].name: 12,288 tok not cached",
+            "prefix changed at tools[2].name: 12,288 tok lost",
         ),
         ({"reason": "settings_changed", "path": "model", "tokens": 0}, "settings changed"),
     ],
