@@ -46,6 +46,7 @@ _FREE = re.compile(
 )
 """What costs nothing, behind the version of an interface or a deployment. Somewhere else it may be the end of a path
 that does."""
+_CONTENT_MODEL = re.compile(r"/models/([^/:]{1,200}):")
 _FREE_METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
 _MODELS = "/v1/models"
 _NAMES_MODEL = re.compile(r"/(?:deployments|engines)/", re.IGNORECASE)
@@ -76,6 +77,12 @@ def counted_of(method: str, path: str) -> Generation | None:
     if found is None and method == "POST" and _CONTENT.search(path.partition("?")[0]) is not None:
         return Generation.CONTENT
     return found
+
+
+def content_model(path: str) -> str | None:
+    """The model that a path of Gemini's names."""
+    found = _CONTENT_MODEL.search(path.partition("?")[0])
+    return found[1] if found is not None else None
 
 
 def _end_of(lower: str) -> tuple[str, Generation] | None:

@@ -22,7 +22,7 @@ from addons import errors
 from addons.config.settings import Upstream
 from addons.core.candidates import Candidate
 from addons.core.conversations import identifying, is_stored, previous_response, response_id
-from addons.core.generations import Generation, counted_of, generation_of, is_harmless
+from addons.core.generations import Generation, content_model, counted_of, generation_of, is_harmless
 from addons.core.json_member import catching
 from addons.core.key_mask import without_key
 from addons.core.metered import Metered, metered
@@ -214,6 +214,8 @@ class Meter:
             if attempts.request is not None:
                 aim(flow, exchange, attempts.request, *where)
             UNCOUNTED.keep(exchange, await self.gate.admit(exchange, key, None))
+            if (counted := counted_of(flow.request.method, exchange.path)) is not None:
+                self.begin(exchange, counted, key.id)  # its `paths` names it: nothing is held, all is counted
         except errors.RelayError as error:
             _give_back(exchange)
             refuse(flow, exchange, error)
@@ -506,6 +508,11 @@ class Meter:
             self.gate.release(uncounted)
         metering = METERING.take(exchange)
         if metering is None:
+            return
+        if uncounted is not None:
+            if (told := metering.told()).usage is not None:
+                model = told.model or content_model(exchange.path) or ""
+                self._count(flow, exchange, exchange.id, exchange.path, told.usage, model, told.asked)
             return
         self.under_way.pop(metering.request, None)
         reason = metering.cut_short or reason

@@ -830,3 +830,36 @@ def test_relay_s_own_key_stands_in_no_ledger(upstream: Upstream, tmp_path: Path)
         assert "sk-real" not in run(relay, "usage", "--by", "model").stdout
     written = b"".join(path.read_bytes() for path in (tmp_path / "store").iterdir() if path.is_file())
     assert REAL.encode() not in written
+
+
+# Gemini's own dialect
+
+
+def test_what_gemini_has_cost_a_key_with_a_budget_is_counted_where_its_paths_let_it_there(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    listed = [
+        {"name": "open", "key": ALICE, "budget": {"amount": 5}, "paths": ["/v1beta/models/*"]},
+        {"name": "shut", "key": BOB, "budget": {"amount": 5}},
+    ]
+    more: dict[str, Any] = {
+        "keys": {"list": listed},
+        "routes": [{"path": "/gemini", "upstream": "test"}],
+        "prices": GEMINI_PRICE,
+    }
+    path = "/v1beta/models/gemini-2.5-pro:generateContent"
+    counts = {"promptTokenCount": 1000, "candidatesTokenCount": 10, "thoughtsTokenCount": 5, "totalTokenCount": 1015}
+    said = {"candidates": [{"content": {"parts": [{"text": "Hi."}]}}], "usageMetadata": counts}
+    answer = Behaviour(status=200, body=json.dumps(said).encode(), headers=[("content-type", "application/json")])
+    with started(tmp_path, upstream, **more) as relay:
+        upstream.script(path, answer)
+        ask = {"contents": [{"parts": [{"text": "Hello"}]}]}
+        assert relay.ask("POST", f"/gemini{path}", ask, {"x-goog-api-key": BOB}).status == 403
+        assert relay.ask("POST", f"/gemini{path}", ask, {"x-goog-api-key": ALICE}).body == answer.body
+        assert upstream.seen[-1].header("x-goog-api-key") == REAL
+        assert eventually(lambda: rows(relay, "open"))
+        [row] = rows(relay, "open")
+        assert (row["model"], row["amount"]) == ("gemini-2.5-pro", 1000 * 1000 + 15 * 10_000)
+
+
+GEMINI_PRICE = {"gemini-2.5-pro": {"input": 1, "output": 10}}
