@@ -57,6 +57,7 @@ def call_of(record: http.HTTPFlow) -> Call | None:
         upstream,
         key,
         frozenset((f"relay {session}",)) if isinstance(session, str) else frozenset(),
+        owner if isinstance(owner := known.get("relay.key"), str) else "",
         Metered.of(tokens) if isinstance(tokens := known.get(TOKENS), dict) else None,
     )
 
@@ -65,6 +66,8 @@ def note(record: http.HTTPFlow, placed: Placed, cost: Decimal | None) -> None:
     """Leave in a record what was found. `cost` is that of the tokens that were lost, in dollars."""
     cause = placed.cause
     record.metadata[THREAD] = placed.thread
+    if placed.usage is not None:  # what nobody has metered, since it came without a key
+        record.metadata.setdefault(TOKENS, placed.usage.parts())
     record.metadata[KNOWN] = placed.known
     if placed.parent is not None:
         record.metadata[PARENT] = placed.parent
@@ -87,9 +90,14 @@ def _asked(record: http.HTTPFlow) -> tuple[str, str]:
     if isinstance(last, dict) and "key" in last:
         return str(last.get("upstream")), str(last["key"])
     upstream = record.metadata.get(UPSTREAM)
+    return upstream if isinstance(upstream, str) else record.request.pretty_host, shown_key(record)
+
+
+def shown_key(record: http.HTTPFlow) -> str:
+    """The key of a request, as the record shows it."""
     headers = record.request.headers
-    key = next((value for name in _KEYS if (value := headers.get(name))), "")
-    return upstream if isinstance(upstream, str) else record.request.pretty_host, key
+    shown = next((value for name in _KEYS if (value := headers.get(name))), "")
+    return shown or (record.request.query.get("key", "") if "?" in record.request.path else "")
 
 
 def _outcome(record: http.HTTPFlow, answer: bytes) -> Outcome:

@@ -10,6 +10,7 @@ without keys.
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import Awaitable
 
 from mitmproxy import http
@@ -19,11 +20,12 @@ from addons.core.slices import Sliced, at_once
 from addons.core.threads.call import Call
 from addons.core.threads.registry import Threads
 from addons.exchange import Part, of
-from addons.flow.model_calls import THREAD, UPSTREAM, call_of, is_call, note
+from addons.flow.model_calls import THREAD, UPSTREAM, call_of, is_call, note, shown_key
 from addons.flow.turns import LITTLE, in_turns
 from addons.inspection.placing import cost_of_lost
 from addons.meter.prices import Prices
 
+_MOST_KEYS = 1000
 _PATIENCE = 5.0
 """Seconds that a call waits for the record of the one that has ended before it."""
 _PLACE = Part[tuple[asyncio.Event | None, asyncio.Event]]("threads.place")
@@ -39,8 +41,8 @@ class ThreadNotes:
         self.threads = threads
         self.prices = prices
         self.threads.most = settings.inspect.keep_threads
-        self._latest: asyncio.Event | None = None
-        """Set once the call that has ended last is placed."""
+        self._latest: OrderedDict[str, asyncio.Event] = OrderedDict()
+        """By keys: set once the call that has ended last is placed. Others' are waited for where a file is written."""
 
     def line_up(self, flow: http.HTTPFlow) -> None:
         """A call has ended; it is placed once it is clean."""
@@ -48,9 +50,12 @@ class ThreadNotes:
         if exchange is None or not exchange.record.watched or exchange.refused or not self.threads.most:
             return
         if is_call(flow) and THREAD not in flow.metadata:
-            over = asyncio.Event()
-            _PLACE.keep(exchange, (self._latest, over))
-            self._latest = over
+            # A conversation may go on with another key, and what is in a file stays as it is.
+            over, key = asyncio.Event(), "" if exchange.record.saved else shown_key(flow)
+            _PLACE.keep(exchange, (self._latest.pop(key, None), over))
+            self._latest[key] = over
+            if len(self._latest) > _MOST_KEYS:
+                self._latest.popitem(last=False)
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Its record is clean."""

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from addons.core.export.answers import answered
 from addons.core.export.record import Message
-from addons.core.export.talk import Block, Kind, Tool, Turn, asked
+from addons.core.export.talk import Block, Kind, Tool, Turn, asked, turns_of
 from addons.core.threads.prompt import Dialect
 from tests.support.agent_runs import agent_runs
 from tests.support.any_json import fuzz, values
 
 JSON, EVENTS = (("content-type", "application/json"),), (("Content-Type", "text/event-stream; charset=utf-8"),)
+
+
+ENCODED = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk" * 3
 
 
 def turn(role: str, kind: Kind, text: str, name: str = "", named: str = "") -> Turn:
@@ -264,3 +267,18 @@ def test_agents_runs_are_read_whole() -> None:
             assert read.turns and read.error is None, call.index
         elif call.outcome == "refused":
             assert read.error, call.index
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "function_call_output", "call_id": "c", "output": f"See data:image/png;base64,{ENCODED} there."},
+        {"role": "tool", "tool_call_id": "c", "content": ENCODED * 4},
+        {"type": "image_generation_call", "id": "i", "result": ENCODED * 4},
+        {"role": "user", "parts": [{"functionResponse": {"name": "look", "response": {"png": ENCODED * 4}}}]},
+    ],
+    ids=["a data URL", "a result", "a picture", "Gemini's"],
+)
+def test_what_is_encoded_is_told_by_its_size(item: dict[str, Any]) -> None:
+    told = " ".join(block.text for each in turns_of(item) for block in each.blocks)
+    assert ENCODED not in told and ("bytes]" in told or "kB]" in told or "characters" in told), told

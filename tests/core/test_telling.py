@@ -45,7 +45,7 @@ def test_a_turn_needs_no_more_than_its_name() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"tokens": None}, "no usage was told, so what the cache has served is not known"),
+        ({"tokens": None}, "how much the upstream's cache could have served is not known"),
         ({"tokens": 5, "cost": None}, f"5 {GONE}: at a price that is not known"),
         (
             {"tokens": 5, "cost": "1e9"},

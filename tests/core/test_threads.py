@@ -217,3 +217,47 @@ def test_nothing_raises(body: Any, answer: Any, path: str) -> None:
         at_once(threads.placing(call))
         stream = f"data: {json.dumps(answer)}\n\n".encode()
         at_once(threads.placing(replace(call, id=f"{at} again", answer=stream, stream=True)))
+
+
+# Whose conversation it is
+
+GREETING = (
+    "Hello! I am an assistant that greets everybody in these very words, which are more than sixty-four characters."
+)
+
+
+def greeted(key: str, owner: str, *more: Any) -> Call:
+    body = chat([HI, *([{"role": "assistant", "content": GREETING}, *more] if more else [])])
+    return replace(CALL, id=f"{key} {more}", key=key, owner=owner, body=body, answer=answered(GREETING))
+
+
+@pytest.mark.parametrize("owners", [("alice", "bob"), ("", "")], ids=["relay keys", "keys of their own"])
+def test_what_one_person_says_is_in_no_thread_of_another_s(owners: tuple[str, str]) -> None:
+    (alice, bob), said = owners, {"role": "user", "content": "My diagnosis."}
+    calls = [greeted("a", alice), greeted("b", bob), greeted("a", alice, said)]
+    one, two, three = place(Threads(1 << 20), *calls)
+    assert one.thread == three.thread != two.thread and three.cause.reason == "new_turn"
+
+
+def test_a_failed_call_of_one_is_no_retry_of_another_s() -> None:
+    refused = replace(greeted("a", ""), outcome=Outcome.REFUSED)
+    one, two, three = place(Threads(1 << 20), refused, greeted("b", ""), replace(greeted("a", ""), id="again"))
+    assert one.thread == three.thread != two.thread
+    assert (two.cause.reason, three.cause.reason) == ("first_turn", "retry")
+
+
+def test_examples_in_a_prompt_join_nothing_though_a_model_has_said_the_same() -> None:
+    shots = [HI, {"role": "assistant", "content": "positive"}, USER, {"role": "assistant", "content": "negative"}]
+    calls = [
+        replace(CALL, id=str(at), body=chat([*shots, {"role": "user", "content": f"{at}!"}]), answer=answered(said))
+        for at, said in enumerate(("positive", "negative", "positive"))
+    ]
+    assert len({each.thread for each in place(Threads(1 << 20), *calls)}) == 3
+
+
+def test_an_answer_is_gone_on_from_under_the_same_relay_key_alone() -> None:
+    answer = json.dumps({"id": "resp_1", "object": "response", "output": []}).encode()
+    first = replace(CALL, path="/v1/responses", body=b'{"input": "hi"}', answer=answer, owner="alice")
+    later = replace(first, id="2", body=b'{"input": "and?", "previous_response_id": "resp_1"}')
+    one, two, three = place(Threads(1 << 20), first, later, replace(later, id="3", owner="bob"))
+    assert one.thread == two.thread != three.thread

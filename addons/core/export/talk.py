@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from addons.core.reading.page import without_base64
 from addons.core.threads.prompt import Dialect
 
 
@@ -32,6 +33,10 @@ class Block:
     """Of the tool."""
     id: str = ""
     """That a call and its result share."""
+
+    def __post_init__(self) -> None:
+        """What is encoded in base64 is told by its size, wherever it stands."""
+        object.__setattr__(self, "text", without_base64(self.text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class Call:
     """Whatever tells keys apart."""
     sessions: frozenset[str] = frozenset()
     """Names of its session that relay knows by itself."""
+    owner: str = ""
+    """Whose relay key it came with; of others it shares no thread."""
     usage: Metered | None = None
     """As the answer was metered; None: as it tells by itself."""
 
@@ -52,5 +54,7 @@ class Placed:
     parent: str | None
     """The thread that sent it, of a subagent or a side call."""
     cause: Cause
+    usage: Metered | None
+    """What the answer used; None where that is not known."""
     known: int
     """Leading messages or items of the body that the call before, or its answer, had."""

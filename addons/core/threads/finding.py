@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
+from addons.core.threads.call import Call
 from addons.core.threads.difference import common
 from addons.core.threads.passages import PROBE, holds, said_to_model
-from addons.core.threads.prompt import Part, Prompt, digest_without_id, history_of, own_ids
+from addons.core.threads.prompt import Part, Prompt, digest_of_all, digest_without_id, history_of, own_ids
 from addons.core.threads.said import Said
 from addons.core.threads.thread import SUMMARY, SURE_SUMMARY, Thread, put
 
@@ -47,41 +48,47 @@ class Index:
 
     # Finding
 
-    def chained(self, body: Any) -> Thread | None:
+    def chained(self, body: Any, call: Call) -> Thread | None:
         """The thread of the answer that a body names."""
         after = body.get("previous_response_id") if isinstance(body, dict) else None
         thread = self._by_answer.get(after) if isinstance(after, str) else None
-        return thread if thread is not None and after in thread.chain else None
+        return thread if thread is not None and after in thread.chain and thread.owner == call.owner else None
 
-    def find(self, asked: Prompt) -> Thread | None:
+    def find(self, asked: Prompt, call: Call) -> Thread | None:
         """The thread of a request; None where it begins one."""
-        return self._brought_back(asked) or self._repeated(asked) or self._summarized(asked)
+        return self._brought_back(asked, call) or self._repeated(asked, call) or self._summarized(asked, call)
 
-    def _brought_back(self, asked: Prompt) -> Thread | None:
+    def _brought_back(self, asked: Prompt, call: Call) -> Thread | None:
         near: Counter[int] = Counter()
         for history in history_of(asked.messages):
             for name in history.ids:
-                if found := self._by_name.get(_named("id", name)):
-                    return _best(found, asked)
+                if found := _of(call, self._by_name.get(_named("id", name), ())):
+                    return _best(found, asked, call)
             for text in history.texts:
-                found = self._by_name.get(_named("text", text), [])
-                if fit := [each for each in found if len(text) >= _LONG or _is_near(each, asked)]:
-                    return _best(fit, asked)
+                answered = _of(call, self._by_name.get(_answer(history.before, text), ()))
+                if fit := [each for each in answered if _may_go_on(each, asked, call)]:
+                    return _best(fit, asked, call)
+                said = _of(call, self._by_name.get(_named("text", text), ()))
+                said = [each for each in said if _may_go_on(each, asked, call)]
+                if said and len(text) >= _LONG:
+                    return _best(said, asked, call)
+                if fit := [each for each in said if _is_near(each, asked, call, history.at)]:
+                    return _best(fit, asked, call)
                 if len(text) >= _SHORT:
-                    near.update(map(id, found))
-                    if fit := [each for each in found if near[id(each)] >= _ENOUGH]:
-                        return _best(fit, asked)
+                    near.update(map(id, said))
+                    if fit := [each for each in said if near[id(each)] >= _ENOUGH]:
+                        return _best(fit, asked, call)
         return None
 
-    def _repeated(self, asked: Prompt) -> Thread | None:
+    def _repeated(self, asked: Prompt, call: Call) -> Thread | None:
         """The thread of a call that this one repeats, or adds to, without an answer in between."""
         messages = tuple(each.digest for each in asked.messages)
         if not messages:
             return None
         ask, marks = asked.ask, _marks(asked)
-        for thread in reversed(self._by_opening.get(messages[0], ())):
+        for thread in reversed(_of(call, self._by_opening.get(messages[0], ()))):
             related = bool(marks & thread.sessions.keys())
-            if thread.sessions and marks and not related:
+            if not related and (thread.key != call.key or (thread.sessions and marks)):
                 continue
             past, last = thread.asks.get(ask), thread.last
             if past is not None and (related or past.failed):
@@ -91,7 +98,7 @@ class Index:
                 return thread
         return None
 
-    def _summarized(self, asked: Prompt) -> Thread | None:
+    def _summarized(self, asked: Prompt, call: Call) -> Thread | None:
         """The thread whose history was replaced by its latest answer, or by that of a side call."""
         texts = [each for each in said_to_model(asked.messages) if len(each) >= SUMMARY]
         if not texts:
@@ -99,7 +106,7 @@ class Index:
         system, marks = system_of(asked), _marks(asked)
         for thread in self._latest():
             related = bool(thread.sessions.keys() & marks)
-            if not related and thread.sessions and marks:
+            if thread.owner != call.owner or (not related and thread.sessions and marks):
                 continue
             of = thread if system in thread.systems else self._sent_by(thread, system)
             if of is not None and holds(texts, thread.summaries(SUMMARY if related else SURE_SUMMARY)):
@@ -140,17 +147,20 @@ class Index:
             return False
         return system_of(asked) not in thread.systems and asked.digests(Part.SYSTEM) != thread.system
 
-    def parent(self, asked: Prompt) -> str | None:
+    def parent(self, asked: Prompt, call: Call) -> str | None:
         """The thread that has sent one that begins: by what it gave a tool or has said, or by their session."""
         texts = said_to_model(asked.messages[:2])
         long = [each for each in texts if len(each) >= PROBE]
         aside = bool(long) and not asked.digests(Part.TOOLS)
         for thread in self._latest():
+            if thread.owner != call.owner or (thread.key != call.key and not thread.sessions.keys() & _marks(asked)):
+                continue
             if thread.arguments and _was_given(thread.arguments, texts, long):
                 return thread.label
             if aside and holds(long, [each for each in thread.texts if len(each) >= PROBE]):
                 return thread.label
-        found = [each for mark in _marks(asked) for each in self._by_session.get(mark, ()) if each.has_tools]
+        marked = (each for mark in _marks(asked) for each in _of(call, self._by_session.get(mark, ())))
+        found = [each for each in marked if each.has_tools]
         return found[0].label if found else None
 
     # Remembering
@@ -161,10 +171,11 @@ class Index:
             self._note(self._by_session, thread, mark, thread.sessions, _MOST_SESSIONS)
         if asked.messages:
             self._note(self._by_opening, thread, asked.messages[0].digest, thread.openings, _MOST_OPENINGS)
+        before = digest_of_all(asked.messages)
         ids = [*said.ids, *own_ids(asked.messages[-_NEWEST:])]
         for name in (
             *(_named("id", each) for each in ids),
-            *(_named("text", each) for each in (*said.texts, *said.quotes)),
+            *(name for each in (*said.texts, *said.quotes) for name in (_named("text", each), _answer(before, each))),
         ):
             self._note(self._by_name, thread, name, thread.named, _MOST_NAMED)
 
@@ -219,6 +230,11 @@ def _named(kind: str, name: str) -> bytes:
     return blake2b(f"{kind} {name}".encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
+def _answer(before: bytes, text: str) -> bytes:
+    """Of a text that answers a conversation."""
+    return blake2b(before + text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
 def _marks(asked: Prompt) -> frozenset[bytes]:
     return frozenset(_named("session", each) for each in asked.sessions)
 
@@ -230,22 +246,40 @@ def system_of(asked: Prompt) -> bytes:
     return blake2b(b"\0".join(digests), digest_size=10).digest()
 
 
-def _is_near(thread: Thread, asked: Prompt) -> bool:
-    """Whether a short text that both have may be the thread's own: it names the same session, or begins alike."""
-    marks = _marks(asked)
-    if thread.sessions and marks:
-        return bool(thread.sessions.keys() & marks)
+def _of(call: Call, threads: Sequence[Thread]) -> list[Thread]:
+    """Those of the same relay key: what one person says is no other's business."""
+    return [each for each in threads if each.owner == call.owner]
+
+
+def _may_go_on(thread: Thread, asked: Prompt, call: Call) -> bool:
+    """Whether a text that both have may be the thread's own: models say the same to many. With another key the
+    conversation has to begin alike, too."""
+    if thread.key == call.key or thread.sessions.keys() & _marks(asked):
+        return True
     return asked.messages[0].digest in thread.openings
 
 
-def _best(threads: Sequence[Thread], asked: Prompt) -> Thread:
-    """Of threads that have said the same: the one of this session, that has most in common, and was the latest."""
+def _is_near(thread: Thread, asked: Prompt, call: Call, at: int) -> bool:
+    """Whether a short text that stands behind so many messages may be the thread's own: it names the same session, or
+    begins alike. Examples in a prompt stand before any answer."""
+    if at < thread.shortest:
+        return False
+    marks = _marks(asked)
+    if thread.sessions and marks:
+        return bool(thread.sessions.keys() & marks)
+    return thread.key == call.key and asked.messages[0].digest in thread.openings
+
+
+def _best(threads: Sequence[Thread], asked: Prompt, call: Call) -> Thread:
+    """Of threads that have said the same: the one of this session or key, that has most in common, and was the
+    latest."""
     if len(threads) == 1:
         return threads[0]
     messages, marks = tuple(each.digest for each in asked.messages), _marks(asked)
 
-    def merit(at: int) -> tuple[bool, int, int]:
-        last = threads[at].last
-        return bool(threads[at].sessions.keys() & marks), common(last.messages, messages) if last else 0, at
+    def merit(at: int) -> tuple[bool, bool, int, int]:
+        thread = threads[at]
+        same = common(thread.last.messages, messages) if thread.last is not None else 0
+        return bool(thread.sessions.keys() & marks), thread.key == call.key, same, at
 
     return threads[max(range(len(threads)), key=merit)]

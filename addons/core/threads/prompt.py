@@ -321,12 +321,32 @@ class Histories:
 
     ids: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    at: int = 0
+    """How many stand before."""
+    before: bytes = b""
+    """Digest of these."""
 
 
 def history_of(elements: Sequence[Element]) -> list[Histories]:
     """Per element that tells of an earlier answer, what it tells; the last one first."""
-    found = [_history(each.value) for each in reversed(elements) if isinstance(each.value, dict)]
-    return [each for each in found if each.ids or each.texts]
+    found: list[Histories] = []
+    before = blake2b(digest_size=_DIGEST)
+    for at, each in enumerate(elements):
+        if isinstance(each.value, dict):
+            told = _history(each.value)
+            if told.ids or told.texts:
+                told.at, told.before = at, before.digest()
+                found.append(told)
+        before.update(each.digest)
+    return found[::-1]
+
+
+def digest_of_all(elements: Sequence[Element]) -> bytes:
+    """Equal for equal conversations: what `Histories.before` is of the answer to one."""
+    running = blake2b(digest_size=_DIGEST)
+    for each in elements:
+        running.update(each.digest)
+    return running.digest()
 
 
 def own_ids(elements: Sequence[Element]) -> list[str]:

@@ -23,7 +23,7 @@ from addons.core.threads.said import Said, hearing
 from addons.core.threads.sessions import sessions_of
 from addons.core.threads.thread import Last, Past, Thread, put
 
-MOST_THREADS = 10_000
+MOST_THREADS = 3_000
 _MOST_ASKS = 200
 """Requests of a thread that a later one may repeat."""
 _MOST_ANSWERS = 50
@@ -55,7 +55,7 @@ class Threads:
         if dialect is None:
             return None
         body = yield from read(call.body)
-        chained = self._index.chained(body)
+        chained = self._index.chained(body, call)
         kept = chained.chain[body["previous_response_id"]] if chained is not None else Kept()
         asked = yield from prompts.reading(dialect, body, path=call.path, kept=kept)
         if asked is None:
@@ -64,12 +64,12 @@ class Threads:
         yield
         said = yield from hearing(call.answer, stream=call.stream)
         said.usage = call.usage or said.usage if call.outcome is Outcome.ANSWERED else None
-        thread = chained or self._index.find(asked)
+        thread = chained or self._index.find(asked, call)
         if thread is None or (chained is None and self._index.is_beside(thread, asked)):
             thread = self._begin(call, asked, thread)
         cause, known = yield from comparing(thread, call, asked, said.usage, self._summaries)
         self._remember(thread, call, asked, said, kept)
-        return Placed(thread.label, asked.model, thread.parent, cause, known)
+        return Placed(thread.label, asked.model, thread.parent, cause, said.usage, known)
 
     def _latest(self) -> Iterator[Thread]:
         return (self._threads[label] for label in islice(reversed(self._threads), _LATEST))
@@ -81,7 +81,8 @@ class Threads:
         label = blake2b(call.id.encode(), digest_size=4).hexdigest()
         while label in self._threads:
             label = blake2b(label.encode(), digest_size=4).hexdigest()
-        thread = self._threads[label] = Thread(label, beside.label if beside is not None else self._index.parent(asked))
+        parent = beside.label if beside is not None else self._index.parent(asked, call)
+        thread = self._threads[label] = Thread(label, parent, call.owner)
         return thread
 
     def _remember(self, thread: Thread, call: Call, asked: Prompt, said: Said, kept: Kept) -> None:
@@ -91,6 +92,7 @@ class Threads:
         asked_of = call.upstream, call.key, asked.dialect, call.path, asked.model
         thread.last = Last(past, *asked_of, settings, parts, call.body, kept)
         thread.has_tools = thread.has_tools or bool(asked.digests(Part.TOOLS))
+        thread.key, thread.shortest = call.key, min(thread.shortest, len(asked.messages))
         thread.system = asked.digests(Part.SYSTEM)
         put(thread.asks, asked.ask, past, _MOST_ASKS)
         put(thread.systems, system_of(asked), None, _MOST_SYSTEMS)

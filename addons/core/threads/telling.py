@@ -98,7 +98,7 @@ def _is_of_the_moment(before: object, after: object) -> bool:
 def _lost(cause: Mapping[str, object]) -> str:
     tokens = cause.get("tokens")
     if not isinstance(tokens, int):
-        return "no usage was told, so what the cache has served is not known"
+        return "how much the upstream's cache could have served is not known"
     if not tokens:
         return ""
     lost = _lost_dollars(cause)

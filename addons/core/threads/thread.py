@@ -51,6 +51,9 @@ class Thread:
 
     label: str
     parent: str | None = None
+    owner: str = ""
+    key: str = ""
+    """Of its latest call."""
     sessions: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     openings: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     """The first messages that it has had."""
@@ -68,6 +71,8 @@ class Thread:
     """What its latest answer has said."""
     arguments: list[str] = field(default_factory=list)
     """What its latest calls of tools were given."""
+    shortest: int = 1 << 30
+    """Messages of the shortest of its requests: no answer of it stands before so many."""
     last: Last | None = None
     counted: int = 0
     """Its size when it was last counted."""
