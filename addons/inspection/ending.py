@@ -3,20 +3,31 @@ than the next.
 """
 
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from mitmproxy import http
 
 from addons.exchange import of
 
 
+class LineUp(Protocol):
+    """Hears of an exchange that is being answered, or has ended."""
+
+    def __call__(self, flow: http.HTTPFlow, *, ended: bool) -> None:
+        """Must not wait."""
+
+
 class Ending:
-    """Stands before all that takes its time. `line_up` hears of each exchange."""
+    """Stands before all that takes its time."""
 
     optional = True
 
-    def __init__(self, line_up: Callable[[http.HTTPFlow], None]) -> None:
+    def __init__(self, line_up: LineUp) -> None:
         self.line_up = line_up
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """An answer has begun."""
+        self.line_up(flow, ended=False)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The exchange is over."""
@@ -30,4 +41,4 @@ class Ending:
         exchange = of(flow)
         if exchange is not None and exchange.record.watched:
             exchange.record.ended_at = time.monotonic()
-            self.line_up(flow)
+            self.line_up(flow, ended=True)

@@ -1,6 +1,6 @@
 """Threads of records that no relay has placed as they passed: of a file that was saved elsewhere, or without looking.
 
-All calls of such a file are placed anew, in the order in which they ended; notes that are there already stay.
+All calls of such a file are placed anew, in the order in which they were asked; notes that are there already stay.
 """
 
 from collections.abc import Sequence
@@ -26,18 +26,12 @@ def wants_placing(records: Sequence[http.HTTPFlow]) -> bool:
 def placing(records: Sequence[http.HTTPFlow], prices: Prices) -> Sliced[None]:
     """Note the threads of records, which are clean. What lost tokens cost is told once `prices` are loaded."""
     threads = Threads(_MOST)
-    for each in sorted(records, key=_end):
+    for each in sorted(records, key=lambda each: each.request.timestamp_start):
         call = call_of(each)
         placed = (yield from threads.placing(call)) if call is not None else None
         if call is not None and placed is not None and THREAD not in each.metadata:
             note(each, placed, cost_of_lost(call, placed, prices))
         yield
-
-
-def _end(record: http.HTTPFlow) -> float:
-    response = record.response
-    end = response.timestamp_end if response is not None else None
-    return end or record.request.timestamp_start
 
 
 def cost_of_lost(call: Call, placed: Placed, prices: Prices) -> Decimal | None:

@@ -10,8 +10,8 @@ without keys.
 
 import asyncio
 import contextlib
-from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
 
 from mitmproxy import http
 
@@ -19,21 +19,38 @@ from addons.config.settings import Settings
 from addons.core.slices import Sliced, at_once
 from addons.core.threads.call import Call
 from addons.core.threads.registry import Threads
-from addons.exchange import Part, of
+from addons.exchange import Exchange, Part, of
 from addons.flow.model_calls import THREAD, UPSTREAM, call_of, is_call, note, shown_key
 from addons.flow.turns import LITTLE, in_turns
 from addons.inspection.placing import cost_of_lost
 from addons.meter.prices import Prices
 
-_MOST_KEYS = 1000
 _PATIENCE = 5.0
-"""Seconds that a call waits for the record of the one that has ended before it."""
-_PLACE = Part[tuple[asyncio.Event | None, asyncio.Event]]("threads.place")
-"""Whom it waits for, and who waits for it."""
+"""Seconds that a call waits for records of those before it."""
+_MOST_OPEN = 5000
+
+
+@dataclass(eq=False, slots=True)
+class _Open:
+    """A call that is not placed yet."""
+
+    exchange: Exchange
+    key: str
+    ended: bool = False
+    placed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its client has all of it: some go on at the last event, before upstream has ended."""
+        told = self.exchange.stream.ended
+        return self.ended or (told is not None and told())
+
+
+_OPEN = Part[_Open]("threads.open")
 
 
 class ThreadNotes:
-    """Places finished calls, in the order in which they have ended. `threads` outlives a change of settings."""
+    """Places finished calls, in the order in which they were asked. `threads` outlives a change of settings."""
 
     optional = True
 
@@ -41,21 +58,21 @@ class ThreadNotes:
         self.threads = threads
         self.prices = prices
         self.threads.most = settings.inspect.keep_threads
-        self._latest: OrderedDict[str, asyncio.Event] = OrderedDict()
-        """By keys: set once the call that has ended last is placed. Others' are waited for where a file is written."""
+        self._open: dict[_Open, None] = {}
 
-    def line_up(self, flow: http.HTTPFlow) -> None:
-        """A call has ended; it is placed once it is clean."""
+    def line_up(self, flow: http.HTTPFlow, *, ended: bool) -> None:
+        """A call is being answered, or has ended; it is placed once it is clean."""
         exchange = of(flow)
         if exchange is None or not exchange.record.watched or exchange.refused or not self.threads.most:
             return
-        if is_call(flow) and THREAD not in flow.metadata:
-            # A conversation may go on with another key, and what is in a file stays as it is.
-            over, key = asyncio.Event(), "" if exchange.record.saved else shown_key(flow)
-            _PLACE.keep(exchange, (self._latest.pop(key, None), over))
-            self._latest[key] = over
-            if len(self._latest) > _MOST_KEYS:
-                self._latest.popitem(last=False)
+        call = _OPEN.of(exchange)
+        if call is None and is_call(flow) and THREAD not in flow.metadata:
+            call = _OPEN.keep(exchange, _Open(exchange, shown_key(flow)))
+            self._open[call] = None
+            if len(self._open) > _MOST_OPEN:
+                del self._open[next(iter(self._open))]
+        if call is not None:
+            call.ended = call.ended or ended
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Its record is clean."""
@@ -67,32 +84,39 @@ class ThreadNotes:
 
     def _note(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         exchange = of(flow)
-        place = _PLACE.take(exchange) if exchange is not None else None
-        if exchange is None or place is None:
+        mine = _OPEN.take(exchange) if exchange is not None else None
+        if exchange is None or mine is None:
             return None
         flow.metadata[UPSTREAM] = exchange.upstream.name
-        before, over = place
-        call = call_of(flow)
-        if before is None or before.is_set():
-            if call is None or len(call.body) + len(call.answer) <= LITTLE:
-                try:
-                    at_once(self._placing(flow, call))
-                finally:
-                    over.set()
-                return None
-            before = None
-        return self._place(flow, call, before, over)
+        before, call = self._before(mine), call_of(flow)
+        if not before and (call is None or len(call.body) + len(call.answer) <= LITTLE):
+            try:
+                at_once(self._placing(flow, call))
+            finally:
+                self._over(mine)
+            return None
+        return self._place(flow, call, mine, before)
 
-    async def _place(
-        self, flow: http.HTTPFlow, call: Call | None, before: asyncio.Event | None, over: asyncio.Event
-    ) -> None:
+    def _before(self, mine: _Open) -> list[_Open]:
+        """The calls that were asked before and are over. Those of others are waited for where a file is written: a
+        conversation may go on with another key, and what is in a file stays as it is."""
+        every = mine.exchange.record.saved
+        earlier = (each for each in self._open if each is not mine and each.exchange.started <= mine.exchange.started)
+        return [each for each in earlier if (every or each.key == mine.key) and each.is_over]
+
+    def _over(self, call: _Open) -> None:
+        self._open.pop(call, None)
+        call.placed.set()
+
+    async def _place(self, flow: http.HTTPFlow, call: Call | None, mine: _Open, before: Sequence[_Open]) -> None:
         try:
-            if before is not None:
-                with contextlib.suppress(TimeoutError):  # it may have failed on its way here
-                    await asyncio.wait_for(before.wait(), _PATIENCE)
+            with contextlib.suppress(TimeoutError):  # one may have failed on its way here
+                async with asyncio.timeout(_PATIENCE):
+                    for each in before:
+                        await each.placed.wait()
             await in_turns(self._placing(flow, call))
         finally:
-            over.set()
+            self._over(mine)
 
     def _placing(self, flow: http.HTTPFlow, call: Call | None) -> Sliced[None]:
         placed = (yield from self.threads.placing(call)) if call is not None else None

@@ -2,6 +2,7 @@
 what `-w` has saved; and what mitmweb says of them.
 """
 
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -107,6 +108,45 @@ def test_no_key_is_in_what_is_saved(records: list[tuple[agent_runs.Call, http.HT
     keys = {call.key for call, _ in records}
     for _, flow in records:
         assert not any(key in repr(flow.metadata) or key in repr(flow.get_state()) for key in keys)
+
+
+def test_who_goes_on_at_the_last_event_is_compared_with_that_call(upstream: Upstream, tmp_path: Path) -> None:
+    """SDKs leave a stream at `[DONE]`; upstream may end it a while later, when the next call is over."""
+    said = b'data: {"choices":[{"index":0,"delta":{"content":"Up."},"finish_reason":"stop"}]}\n\n'
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2}}\n\n'
+    slow = Behaviour(
+        headers=[("content-type", "text/event-stream")],
+        status=200,
+        chunks=[(said, 0.0), (usage, 0.0), (b"data: [DONE]\n\n", 0.5)],
+    )
+    talk = [{"role": "user", "content": "Which way is north?"}]
+    with live.relay(tmp_path, upstream.url, ["-w", str(tmp_path / "flows")]) as relay:
+        upstream.script("/v1/chat/completions", slow)
+        body = json.dumps({"model": "gpt-4o-mini", "messages": talk, "stream": True}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        with relay.connect() as client:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            told = b""
+            while b"[DONE]" not in told:
+                told += client.recv(65536)
+        talk += [{"role": "assistant", "content": "Up."}, {"role": "user", "content": "And south?"}]
+        asked = {"model": "gpt-4o-mini", "messages": talk}
+        relay.ask("POST", "/v1/chat/completions", asked, {"Authorization": f"Bearer {KEY}"})
+    with (tmp_path / "flows").open("rb") as file:
+        flows = [each for each in mio.FlowReader(file).stream() if isinstance(each, http.HTTPFlow)]
+    first, second = sorted(flows, key=lambda each: each.request.timestamp_start)
+    assert second.metadata["relay.thread"] == first.metadata["relay.thread"]
+    assert first.metadata["relay.cause"]["reason"] == "first_turn"
+    assert second.metadata["relay.cause"] == {
+        "reason": "new_turn",
+        "part": None,
+        "path": "messages[1]",
+        "before": None,
+        "after": '{"role":"assistant","content":"Up."}',
+        "tokens": 0,
+        "cost": "0",
+        "previous": first.id,
+    }
 
 
 @pytest.fixture(scope="module")
