@@ -25,8 +25,8 @@ from addons.flow.turns import LITTLE, in_turns
 from addons.inspection.placing import cost_of_lost
 from addons.meter.prices import Prices
 
-_PATIENCE = 5.0
-"""Seconds that a call waits for records of those before it."""
+_PATIENCE, _PATIENCE_SAVED = 5.0, 60.0
+"""Seconds that a call waits for the record of each that was asked before it; and where a file is written."""
 _MOST_OPEN = 5000
 
 
@@ -110,10 +110,10 @@ class ThreadNotes:
 
     async def _place(self, flow: http.HTTPFlow, call: Call | None, mine: _Open, before: Sequence[_Open]) -> None:
         try:
-            with contextlib.suppress(TimeoutError):  # one may have failed on its way here
-                async with asyncio.timeout(_PATIENCE):
-                    for each in before:
-                        await each.placed.wait()
+            patience = _PATIENCE_SAVED if mine.exchange.record.saved else _PATIENCE
+            for each in before:
+                with contextlib.suppress(TimeoutError):  # it may have failed on its way here
+                    await asyncio.wait_for(each.placed.wait(), patience)
             await in_turns(self._placing(flow, call))
         finally:
             self._over(mine)

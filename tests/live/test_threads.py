@@ -75,6 +75,8 @@ def records(
         for call in calls:
             script(upstream, call)
             send(relay, call)
+        # On a busy machine records are cleaned long after clients have their answers.
+        assert live.eventually(lambda: relay.log.count(" << ") >= len(calls), 120)
     with (folder / "flows").open("rb") as file:
         flows = [each for each in mio.FlowReader(file).stream() if isinstance(each, http.HTTPFlow)]
     assert len(flows) == len(calls), [each.request.path for each in flows]
