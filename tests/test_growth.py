@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -49,8 +50,10 @@ from addons.core.key_mask import KeyMask
 from addons.core.known_secrets import KnownSecrets
 from addons.core.reading import mend, page, values
 from addons.core.retelling import Retelling
-from addons.core.slices import Sliced
+from addons.core.slices import Sliced, at_once
 from addons.core.sse import Parser
+from addons.core.threads.call import Call, Outcome
+from addons.core.threads.registry import Threads
 from addons.core.top_level import NoObject, finding
 from addons.core.usage_chunk import UsageChunk
 from addons.engine.speed.lookups import values_by_name
@@ -370,6 +373,55 @@ def laid_out(text: str) -> object:
     return made.text(), values.brief(text), values.brief([text]), summary.summary(model=text, reason=text, error=text)
 
 
+# -- which calls belong together
+
+
+@cache
+def crowded() -> Threads:
+    """Threads of one key, with much that may be looked for in a request."""
+    threads = Threads(64 << 20)
+    for number in range(40):
+        said = [
+            {
+                "message": {
+                    "content": f"{number} {each} " + LOREM * 600,
+                    "tool_calls": [{"function": {"arguments": TOOL}}],
+                }
+            }
+            for each in range(8)
+        ]
+        asked = json.dumps({"model": "m", "messages": [{"role": "user", "content": f"{number}?"}]})
+        at_once(threads.placing(call(asked, json.dumps({"choices": said}))))
+    return threads
+
+
+LOREM = "lorem ipsum dolor sit amet "
+TOOL = json.dumps({f"a{number}": f"{number} " + LOREM * 300 for number in range(8)})
+
+
+def call(asked: str, said: str, *, stream: bool = False) -> Call:
+    path = "/v1/chat/completions"
+    about = ("one", "k", frozenset(("the session",)))
+    return Call(asked[:40], 0.0, path, (), raw(asked), raw(said), stream, Outcome.ANSWERED, *about)
+
+
+def placed(before: str, after: str) -> Callable[[str], Sliced[object]]:
+    """A request that holds such a text, and another one of the same session that it is compared with."""
+
+    def place(text: str) -> Sliced[object]:
+        for model in ("a", "b"):
+            body = f'{{"model":"{model}",{before}{text}{after}}}'
+            yield from crowded().placing(call(body, '{"choices":[{"message":{"content":"Yes."}}]}'))
+        return None
+
+    return place
+
+
+def placed_by_answer(*, stream: bool) -> Callable[[str], Sliced[object]]:
+    """A call that was answered so."""
+    return lambda text: crowded().placing(call('{"model":"m","messages":[{"role":"user"}]}', text, stream=stream))
+
+
 # -- what upstreams say, and what /chat takes
 
 
@@ -640,6 +692,32 @@ READERS = (
     Reader("view: a boundary", lambda text: shown(True, "/v1/files", text)("--b"), HEAD, ('boundary="', "boundary=")),
     Reader("view: a page", laid_out, ANSWER, ("\n", "\r\n", " ", "\ud800")),
     Reader("glance", glance, ANSWER, ('"model" ', '{"code": 429, "message": "', '"prompt_tokens" ', "\\", "。A")),
+    Reader(
+        "threads: messages",
+        placed('"messages":[', "]"),
+        ANSWER,
+        (
+            Shape((f'{{"role":"user","content":"# {LOREM * 2}"}},',), after='{"role":"user","content":"?"}'),
+            Shape((f'{{"role":"assistant","content":"# {LOREM * 2}"}},',), after='{"role":"user","content":"?"}'),
+            Shape(('{"role":"tool","tool_call_id":"call_#00000001"},',), after='{"role":"user","content":"?"}'),
+            *DENSE,
+        ),
+    ),
+    Reader(
+        "threads: a message",
+        placed('"messages":[{"role":"user","content":"', '"}]'),
+        ANSWER,
+        ("a", "界", LOREM, *ESCAPES),
+    ),
+    Reader(
+        "threads: its parts",
+        placed('"messages":[{"role":"user","content":[', "]}]"),
+        ANSWER,
+        (Shape((f'{{"type":"text","text":"# {LOREM * 2}"}},',), after="{}"), *DENSE),
+    ),
+    Reader("threads: tools", placed('"messages":[{"role":"user","content":"?"}],"tools":[', "0]"), ANSWER, DENSE),
+    Reader("threads: an answer", placed_by_answer(stream=False), ANSWER, (*DENSE, *ESCAPES, '"')),
+    Reader("threads: a stream", placed_by_answer(stream=True), ANSWER, (DELTA, "data:", "data: []\n\n", "\n")),
     Reader("mend", mended, ANSWER, (*DENSE, *ESCAPES, '"')),
     Reader("bounded JSON", bounded_json.loading, ANSWER, (*DENSE, *ESCAPES, '"')),
     Reader("chat: a body", message, HEAD, (*KEYS, *DENSE, *ESCAPES)),

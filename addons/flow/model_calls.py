@@ -22,8 +22,8 @@ TOKENS = "relay.tokens"
 """What the answer used, by kind (core/metered.py), as the meter has read it; without what is 0."""
 UPSTREAM = "relay.upstream"
 
-_MOST = 16 << 20
-"""Bytes of a body, decoded."""
+_MOST_ASKED, _MOST_SAID = 8 << 20, 4 << 20
+"""Bytes of a request and of an answer, decoded: no model takes or says more."""
 _KEYS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _HEARD_NOTHING = (408, 504)
 _LEFT = "Client disconnected."
@@ -44,13 +44,13 @@ def call_of(record: http.HTTPFlow) -> Call | None:
     upstream, key = _asked(record)
     response = record.response
     session = known.get("relay.session")
-    answer = content_of(response, _MOST) if response is not None else b""
+    answer = content_of(response, _MOST_SAID) if response is not None else b""
     return Call(
         record.id,
         request.timestamp_start,
         upstream_path(record) or request.path,
         [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.fields],
-        content_of(request, _MOST),
+        content_of(request, _MOST_ASKED),
         answer,
         response is not None and response.headers.get("content-type", "").startswith("text/event-stream"),
         _outcome(record, answer),

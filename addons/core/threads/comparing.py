@@ -10,11 +10,11 @@ from addons.core.threads import cache
 from addons.core.threads.call import Call
 from addons.core.threads.causes import Cause, Reason, reason_of, told
 from addons.core.threads.difference import ABSENT, Difference, Place, common, differences
-from addons.core.threads.passages import holds, said_to_model
+from addons.core.threads.passages import holds, joined, said_to_model
 from addons.core.threads.prompt import Part, Prompt, digest_of, history_of, reading
 from addons.core.threads.thread import Last, Past, Thread
 
-Summaries = Callable[[Thread], tuple[Sequence[str], Sequence[str]]]
+Summaries = Callable[[Thread, Call], tuple[Sequence[str], Sequence[str]]]
 """Of a thread: what it has said last itself, and what was said beside it."""
 
 _SUMMARIES = ("compaction", "compaction_summary", "context_compaction")
@@ -48,7 +48,7 @@ def comparing(
         found,
         elsewhere=(last.upstream, last.key) != (call.upstream, call.key),
         expired=_has_expired(previous, call.at, tokens),
-        compacted=same < len(last.messages) and _is_compaction(last, call, asked, same, *summaries(thread)),
+        compacted=same < len(last.messages) and _is_compaction(last, call, asked, same, *summaries(thread, call)),
     )
     path, before, after = told(found)
     return Cause(reason, part, path, before, after, previous.id, tokens, billed), known
@@ -114,10 +114,10 @@ def _is_compaction(last: Last, call: Call, asked: Prompt, same: int, own: Sequen
     """Whether the history was made shorter: by a summary, or by leaving out its old end."""
     before, now = last.messages, tuple(each.digest for each in asked.messages)
     new = asked.messages[same:]
-    if holds(said_to_model(new), [*own, *beside]) or any(_is_summary(each.value) for each in new):
+    if holds(joined(said_to_model(new)), [*own, *beside]) or any(_is_summary(each.value) for each in new):
         return True
     # The latest answer stands in each history as what it is: as a summary only where little else is left.
-    said = [text for each in history_of(new[:_FIRST]) for text in each.texts]
+    said = joined(text for each in history_of(new[:_FIRST]) for text in each.texts)
     if holds(said, beside) or (2 * len(now) < len(before) and holds(said, own)):
         return True
     if len(call.body) >= len(last.body):

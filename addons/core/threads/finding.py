@@ -8,13 +8,13 @@
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from addons.core.threads.call import Call
 from addons.core.threads.difference import common
-from addons.core.threads.passages import PROBE, holds, said_to_model
+from addons.core.threads.passages import PROBE, holds, joined, said_to_model
 from addons.core.threads.prompt import Part, Prompt, digest_of_all, digest_without_id, history_of, own_ids
 from addons.core.threads.said import Said
 from addons.core.threads.thread import SUMMARY, SURE_SUMMARY, Thread, put
@@ -100,39 +100,46 @@ class Index:
 
     def _summarized(self, asked: Prompt, call: Call) -> Thread | None:
         """The thread whose history was replaced by its latest answer, or by that of a side call."""
-        texts = [each for each in said_to_model(asked.messages) if len(each) >= SUMMARY]
-        if not texts:
+        text = joined(said_to_model(asked.messages))
+        if len(text) < SUMMARY:
             return None
         system, marks = system_of(asked), _marks(asked)
-        for thread in self._latest():
-            related = bool(thread.sessions.keys() & marks)
-            if thread.owner != call.owner or (not related and thread.sessions and marks):
-                continue
-            of = thread if system in thread.systems else self._sent_by(thread, system)
-            if of is not None and holds(texts, thread.summaries(SUMMARY if related else SURE_SUMMARY)):
+        for thread in self._of_caller(call, marks):
+            of = thread if system in thread.systems else self._sent_by(thread, system, call, marks)
+            least = SUMMARY if thread.sessions.keys() & marks else SURE_SUMMARY
+            if of is not None and holds(text, thread.summaries(least)):
                 return of
         return None
 
-    def _sent_by(self, side: Thread, system: bytes) -> Thread | None:
+    def _of_caller(self, call: Call, marks: Collection[bytes]) -> Iterator[Thread]:
+        """The threads of late of the same relay key, and of the same key or session."""
+        for thread in self._latest():
+            related = not thread.sessions.keys().isdisjoint(marks)
+            apart = thread.sessions and marks and not related
+            if thread.owner == call.owner and (related or (thread.key == call.key and not apart)):
+                yield thread
+
+    def _sent_by(self, side: Thread, system: bytes, call: Call, marks: Collection[bytes]) -> Thread | None:
         """The thread that a side call was made for, if it has had this system prompt."""
         if side.has_tools:
             return None
-        latest = list(self._latest())
-        by_label = {each.label: each for each in latest}
-        above = by_label.get(side.parent or "")
+        of_caller = {each.label: each for each in self._of_caller(call, marks)}
+        above = of_caller.get(side.parent or "")
         for _ in range(_GENERATIONS):  # a side call may quote what another one has said
             if above is not None and system in above.systems:
                 return above
-            above = by_label.get(above.parent or "") if above is not None else None
-        marks = side.sessions.keys()
-        return next((each for each in latest if system in each.systems and marks & each.sessions.keys()), None)
+            above = of_caller.get(above.parent or "") if above is not None else None
+        same = side.sessions.keys()
+        return next(
+            (each for each in of_caller.values() if system in each.systems and same & each.sessions.keys()), None
+        )
 
-    def side_summaries(self, thread: Thread) -> list[str]:
+    def side_summaries(self, thread: Thread, call: Call) -> list[str]:
         """What side calls of a thread have said last: one may be the summary of its history."""
         marks = thread.sessions.keys()
         return [
             text
-            for each in self._latest()
+            for each in self._of_caller(call, marks)
             if each is not thread
             and not each.has_tools
             and (each.parent == thread.label or marks & each.sessions.keys())
@@ -151,15 +158,14 @@ class Index:
         """The thread that has sent one that begins: by what it gave a tool or has said, or by their session."""
         texts = said_to_model(asked.messages[:2])
         long = [each for each in texts if len(each) >= PROBE]
+        said, marks = joined(texts), _marks(asked)
         aside = bool(long) and not asked.digests(Part.TOOLS)
-        for thread in self._latest():
-            if thread.owner != call.owner or (thread.key != call.key and not thread.sessions.keys() & _marks(asked)):
-                continue
-            if thread.arguments and _was_given(thread.arguments, texts, long):
+        for thread in self._of_caller(call, ()):  # it may name a session of its own
+            if thread.arguments and (_has_one_of(thread.arguments, texts) or holds(joined(thread.arguments), long)):
                 return thread.label
-            if aside and holds(long, [each for each in thread.texts if len(each) >= PROBE]):
+            if aside and holds(said, [each for each in thread.texts[-1:] if len(each) >= PROBE]):
                 return thread.label
-        marked = (each for mark in _marks(asked) for each in _of(call, self._by_session.get(mark, ())))
+        marked = (each for mark in marks for each in _of(call, self._by_session.get(mark, ())))
         found = [each for each in marked if each.has_tools]
         return found[0].label if found else None
 
@@ -219,11 +225,8 @@ def _drop(index: dict[bytes, list[Thread]], name: bytes, thread: Thread) -> None
         index.pop(name, None)
 
 
-def _was_given(given: Sequence[str], texts: Sequence[str], long: Sequence[str]) -> bool:
-    """Whether a tool was given one of these texts, or one with a long one within it."""
-    return any(
-        (len(each) >= _SHORT and each in texts) or (len(each) >= PROBE and holds([each], long)) for each in given
-    )
+def _has_one_of(given: Sequence[str], texts: Sequence[str]) -> bool:
+    return any(len(each) >= _SHORT and each in texts for each in given)
 
 
 def _named(kind: str, name: str) -> bytes:

@@ -83,12 +83,8 @@ class Prompt:
     """In the order of the prompt; `system` may stand there twice."""
     lists: Mapping[Part, str]
     """Per part, the list in the body that an element would be added to."""
-    after: str | None = None
-    """The response that it goes on from (`previous_response_id`)."""
     hour_long: bool = False
     """It asks for the long cache: an hour in messages, a day in others."""
-    marked: bool = True
-    """Something of it may be cached: in messages only what is marked."""
     sessions: frozenset[str] = frozenset()
     """Names that tell its session, as its program gives them."""
 
@@ -108,7 +104,7 @@ class Prompt:
     @property
     def ask(self) -> bytes:
         """Equal for two requests that ask the same."""
-        told = [self.model.encode(), digest_of(self.settings)]
+        told = [self.model.encode("utf-8", "surrogatepass"), digest_of(self.settings)]
         for name, elements in self.parts:
             told += [name.encode(), *(each.digest for each in elements)]
         return _digest(b"\0".join(told))
@@ -151,7 +147,6 @@ def reading(dialect: Dialect, body: Any, *, path: str = "", kept: Kept | None = 
     model = body.get("model")
     if dialect is Dialect.GEMINI and (named := _GEMINI.search(path.partition("?")[0])) is not None:
         model = named[1]
-    after = body.get("previous_response_id") if dialect is Dialect.RESPONSES else None
     lives = _lives(body) if dialect is Dialect.MESSAGES else []
     return Prompt(
         dialect,
@@ -159,9 +154,7 @@ def reading(dialect: Dialect, body: Any, *, path: str = "", kept: Kept | None = 
         {name: body[name] for name in SETTINGS if body.get(name) is not None},
         parts,
         lists,
-        after if isinstance(after, str) else None,
         hour_long=lives[-1] if lives else body.get("prompt_cache_retention") == "24h",
-        marked=bool(lives) or dialect is not Dialect.MESSAGES,
     )
 
 

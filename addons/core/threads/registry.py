@@ -29,10 +29,10 @@ _MOST_ASKS = 200
 _MOST_ANSWERS = 50
 """Answers of a thread that a later request may go on from by their ids."""
 _MOST_SYSTEMS = 8
-_LATEST = 64
+_LATEST = 32
 """Threads among whose latest answers a summary is looked for."""
-_MOST_TEXTS = 8
-_KEPT_TEXT = 20_000
+_MOST_TEXTS = 16
+_KEPT_TEXT = 8_000
 """Characters of an answer's text that are kept to look for."""
 
 
@@ -74,8 +74,8 @@ class Threads:
     def _latest(self) -> Iterator[Thread]:
         return (self._threads[label] for label in islice(reversed(self._threads), _LATEST))
 
-    def _summaries(self, thread: Thread) -> tuple[Sequence[str], Sequence[str]]:
-        return thread.summaries(), self._index.side_summaries(thread)
+    def _summaries(self, thread: Thread, call: Call) -> tuple[Sequence[str], Sequence[str]]:
+        return thread.summaries(), self._index.side_summaries(thread, call)
 
     def _begin(self, call: Call, asked: Prompt, beside: Thread | None) -> Thread:
         label = blake2b(call.id.encode(), digest_size=4).hexdigest()
@@ -107,8 +107,9 @@ class Threads:
         self._bound(thread)
 
     def _bound(self, thread: Thread) -> None:
-        if thread.label not in self._threads:
-            return  # it was forgotten while it was compared
+        if thread.label not in self._threads:  # it was forgotten while it was compared
+            self._index.drop(thread)
+            return
         self._threads.move_to_end(thread.label)
         self.size -= thread.counted
         thread.counted = thread.size

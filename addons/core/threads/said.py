@@ -5,6 +5,7 @@ Shapes: chat completions, responses, messages and Gemini's, whole or as a stream
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +49,8 @@ def hearing(body: bytes, *, stream: bool) -> Sliced[Said]:
             yield
         gathered.add(_loads(parser.remainder if isinstance(parser.remainder, str) else ""))
     else:
-        gathered.add(_loads(body.decode("utf-8", "replace")))
+        with suppress(ValueError):
+            gathered.add((yield from bounded_json.loading(body.decode("utf-8", "replace"))))
     return gathered.said()
 
 
@@ -100,7 +102,7 @@ class _Gathered:
         if isinstance(usage, dict):
             self._usage |= {name: each for name, each in usage.items() if each is not None}
         if isinstance(counts := value.get("usageMetadata"), dict):
-            self._usage |= _of_gemini(counts)
+            self._usage |= counts
 
     def _note(self, value: object) -> None:
         for name in ("id", "call_id"):
@@ -201,14 +203,3 @@ def _strings(text: str) -> Iterator[str]:
     for each in value.values() if isinstance(value, dict) else ():
         if isinstance(each, str):
             yield each
-
-
-def _of_gemini(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """https://ai.google.dev/api/generate-content#UsageMetadata in OpenAI's names; thoughts are counted beside."""
-    told = {"prompt_tokens": counts.get("promptTokenCount"), "total_tokens": counts.get("totalTokenCount")}
-    cached = counts.get("cachedContentTokenCount", 0)
-    return {
-        **{name: each for name, each in told.items() if each is not None},
-        "completion_tokens": counts.get("candidatesTokenCount", 0),
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }

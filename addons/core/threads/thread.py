@@ -78,8 +78,8 @@ class Thread:
     """Its size when it was last counted."""
 
     def summaries(self, least: int = SUMMARY) -> list[str]:
-        """What it has said last, where that may be a summary: texts of `least` characters or more."""
-        return [text for each in self.texts if len(text := _without_tags(each)) >= least]
+        """What it has said last, where that may be a summary: a text of `least` characters or more."""
+        return [text for each in self.texts[-1:] if len(text := _without_tags(each)) >= least]
 
     @property
     def size(self) -> int:
