@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
-from addons.core.reading.page import one_line, seconds
+from addons.core.reading.page import one_line, seconds, without_surrogates
 
 FAILED = ":warning:"
 """mitmproxy's mark of a flow that failed. Other marks are set by people."""
@@ -61,7 +61,7 @@ def summary(
     if attempts > 1:
         parts.append(f"{attempts} attempts")
     parts.append(_why(cause) if cause is not None else "")
-    return one_line(" · ".join(part for part in parts if part), _LONGEST)
+    return without_surrogates(one_line(" · ".join(part for part in parts if part), _LONGEST))
 
 
 def way_of(attempts: Sequence[object], passed_over: Sequence[object] = ()) -> str | None:

@@ -130,6 +130,9 @@ corrections/farewell.py
 corrections/web.py
   45. mitmweb serves pages of relay's behind its token (inspection/thread_page.py). mitmproxy lets addons add none.
 
+corrections/saving.py
+  46. A record is saved though a half of a character stands in its comment or metadata. mitmproxy loses it.
+
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.

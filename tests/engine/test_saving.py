@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mitmproxy.io import tnetstring
 
-from addons.engine.corrections.saving import BackgroundFile
+from addons.engine.corrections.saving import BackgroundFile, _dumps
 
 
 class Slow(io.BytesIO):
@@ -85,3 +86,13 @@ def test_what_may_wait_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             assert file._waiting <= 4 << 20
         file.close()
     assert (tmp_path / "x").stat().st_size == 50 << 20
+
+
+def test_a_record_with_halves_of_characters_is_written() -> None:
+    """JSON can name them, and mitmproxy can't write them."""
+    told = {"comment": "\ud800 told", "metadata": {"\udc00": ["a", ("\ud800", 1, None)], "b": b"\xff"}}
+    with pytest.raises(UnicodeEncodeError):
+        tnetstring.dumps(told)
+    read = tnetstring.loads(_dumps(tnetstring.dumps, told))
+    assert read == {"comment": "? told", "metadata": {"?": ["a", ["?", 1, None]], "b": b"\xff"}}
+    assert _dumps(tnetstring.dumps, {"a": "é"}) == tnetstring.dumps({"a": "é"})

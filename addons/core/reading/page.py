@@ -89,7 +89,7 @@ class Page:
         lines = [f"# {one_line(note)}\n" for note in notes]
         if lines and self._parts:
             lines.append("\n")
-        return _without_surrogates("".join(lines + self._parts).rstrip("\n"))
+        return without_surrogates("".join(lines + self._parts).rstrip("\n"))
 
     def _is_full(self) -> bool:
         return self._room <= 0 or len(self._parts) >= MAX_PARTS
@@ -106,7 +106,7 @@ class Page:
             self._parts.append(text)
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """JSON may hold lone ones; UTF-8, which mitmweb speaks, may not. Looking for a million of them takes 0.1 s."""
     try:
         text.encode()

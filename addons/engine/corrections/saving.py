@@ -1,10 +1,13 @@
-"""Saving: a flow of many megabytes is written to `-w FILE` by a thread, since the disk takes its time."""
+"""Saving: a flow of many megabytes is written to `-w FILE` by a thread, since the disk takes its time; and every flow can
+be written.
+"""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any
 
 from mitmproxy.addons.save import Save
+from mitmproxy.io import tnetstring
 
 from addons.engine.wrapping import wrap
 
@@ -17,6 +20,26 @@ _MOST = 256 << 20
 def install() -> None:
     """Make the changes of this room."""
     wrap(Save, "maybe_rotate_to_new_file", _open)
+    wrap(tnetstring, "dumps", _dumps)
+
+
+def _dumps(stock: Any, value: Any) -> bytes:
+    """mitmproxy 12.2.3 writes texts as UTF-8, which has no halves of characters, while JSON can name them; so what a
+    stranger says with one in it, quoted in a comment or in metadata, costs the record. Here they are `?` then. Remove
+    when tnetstring.dumps takes every str.
+    """
+    try:
+        return bytes(stock(value))
+    except UnicodeEncodeError:
+        return bytes(stock(_writable(value)))
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_writable(name): _writable(each) for name, each in value.items()}
+    return [_writable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _open(stock: Any, save: Save) -> None:
