@@ -5,6 +5,7 @@ exchange with an error for the client, and nothing passes raw. Addons that only 
 own result alone.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -38,6 +39,21 @@ _LAST = ("response", "error")
 
 
 Hooks = Sequence[Callable[..., Any]]
+_LOOK = 0.02
+
+
+class Records:
+    """Those that are still being written: exchanges that are over, and whose hooks are not."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def written(self, within: float) -> None:
+        """Wait until all are, at most so many seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within
+        while self.open and loop.time() < end:
+            await asyncio.sleep(_LOOK)
 
 
 class Chain:
@@ -47,10 +63,9 @@ class Chain:
     known once the addon that `opens` exchanges has run.
     """
 
-    def __init__(self, addons: Sequence[object]) -> None:
+    def __init__(self, addons: Sequence[object], records: "Records | None" = None) -> None:
         self.addons = tuple(addons)
-        self.ending = 0
-        """Exchanges that are over, and whose hooks are not."""
+        self.records = records if records is not None else Records()
         self.hooks: dict[str, Hooks] = {name: _hooks(self.addons, name) for name in HOOKS}
         self.served: dict[Kind, dict[str, Hooks]] = {
             kind: {name: _hooks([each for each in self.addons if _serves(each, kind)], name) for name in HOOKS}
@@ -97,7 +112,7 @@ class Chain:
 
     async def _wait(self, pending: Awaitable[None], hooks: Hooks, position: int, name: str, data: Any) -> None:
         last = name in _LAST
-        self.ending += last
+        self.records.open += last
         try:
             try:
                 await pending
@@ -107,7 +122,7 @@ class Chain:
             if (rest := self._run(hooks, position + 1, name, data)) is not None:
                 await rest
         finally:
-            self.ending -= last
+            self.records.open -= last
 
     def _failed(self, hook: Callable[..., Any], name: str, data: Any, error: Exception) -> bool:
         """Fail closed; True where the addons behind this one must not go on as if nothing had happened."""

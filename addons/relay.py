@@ -35,7 +35,7 @@ from mitmproxy.addonmanager import Loader
 
 # Imported as a module: mitmproxy takes a name such as `load` in this file for a hook.
 from addons import addresses, engine, logs, signals, workers
-from addons.chain import HOOKS, Chain
+from addons.chain import HOOKS, Chain, Records
 from addons.config.mitmproxy_options import DEFAULT_PORT, MODE, SAYS, given_in, options_for
 from addons.config.settings import ConfigError, Settings, load_settings, settings_path, taking_restart
 from addons.core.log_line import message_line
@@ -89,10 +89,6 @@ _RENEWED = ("certs", "tcp_timeout")
 """mitmproxy's options that relay.yaml may change while relay runs."""
 
 
-_FINISH, _LOOK = 10.0, 0.02
-"""Seconds for records at the end, and between two looks at them; who presses Ctrl-C once more waits no longer."""
-
-
 class LongLived:
     """What outlives a change of settings: clients that are connected, flows on view."""
 
@@ -109,6 +105,7 @@ class LongLived:
         self.readiness = Readiness()
         self.under_way: dict[str, http.HTTPFlow] = {}
         self.held = HeldBodies()
+        self.records = Records()
 
     @property
     def longest(self) -> float:
@@ -122,6 +119,10 @@ class LongLived:
     def drain(self) -> None:
         """Send every client away as soon as nothing of it is under way."""
         self.timeouts.drain()
+
+    async def finish(self, within: float) -> None:
+        """Wait until what has been served is in the record, at most so many seconds."""
+        await self.records.written(within)
 
     def adopt(self, settings: Settings, gate: Gate, store: Store) -> None:
         """Go on under other settings, with the secret of the store."""
@@ -142,7 +143,8 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
     """
     store = opened.store
     redact = Redaction(settings, store.secret)
-    threads = ThreadNotes(settings, long_lived.threads, gate.prices)
+    summary = FlowSummary()
+    threads = ThreadNotes(settings, long_lived.threads, gate.prices, summary.renew)
     telemetry = long_lived.telemetry
     meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held, telemetry.observing.settled)
     timed = telemetry.timed(store)
@@ -174,11 +176,12 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
             Failures(),
             redact,
             threads,
-            FlowSummary(),
+            summary,
             *telemetry.observers(),
             long_lived.retention,
             *([Sweeper(settings, store)] if isinstance(store, EmbeddedStore) else []),
-        )
+        ),
+        long_lived.records,
     )
 
 
@@ -243,9 +246,8 @@ class Relay:
 
     async def _finish_records(self) -> None:
         """End when what has been served is in the record: cleaning long exchanges takes a while."""
-        end = time.monotonic() + _FINISH
-        while self.chain is not None and self.chain.ending and time.monotonic() < end:
-            await asyncio.sleep(_LOOK)
+        if self.long_lived is not None:
+            await self.long_lived.finish(draining.RECORDS)  # who presses Ctrl-C once more waits no longer
         ctx.master.shutdown()
 
     def configure(self, updated: set[str]) -> None:

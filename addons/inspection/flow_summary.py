@@ -16,7 +16,7 @@ import re
 import time
 from typing import Any
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 
 from addons.core import glance
 from addons.core.summary import FAILED, summary, way_of
@@ -50,6 +50,12 @@ class FlowSummary:
     def error(self, flow: http.HTTPFlow) -> None:
         """It broke off."""
         self._note(flow)
+
+    def renew(self, flow: http.HTTPFlow) -> None:
+        """Something more is known of a finished flow."""
+        self._note(flow)
+        if (view := ctx.master.addons.get("view")) is not None:
+            view.update([flow])
 
     def _note(self, flow: http.HTTPFlow) -> None:
         exchange = of(flow)

@@ -10,8 +10,10 @@ without keys.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mitmproxy import http
 
@@ -24,6 +26,8 @@ from addons.flow.model_calls import THREAD, UPSTREAM, call_of, is_call, note, sh
 from addons.flow.turns import LITTLE, in_turns
 from addons.inspection.placing import cost_of_lost
 from addons.meter.prices import Prices
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE, _PATIENCE_SAVED = 5.0, 60.0
 """Seconds that a call waits for the record of each that was asked before it; and where a file is written."""
@@ -50,15 +54,20 @@ _OPEN = Part[_Open]("threads.open")
 
 
 class ThreadNotes:
-    """Places finished calls, in the order in which they were asked. `threads` outlives a change of settings."""
+    """Places finished calls, in the order in which they were asked. `threads` outlives a change of settings; `placed`
+    hears of a flow that is placed when its hooks are over."""
 
     optional = True
 
-    def __init__(self, settings: Settings, threads: Threads, prices: Prices) -> None:
+    def __init__(
+        self, settings: Settings, threads: Threads, prices: Prices, placed: Callable[[http.HTTPFlow], None]
+    ) -> None:
         self.threads = threads
         self.prices = prices
         self.threads.most = settings.inspect.keep_threads
+        self.placed = placed
         self._open: dict[_Open, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def line_up(self, flow: http.HTTPFlow, *, ended: bool) -> None:
         """A call is being answered, or has ended; it is placed once it is clean."""
@@ -95,7 +104,21 @@ class ThreadNotes:
             finally:
                 self._over(mine)
             return None
-        return self._place(flow, call, mine, before)
+        placing = self._place(flow, call, mine, before)
+        if exchange.record.saved:
+            return placing
+        # A list can be put right later: no client waits for that.
+        task = asyncio.get_running_loop().create_task(self._place_beside(flow, placing))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return None
+
+    async def _place_beside(self, flow: http.HTTPFlow, placing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await placing
+            self.placed(flow)
+        except Exception:
+            logger.exception("a call can't be placed in its thread")
 
     def _before(self, mine: _Open) -> list[_Open]:
         """The calls that were asked before and are over. Those of others are waited for where a file is written: a

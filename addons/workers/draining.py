@@ -8,6 +8,8 @@ from typing import Protocol
 from mitmproxy import ctx
 
 _TICK = 0.1
+RECORDS, _LEAST = 10.0, 1.0
+"""Seconds in which what was served comes into the record, at most, and where all others are used up."""
 
 
 class Draining(Protocol):
@@ -22,6 +24,9 @@ class Draining(Protocol):
 
     def drain(self) -> None:
         """Let each client go as soon as nothing of it is under way."""
+
+    async def finish(self, within: float) -> None:
+        """Wait for the records of what was served, at most so many seconds."""
 
 
 async def drain(
@@ -50,4 +55,6 @@ async def drain(
     while proxyserver.connections and (end is None or loop.time() < end):
         await asyncio.sleep(_TICK)
     await asyncio.sleep(_TICK)
+    if clients is not None:
+        await clients.finish(RECORDS if end is None else max(_LEAST, min(RECORDS, end - loop.time())))
     ctx.master.shutdown()

@@ -1,5 +1,5 @@
-"""Saving: a flow of many megabytes is written to `-w FILE` by a thread, since the disk takes its time; and every flow can
-be written.
+"""Saving: a flow of many megabytes is written to `-w FILE` by a thread, since the disk takes its time; and every flow
+can be written.
 """
 
 import threading
