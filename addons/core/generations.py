@@ -39,14 +39,14 @@ _BY_END = (
     ("/audio/transcriptions", Generation.TRANSCRIPTION),
     ("/audio/translations", Generation.TRANSCRIPTION),
 )
-_CONTENT = re.compile(r"/models/[^/:]{1,200}:(?:generateContent|streamGenerateContent)")
+_GEMINI = re.compile(r"/models/([^/:]{1,200}):(\w{1,40})\Z")
+GEMINI_GENERATES = ("generateContent", "streamGenerateContent")
 _FREE = re.compile(
     r"(?:(?:/(?!v[0-9])[a-z][a-z-]*+){0,2}/v[0-9][a-z0-9]{0,7})?(?:(?:/openai)?/(?:deployments|engines)/[^/]+)?"
     r"/(?:moderations|messages/count_tokens|responses/input_tokens|tokenize)/?"
 )
 """What costs nothing, behind the version of an interface or a deployment. Somewhere else it may be the end of a path
 that does."""
-_CONTENT_MODEL = re.compile(r"/models/([^/:]{1,200}):")
 _FREE_METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
 _MODELS = "/v1/models"
 _NAMES_MODEL = re.compile(r"/(?:deployments|engines)/", re.IGNORECASE)
@@ -68,21 +68,28 @@ def generation_of(method: str, path: str) -> Generation | None:
 
 
 def counted_of(method: str, path: str) -> Generation | None:
-    """The same for a caller with a key of their own: what it tells of its usage is counted, but nothing stands on it.
+    """The same where nothing stands on it, but what an answer tells of its usage is counted: Gemini's own, too.
 
     >>> counted_of("POST", "/v1beta/models/gemini-2.5-pro:generateContent")
     <Generation.CONTENT: 'content'>
     """
     found = generation_of(method, path)
-    if found is None and method == "POST" and _CONTENT.search(path.partition("?")[0]) is not None:
-        return Generation.CONTENT
+    if found is None and method == "POST":
+        asked = gemini_call(path)
+        return Generation.CONTENT if asked is not None and asked[1] in GEMINI_GENERATES else None
     return found
 
 
-def content_model(path: str) -> str | None:
-    """The model that a path of Gemini's names."""
-    found = _CONTENT_MODEL.search(path.partition("?")[0])
-    return found[1] if found is not None else None
+def gemini_call(path: str) -> tuple[str, str] | None:
+    """The model and the method that a path of Gemini's names, however a server reads it.
+
+    >>> gemini_call("/gemini/v1beta/models/gemini-2.5-pro:countTokens?key=k")
+    ('gemini-2.5-pro', 'countTokens')
+    """
+    for reading in readings(path):
+        if (found := _GEMINI.search(reading.rstrip("/"))) is not None:
+            return found[1], found[2]
+    return None
 
 
 def _end_of(lower: str) -> tuple[str, Generation] | None:

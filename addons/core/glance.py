@@ -6,8 +6,8 @@ Counts are the last of their name, since streams tell them again and again.
 import re
 from collections.abc import Mapping
 
+from addons.core.generations import gemini_call
 from addons.core.metered import first, metered
-from addons.core.reading.gemini import named_in
 
 _MODEL = re.compile(rb'"model"\s{0,8}+:\s{0,8}+"([^"\\]{1,80})"')
 _IN_QUERY = re.compile(r"(?:^|&)model=([\w.:-]{1,80})")
@@ -25,7 +25,7 @@ def model_of(path: str, asked: bytes) -> str | None:
     ('gemini-2.5-pro', 'm')
     """
     plain, _, query = path.partition("?")
-    if (named := named_in(plain)) is not None:
+    if (named := gemini_call(plain)) is not None:
         return named[0]
     if plain.endswith("/realtime"):
         found_in = _IN_QUERY.search(query)

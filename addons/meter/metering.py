@@ -22,7 +22,7 @@ from addons import errors
 from addons.config.settings import Upstream
 from addons.core.candidates import Candidate
 from addons.core.conversations import identifying, is_stored, previous_response, response_id
-from addons.core.generations import Generation, content_model, counted_of, generation_of, is_harmless
+from addons.core.generations import Generation, counted_of, generation_of, is_harmless
 from addons.core.json_member import catching
 from addons.core.key_mask import without_key
 from addons.core.metered import Metered, metered
@@ -215,6 +215,7 @@ class Meter:
                 aim(flow, exchange, attempts.request, *where)
             UNCOUNTED.keep(exchange, await self.gate.admit(exchange, key, None))
             if (counted := counted_of(flow.request.method, exchange.path)) is not None:
+                await self.gate.prices.ready()
                 self.begin(exchange, counted, key.id)  # its `paths` names it: nothing is held, all is counted
         except errors.RelayError as error:
             _give_back(exchange)
@@ -509,11 +510,6 @@ class Meter:
         metering = METERING.take(exchange)
         if metering is None:
             return
-        if uncounted is not None:
-            if (told := metering.told()).usage is not None:
-                model = told.model or content_model(exchange.path) or ""
-                self._count(flow, exchange, exchange.id, exchange.path, told.usage, model, told.asked)
-            return
         self.under_way.pop(metering.request, None)
         reason = metering.cut_short or reason
         if reason == FINISHED and not (metering.status is not None and 200 <= metering.status < 300):
@@ -523,7 +519,8 @@ class Meter:
             reason = REFUSED
         if metering.kind is Generation.RESPONSE and self._in_background(flow, exchange, metering):
             return
-        settlement = self.settler.settlement(exchange, metering, reason)
+        key = CALLER.of(exchange) if uncounted is not None else None
+        settlement = self.settler.settlement(exchange, metering, reason, key)
         self._note_attempts(exchange, metering, settlement)
         self.gate.ledger.settle(settlement)
         self._note(flow, exchange, settlement)

@@ -9,14 +9,15 @@ from mitmproxy import http
 from addons.core.answer_usage import Reported
 from addons.core.claims import estimated_tokens
 from addons.core.failures import Failure, classify
-from addons.core.generations import Generation
+from addons.core.generations import Generation, gemini_call
 from addons.core.metered import Metered
 from addons.core.rates import dollars
+from addons.core.relay_keys import RelayKey
 from addons.exchange import REAL_KEY, Exchange
 from addons.meter.gate import Admission, Gate
 from addons.meter.hiding import unkeyed, unkeyed_values
 from addons.meter.under_way import Metering
-from addons.store.ledger_file import BROKE, ENDED, FINISHED, GAVE_UP, LEFT
+from addons.store.ledger_file import BROKE, ENDED, FINISHED, GAVE_UP, LEFT, REFUSED
 from addons.store.settlements import Settlement
 
 logger = logging.getLogger(__name__)
@@ -33,9 +34,11 @@ class Settler:
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
 
-    def settlement(self, exchange: Exchange, metering: Metering, reason: str) -> Settlement:
+    def settlement(
+        self, exchange: Exchange, metering: Metering, reason: str, uncounted: RelayKey | None = None
+    ) -> Settlement:
         """What is written of a generation that has ended so. An unknown of a caller's own key stays unknown; of a key
-        with a budget it is as much as it may be."""
+        with a budget it is as much as it may be. `uncounted` is a relay key that nothing was held for."""
         told = metering.told()
         if reason == FINISHED and told.failed and told.usage is None:
             reason = BROKE
@@ -53,10 +56,13 @@ class Settler:
             usage, estimated = _at_most(_guessed(told, metering), told, metering), True
         if real := REAL_KEY.of(exchange):
             told = told._replace(model=unkeyed(told.model or "", real) or None, asked=unkeyed_values(told.asked, real))
-        model = metering.model or told.model or ""
+        model = metering.model or told.model or _named(metering.path)
+        key = uncounted if admission is None else admission.key
         amount, at_hold = None, False
         if admission is None:
-            usage, estimated = told.usage, False  # a caller's own key: what is only guessed is not known
+            usage, estimated = told.usage, False  # nothing stands on it: what is only guessed is not known
+            if uncounted is not None:
+                amount = self._of_uncounted(usage, metering.upstream, model, told, reason)
         else:
             amount = self._billed(usage, metering.upstream, model, admission, told, estimated=estimated)
             if amount is None:
@@ -65,7 +71,7 @@ class Settler:
             metering.request,
             metering.at,
             metering.caller,
-            None if admission is None else admission.key.name,
+            key.name if key is not None else None,
             metering.upstream,
             model,
             told.asked,
@@ -78,6 +84,13 @@ class Settler:
             held=admission is not None,
             at_hold=at_hold,
         )
+
+    def _of_uncounted(
+        self, usage: Metered | None, upstream: str, model: str, told: Reported, reason: str
+    ) -> int | None:
+        if usage is None:
+            return 0 if reason == REFUSED else None
+        return self.cost(usage, upstream, model, told.asked)
 
     def _billed(
         self,
@@ -161,6 +174,12 @@ def _at_most(usage: Metered, told: Reported, metering: Metering) -> Metered:
     if not told.pieces and told.size and metering.status is not None:
         said, silent = told.size, 0.0  # all of it has come, and holds all that was said
     return usage._replace(output=min(admission.output, max(usage.output, said + int(_FASTEST * silent))))
+
+
+def _named(path: str) -> str:
+    """The model that a path of Gemini's names."""
+    named = gemini_call(path)
+    return named[0] if named is not None else ""
 
 
 def _is_of(told: str, asked: str) -> bool:

@@ -425,6 +425,7 @@ def test_generations_are_known_by_their_paths(asked: tuple[str, str], kind: Gene
 def test_gemini_s_are_counted_and_no_budget_gets_there(method: str) -> None:
     path = f"/v1beta/models/gemini-2.5-pro:{method}"
     assert counted_of("POST", path) is Generation.CONTENT
+    assert counted_of("POST", path.replace(":", "%3a")) is Generation.CONTENT
     assert generation_of("POST", path) is None and not is_harmless("POST", path)
     assert counted_of("GET", path) is None
     assert counted_of("POST", "/v1beta/models/gemini-2.5-pro:countTokens") is None

@@ -860,6 +860,16 @@ def test_what_gemini_has_cost_a_key_with_a_budget_is_counted_where_its_paths_let
         assert eventually(lambda: rows(relay, "open"))
         [row] = rows(relay, "open")
         assert (row["model"], row["amount"]) == ("gemini-2.5-pro", 1000 * 1000 + 15 * 10_000)
+        refused = Behaviour(status=400, body=b'{"error": {"code": 400}}', headers=answer.headers)
+        untold = Behaviour(status=200, body=b'{"candidates": []}', headers=answer.headers)
+        for later in (refused, untold):
+            upstream.script(path, later)
+            relay.ask("POST", f"/gemini{path}", ask, {"x-goog-api-key": ALICE})
+        assert eventually(lambda: len(rows(relay, "open")) == 3)
+        assert [(each["reason"], each["amount"]) for each in rows(relay, "open")[1:]] == [
+            ("refused", 0),
+            ("finished", None),
+        ]
 
 
 GEMINI_PRICE = {"gemini-2.5-pro": {"input": 1, "output": 10}}

@@ -4,9 +4,9 @@ The model stands in the path. Names are read in camel case and, as some clients 
 https://ai.google.dev/api/generate-content, .../tokens, .../embeddings.
 """
 
-import re
 from functools import lru_cache
 
+from addons.core.generations import GEMINI_GENERATES, gemini_call
 from addons.core.reading import tools, turns
 from addons.core.reading.body import Body, document
 from addons.core.reading.media import described
@@ -16,23 +16,12 @@ from addons.core.reading.values import brief, compact, objects, parameters, text
 
 type Part = dict[str, object]
 
-_MODEL = re.compile(r"/models/([\w.@%-]{1,120}):(\w{1,40})$")
 _CONTENT = frozenset(
     ("contents", "systemInstruction", "system_instruction", "tools", "model", "generateContentRequest", "content")
 )
 _MOST_PARTS = 2000
 _INNER = ("generateContentRequest", "generate_content_request", "request")
 """Where a request may stand in another: of countTokens, and of the Code Assist that Gemini CLI asks."""
-
-
-def named_in(path: str) -> tuple[str, str] | None:
-    """The model and the method that a path names: `/v1beta/models/gemini-2.5-pro:generateContent`.
-
-    >>> named_in("/gemini/v1beta/models/gemini-2.5-pro:countTokens")
-    ('gemini-2.5-pro', 'countTokens')
-    """
-    found = _MODEL.search(path)
-    return (found[1], found[2]) if found else None
 
 
 def field(value: dict[str, object], name: str) -> object:
@@ -50,9 +39,9 @@ def _underscored(name: str) -> str:
 def request(body: Body, page: Page) -> None:
     """Write a request."""
     value = document(body, page)
-    named = named_in(body.about.path)
+    named = gemini_call(body.about.path)
     page.field("model", named[0] if named else brief(value.get("model")))
-    if named and named[1] not in ("generateContent", "streamGenerateContent"):
+    if named and named[1] not in GEMINI_GENERATES:
         page.field("asks", named[1])
     if batch := objects(value.get("requests")):  # batchEmbedContents
         for number, each in enumerate(batch[:_MOST_PARTS]):

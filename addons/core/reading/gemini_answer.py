@@ -5,6 +5,7 @@ Each piece of a stream holds the next parts and all of the usage so far. Shapes:
 
 import re
 
+from addons.core.generations import gemini_call
 from addons.core.reading import gemini
 from addons.core.reading.body import MAX_READ, Body, Stream, UnreadableBody, document
 from addons.core.reading.openai_errors import problem
@@ -114,7 +115,7 @@ def stream(body: Body, page: Page) -> None:
 
 
 def _write(body: Body, page: Page, gathered: Gathered, events: int | None) -> None:
-    named = gemini.named_in(body.about.path)
+    named = gemini_call(body.about.path)
     page.field("model", gathered.model or (named[0] if named else None))
     page.field("finish_reason", ", ".join(gathered.finish[number] for number in sorted(gathered.finish)))
     page.field("blocked", brief(gathered.blocked))

@@ -21,6 +21,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
 
+from addons.core.generations import GEMINI_GENERATES, gemini_call
 from addons.core.slices import Sliced
 
 SETTINGS = (
@@ -124,7 +125,6 @@ _ENDS = (
     ("/responses/compact", Dialect.RESPONSES),
     ("/messages", Dialect.MESSAGES),
 )
-_GEMINI = re.compile(r"/models/([^/:]{1,200}):(?:generateContent|streamGenerateContent)\Z")
 
 
 def dialect_of(path: str) -> Dialect | None:
@@ -133,7 +133,9 @@ def dialect_of(path: str) -> Dialect | None:
     if "/threads/" in path:
         return None
     found = next((dialect for end, dialect in _ENDS if path.endswith(end)), None)
-    return found or (Dialect.GEMINI if _GEMINI.search(path) else None)
+    if found is None and (asked := gemini_call(path)) is not None and asked[1] in GEMINI_GENERATES:
+        return Dialect.GEMINI
+    return found
 
 
 def reading(dialect: Dialect, body: Any, *, path: str = "", kept: Kept | None = None) -> Sliced[Prompt | None]:
@@ -145,8 +147,8 @@ def reading(dialect: Dialect, body: Any, *, path: str = "", kept: Kept | None = 
         return None
     parts, lists = found
     model = body.get("model")
-    if dialect is Dialect.GEMINI and (named := _GEMINI.search(path.partition("?")[0])) is not None:
-        model = named[1]
+    if dialect is Dialect.GEMINI and (named := gemini_call(path)) is not None:
+        model = named[0]
     lives = _lives(body) if dialect is Dialect.MESSAGES else []
     return Prompt(
         dialect,
