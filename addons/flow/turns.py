@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 from addons.core.slices import Sliced, at_once
 
-_LONG = 0.01
-"""Seconds of work in slices in one round of the loop."""
+_LONG, _SHORT = 0.01, 0.002
+"""Seconds of work in slices in one round of the loop; and those within which one piece of work takes its next slice
+without asking again."""
 LITTLE = 1 << 14
 """Bytes of a body that is no work worth a turn: to look through it takes less than 0.5 ms."""
 
@@ -56,8 +57,11 @@ async def in_turns[T](work: Sliced[T]) -> T:
     share = _shares.setdefault(asyncio.get_running_loop(), _Share())
     while True:
         async with share:
+            until = time.monotonic() + _SHORT
             try:
                 next(work)
+                while time.monotonic() < until:
+                    next(work)
             except StopIteration as end:
                 result: T = end.value
                 return result

@@ -9,6 +9,7 @@ from mitmproxy import http
 from mitmproxy.addons import view
 from mitmproxy.test import taddons
 
+from addons.core.threads.call import Call
 from addons.core.threads.registry import Threads
 from addons.exchange import Exchange, of
 from addons.inspection.ending import Ending
@@ -122,3 +123,82 @@ def test_one_that_can_t_be_placed_holds_up_nobody(monkeypatch: pytest.MonkeyPatc
             notes.notes.response(broken)
     notes.ending.response(next_one)
     assert notes.notes.response(next_one) is None and thread(next_one)
+
+
+async def behind_one_that_is_being_cleaned(notes: Notes, number: int) -> tuple[http.HTTPFlow, list[http.HTTPFlow]]:
+    """The one, and those that were asked after it and wait for it, the last one first."""
+    first = notes.asked("hi")
+    notes.ending.response(first)
+    others = [notes.asked(f"No. {at}") for at in range(number)]
+    for each in reversed(others):
+        await notes.over(each)
+    await asyncio.sleep(0.02)
+    assert not notes.told
+    return first, others
+
+
+def test_those_that_wait_are_placed_in_the_order_in_which_they_were_asked() -> None:
+    async def scenario() -> None:
+        notes = Notes()
+        first, others = await behind_one_that_is_being_cleaned(notes, 300)
+        await notes.over(first)
+        behind = notes.asked("last")
+        await notes.over(behind)
+        assert thread(behind) is None
+        async with asyncio.timeout(10):
+            while thread(behind) is None:
+                await asyncio.sleep(0.01)
+        assert notes.told == [first, *others, behind]
+
+    asyncio.run(scenario())
+
+
+def test_one_whose_record_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("addons.inspection.call_queue._PATIENCE", 0.05)
+
+    async def scenario() -> None:
+        notes = Notes()
+        _, others = await behind_one_that_is_being_cleaned(notes, 3)
+        await asyncio.sleep(0.1)
+        assert notes.told == others
+        small = notes.asked("behind them")
+        notes.ending.response(small)
+        assert notes.notes.response(small) is None and thread(small)
+
+    asyncio.run(scenario())
+
+
+def test_beyond_a_bound_none_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        notes = Notes()
+        with monkeypatch.context() as patch:
+            first, others = await behind_one_that_is_being_cleaned(notes, 2)
+            patch.setattr("addons.inspection.call_queue._MOST", 2)
+            late = notes.asked("late")
+            await notes.over(late)
+        await notes.over(first)
+        await asyncio.sleep(0.1)
+        assert notes.told == [first, *others] and thread(late) is None
+
+    asyncio.run(scenario())
+
+
+def test_one_that_can_t_be_placed_in_its_turn_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    placing = Threads.placing
+
+    def failing(threads: Threads, call: Call) -> object:
+        return 1 / 0 if b"No. 1" in call.body else placing(threads, call)
+
+    monkeypatch.setattr(Threads, "placing", failing)
+
+    async def scenario() -> None:
+        notes = Notes()
+        first, others = await behind_one_that_is_being_cleaned(notes, 3)
+        await notes.over(first)
+        await asyncio.sleep(0.1)
+        assert [bool(thread(each)) for each in others] == [True, False, True]
+
+    asyncio.run(scenario())
+    assert "can't be placed" in caplog.text
