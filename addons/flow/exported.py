@@ -11,13 +11,15 @@ from mitmproxy import flow, http
 
 from addons.config.mitmproxy_options import MODE
 from addons.config.settings import Upstream
-from addons.core.export.record import Exported, Message, SocketMessage, amount, cause_of
-from addons.core.metered import NAMES, Metered, metered
+from addons.core.export.record import Exported, Message, SocketMessage
+from addons.core.metered import Metered, metered
 from addons.core.slices import at_once
+from addons.core.threads.noted import amount, cause_of
 from addons.core.threads.said import hearing
 from addons.exchange import aimed_at
 from addons.flow.decoding import content_of
 from addons.flow.display_path import upstream_path
+from addons.flow.model_calls import label_of, tokens_of
 
 MOST_BODY = 64 << 20
 """Bytes of one body, once decoded."""
@@ -51,11 +53,11 @@ def exported(each: flow.Flow, upstreams: Sequence[Upstream]) -> Exported | None:
         model=_text(known.get("relay.model")) or _model(request),
         key=_text(known.get("relay.key")),
         session=_session(known),
-        thread=_text(known.get("relay.thread")),
+        thread=label_of(each),
         parent=_text(known.get("relay.parent")),
         cause=cause_of(known.get("relay.cause")),
         known=_whole(known.get("relay.known")),
-        tokens=_tokens(known, response),
+        tokens=_tokens(each, response),
         cost=amount(cost),
         estimated=isinstance(cost, str) and cost.startswith("~"),
         attempts=_attempts(known.get("relay.attempts")),
@@ -102,12 +104,11 @@ def _session(known: Mapping[str, Any]) -> str | None:
     return session or (_text(chat.get("session")) if isinstance(chat, Mapping) else None)
 
 
-def _tokens(known: Mapping[str, Any], response: Message | None) -> Metered | None:
+def _tokens(record: http.HTTPFlow, response: Message | None) -> Metered | None:
     """As relay has metered them; else as the answer tells them."""
-    told = known.get("relay.tokens")
-    if isinstance(told, Mapping) and told and all(name in NAMES for name in told):
-        return Metered.of(told)
-    if isinstance(usage := known.get("relay.usage"), Mapping):
+    if (told := tokens_of(record)) is not None:
+        return told
+    if isinstance(usage := record.metadata.get("relay.usage"), Mapping):
         return metered(usage)
     if response is None or not response.body:
         return None

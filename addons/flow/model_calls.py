@@ -7,12 +7,15 @@ relay.cause   {reason, part, path, before, after, tokens, cost, previous}: why t
 relay.known   leading messages of the request that the call before, or its answer, had
 """
 
+import re
+from dataclasses import replace
 from decimal import Decimal
 
-from mitmproxy import http
+from mitmproxy import flow, http
 
-from addons.core.metered import Metered
+from addons.core.metered import NAMES, Metered
 from addons.core.threads.call import Call, Outcome, Placed
+from addons.core.threads.noted import noted
 from addons.core.threads.prompt import dialect_of
 from addons.flow.decoding import content_of
 from addons.flow.display_path import upstream_path
@@ -22,6 +25,7 @@ TOKENS = "relay.tokens"
 """What the answer used, by kind (core/metered.py), as the meter has read it; without what is 0."""
 UPSTREAM = "relay.upstream"
 
+_LABEL = re.compile(r"[0-9a-f]{8}")
 _MOST_ASKED, _MOST_SAID = 8 << 20, 4 << 20
 """Bytes of a request and of an answer, decoded: no model takes or says more."""
 _KEYS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
@@ -58,29 +62,31 @@ def call_of(record: http.HTTPFlow) -> Call | None:
         key,
         frozenset((f"relay {session}",)) if isinstance(session, str) else frozenset(),
         owner if isinstance(owner := known.get("relay.key"), str) else "",
-        Metered.of(tokens) if isinstance(tokens := known.get(TOKENS), dict) else None,
+        tokens_of(record),
     )
 
 
 def note(record: http.HTTPFlow, placed: Placed, cost: Decimal | None) -> None:
     """Leave in a record what was found. `cost` is that of the tokens that were lost, in dollars."""
-    cause = placed.cause
     record.metadata[THREAD] = placed.thread
     if placed.usage is not None:  # what nobody has metered, since it came without a key
         record.metadata.setdefault(TOKENS, placed.usage.parts())
     record.metadata[KNOWN] = placed.known
     if placed.parent is not None:
         record.metadata[PARENT] = placed.parent
-    record.metadata[CAUSE] = {
-        "reason": str(cause.reason),
-        "part": cause.part,
-        "path": cause.path,
-        "before": cause.before,
-        "after": cause.after,
-        "tokens": cause.tokens,
-        "cost": None if cost is None else f"{cost:f}",
-        "previous": cause.previous,
-    }
+    record.metadata[CAUSE] = noted(replace(placed.cause, cost=cost))
+
+
+def label_of(record: flow.Flow) -> str | None:
+    """The thread that a record belongs to; None where its metadata tells no short hash."""
+    label = record.metadata.get(THREAD)
+    return label if isinstance(label, str) and _LABEL.fullmatch(label) else None
+
+
+def tokens_of(record: http.HTTPFlow) -> Metered | None:
+    """What its answer used, as it was noted; None where that is not so, or not all of it is understood."""
+    told = record.metadata.get(TOKENS)
+    return Metered.of(told) if isinstance(told, dict) and told and all(name in NAMES for name in told) else None
 
 
 def _asked(record: http.HTTPFlow) -> tuple[str, str]:

@@ -29,11 +29,12 @@ from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 from addons.core.reading import events, reader, realtime
 from addons.core.reading.body import MAX_READ, About, Body, ChatFacts, Timing, UnreadableBody
 from addons.core.reading.page import Page, one_line, size
+from addons.core.threads.noted import cause_of
 from addons.core.threads.telling import told
 from addons.engine.corrections import views
 from addons.exchange import noted_secrets
 from addons.flow.decoding import decode
-from addons.flow.model_calls import CAUSE, PARENT, THREAD
+from addons.flow.model_calls import CAUSE, PARENT, label_of
 
 SECONDS = 0.3
 """Of the processor's time: a view that takes more stops, and says so."""
@@ -110,11 +111,11 @@ def _cause(metadata: Metadata) -> str:
     flow = metadata.flow
     if not isinstance(flow, http.HTTPFlow) or metadata.http_message is not flow.request:
         return ""
-    thread, cause, parent = (flow.metadata.get(name) for name in (THREAD, CAUSE, PARENT))
-    if not isinstance(thread, str) or not isinstance(cause, Mapping):
+    thread, cause, parent = label_of(flow), cause_of(flow.metadata.get(CAUSE)), flow.metadata.get(PARENT)
+    if thread is None or cause is None:
         return ""
     of = f", sent by {one_line(parent, 20)}" if isinstance(parent, str) else ""
-    lines = [f"thread {one_line(thread, 20)}{of}", *told(cause)]
+    lines = [f"thread {thread}{of}", *told(cause)]
     return "".join(f"# {line}\n" for line in lines) + "\n"
 
 

@@ -38,7 +38,6 @@ def cost_of_lost(call: Call, placed: Placed, prices: Prices) -> Decimal | None:
     """Dollars at list price for the tokens that the cache had held and did not serve; None where that is not known."""
     if placed.cause.tokens == 0:
         return Decimal(0)
-    billed = placed.cause.billed
-    if billed is None or not prices.loaded:
+    if placed.lost is None or not prices.loaded:
         return None
-    return prices.list_cost(billed, call.upstream, placed.model, call.at)
+    return prices.list_cost(placed.lost, call.upstream, placed.model, call.at)

@@ -5,25 +5,25 @@ relay.thread @focus    the flows of that thread, and nothing else in the list
 relay.why @focus       why these calls cost what they did, and where the money of their thread went
 """
 
-import json
 import logging
-import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from decimal import Decimal, InvalidOperation
 
 from mitmproxy import command, ctx, exceptions, flow, http
 from mitmproxy.log import ALERT
 
+from addons.core.export.record import loaded
+from addons.core.export.talk import offered
 from addons.core.threads import telling
+from addons.core.threads.noted import amount, cause_of
 from addons.core.threads.telling import Told
 from addons.flow.decoding import content_of
-from addons.flow.model_calls import CAUSE, PARENT, THREAD, TOKENS
+from addons.flow.model_calls import CAUSE, PARENT, label_of, tokens_of
 from addons.inspection.commands import flows_on_view
 
 logger = logging.getLogger(__name__)
 
-_LABEL = re.compile(r"[0-9a-f]{8}")
 _MOST_READ = 4 << 20
 _MOST_WHY = 20
 """Calls that are told of at once."""
@@ -49,7 +49,7 @@ class ThreadCommands:
         everything again.
         """
         labels = _labels(flows)
-        found = sum(_label(each) in labels for each in flows_on_view())
+        found = sum(label_of(each) in labels for each in flows_on_view())
         ctx.options.update(view_filter="~meta '^relay.thread: (" + "|".join(sorted(labels)) + ")$'")
         names = ", ".join(sorted(labels))
         logger.log(ALERT, f"{found} of thread {names}; without a view_filter all flows are shown again")
@@ -61,13 +61,13 @@ class ThreadCommands:
         their thread went: by cause, and the tools by their bytes.
         """
         labels = _labels(flows)
-        beside = {each.id: each for each in _told_of(each for each in flows_on_view() if _label(each) in labels)}
+        beside = {each.id: each for each in _told_of(each for each in flows_on_view() if label_of(each) in labels)}
         lines: list[str] = []
-        chosen = [each for each in flows if _label(each) is not None]
+        chosen = [each for each in flows if label_of(each) is not None]
         for each in chosen[:_MOST_WHY]:
             told = next(_told_of([each]), None)
             if told is not None:
-                lines += [*telling.why(told, beside.get(str(told.cause.get("previous")))), ""]
+                lines += [*telling.why(told, beside.get(told.cause.previous or "")), ""]
         if len(chosen) > _MOST_WHY:
             lines += [f"and {len(chosen) - _MOST_WHY} more", ""]
         for label in sorted(labels):
@@ -79,17 +79,12 @@ class ThreadCommands:
 
 def _tools_of(label: str, flows: Sequence[flow.Flow]) -> dict[str, int]:
     """Of the latest of these calls: to read all of them would hold up whoever is served."""
-    latest = next((each for each in reversed(flows) if _label(each) == label), None)
+    latest = next((each for each in reversed(flows) if label_of(each) == label), None)
     return _tools(latest) if isinstance(latest, http.HTTPFlow) else {}
 
 
-def _label(each: flow.Flow) -> str | None:
-    label = each.metadata.get(THREAD)
-    return label if isinstance(label, str) and _LABEL.fullmatch(label) else None
-
-
 def _labels(flows: Sequence[flow.Flow]) -> set[str]:
-    labels = {label for each in flows if (label := _label(each)) is not None}
+    labels = {label for each in flows if (label := label_of(each)) is not None}
     if not labels:
         raise exceptions.CommandError("No call of a model that belongs to a thread is among the selected flows.")
     return labels
@@ -98,41 +93,27 @@ def _labels(flows: Sequence[flow.Flow]) -> set[str]:
 def _told_of(flows: Iterator[flow.Flow] | Sequence[flow.Flow]) -> Iterator[Told]:
     """What records tell, those that have a thread."""
     for each in flows:
-        cause, label = each.metadata.get(CAUSE), _label(each)
-        if not isinstance(each, http.HTTPFlow) or label is None or not isinstance(cause, dict):
+        cause, label = cause_of(each.metadata.get(CAUSE)), label_of(each)
+        if not isinstance(each, http.HTTPFlow) or label is None or cause is None:
             continue
-        tokens, parent = each.metadata.get(TOKENS), each.metadata.get(PARENT)
+        cost, parent = each.metadata.get("relay.cost"), each.metadata.get(PARENT)
         yield Told(
             each.id,
             time.strftime("%H:%M:%S", time.localtime(each.timestamp_created)),
             label,
             parent if isinstance(parent, str) else None,
             str(each.metadata.get("relay.model", "")),
-            tokens if isinstance(tokens, dict) else None,
-            _amount(each.metadata.get("relay.cost")),
+            tokens_of(each),
+            amount(cost),
+            isinstance(cost, str) and cost.startswith("~"),
             cause,
         )
 
 
-def _amount(cost: object) -> Decimal | None:
-    try:
-        return Decimal(cost.removeprefix("~")) if isinstance(cost, str) else None
-    except InvalidOperation:
-        return None
-
-
 def _tools(each: http.HTTPFlow) -> dict[str, int]:
     """Bytes of the definitions of tools in a request."""
-    try:
-        body = json.loads(content_of(each.request, _MOST_READ))
-    except (ValueError, RecursionError):
-        return {}
-    tools = body.get("tools") if isinstance(body, dict) else None
-    found: dict[str, int] = {}
-    for tool in tools if isinstance(tools, list) else ():
-        if isinstance(tool, dict):
-            function = tool.get("function")
-            inner = function if isinstance(function, dict) else tool
-            name = str(inner.get("name") or tool.get("type") or "?")
-            found[name] = found.get(name, 0) + len(json.dumps(tool, ensure_ascii=False, separators=(",", ":")).encode())
-    return found
+    found: Counter[str] = Counter()
+    body = loaded(content_of(each.request, _MOST_READ))
+    for tool in offered(body) if isinstance(body, dict) else ():
+        found[tool.name] += tool.size
+    return dict(found)

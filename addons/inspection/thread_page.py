@@ -6,12 +6,13 @@ script, which mitmweb's page loads from here, puts a link to it beside the tabs 
 
 from typing import Any, Protocol
 
-from mitmproxy import flow, http
+from mitmproxy import flow
 from mitmproxy.tools.web.app import RequestHandler
 
 from addons.config.settings import Settings
 from addons.core.export.style import POLICY
 from addons.engine.corrections import web
+from addons.flow.model_calls import label_of
 from addons.inspection import exporting
 from addons.meter.prices import Prices
 from addons.store import Store
@@ -116,7 +117,7 @@ class ThreadPage(_Page):
 
     async def get(self, label: str) -> None:
         """The flows of the list that belong to it."""
-        found = [each for each in self._flows() if _label(each) == label]
+        found = [each for each in self._flows() if label_of(each) == label]
         await self._show(found, f"The list has no exchange of thread {label} that is over.")
 
 
@@ -129,7 +130,7 @@ class FlowPage(_Page):
         if one is None:
             self.set_status(404)
             self._say("The list has no such exchange any more.")
-        elif (label := _label(one)) is not None:
+        elif (label := label_of(one)) is not None:
             self.redirect(f"/relay/threads/{label}")
         else:
             await self._show([one], "This exchange is not over yet.")
@@ -143,8 +144,3 @@ class Script(RequestHandler):
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
         self.set_header("Cache-Control", "no-cache")
         self.finish(SCRIPT)
-
-
-def _label(each: flow.Flow) -> str | None:
-    found = each.metadata.get("relay.thread") if isinstance(each, http.HTTPFlow) else None
-    return found if isinstance(found, str) and len(found) == 8 and not set(found) - set("0123456789abcdef") else None

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from addons.core.export import jsonl, otlp, page
 from addons.core.export.markup import Markup, element, escaped
-from addons.core.export.record import Cause, Exported, Message, SocketMessage, amount, cause_of
+from addons.core.export.record import Exported, Message, SocketMessage
 from addons.core.export.style import HASH, STYLE
 from addons.core.export.threads import threads, tools
 from addons.core.metered import Metered
 from addons.core.metrics import SEMANTIC_CONVENTIONS
+from addons.core.threads.causes import Cause, Reason
+from addons.core.threads.noted import amount, cause_of
 from tests.support.any_json import fuzz, values
 
 JSON = (("content-type", "application/json"),)
@@ -46,7 +48,7 @@ def record(**more: Any) -> Exported:
     return Exported(**known | more)
 
 
-CAUSE = Cause("prefix_changed", "tools", "tools[1].name", "b", "c", 1024, Decimal("0.0026"), "f1")
+CAUSE = Cause(Reason.PREFIX_CHANGED, "tools", "tools[1].name", "b", "c", 1024, Decimal("0.0026"), "f1")
 
 
 def second(**more: Any) -> Exported:
@@ -360,7 +362,7 @@ def spiked(text: str) -> list[Exported]:
         session=text,
         thread=text,
         parent=text,
-        cause=Cause("prefix_changed", text, text, text, text, 1, Decimal(1), text),
+        cause=Cause(Reason.PREFIX_CHANGED, text, text, text, text, 1, Decimal(1), text),
         error=text,
         attempts=[{"upstream": text, "error": text}],
     )
@@ -423,7 +425,9 @@ def test_tools_are_ranked_by_what_was_sent_of_them() -> None:
 
 
 def test_what_is_not_known_is_no_part_of_a_sum() -> None:
-    [thread], _ = threads([record(), second(), second(id="f3", cost=Decimal(1), estimated=True, cause=Cause("retry"))])
+    [thread], _ = threads(
+        [record(), second(), second(id="f3", cost=Decimal(1), estimated=True, cause=Cause(Reason.RETRY))]
+    )
     total = thread.total
     assert (total.calls, total.unknown, total.estimated) == (3, 1, 1)
     assert (total.cost, total.lost, total.lost_unknown) == (Decimal("1.00312"), 1024, 2)

@@ -43,7 +43,7 @@ def call_of(call: agent_runs.Call) -> Call:
 
 def list_cost(placed: Placed) -> int | None:
     """What was lost, in nano-dollars, by relay's arithmetic and the stub's list."""
-    if placed.cause.billed is None:
+    if placed.lost is None:
         return placed.cause.tokens and None
     price = PRICES[placed.model]
     rates = Rates(
@@ -53,7 +53,7 @@ def list_cost(placed: Placed) -> int | None:
         cache_write_1h=flat(Decimal(price.written_1h) / 1000),
         output=flat(Decimal(price.output) / 1000),
     )
-    return cost(placed.cause.billed, rates)
+    return cost(placed.lost, rates)
 
 
 class Judge:

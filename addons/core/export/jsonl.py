@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from addons.core.export.record import Cause, Exported, Message, SocketMessage, loaded
+from addons.core.export.record import Exported, Message, SocketMessage, loaded
+from addons.core.threads.causes import Cause
 
 _BLANKS = str.maketrans("\n\r\t", "   ")
 

@@ -14,12 +14,13 @@ from hashlib import blake2b
 from typing import Any
 
 from addons.core import spans
-from addons.core.export.record import Cause, Exported
+from addons.core.export.record import Exported
 from addons.core.export.talk import Block, Kind, Turn
 from addons.core.export.threads import Call, Thread, threads
-from addons.core.generations import generation_of
+from addons.core.generations import counted_of
 from addons.core.observed import OPERATIONS, Observed, Outcome, Used, endpoint
 from addons.core.rates import NANO
+from addons.core.threads.causes import Cause
 
 _LONGEST = 16 << 10
 """Characters of all texts of an attribute together."""
@@ -69,7 +70,7 @@ def _of_thread(thread: Thread) -> dict[str, Any]:
         "relay.parent": parent,
         "relay.calls": total.calls,
         "relay.cost_nanodollars": int(total.cost * NANO) if not total.unknown else None,
-        "relay.cause.tokens": total.lost,
+        "relay.cause.tokens": total.lost if not total.lost_unknown else None,
     }
     links = [{"traceId": trace_of(parent), "spanId": _span_of(parent)}] if parent is not None else []
     begun = min(each.record.at for each in thread.calls)
@@ -104,10 +105,8 @@ def _cause(cause: Cause | None) -> dict[str, object]:
 
 def _observed(record: Exported, call: Call | None = None) -> Observed:
     path = (record.upstream_path or record.path).partition("?")[0].encode("utf-8", "replace").decode()
-    generation = generation_of(record.method, path)
+    generation = counted_of(record.method, path)
     operation = OPERATIONS[generation] if generation is not None else ""
-    if call is not None and not operation:
-        operation = "generate_content"  # Gemini's
     seconds = (record.duration_ms or 0.0) / 1000
     outcome, error = _outcome(record, call.answered.error if call is not None else None)
     cost = None if record.cost is None else int(record.cost * NANO)

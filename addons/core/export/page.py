@@ -10,11 +10,13 @@ from decimal import Decimal
 from addons.core.export.chart import Bar, chart, fresh
 from addons.core.export.jsonl import time
 from addons.core.export.markup import Markup, element, escaped, joined
-from addons.core.export.record import Cause, Exported
+from addons.core.export.record import Exported
 from addons.core.export.style import POLICY, STYLE
 from addons.core.export.talk import Block, Kind, Turn
-from addons.core.export.threads import Call, Sum, Thread, note_names, size_of, threads, tools
+from addons.core.export.threads import Call, Thread, note_names, size_of, threads, tools
 from addons.core.metered import Metered
+from addons.core.threads.causes import Cause
+from addons.core.threads.sums import Sum
 
 _LONGEST = 200_000
 """Characters of one block that are shown."""

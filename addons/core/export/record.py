@@ -2,38 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from addons.core import bounded_json
 from addons.core.metered import Metered
+from addons.core.threads.causes import Cause
 
 MOST_MARKS = 200_000
 """`[`, `{`, `,` and `:` of a body that is read, some 20 ms in which nothing else goes on. No record of what people send
 has so many."""
-
-REASONS = (
-    *("first_turn", "new_turn", "cache_expired", "prefix_changed", "compaction", "settings_changed"),
-    *("other_upstream", "retry"),
-)
-"""Of what a call cost, in the order in which people read of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a call cost what it did (`relay.cause`)."""
-
-    reason: str
-    part: str | None = None
-    path: str | None = None
-    before: str | None = None
-    after: str | None = None
-    tokens: int | None = None
-    """That the upstream's cache had held and did not serve."""
-    cost: Decimal | None = None
-    """What these cost, in dollars."""
-    previous: str | None = None
-    """The id of the exchange that it is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,27 +97,3 @@ def loaded(body: bytes) -> Any:
         return bounded_json.loads(text, marks=MOST_MARKS) if text.lstrip()[:1] in ("{", "[") else None
     except ValueError:
         return None
-
-
-def amount(text: object) -> Decimal | None:
-    """Dollars as metadata tells them, a ~ before an estimate or none; None for what is no amount."""
-    if not isinstance(text, str) or len(text) > 60:
-        return None
-    try:
-        found = Decimal(text.strip().removeprefix("~"))
-    except InvalidOperation:
-        return None
-    return found if found.is_finite() and found >= 0 and found.adjusted() < 20 else None
-
-
-def cause_of(told: object) -> Cause | None:
-    """What `relay.cause` tells; None where that is something else."""
-    if not isinstance(told, Mapping) or told.get("reason") not in REASONS:
-        return None
-    texts = {name: value for name in _TEXTS if isinstance(value := told.get(name), str)}
-    tokens = told.get("tokens")
-    whole = tokens if type(tokens) is int and tokens >= 0 else None
-    return Cause(str(told["reason"]), tokens=whole, cost=amount(told.get("cost")), **texts)
-
-
-_TEXTS = ("part", "path", "before", "after", "previous")

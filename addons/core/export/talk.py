@@ -91,7 +91,7 @@ def asked(dialect: Dialect, body: Mapping[str, Any], known: int | None = None) -
     each_turn = [list(turns_of(each)) for each in items]
     turns = tuple(turn for some in each_turn[lead:] for turn in some)
     new = tuple(turn for some in each_turn[max(lead, known or 0) :] for turn in some)
-    return Asked(tuple(text for text in system if text), tuple(_tools(body)), turns, new)
+    return Asked(tuple(text for text in system if text), tuple(offered(body)), turns, new)
 
 
 def _system(dialect: Dialect, body: Mapping[str, Any]) -> list[str]:
@@ -109,9 +109,10 @@ def _leads(item: object) -> bool:
     return isinstance(item, Mapping) and item.get("role") in _LEADING
 
 
-def _tools(body: Mapping[str, Any]) -> Iterator[Tool]:
-    offered = body.get("tools")
-    for each in offered if isinstance(offered, list) else ():
+def offered(body: Mapping[str, Any]) -> Iterator[Tool]:
+    """The tools of a request, as they stand there."""
+    tools = body.get("tools")
+    for each in tools if isinstance(tools, list) else ():
         yield from _tool(each)
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 
 from addons.core.export.answers import Answered, answered
-from addons.core.export.record import REASONS, Exported
+from addons.core.export.record import Exported
 from addons.core.export.talk import Asked, Block, Kind, Turn, asked
+from addons.core.threads.causes import Reason
 from addons.core.threads.prompt import dialect_of
+from addons.core.threads.sums import Sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,39 +19,6 @@ class Call:
     asked: Asked | None
     """None where the request can't be read."""
     answered: Answered
-
-
-@dataclass(slots=True)
-class Sum:
-    """What some calls have come to."""
-
-    calls: int = 0
-    lost: int = 0
-    """Tokens that the cache had held and did not serve."""
-    lost_unknown: int = 0
-    """Calls of which that is not known: no part of `lost`."""
-    lost_cost: Decimal = Decimal(0)
-    lost_cost_unknown: int = 0
-    cost: Decimal = Decimal(0)
-    unknown: int = 0
-    """Calls whose cost is not known: no part of `cost`."""
-    estimated: int = 0
-
-    def add(self, record: Exported) -> None:
-        """One more."""
-        self.calls += 1
-        tokens, cost = (record.cause.tokens, record.cause.cost) if record.cause is not None else (None, None)
-        if tokens == 0:
-            cost = Decimal(0)
-        self.lost += tokens or 0
-        self.lost_unknown += tokens is None
-        self.lost_cost += cost or 0
-        self.lost_cost_unknown += cost is None
-        if record.cost is None:
-            self.unknown += 1
-        else:
-            self.cost += record.cost
-            self.estimated += record.estimated
 
 
 @dataclass(slots=True)
@@ -76,7 +44,7 @@ class Thread:
     calls: tuple[Call, ...]
     total: Sum = field(default_factory=Sum)
     by_reason: dict[str, Sum] = field(default_factory=dict)
-    """In the order of `REASONS`; "" for calls without a cause."""
+    """In the order of `Reason`; "" for calls without a cause."""
 
     @property
     def parent(self) -> str | None:
@@ -113,9 +81,10 @@ def _thread(records: Sequence[Exported]) -> Thread:
     calls = (_read(records[0], known=0), *(_read(each, known=each.known) for each in records[1:]))
     thread = Thread(records[0].thread, calls)
     for record in records:
-        thread.total.add(record)
-        sums.setdefault(record.cause.reason if record.cause is not None else "", Sum()).add(record)
-    thread.by_reason.update({reason: sums[reason] for reason in (*REASONS, "") if reason in sums})
+        by_reason = sums.setdefault(record.cause.reason if record.cause is not None else "", Sum())
+        for each in (thread.total, by_reason):
+            each.add(record.cause, record.cost, estimated=record.estimated)
+    thread.by_reason.update({reason: sums[reason] for reason in (*Reason, "") if reason in sums})
     return thread
 
 

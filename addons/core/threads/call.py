@@ -54,6 +54,9 @@ class Placed:
     parent: str | None
     """The thread that sent it, of a subagent or a side call."""
     cause: Cause
+    """Without its cost, which is whoever knows prices to tell."""
+    lost: Metered | None
+    """How the tokens of the cause were billed."""
     usage: Metered | None
     """What the answer used; None where that is not known."""
     known: int

@@ -17,9 +17,9 @@ first that would have cost as much alone, since curing a narrower one would save
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
-from addons.core.metered import Metered
 from addons.core.threads.difference import Difference, Place, shown
 
 
@@ -47,12 +47,12 @@ class Cause:
     before: str | None = None
     after: str | None = None
     """The first difference: where it is, what was there, what is there now; as short texts."""
-    previous: str | None = None
-    """The call that it is compared with."""
     tokens: int | None = None
     """That the upstream's cache had held and did not serve; None where no usage was told."""
-    billed: Metered | None = None
-    """How these were billed."""
+    cost: Decimal | None = None
+    """What these cost, in dollars; None where that is not known."""
+    previous: str | None = None
+    """The id of the call that it is compared with."""
 
 
 _IN_PREFIX = (Place.TOOLS, Place.SYSTEM, Place.CACHED_SETTING, Place.MESSAGE, Place.CUT)

@@ -27,14 +27,15 @@ _OWN = ("reasoning", "function_call", "custom_tool_call", "local_shell_call")
 
 def comparing(
     thread: Thread, call: Call, asked: Prompt, usage: Metered | None, summaries: Summaries
-) -> Sliced[tuple[Cause, int]]:
-    """The cause of a call's cost; and how many messages of its body's list the thread knows already.
+) -> Sliced[tuple[Cause, Metered | None, int]]:
+    """The cause of a call's cost; how the tokens were billed that the cache did not serve; and how many messages of its
+    body's list the thread knows already.
 
     `summaries` has the texts of which one may have taken the place of the history.
     """
     last = thread.last
     if last is None:
-        return Cause(Reason.FIRST_TURN, tokens=None if usage is None else 0), 0
+        return Cause(Reason.FIRST_TURN, tokens=None if usage is None else 0), None, 0
     repeated = thread.asks.get(asked.ask)
     previous = repeated or last.past
     tokens = cache.lost(previous.held, cache.held(asked, usage), usage)
@@ -42,7 +43,7 @@ def comparing(
     same = common(last.messages, tuple(each.digest for each in asked.messages))
     known = _known(asked, same)
     if repeated is not None:
-        return Cause(Reason.RETRY, previous=repeated.id, tokens=tokens, billed=billed), known
+        return Cause(Reason.RETRY, tokens=tokens, previous=repeated.id), billed, known
     found = yield from _differences(last, asked)
     reason, part = reason_of(
         found,
@@ -51,7 +52,7 @@ def comparing(
         compacted=same < len(last.messages) and _is_compaction(last, call, asked, same, *summaries(thread, call)),
     )
     path, before, after = told(found)
-    return Cause(reason, part, path, before, after, previous.id, tokens, billed), known
+    return Cause(reason, part, path, before, after, tokens, previous=previous.id), billed, known
 
 
 def read(body: bytes) -> Sliced[Any]:

@@ -67,9 +67,9 @@ class Threads:
         thread = chained or self._index.find(asked, call)
         if thread is None or (chained is None and self._index.is_beside(thread, asked)):
             thread = self._begin(call, asked, thread)
-        cause, known = yield from comparing(thread, call, asked, said.usage, self._summaries)
+        cause, lost, known = yield from comparing(thread, call, asked, said.usage, self._summaries)
         self._remember(thread, call, asked, said, kept)
-        return Placed(thread.label, asked.model, thread.parent, cause, said.usage, known)
+        return Placed(thread.label, asked.model, thread.parent, cause, lost, said.usage, known)
 
     def _latest(self) -> Iterator[Thread]:
         return (self._threads[label] for label in islice(reversed(self._threads), _LATEST))

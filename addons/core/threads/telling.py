@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from addons.core.metered import Metered
 from addons.core.reading.page import one_line, size
-from addons.core.threads.causes import Reason
+from addons.core.threads.causes import Cause, Reason
+from addons.core.threads.sums import Sum
 
 _MOST_TOOLS = 12
 _LONGEST_PATH = 80
@@ -28,7 +30,7 @@ _PARTS = {
 }
 _CHANGING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 """What a time or an id is made of."""
-_AMOUNT = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,30})?")
+_UNPRICED = "at a price that is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +43,12 @@ class Told:
     thread: str
     parent: str | None
     model: str
-    tokens: Mapping[str, int] | None
+    tokens: Metered | None
     cost: Decimal | None
     """Dollars; None where that is not known."""
-    cause: Mapping[str, object]
-
-    @property
-    def reason(self) -> str:
-        """Of its cost."""
-        return str(self.cause.get("reason", ""))
-
-    @property
-    def lost(self) -> Decimal | None:
-        """Dollars for tokens that the cache had held and did not serve; None where that is not known."""
-        return _lost_dollars(self.cause)
+    estimated: bool
+    """The cost is an estimate."""
+    cause: Cause
 
 
 def why(call: Told, previous: Told | None) -> list[str]:
@@ -66,75 +60,84 @@ def why(call: Told, previous: Told | None) -> list[str]:
     return [*lines, f"  {used}"] if (used := _used(call)) else lines
 
 
-def told(cause: Mapping[str, object]) -> list[str]:
+def told(cause: Cause) -> list[str]:
     """A cause in words: the reason, where the first difference is, and what was lost by it."""
     lines = [_reason(cause)]
-    if (path := cause.get("path")) is not None and cause.get("reason") != Reason.NEW_TURN:
-        lines.append(f"  at      {one_line(str(path), _LONGEST_PATH)}")
-        values = (("before", cause.get("before")), ("after", cause.get("after")))
-        lines += [f"  {name:<7} {one_line(str(value), 200)}" for name, value in values if value is not None]
+    if cause.path is not None and cause.reason is not Reason.NEW_TURN:
+        lines.append(f"  at      {one_line(cause.path, _LONGEST_PATH)}")
+        values = (("before", cause.before), ("after", cause.after))
+        lines += [f"  {name:<7} {one_line(value, 200)}" for name, value in values if value is not None]
     return [*lines, f"  {lost}"] if (lost := _lost(cause)) else lines
 
 
-def _reason(cause: Mapping[str, object]) -> str:
-    reason, part = str(cause.get("reason", "")), cause.get("part")
-    words = _WORDS[Reason(reason)] if reason in list(Reason) else one_line(reason, 40)
-    if part in _PARTS:
-        words = f"{words}: {_PARTS[str(part)]}"
-    if reason == Reason.SETTINGS_CHANGED and cause.get("path") == "model":
+def _reason(cause: Cause) -> str:
+    words = _WORDS[cause.reason]
+    if cause.part in _PARTS:
+        words = f"{words}: {_PARTS[cause.part]}"
+    if cause.reason is Reason.SETTINGS_CHANGED and cause.path == "model":
         words = f"{words}: another model, and caches are per model"
-    if part is not None and _is_of_the_moment(cause.get("before"), cause.get("after")):
+    if cause.part is not None and _is_of_the_moment(cause.before, cause.after):
         words += "; it looks like a time or an id: put it behind the last message"
     return words
 
 
-def _is_of_the_moment(before: object, after: object) -> bool:
+def _is_of_the_moment(before: str | None, after: str | None) -> bool:
     """Whether two texts differ in nothing but what times and ids are made of."""
-    if not isinstance(before, str) or not isinstance(after, str) or before == after:
+    if before is None or after is None or before == after:
         return False
     return _CHANGING.sub("0", before) == _CHANGING.sub("0", after)
 
 
-def _lost(cause: Mapping[str, object]) -> str:
-    tokens = cause.get("tokens")
-    if not isinstance(tokens, int):
+def _lost(cause: Cause) -> str:
+    if cause.tokens is None:
         return "how much the upstream's cache could have served is not known"
-    if not tokens:
+    if not cause.tokens:
         return ""
-    lost = _lost_dollars(cause)
-    cost = "at a price that is not known" if lost is None else f"{dollars(lost)} at list price"
-    return f"{tokens:,} tokens that the cache had held were not served: {cost}"
-
-
-def _lost_dollars(cause: Mapping[str, object]) -> Decimal | None:
-    cost = cause.get("cost")
-    return Decimal(cost) if isinstance(cost, str) and _AMOUNT.fullmatch(cost) else None
+    cost = _UNPRICED if cause.cost is None else f"{dollars(cause.cost)} at list price"
+    return f"{cause.tokens:,} tokens that the cache had held were not served: {cost}"
 
 
 def _used(call: Told) -> str:
-    if call.tokens is None:
+    if (tokens := call.tokens) is None:
         return ""
-    given, cached = call.tokens.get("input", 0), call.tokens.get("cached", 0)
-    cost = f", {dollars(call.cost)}" if call.cost is not None else ""
-    return f"{given:,} tokens in, {cached:,} of them cached, {call.tokens.get('output', 0):,} out{cost}"
+    cost = f", {'~' * call.estimated}{dollars(call.cost)}" if call.cost is not None else ""
+    return f"{tokens.input:,} tokens in, {tokens.cached:,} of them cached, {tokens.output:,} out{cost}"
 
 
 def totals(calls: Sequence[Told]) -> list[str]:
     """Where the money of a thread went: in all, and for each cause."""
-    lines = [f"thread {calls[0].thread}: {_count(len(calls), 'call')}, {_sum([each.cost for each in calls])}"]
-    by_reason: defaultdict[str, list[Told]] = defaultdict(list)
+    lines = [f"thread {calls[0].thread}: {_count(len(calls), 'call')}, {_cost(_sum(calls))}", "by cause"]
+    by_reason: defaultdict[Reason, list[Told]] = defaultdict(list)
     for each in calls:
-        by_reason[each.reason].append(each)
-    lines.append("by cause")
+        by_reason[each.cause.reason].append(each)
     for reason, group in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        tokens = [each.cause.get("tokens") for each in group]
-        lost = sum(each for each in tokens if isinstance(each, int))
-        spent = (
-            f"  {reason.replace('_', ' '):<17} {_count(len(group), 'call'):>9}, {_sum([each.cost for each in group])}"
-        )
-        not_served = _sum([each.lost for each in group])
-        lines.append(f"{spent}; {lost:,} tokens not from the cache, {not_served}" if lost else spent)
+        found = _sum(group)
+        spent = f"  {reason.replace('_', ' '):<17} {_count(found.calls, 'call'):>9}, {_cost(found)}"
+        lines.append(f"{spent}; {_not_served(found)}" if found.lost or found.lost_unknown else spent)
     return lines
+
+
+def _sum(calls: Sequence[Told]) -> Sum:
+    found = Sum()
+    for each in calls:
+        found.add(each.cause, each.cost, estimated=each.estimated)
+    return found
+
+
+def _cost(found: Sum) -> str:
+    """A sum that says when something of it is not known."""
+    if found.unknown == found.calls:
+        return _UNPRICED
+    known = f"{'~' * bool(found.estimated)}{dollars(found.cost)}"
+    return f"{known} and {_count(found.unknown, 'call')} {_UNPRICED}" if found.unknown else known
+
+
+def _not_served(found: Sum) -> str:
+    if found.lost_unknown == found.calls:
+        return "how much the cache could have served is not known"
+    unpriced = found.lost_cost_unknown - found.lost_unknown
+    cost = f"{dollars(found.lost_cost)}{' + ?' * bool(unpriced)}" if found.lost_cost or not unpriced else _UNPRICED
+    return f"{found.lost:,}{' + ?' * bool(found.lost_unknown)} tokens not from the cache, {cost}"
 
 
 def tools(sizes: Mapping[str, int]) -> list[str]:
@@ -151,40 +154,31 @@ def overview(calls: Sequence[Told]) -> list[str]:
     """A line for each thread, the one that was used last first."""
     threads: dict[str, list[Told]] = {}
     for each in calls:
-        threads[each.thread] = [*threads.pop(each.thread, []), each]
+        group = threads[each.thread] = threads.pop(each.thread, [])
+        group.append(each)
     return [_line(group) for group in reversed(threads.values())]
 
 
 def _line(calls: Sequence[Told]) -> str:
     models = ", ".join(dict.fromkeys(one_line(each.model, 40) for each in calls if each.model))
-    odd = Counter(each.reason.replace("_", " ") for each in calls if each.reason not in ("first_turn", "new_turn"))
-    causes = "".join(f", {count} × {name}" for name, count in odd.most_common(3))
+    reasons = Counter(each.cause.reason for each in calls)
+    odd = [(name, count) for name, count in reasons.most_common() if name not in (Reason.FIRST_TURN, Reason.NEW_TURN)]
+    causes = "".join(f", {count} × {name.replace('_', ' ')}" for name, count in odd[:3])
     parent = f" of {calls[0].parent}" if calls[0].parent else ""
     tokens = _tokens([each.tokens for each in calls if each.tokens is not None])
-    sums = f"{tokens}, {_sum([each.cost for each in calls])}"
+    sums = f"{tokens}, {_cost(_sum(calls))}"
     return f"{calls[0].thread}{parent}  {_count(len(calls), 'call')}  {models}  {sums}{causes}  last {calls[-1].at}"
 
 
-def _tokens(told: Sequence[Mapping[str, int]]) -> str:
+def _tokens(told: Sequence[Metered]) -> str:
     if not told:
         return "tokens were not told"
-    given, cached = (sum(each.get(name, 0) for each in told) for name in ("input", "cached"))
+    given, cached = sum(each.input for each in told), sum(each.cached for each in told)
     return f"{given:,} tokens in, {cached:,} cached"
 
 
 def _count(number: int, name: str) -> str:
     return f"{number} {name}{'' if number == 1 else 's'}"
-
-
-def _sum(amounts: Sequence[Decimal | None]) -> str:
-    """A sum that says when something of it is not known."""
-    known = [each for each in amounts if each is not None]
-    if not known:
-        return "at a price that is not known"
-    unknown = len(amounts) - len(known)
-    return dollars(sum(known, Decimal(0))) + (
-        f" and {_count(unknown, 'call')} at a price that is not known" if unknown else ""
-    )
 
 
 def dollars(amount: Decimal) -> str:
