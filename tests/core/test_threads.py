@@ -187,10 +187,11 @@ def test_what_asks_a_model(path: str, dialect: str | None) -> None:
 
 
 def test_names_of_sessions() -> None:
-    user = "user_" + "ab" * 32 + "_account__session_5f0c"
-    assert sessions_of([("Session_Id", "s1"), ("x-other", "s2")], {"metadata": {"user_id": user}}) == {"s1", "5f0c"}
-    told = {"prompt_cache_key": "support-desk-v3", "metadata": {"user_id": '{"session_id": "s3"}'}}
-    assert sessions_of([], told) == {"s3"}
+    asked = {"metadata": {"user_id": "user_" + "ab" * 32 + "_account__session_5f0c8ab1"}}
+    assert sessions_of([("Session_Id", "session1"), ("x-other", "session2")], asked) == {"session1", "5f0c8ab1"}
+    assert not sessions_of([("session_id", "1"), ("x-session-id", "test")], {"conversation": "main"})
+    told = {"prompt_cache_key": "support-desk-v3", "metadata": {"user_id": '{"session_id": "session3"}'}}
+    assert sessions_of([], told) == {"session3"}
     assert sessions_of([], {"prompt_cache_key": "0199a213-81c0-7800-8aa1-bbab2a035a53"}) != set()
     assert not is_unique("call_0") and is_unique("call_9aB3kQ0z8sd7f6gh")
 

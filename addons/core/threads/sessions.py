@@ -16,14 +16,15 @@ HEADERS = (
     *("x-session-affinity", "x-opencode-session", "x-session-id", "x-conversation-id", "x-thread-id"),
 )
 _IN_USER_ID = "_session_"
-_LONGEST = 200
+_SHORTEST, _LONGEST = 8, 200
+"""Characters. Two people may both call theirs `1`, or `test`."""
 
 
 def sessions_of(headers: Iterable[tuple[str, str]], body: Any) -> frozenset[str]:
     """All names that a request tells."""
     told = (value for name, value in headers if name.lower() in HEADERS)
     inside = _in_body(body) if isinstance(body, dict) else ()
-    return frozenset(each for each in (*told, *inside) if 0 < len(each) <= _LONGEST)
+    return frozenset(each for each in (*told, *inside) if _SHORTEST <= len(each) <= _LONGEST)
 
 
 def _in_body(body: Mapping[str, Any]) -> Iterator[str]:
