@@ -18,6 +18,7 @@ from mitmproxy import http, websocket
 
 from addons.config.settings import Settings, Upstream
 from addons.core.known_secrets import KnownSecrets
+from addons.core.slices import Sliced
 from addons.errors import RelayError
 
 if TYPE_CHECKING:  # of all mitmproxy's proxy only its name is needed here
@@ -112,6 +113,11 @@ class RecordState:
     """Somebody may look at the record of this exchange when it is over."""
     saved: bool = False
     """Flows are saved to a file as they end."""
+    later: bool = False
+    """Nobody reads it before a person does, in a list: it is finished when there is time for it, once all is sent.
+    Redaction takes that back where the exchange has ended otherwise."""
+    cleaning: Sliced[None] | None = None
+    """What is left to do until nothing in it is secret. Until then it shows nothing that may be."""
     wire: http.Response | None = None
     """What is sent, where the record was cleaned before: `flow.response` is then the record."""
     ended_at: float | None = None

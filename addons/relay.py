@@ -53,6 +53,7 @@ from addons.flow.held_bodies import HeldBodies
 from addons.inspection import bounded_views, contentviews
 from addons.inspection.commands import Commands
 from addons.inspection.ending import Ending
+from addons.inspection.finishing import Finishing
 from addons.inspection.flow_summary import FlowSummary
 from addons.inspection.redaction import Noting, Redaction
 from addons.inspection.retention import Retention
@@ -148,6 +149,7 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
     telemetry = long_lived.telemetry
     meter = Meter(gate, long_lived.under_way, redact.begin, long_lived.held, telemetry.observing.settled)
     timed = telemetry.timed(store)
+    observers = telemetry.observers()
     return Chain(
         (
             Noting(redact),
@@ -174,11 +176,13 @@ def chain_for(settings: Settings, opened: Opened, long_lived: LongLived, gate: G
             Streaming(),
             Sockets(),
             Failures(),
+            *([] if telemetry.tells else observers),
+            long_lived.retention,
             redact,
             threads,
             summary,
-            *telemetry.observers(),
-            long_lived.retention,
+            Finishing((threads.response, summary.response), threads.forget),
+            *(observers if telemetry.tells else []),
             *([Sweeper(settings, store)] if isinstance(store, EmbeddedStore) else []),
         ),
         long_lived.records,

@@ -133,6 +133,10 @@ corrections/web.py
 corrections/saving.py
   46. A record is saved though a half of a character stands in its comment or metadata. mitmproxy loses it.
 
+corrections/chatter.py
+  47. The log does not say of each exchange that it is streamed, and that a connection of the pool is made and closed.
+      mitmproxy fills mitmweb's event log with that.
+
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.
@@ -154,6 +158,7 @@ from addons.engine.corrections import (
     answers,
     attempts,
     bodies,
+    chatter,
     connections,
     farewell,
     framing,
@@ -213,6 +218,8 @@ def install(
             room.install()
         else:
             room.uninstall()
+    if not fast:  # else it is in `serving`
+        chatter.install()
 
 
 def print_in_blocks(master: object) -> None:

@@ -82,10 +82,24 @@ def watched() -> bool:
 
     mitmdump by itself prints a line of each and lets it go.
     """
-    options, master = getattr(ctx, "options", None), getattr(ctx, "master", None)
-    if recording() or (master is not None and master.addons.get("view") is not None):
-        return True
-    return any(_LOOKS[name](value) for name in _LOOKS if (value := getattr(options, name, None)))
+    master = getattr(ctx, "master", None)
+    return _reads_at_once() or (master is not None and master.addons.get("view") is not None)
+
+
+def _reads_at_once() -> bool:
+    """Whether anybody reads a flow as soon as it ends."""
+    options = getattr(ctx, "options", None)
+    return recording() or any(_LOOKS[name](value) for name in _LOOKS if (value := getattr(options, name, None)))
+
+
+class Watching(NamedTuple):
+    """Who looks at flows that have ended."""
+
+    watched: bool = False
+    saved: bool = False
+    """They are saved to a file as they end."""
+    at_once: bool = False
+    """Somebody reads them as they end, and not only when a person looks into a list."""
 
 
 class Watch:
@@ -93,14 +107,14 @@ class Watch:
 
     def __init__(self) -> None:
         self._until = 0.0
-        self._found = (False, False)
+        self._found = Watching()
 
-    def __call__(self) -> tuple[bool, bool]:
-        """Whether flows are watched, and whether they are recorded."""
+    def __call__(self) -> Watching:
+        """What is so now."""
         now = time.monotonic()
         if now >= self._until:
             self._until = now + 1.0
-            self._found = (watched(), recording())
+            self._found = Watching(watched(), recording(), _reads_at_once())
         return self._found
 
 

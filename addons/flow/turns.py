@@ -47,6 +47,25 @@ class _Share:
 _shares: WeakKeyDictionary[asyncio.AbstractEventLoop, _Share] = WeakKeyDictionary()
 
 
+class SpareTime:
+    """Time that nobody else needs: while others are busy, a twentieth of it, and all of it while nobody is."""
+
+    _SLICE, _LOOK, _BUSY, _OTHERS = 0.001, 0.001, 0.2, 19
+    """Seconds of work in a row, and of a look at what others do then; the part of those in which they work when they
+    are busy; and how many times as long as it has worked whoever takes the time waits for them."""
+
+    def is_long(self, begun: float) -> bool:
+        """Whether others are to have their turn, of work that was `begun` then, on the monotonic clock."""
+        return time.monotonic() - begun >= self._SLICE
+
+    async def wait(self, begun: float) -> None:
+        """Let others have it."""
+        ended, used = time.monotonic(), time.thread_time()
+        await asyncio.sleep(self._LOOK)
+        if time.thread_time() - used > (time.monotonic() - ended) * self._BUSY:
+            await asyncio.sleep((ended - begun) * self._OTHERS)
+
+
 async def in_turns_if_large[T](work: Sliced[T], size: int) -> T:
     """`in_turns`; where `size`, the bytes that it is about, is little, at once."""
     return at_once(work) if size <= LITTLE else await in_turns(work)

@@ -84,7 +84,7 @@ def reading(flows: Sequence[flow.Flow], redaction: Redaction) -> Sliced[list[htt
     """Copies of these flows that are clean; those under way are left out."""
     copies: list[http.HTTPFlow] = []
     for each in flows:
-        if isinstance(each, http.HTTPFlow) and not each.live:
+        if isinstance(each, http.HTTPFlow) and not each.live and not _is_unfinished(each):
             copies.append((yield from _cleaned(each, redaction)))
     return copies
 
@@ -110,6 +110,11 @@ def _is_clean(each: http.HTTPFlow) -> bool:
     """Whether it has passed here, was cleaned then, and nobody has changed it since."""
     exchange = of(each)
     return exchange is not None and exchange.settings.inspect.redact and exchange.record.watched and not each.modified()
+
+
+def _is_unfinished(each: http.HTTPFlow) -> bool:
+    exchange = of(each)
+    return exchange is not None and exchange.record.later
 
 
 async def export(

@@ -59,7 +59,7 @@ class FlowSummary:
 
     def _note(self, flow: http.HTTPFlow) -> None:
         exchange = of(flow)
-        if exchange is None or not exchange.record.watched:
+        if exchange is None or not exchange.record.watched or exchange.record.later:
             return
         ended = exchange.record.ended_at or time.monotonic()
         flow.metadata["relay.duration_ms"] = round((ended - exchange.started) * 1000, 1)

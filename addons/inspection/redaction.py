@@ -29,7 +29,7 @@ from addons.core.secret_fields import Field
 from addons.core.secret_names import judge_header
 from addons.core.secrets import Span, TooManySecrets, is_fingerprint, may_hold_key, replaced
 from addons.core.slices import Sliced, at_once
-from addons.exchange import Kind, keep_message, keep_original, of, secrets_of
+from addons.exchange import Exchange, Kind, keep_message, keep_original, of, secrets_of
 from addons.flow.decoding import decoding, decoding_partly
 from addons.flow.turns import in_turns
 from addons.logs import known_secrets
@@ -74,6 +74,10 @@ _HARMLESS = frozenset(
     )
 )
 """What stays of a head that holds too many secrets; mitmproxy reads there whether the connection goes on."""
+
+
+type Fields = tuple[tuple[bytes, bytes], ...]
+"""Of a head, as they came."""
 
 
 class Noting:
@@ -122,11 +126,39 @@ class Redaction:
 
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """The request has long been sent; a streamed answer, too."""
+        exchange = of(flow)
+        if exchange is not None and exchange.record.later:
+            exchange.record.later = _may_wait(flow, exchange)
+            if exchange.record.later and self.enabled:
+                self._hide(flow, exchange)
+                return None
         return self._ended(flow)
 
     def error(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """As after an answer."""
+        if (exchange := of(flow)) is not None:
+            exchange.record.later = False
         return self._ended(flow)
+
+    def _hide(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Begin to clean a record; the rest is left for later."""
+        cleaning = self._cleaning_later(flow)
+        try:
+            next(cleaning)
+        except Exception:
+            _empty(flow)
+            raise
+        known_secrets.over(flow.id)
+        exchange.record.cleaning = cleaning
+
+    def _cleaning_later(self, flow: http.HTTPFlow) -> Sliced[None]:
+        try:
+            yield from self._cleaning(flow)
+        except Exception:
+            _empty(flow)
+            raise
+        finally:
+            known_secrets.over(flow.id)
 
     def websocket_message(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Clean the newest message; what came is kept beside it until it has been sent."""
@@ -214,34 +246,39 @@ class Redaction:
 
     def _cleaning(self, flow: http.HTTPFlow) -> Sliced[None]:
         request = flow.request
-        known = self._note_head(flow)
         flow._backup = None  # what it was before a replay or an edit holds the key, too
         answer = self._detach(flow, flow.response) if flow.response is not None else None
         # From here on, and until it is clean, nothing is shown.
         asked, request.raw_content = request.raw_content, None
         notes = {name: flow.metadata.pop(name) for name in list(flow.metadata) if _is_note(name)}
-        said = None
+        said, head, trailers = None, http.Headers(), [request.trailers]
+        request.trailers = None
         if answer is not None:
             said, answer.raw_content = answer.raw_content, None
-            _note_answer_headers(answer, known)
+            head.fields, answer.headers.fields = answer.headers.fields, _harmless(answer.headers.fields)
+            trailers.append(answer.trailers)
+            answer.trailers = None
+        yield
+        known = self._note_head(flow)
+        _note_answer_headers(head, known)
         question = yield from _read(request, asked, known)
         reply = (yield from _read(answer, said, known)) if answer is not None else None
         yield from self._cleaning_head(flow, known)
-        yield from _cleaning_trailers(request, known)
+        request.trailers = yield from _clean_trailers(trailers[0], known)
         flow.comment = known.mask(flow.comment)
         if flow.error is not None:
             flow.error.msg = known.mask(flow.error.msg)
         yield from _put_back(request, question, known)
         if answer is not None:
-            yield from _cleaning_headers(answer, known)
-            yield from _cleaning_trailers(answer, known)
+            answer.headers.fields = yield from _clean_headers(head, known, answer=True)
+            answer.trailers = yield from _clean_trailers(trailers[1], known)
             answer.reason = known.mask(_clean_line(answer.reason, known))
             yield from _put_back(answer, reply, known)
         for name, value in notes.items():
             flow.metadata[name] = yield from _cleaned_value(value, known)
 
     def _cleaning_head(self, flow: http.HTTPFlow, known: KnownSecrets) -> Sliced[None]:
-        yield from _cleaning_headers(flow.request, known)
+        flow.request.headers.fields = yield from _clean_headers(flow.request.headers, known, answer=False)
         yield
         flow.request.path = _clean_path(flow.request.path, known)
 
@@ -256,6 +293,14 @@ class Redaction:
         else:
             keep_original(flow, response)
         return flow.response
+
+
+def _may_wait(flow: http.HTTPFlow, exchange: Exchange) -> bool:
+    """Whether its record may be cleaned when there is time: it is complete, and no messages follow."""
+    response = flow.response
+    if not exchange.record.watched or response is None or response.status_code == 101:
+        return False
+    return flow.error is None and flow.websocket is None
 
 
 def _client(flow: http.HTTPFlow) -> str:
@@ -356,9 +401,9 @@ def _note_line(value: bytes, known: KnownSecrets) -> None:
             known.add(value[start:end], encoded=True)
 
 
-def _note_answer_headers(answer: http.Response, known: KnownSecrets) -> None:
+def _note_answer_headers(head: http.Headers, known: KnownSecrets) -> None:
     """What an answer's head gives away, too, such as cookies: its body or a later message may repeat it."""
-    for raw_name, raw_value in answer.headers.fields:
+    for raw_name, raw_value in head.fields:
         name, secret = _header(raw_name)
         if "cookie" in name:
             _note_cookies(name, raw_value, known)
@@ -482,9 +527,13 @@ def _clean_path(path: str, known: KnownSecrets) -> str:
     return known.mask(_clean_line(path, known) if "@" in path else path)
 
 
-def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None]:
-    answer = isinstance(message, http.Response)
-    original = message.headers.fields
+def _harmless(fields: Fields) -> Fields:
+    """What may be seen of a head that is not clean yet."""
+    return tuple(each for each in fields if len(each[0]) <= _LONGEST_NAME and _known_header(each[0])[0] in _HARMLESS)
+
+
+def _clean_headers(headers: http.Headers, known: KnownSecrets, *, answer: bool) -> Sliced[Fields]:
+    original = headers.fields
     # Most heads hold nothing besides the values of secret headers.
     echoes = known.may_stand_in(b"\n".join(value for name, value in original if not _header(name)[1]))
     fields = []
@@ -504,8 +553,7 @@ def _cleaning_headers(message: http.Message, known: KnownSecrets) -> Sliced[None
             value = _clean_line(value, known)
         shown = known.mask(value) if echoes else value
         fields.append((raw_name, shown.encode("latin-1", "replace")))
-    if tuple(fields) != original:
-        message.headers.fields = tuple(fields)
+    return tuple(fields)
 
 
 def _clean_line(value: str, known: KnownSecrets) -> str:
@@ -528,15 +576,11 @@ def _shown_whole(value: bytes, known: KnownSecrets) -> bytes:
     return value if is_fingerprint(value) else known.shown(value)
 
 
-def _cleaning_trailers(message: http.Message, known: KnownSecrets) -> Sliced[None]:
+def _clean_trailers(trailers: http.Headers | None, known: KnownSecrets) -> Sliced[http.Headers | None]:
     """What follows a body is cleaned as what stands before it. relay sends none of it on."""
-    if not message.trailers:
-        return
-    trailers, message.trailers = message.trailers, None
-    holder = http.Response.make(200, b"", trailers.fields)
-    del holder.headers["content-length"]
-    yield from _cleaning_headers(holder, known)
-    message.trailers = holder.headers
+    if not trailers:
+        return trailers
+    return http.Headers((yield from _clean_headers(trailers, known, answer=True)))
 
 
 def _shown(value: bytes, known: KnownSecrets) -> bytes:

@@ -53,6 +53,12 @@ class ThreadNotes:
         if call is not None:
             call.ended = call.ended or ended
 
+    def forget(self, flow: http.HTTPFlow) -> None:
+        """Its record will never be clean."""
+        exchange = of(flow)
+        if exchange is not None and (queued := _CALL.take(exchange)) is not None:
+            self.queue.leave(queued)
+
     def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         """Its record is clean."""
         return self._note(flow)
@@ -63,8 +69,7 @@ class ThreadNotes:
 
     def _note(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         exchange = of(flow)
-        queued = _CALL.take(exchange) if exchange is not None else None
-        if exchange is None or queued is None:
+        if exchange is None or exchange.record.later or (queued := _CALL.take(exchange)) is None:
             return None
         flow.metadata[UPSTREAM] = exchange.upstream.name
         # A list can be put right later: no client waits for that.

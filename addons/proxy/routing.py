@@ -35,6 +35,7 @@ class Routing:
         self.settings = settings
         by_name = {upstream.name: upstream for upstream in settings.upstreams}
         self.watch = Watch()
+        self.told = settings.log == "json" or settings.telemetry.otlp is not None
         self.routes: dict[str, Upstream] = {route.path: by_name[route.upstream] for route in settings.routes}
         self.own = {path: Kind.CHAT for path in settings.chat.paths}
         self.own |= {path: Kind.BALANCE for path in settings.balance.paths}
@@ -53,7 +54,7 @@ class Routing:
         kind = Kind.OWN if self._is_page(target) or self._is_key_page(target) else self.own.get(target.path, kind)
         websocket = _is_websocket(request)
         up = headers.upward(request.headers.fields, websocket=websocket)
-        seen, saved = self.watch()
+        watching = self.watch()
         exchange = attach(
             flow,
             Exchange(
@@ -65,7 +66,11 @@ class Routing:
                 origin=up.origin,
                 forwarded=up.forwarded,
                 client_closes=up.closes,
-                record=RecordState(watched=seen or self.settings.telemetry.content, saved=saved),
+                record=RecordState(
+                    watched=watching.watched or self.settings.telemetry.content,
+                    saved=watching.saved,
+                    later=not (self.told or watching.at_once),
+                ),
             ),
         )
         if session_id is not None:

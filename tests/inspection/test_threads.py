@@ -44,7 +44,7 @@ class Notes:
         flow = flows.opened("POST", "/v1/chat/completions", {"authorization": "Bearer k"}, body)
         answer = {"choices": [{"message": {"role": "assistant", "content": f"Said {len(said)}."}}]}
         flows.respond(flow, 200, answer)
-        exchange_of(flow).record.saved = saved
+        exchange_of(flow).record.saved, exchange_of(flow).record.later = saved, False
         self.ending.responseheaders(flow)
         return flow
 

@@ -95,7 +95,7 @@ def test_a_record_tells_its_thread_and_its_cause(records: list[tuple[agent_runs.
     for call, flow in records:
         truth, cause = call.truth, flow.metadata["relay.cause"]
         label = flow.metadata["relay.thread"]
-        assert threads.setdefault(truth.thread, label) == label
+        assert threads.setdefault(truth.thread, label) == label, (call.index, call.scenario, flow.error, cause)
         previous = None if truth.previous is None else ids[truth.previous]
         assert (cause["path"], cause["previous"]) == (truth.path, previous)
         if not truth.ambiguous:

@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client, should_make_pipe
 
 from addons.config.settings import Settings, Upstream
 from addons.core.headers import seconds_kept
-from addons.engine.corrections import attempts
+from addons.engine.corrections import attempts, chatter
 from addons.engine.pool import dialing, repeats, tls
 from addons.engine.pool.idle import Pool
 from addons.engine.pool.places import Place, Places, place_of
@@ -190,7 +190,9 @@ async def connect(host: str, port: int, **more: Any) -> tuple[Any, asyncio.Strea
         return await asyncio.open_connection(host, port, **more)
     await asyncio.sleep(0)  # tasks start eagerly, and mitmproxy enters this one among its transports behind that
     found = None if seat.fresh else pool.take(seat.place)
-    if found is None:
+    if found is not None:
+        chatter.lent.set(True)
+    else:
         found = await _dial(seat.place)
     return found.lend(seat), found.writer
 

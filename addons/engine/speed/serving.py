@@ -33,6 +33,7 @@ from mitmproxy.log import LegacyLogEvents
 from mitmproxy.proxy import commands, events, mode_servers, server
 from mitmproxy.utils import asyncio_utils
 
+from addons.engine.corrections import chatter
 from addons.engine.speed import dispatch, layers
 from addons.engine.wrapping import replace_all, restore_all, stock_of
 
@@ -304,6 +305,8 @@ def _log(handler: Any, message: str, level: int = logging.INFO, exc_info: Any = 
     with a quiet log most are made for nobody. Here the handlers are asked first. Remove when the root logger's level is
     the lowest that a handler wants.
     """
+    if chatter.goes_without_saying(message, level):
+        return
     if level >= logging.WARNING or _is_heard(server.logger, level):
         stock_of(server.ConnectionHandler.log)(handler, message, level, exc_info)
 
