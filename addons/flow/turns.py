@@ -48,11 +48,17 @@ _shares: WeakKeyDictionary[asyncio.AbstractEventLoop, _Share] = WeakKeyDictionar
 
 
 class SpareTime:
-    """Time that nobody else needs: while others are busy, a twentieth of it, and all of it while nobody is."""
+    """Time that nobody else needs. Whoever works in it takes most of what others leave, and a twenty-fifth of all where
+    they leave nothing: how busy they are is told by the processor's time that they have taken of late.
+    """
 
-    _SLICE, _LOOK, _BUSY, _OTHERS = 0.001, 0.001, 0.2, 19
-    """Seconds of work in a row, and of a look at what others do then; the part of those in which they work when they
-    are busy; and how many times as long as it has worked whoever takes the time waits for them."""
+    _SLICE, _LATE = 0.001, 0.05
+    """Seconds of work in a row, and of what counts as of late."""
+    _ALL, _LEAST, _MOST = 0.85, 0.04, 0.7
+    """Parts of the time: what others take when they leave nothing, and what is taken here, at least and at most."""
+
+    def __init__(self) -> None:
+        self._others = 0.0
 
     def is_long(self, begun: float) -> bool:
         """Whether others are to have their turn, of work that was `begun` then, on the monotonic clock."""
@@ -61,9 +67,11 @@ class SpareTime:
     async def wait(self, begun: float) -> None:
         """Let others have it."""
         ended, used = time.monotonic(), time.thread_time()
-        await asyncio.sleep(self._LOOK)
-        if time.thread_time() - used > (time.monotonic() - ended) * self._BUSY:
-            await asyncio.sleep((ended - begun) * self._OTHERS)
+        part = max(self._LEAST, self._MOST * (1 - self._others / self._ALL))
+        await asyncio.sleep((ended - begun) * (1 - part) / part)
+        waited = time.monotonic() - ended
+        busy = min(1.0, (time.thread_time() - used) / waited) if waited else 1.0
+        self._others += (busy - self._others) * min(1.0, waited / self._LATE)
 
 
 async def in_turns_if_large[T](work: Sliced[T], size: int) -> T:

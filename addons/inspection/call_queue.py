@@ -15,6 +15,7 @@ from mitmproxy import http
 
 from addons.core.slices import Sliced
 from addons.exchange import Exchange
+from addons.flow.model_calls import shown_key
 from addons.flow.turns import in_turns
 
 logger = logging.getLogger(__name__)
@@ -31,10 +32,17 @@ class QueuedCall:
 
     flow: http.HTTPFlow
     exchange: Exchange
-    key: str
     ended: bool = False
+    _key: str | None = None
     clean: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def key(self) -> str:
+        """The key that its record shows, looked for when it is asked for first."""
+        if self._key is None:
+            self._key = shown_key(self.flow)
+        return self._key
 
     @property
     def saved(self) -> bool:
@@ -132,5 +140,5 @@ class CallQueue:
 
     def _before(self, call: QueuedCall) -> QueuedCall | None:
         """One that was asked before and is over, and whose record is not clean."""
-        earlier = (each for each in self._open if each is not call and each < call)
-        return next((each for each in earlier if each.lane == call.lane and each.is_over), None)
+        earlier = (each for each in self._open if each is not call and each < call and each.is_over)
+        return next((each for each in earlier if each.lane == call.lane), None)

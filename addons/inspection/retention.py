@@ -3,6 +3,7 @@
 mitmweb and mitmproxy hold every flow with its bodies for ever; mitmdump lets finished ones go by itself.
 """
 
+import inspect
 from collections import deque
 
 from mitmproxy import ctx, http
@@ -47,7 +48,7 @@ class Retention:
             if oldest.live or oldest.intercepted:
                 self._keep(oldest, size)  # not over yet, and removing kills: its turn comes again
             elif oldest.marked in ("", FAILED):
-                view.remove([oldest])
+                inspect.unwrap(type(view).remove)(view, [oldest])  # as a command it judges its arguments each time
 
     def _keep(self, flow: http.HTTPFlow, size: int) -> None:
         self._flows.append((flow, size))
