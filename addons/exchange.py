@@ -116,6 +116,8 @@ class RecordState:
     later: bool = False
     """Nobody reads it before a person does, in a list: it is finished when there is time for it, once all is sent.
     Redaction takes that back where the exchange has ended otherwise."""
+    asked_clean: bool = False
+    """The request's head is clean. Redaction's."""
     cleaning: Sliced[None] | None = None
     """What is left to do until nothing in it is secret. Until then it shows nothing that may be."""
     wire: http.Response | None = None

@@ -41,19 +41,17 @@ class Finishing:
         if exchange is None or not exchange.record.later:
             return
         self._waiting.append(flow)
-        if self._worker is None:
+        if self._worker is None or self._worker.done():
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
-        try:
-            begun = time.monotonic()
-            while self._waiting:
-                for _ in self._finishing(self._waiting.popleft()):
-                    if self._time.is_long(begun):
-                        await self._time.wait(begun)
-                        begun = time.monotonic()
-        finally:
-            self._worker = None
+        await asyncio.sleep(0)  # mitmproxy's tasks begin at once, and this hook is to be over
+        begun = time.monotonic()
+        while self._waiting:
+            for _ in self._finishing(self._waiting.popleft()):
+                if self._time.is_long(begun):
+                    await self._time.wait(begun)
+                    begun = time.monotonic()
 
     def _finishing(self, flow: http.HTTPFlow) -> Sliced[None]:
         exchange, view = of(flow), ctx.master.addons.get("view")

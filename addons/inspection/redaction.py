@@ -121,6 +121,7 @@ class Redaction:
         exchange = of(flow)
         if not self.enabled or exchange is None or not exchange.record.watched or exchange.refused:
             return None
+        exchange.record.asked_clean = True
         size = sum(len(value) for _, value in flow.request.headers.fields) + len(flow.request.data.path)
         return _run(self._cleaning_head(flow, self._known(flow)), size)
 
@@ -296,9 +297,12 @@ class Redaction:
 
 
 def _may_wait(flow: http.HTTPFlow, exchange: Exchange) -> bool:
-    """Whether its record may be cleaned when there is time: it is complete, and no messages follow."""
-    response = flow.response
-    if not exchange.record.watched or response is None or response.status_code == 101:
+    """Whether its record may be cleaned when there is time: it is complete, no messages follow, and what is seen of it
+    meanwhile is clean."""
+    response, record = flow.response, exchange.record
+    if not record.watched or response is None or response.status_code == 101:
+        return False
+    if exchange.settings.inspect.redact and not record.asked_clean:
         return False
     return flow.error is None and flow.websocket is None
 

@@ -221,3 +221,32 @@ def test_nothing_holds_a_record_that_is_finished(shown: view.View) -> None:
         assert seen() is None
 
     asyncio.run(scenario())
+
+
+def test_tasks_may_begin_at_once(shown: view.View) -> None:
+    """As mitmproxy has them."""
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        behind = Behind(shown)
+        made = [behind.answered() for _ in range(3)]
+        for each in made:
+            behind.over(each)
+            assert each not in behind.hooked
+            await asyncio.sleep(0.05)
+        assert behind.hooked == made
+
+    asyncio.run(scenario())
+
+
+def test_one_whose_request_is_not_clean_does_not_wait(shown: view.View) -> None:
+    """As those that relay answers itself."""
+
+    async def scenario() -> None:
+        behind = Behind(shown)
+        flow = behind.answered("/pro/balance?apiKey=" + KEY)
+        assert behind.redact.response(flow) is None
+        behind.finishing.response(flow)
+        assert flow.request.raw_content is not None and KEY not in told(flow) and not behind.hooked
+
+    asyncio.run(scenario())
