@@ -116,6 +116,8 @@ class RecordState:
     later: bool = False
     """Nobody reads it before a person does, in a list: it is finished when there is time for it, once all is sent.
     Redaction takes that back where the exchange has ended otherwise."""
+    notes: list[Callable[[], None]] = field(default_factory=list)
+    """Leave something in it that takes time to work out, when there is time. Set by the meter, called by the list."""
     asked_clean: bool = False
     """The request's head is clean. Redaction's."""
     cleaning: Sliced[None] | None = None

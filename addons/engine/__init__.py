@@ -137,6 +137,9 @@ corrections/chatter.py
   47. The log does not say of each exchange that it is streamed, and that a connection of the pool is made and closed.
       mitmproxy fills mitmweb's event log with that.
 
+corrections/web.py
+  48. A list is told of exchanges under way every 20 ms. mitmproxy tells it of each after each of its hooks.
+
 Views and pages are brought by inspection/, which calls corrections/views.py and corrections/web.py itself.
 
 Beside them stands transports.py, which reaches mitmproxy's live connections and changes nothing.

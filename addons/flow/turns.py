@@ -48,13 +48,13 @@ _shares: WeakKeyDictionary[asyncio.AbstractEventLoop, _Share] = WeakKeyDictionar
 
 
 class SpareTime:
-    """Time that nobody else needs. Whoever works in it takes most of what others leave, and a twenty-fifth of all where
+    """Time that nobody else needs. Whoever works in it takes most of what others leave, and a fiftieth of all where
     they leave nothing: how busy they are is told by the processor's time that they have taken of late.
     """
 
     _SLICE, _LATE = 0.001, 0.05
     """Seconds of work in a row, and of what counts as of late."""
-    _ALL, _LEAST, _MOST = 0.85, 0.04, 0.7
+    _ALL, _LEAST, _MOST = 0.85, 0.02, 0.7
     """Parts of the time: what others take when they leave nothing, and what is taken here, at least and at most."""
 
     def __init__(self) -> None:

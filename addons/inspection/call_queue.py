@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import heapq
 import logging
+from bisect import bisect_left, insort
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from mitmproxy import http
 
@@ -74,16 +76,17 @@ class CallQueue:
 
     def __init__(self, take: Callable[[QueuedCall], Sliced[None]]) -> None:
         self._take = take
-        self._open: dict[QueuedCall, None] = {}
+        self._open: list[QueuedCall] = []
+        """The one that was asked first stands first."""
         self._waiting = 0
         self._lanes: dict[str | None, list[QueuedCall]] = {}
         self._workers: set[asyncio.Task[None]] = set()
 
     def expect(self, call: QueuedCall) -> None:
         """It is being answered: what is asked after it has ended waits for its record."""
-        self._open[call] = None
+        insort(self._open, call)
         if len(self._open) > _MOST:
-            del self._open[next(iter(self._open))]
+            del self._open[0]
 
     def is_next(self, call: QueuedCall) -> bool:
         """Whether a call that is clean has to wait for none."""
@@ -91,7 +94,7 @@ class CallQueue:
 
     def leave(self, call: QueuedCall) -> None:
         """It has had its turn, or needs none."""
-        self._open.pop(call, None)
+        self._close(call)
         call.clean.set()
         call.done.set()
 
@@ -100,7 +103,7 @@ class CallQueue:
         if self._waiting >= _MOST:
             self.leave(call)
             return None
-        self._open.pop(call, None)
+        self._close(call)
         call.clean.set()
         self._waiting += 1
         if (lane := self._lanes.get(call.lane)) is not None:
@@ -123,7 +126,7 @@ class CallQueue:
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(before.clean.wait(), _PATIENCE_SAVED if before.saved else _PATIENCE)
-            self._open.pop(before, None)  # it may have failed on its way here
+            self._close(before)  # it may have failed on its way here
         del self._lanes[name]
 
     def _turns(self, lane: list[QueuedCall]) -> Sliced[None]:
@@ -140,5 +143,13 @@ class CallQueue:
 
     def _before(self, call: QueuedCall) -> QueuedCall | None:
         """One that was asked before and is over, and whose record is not clean."""
-        earlier = (each for each in self._open if each is not call and each < call and each.is_over)
-        return next((each for each in earlier if each.lane == call.lane), None)
+        earlier = takewhile(lambda each: each < call, self._open)
+        return next((each for each in earlier if each.is_over and each.lane == call.lane), None)
+
+    def _close(self, call: QueuedCall) -> None:
+        at = bisect_left(self._open, call)
+        while at < len(self._open) and not call < self._open[at]:  # several may have been asked at the same time
+            if self._open[at] is call:
+                del self._open[at]
+                return
+            at += 1

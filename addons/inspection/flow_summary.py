@@ -61,6 +61,9 @@ class FlowSummary:
         exchange = of(flow)
         if exchange is None or not exchange.record.watched or exchange.record.later:
             return
+        for note in exchange.record.notes:
+            note()
+        exchange.record.notes.clear()
         ended = exchange.record.ended_at or time.monotonic()
         flow.metadata["relay.duration_ms"] = round((ended - exchange.started) * 1000, 1)
         copy = ANSWER.of(exchange)

@@ -560,9 +560,16 @@ class Meter:
         if not exchange.record.watched or settlement.usage is None:
             return
         flow.metadata[TOKENS] = settlement.usage.parts()
+        note = partial(self._note_cost, flow, settlement, settlement.usage)
+        if exchange.record.later:
+            exchange.record.notes.append(note)
+        else:
+            note()
+
+    def _note_cost(self, flow: http.HTTPFlow, settlement: Settlement, usage: Metered) -> None:
         amount = settlement.amount
         if amount is None and self.gate.prices.loaded:
-            amount = self.settler.cost(settlement.usage, settlement.upstream, settlement.model, settlement.asked)
+            amount = self.settler.cost(usage, settlement.upstream, settlement.model, settlement.asked)
         if amount is not None:
             about = "~" if settlement.estimated else ""
             flow.metadata["relay.cost"] = f"{about}{dollars(amount):f}"

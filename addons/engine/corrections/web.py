@@ -1,21 +1,30 @@
 """mitmweb: what it does with every record whenever somebody opens the page, and how that page looks."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from mitmproxy.addons.view import View
+from mitmproxy.flow import Flow
+from mitmproxy.http import HTTPFlow
+
 from addons.engine.wrapping import wrap
+from addons.exchange import of
 
 if TYPE_CHECKING:
     from tornado.web import OutputTransform, RequestHandler
 
 _PAGE = "mitmproxy.tools.web.app"
 _MASK = (1 << 64) - 1
+_WAITING = "relay_waiting"
+_MOMENT = 0.02
 
 
 def install() -> None:
-    """Make the changes of this room, where mitmweb runs."""
+    """Make the changes of this room: the first one in every list, the others where mitmweb runs."""
+    wrap(View, "update", _update)
     if (page := sys.modules.get(_PAGE)) is not None:
         vars(page)["hashlib"] = SimpleNamespace(sha256=Digest)
         wrap(page.ClientConnection, "broadcast_flow", _broadcast_flow)
@@ -28,6 +37,31 @@ def _broadcast(stock: Any, **told: Any) -> None:
     """
     if stock.__self__.connections:
         stock(**told)
+
+
+def _update(stock: Any, view: View, flows: Sequence[Flow]) -> None:
+    """mitmproxy 12.2.3 tells a list of an exchange after each of its hooks; so one that is over within milliseconds is
+    told of four times. Here those under way are told of together, every 20 ms. Remove when View.update does so.
+    """
+    if not all(map(_is_under_way, flows)):
+        stock(view, flows)
+        return
+    waiting: dict[Flow, None] = vars(view).setdefault(_WAITING, {})
+    if not waiting:
+        asyncio.get_running_loop().call_later(_MOMENT, _tell, stock, view, waiting)
+    waiting.update(dict.fromkeys(flows))
+
+
+def _tell(stock: Any, view: View, waiting: dict[Flow, None]) -> None:
+    flows = list(waiting)
+    waiting.clear()
+    stock(view, flows)
+
+
+def _is_under_way(flow: Flow) -> bool:
+    """Whether it is to be told of again, as soon as its record is finished (inspection/finishing.py)."""
+    exchange = of(flow) if isinstance(flow, HTTPFlow) and not flow.intercepted else None
+    return exchange is not None and exchange.record.later
 
 
 def _broadcast_flow(stock: Any, kind: str, flow: Any) -> None:
