@@ -48,14 +48,16 @@ _shares: WeakKeyDictionary[asyncio.AbstractEventLoop, _Share] = WeakKeyDictionar
 
 
 class SpareTime:
-    """Time that nobody else needs. Whoever works in it takes most of what others leave, and a fiftieth of all where
-    they leave nothing: how busy they are is told by the processor's time that they have taken of late.
+    """Time that nobody else needs. Whoever works in it takes most of what others leave, and a fiftieth of all where they
+    leave nothing: how busy they are is told by how often the loop has something else to do when it is wanted.
     """
 
-    _SLICE, _LATE = 0.001, 0.05
-    """Seconds of work in a row, and of what counts as of late."""
-    _ALL, _LEAST, _MOST = 0.85, 0.02, 0.7
+    _SLICE, _LATE = 0.001, 0.0005
+    """Seconds of work in a row; and those by which a timer is late where the loop does something else."""
+    _ALL, _LEAST, _MOST = 0.95, 0.02, 0.7
     """Parts of the time: what others take when they leave nothing, and what is taken here, at least and at most."""
+    _NEWEST = 0.1
+    """What the latest look counts for."""
 
     def __init__(self) -> None:
         self._others = 0.0
@@ -66,12 +68,11 @@ class SpareTime:
 
     async def wait(self, begun: float) -> None:
         """Let others have it."""
-        ended, used = time.monotonic(), time.thread_time()
+        ended = time.monotonic()
         part = max(self._LEAST, self._MOST * (1 - self._others / self._ALL))
-        await asyncio.sleep((ended - begun) * (1 - part) / part)
-        waited = time.monotonic() - ended
-        busy = min(1.0, (time.thread_time() - used) / waited) if waited else 1.0
-        self._others += (busy - self._others) * min(1.0, waited / self._LATE)
+        due = ended + (ended - begun) * (1 - part) / part
+        await asyncio.sleep(due - ended)
+        self._others += ((time.monotonic() - due > self._LATE) - self._others) * self._NEWEST
 
 
 async def in_turns_if_large[T](work: Sliced[T], size: int) -> T:
