@@ -48,13 +48,13 @@ _shares: WeakKeyDictionary[asyncio.AbstractEventLoop, _Share] = WeakKeyDictionar
 
 
 class SpareTime:
-    """Time that nobody else needs. Whoever works in it takes most of what others leave, and a fiftieth of all where they
-    leave nothing: how busy they are is told by how often the loop has something else to do when it is wanted.
+    """Time that nobody else needs. Whoever works in it takes most of what others leave, and a hundredth of all where
+    they leave nothing: how busy they are is told by how often the loop has something else to do when it is wanted.
     """
 
     _SLICE, _LATE = 0.001, 0.0005
     """Seconds of work in a row; and those by which a timer is late where the loop does something else."""
-    _ALL, _LEAST, _MOST = 0.95, 0.02, 0.7
+    _ALL, _LEAST, _MOST = 0.95, 0.01, 0.7
     """Parts of the time: what others take when they leave nothing, and what is taken here, at least and at most."""
     _NEWEST = 0.1
     """What the latest look counts for."""

@@ -28,6 +28,28 @@ _MOST = 5000
 """Calls that are open, and calls that wait for their turn: more of them are not looked after."""
 
 
+class Mark:
+    """An event for which mostly nobody waits."""
+
+    __slots__ = ("_event", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: asyncio.Event | None = None
+
+    def set(self) -> None:
+        """It has come."""
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Until it has."""
+        if not self._is_set:
+            self._event = self._event or asyncio.Event()
+            await self._event.wait()
+
+
 @dataclass(eq=False, slots=True)
 class QueuedCall:
     """A call that has not had its turn yet."""
@@ -35,9 +57,9 @@ class QueuedCall:
     flow: http.HTTPFlow
     exchange: Exchange
     ended: bool = False
+    clean: Mark = field(default_factory=Mark)
+    done: Mark = field(default_factory=Mark)
     _key: str | None = None
-    clean: asyncio.Event = field(default_factory=asyncio.Event)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def key(self) -> str:
@@ -113,10 +135,7 @@ class CallQueue:
             worker = asyncio.get_running_loop().create_task(self._work(call.lane))
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
-        return self._done(call) if call.saved else None
-
-    async def _done(self, call: QueuedCall) -> None:
-        await call.done.wait()
+        return call.done.wait() if call.saved else None
 
     async def _work(self, name: str | None) -> None:
         lane = self._lanes[name]

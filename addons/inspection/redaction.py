@@ -56,6 +56,8 @@ _PER_SLICE = 500
 _LONG_VALUE = 16
 _LONGEST_NAME = 128
 """Bytes of a header's name that is remembered."""
+_REMEMBERED, _FEW, _MOST_HEADS = 4096, 16, 64
+"""Bytes of a head, with so many secrets, that is remembered as it is shown; and how many are."""
 _HEADERS = 50
 """Headers that are cleaned in a slice."""
 _SCHEMES = frozenset(b"bearer basic token apikey api-key key digest oauth hmac negotiate aws4-hmac-sha256".split())
@@ -97,6 +99,7 @@ class Redaction:
     def __init__(self, settings: Settings, secret: bytes) -> None:
         self.enabled = settings.inspect.redact
         self.secret = secret
+        self._heads = _Heads()
         if not self.enabled:
             logger.warning("inspect.redact is false: what mitmweb shows and -w saves holds keys as they were sent.")
 
@@ -279,7 +282,7 @@ class Redaction:
             flow.metadata[name] = yield from _cleaned_value(value, known)
 
     def _cleaning_head(self, flow: http.HTTPFlow, known: KnownSecrets) -> Sliced[None]:
-        flow.request.headers.fields = yield from _clean_headers(flow.request.headers, known, answer=False)
+        flow.request.headers.fields = yield from self._heads.clean(flow.request.headers, known)
         yield
         flow.request.path = _clean_path(flow.request.path, known)
 
@@ -558,6 +561,26 @@ def _clean_headers(headers: http.Headers, known: KnownSecrets, *, answer: bool) 
         shown = known.mask(value) if echoes else value
         fields.append((raw_name, shown.encode("latin-1", "replace")))
     return tuple(fields)
+
+
+class _Heads:
+    """Remembers the latest heads of requests and what is shown of them: a client sends the same with each of them."""
+
+    def __init__(self) -> None:
+        self._shown: dict[tuple[Fields, tuple[bytes, ...]], Fields] = {}
+
+    def clean(self, headers: http.Headers, known: KnownSecrets) -> Sliced[Fields]:
+        """The fields without secrets. What is known is part of the question, since it may stand in any of them."""
+        asked = headers.fields, tuple(known)
+        shown = self._shown.get(asked)
+        if shown is None or known.overfull:
+            shown = yield from _clean_headers(headers, known, answer=False)
+            size = sum(len(name) + len(value) for name, value in headers.fields)
+            if size <= _REMEMBERED and len(known) <= _FEW:
+                if len(self._shown) >= _MOST_HEADS:
+                    self._shown.clear()
+                self._shown[asked] = shown
+        return shown
 
 
 def _clean_line(value: str, known: KnownSecrets) -> str:

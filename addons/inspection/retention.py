@@ -40,6 +40,7 @@ class Retention:
         if view is None:
             return
         self._keep(flow, _size(flow))
+        _let_go(flow)
         for _ in range(len(self._flows)):
             if len(self._flows) <= self.most and self._bytes <= self.most_bytes:
                 break
@@ -53,6 +54,13 @@ class Retention:
     def _keep(self, flow: http.HTTPFlow, size: int) -> None:
         self._flows.append((flow, size))
         self._bytes += size
+
+
+def _let_go(flow: http.HTTPFlow) -> None:
+    """What has read the bodies as they passed goes with the exchange: the list keeps its record alone."""
+    for message in (flow.request, flow.response):
+        if message is not None and callable(message.stream):
+            message.stream = True
 
 
 def _size(flow: http.HTTPFlow) -> int:
