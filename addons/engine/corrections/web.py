@@ -1,6 +1,7 @@
 """mitmweb: what it does with every record whenever somebody opens the page, and how that page looks."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -16,10 +17,14 @@ from addons.exchange import of
 if TYPE_CHECKING:
     from tornado.web import OutputTransform, RequestHandler
 
+logger = logging.getLogger(__name__)
+
 _PAGE = "mitmproxy.tools.web.app"
 _MASK = (1 << 64) - 1
-_WAITING = "relay_waiting"
 _MOMENT = 0.02
+
+waiting: dict[Flow, tuple[View, asyncio.AbstractEventLoop]] = {}
+"""Flows that their list is about to be told of."""
 
 
 def install() -> None:
@@ -43,19 +48,25 @@ def _update(stock: Any, view: View, flows: Sequence[Flow]) -> None:
     """mitmproxy 12.2.3 tells a list of an exchange after each of its hooks; so one that is over within milliseconds is
     told of four times. Here those under way are told of together, every 20 ms. Remove when View.update does so.
     """
+    if len(flows) == 1 and flows[0] in waiting:
+        return
     if not all(map(_is_under_way, flows)):
         stock(view, flows)
         return
-    waiting: dict[Flow, None] = vars(view).setdefault(_WAITING, {})
-    if not waiting:
-        asyncio.get_running_loop().call_later(_MOMENT, _tell, stock, view, waiting)
-    waiting.update(dict.fromkeys(flows))
+    loop = asyncio.get_running_loop()
+    if not waiting or next(iter(waiting.values()))[1] is not loop:
+        loop.call_later(_MOMENT, _tell, stock)
+    waiting.update(dict.fromkeys(flows, (view, loop)))
 
 
-def _tell(stock: Any, view: View, waiting: dict[Flow, None]) -> None:
-    flows = list(waiting)
+def _tell(stock: Any) -> None:
+    told = list(waiting.items())
     waiting.clear()
-    stock(view, flows)
+    for flow, (view, _) in told:
+        try:
+            stock(view, [flow])
+        except Exception:
+            logger.exception("a list can't be told of an exchange")
 
 
 def _is_under_way(flow: Flow) -> bool:

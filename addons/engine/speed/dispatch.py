@@ -30,7 +30,9 @@ from typing import Any, NamedTuple
 
 from mitmproxy import addonmanager, ctx, exceptions, flow, hooks
 from mitmproxy.addonmanager import AddonManager, cut_traceback, safecall, traverse
+from mitmproxy.addons.view import View
 
+from addons.engine.corrections import web
 from addons.engine.wrapping import replace_all, restore, restore_all, wrap
 
 # Built-in addons that have nothing to do as long as an option is not set, and the hooks in which they would find that
@@ -394,7 +396,16 @@ def begin(manager: AddonManager, event: hooks.Hook, args: Sequence[Any]) -> Coro
     table = vars(manager).get(_TABLE)
     if table is not None and table.alive and table.turns.get("update") == ():
         return None  # the table has been looked at in this very turn
+    if not isinstance(message, flow.Flow):
+        return None
+    if message in web.waiting and table is not None and table.alive and _is_for_lists(table.turns.get("update")):
+        return None
     return _update(manager, message)
+
+
+def _is_for_lists(turns: tuple[Turn, ...] | None) -> bool:
+    """Whether nobody but mitmproxy's list of flows wants an event."""
+    return turns is not None and all(type(call.addon) is View for turn in turns for call in turn.calls)
 
 
 def _update(manager: AddonManager, message: Any) -> Coroutine[Any, Any, None] | None:
