@@ -6,6 +6,7 @@ Before that, without a browser: mitmweb keeps the newest flows, and bodies are c
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from addons.cli.fake_openai.server import Upstream
 from tests.support import browser
 from tests.support import web as pages
 from tests.support.browser import Browser
+from tests.support.live import eventually
 
 KEY = "sk-test-mitmweb-0123456789"
 AUTH = {"Authorization": f"Bearer {KEY}"}
@@ -183,6 +185,32 @@ def test_only_the_newest_flows_stay(upstream: Upstream, tmp_path: Path) -> None:
         for number in range(12, 20):
             web.live.ask("GET", f"/v1/echo?number={number}")
         assert [flow["request"]["path"][-2:] for flow in web.flows()] == ["=8", "15", "16", "17", "18", "19"]
+
+
+def test_under_load_records_are_finished_behind_their_exchanges(upstream: Upstream, tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    def ask(client: int) -> None:
+        for number in range(50):
+            content = completion(f"{client}/{number}, my password is {KEY}")
+            assert web.live.ask("POST", "/v1/chat/completions", content, AUTH).status == 200
+
+    with pages.mitmweb(tmp_path, upstream.url, inspect={"keep_flows": 150}) as web, ThreadPoolExecutor(8) as clients:
+        asking = [clients.submit(ask, client) for client in range(8)]
+        while not all(each.done() for each in asking):
+            seen.append(web.get("/flows"))
+        for each in asking:
+            each.result()
+        assert eventually(lambda: len(web.flows()) == 150 and all(map(pages.ended, web.flows())), 30)
+        for flow in web.flows():
+            assert "tok" in flow["comment"] and "#" in flow["comment"] and flow["response"]["contentLength"]
+        newest = web.flows()[-1]["id"]
+        seen += [
+            web.get("/flows"),
+            *(web.get(f"/flows/{newest}/{side}/content.data") for side in ("request", "response")),
+        ]
+        assert b"my password is" in seen[-2]
+    assert len(seen) > 5 and not any(KEY.encode() in each for each in seen)
 
 
 def test_long_bodies_are_cut_in_the_record_and_nowhere_else(upstream: Upstream, tmp_path: Path) -> None:
