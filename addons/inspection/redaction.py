@@ -307,7 +307,7 @@ def _may_wait(flow: http.HTTPFlow, exchange: Exchange) -> bool:
         return False
     if exchange.settings.inspect.redact and not record.asked_clean:
         return False
-    return flow.error is None and flow.websocket is None
+    return flow.error is None and flow.websocket is None and not flow.intercepted
 
 
 def _client(flow: http.HTTPFlow) -> str:

@@ -16,7 +16,7 @@ from addons.cli.fake_openai.server import Upstream
 from tests.support import browser
 from tests.support import web as pages
 from tests.support.browser import Browser
-from tests.support.live import eventually
+from tests.support.live import Live, eventually
 
 KEY = "sk-test-mitmweb-0123456789"
 AUTH = {"Authorization": f"Bearer {KEY}"}
@@ -187,16 +187,27 @@ def test_only_the_newest_flows_stay(upstream: Upstream, tmp_path: Path) -> None:
         assert [flow["request"]["path"][-2:] for flow in web.flows()] == ["=8", "15", "16", "17", "18", "19"]
 
 
+def test_the_event_log_says_nothing_that_is_always_so(upstream: Upstream, tmp_path: Path) -> None:
+    with pages.mitmweb(tmp_path, upstream.url) as web:
+        for number in range(6):
+            web.live.ask("GET", f"/v1/echo?number={number}")
+        web.wait(6)
+        events = web.events()
+    assert not any("Streaming re" in each for each in events), events
+    assert sum("server connect" in each for each in events) == 1, events
+    assert sum("client connect" in each for each in events) >= 6
+
+
 def test_under_load_records_are_finished_behind_their_exchanges(upstream: Upstream, tmp_path: Path) -> None:
     seen: list[bytes] = []
 
-    def ask(client: int) -> None:
+    def ask(relay: Live, client: int) -> None:
         for number in range(50):
             content = completion(f"{client}/{number}, my password is {KEY}")
-            assert web.live.ask("POST", "/v1/chat/completions", content, AUTH).status == 200
+            assert relay.ask("POST", "/v1/chat/completions", content, AUTH).status == 200
 
     with pages.mitmweb(tmp_path, upstream.url, inspect={"keep_flows": 150}) as web, ThreadPoolExecutor(8) as clients:
-        asking = [clients.submit(ask, client) for client in range(8)]
+        asking = [clients.submit(ask, web.live, client) for client in range(8)]
         while not all(each.done() for each in asking):
             answered = [flow for flow in web.flows() if flow.get("response")]  # until then it is being sent
             seen.append(json.dumps(answered).encode())
