@@ -91,6 +91,7 @@ def stock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """mitmproxy as it comes, where only the speed changes are made."""
     monkeypatch.setattr(engine.answers, "install", lambda: None)
     monkeypatch.setattr(engine.framing, "install", lambda *_args: None)
+    monkeypatch.setattr(engine.chatter, "install", lambda: None)
     monkeypatch.setattr(engine.connections, "install", lambda: None)
     monkeypatch.setattr(engine.silence, "install", lambda _is_seen_to: None)
     monkeypatch.setattr(engine.lending, "install", lambda _settings: None)

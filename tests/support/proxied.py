@@ -28,6 +28,7 @@ from OpenSSL import SSL
 from wsproto import frame_protocol
 
 from addons.engine.corrections import answers, connections, framing
+from addons.engine.corrections.chatter import goes_without_saying
 from tests.support.side_by_side import engine, play
 
 Step = tuple[Any, ...]
@@ -398,7 +399,11 @@ def perform(case: Case, fast: bool, on_the_wire: bool = False) -> tuple[list[Any
 
     with wire(on_the_wire):
         record, said = play(scenario, fast)
-    lines = [(name, level, _OF_THE_MOMENT.sub("*", text)) for name, level, text, _ in said]
+    lines = [
+        (name, level, _OF_THE_MOMENT.sub("*", text))
+        for name, level, text, _ in said
+        if not goes_without_saying(text, level)
+    ]
     return record, _apart(lines, lambda line: line[2].startswith("server disconnect"))
 
 
