@@ -30,9 +30,9 @@ def goes_without_saying(message: str, level: int) -> bool:
 
 
 def _log(stock: Any, handler: Any, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
-    """mitmproxy 12.2.3 says of each body that is streamed that it is, and of each connection that is taken from the pool
-    that it is made and closed; so mitmweb's event log is full of what is always so, and each line costs as much as a
-    hook. Remove when these lines are of the level DEBUG, and connections to servers are shared by clients.
+    """mitmproxy 12.2.3 says of each body that is streamed that it is, and of each connection of the pool that it
+    is made and closed; so mitmweb's event log is full of what is always so, and each line costs as much as a hook.
+    Remove when these lines are of the level DEBUG, and connections to servers are shared by clients.
     """
     if not goes_without_saying(message, level):
         stock(handler, message, level, exc_info)
