@@ -315,7 +315,7 @@ def test_who_leaves_while_relay_asks_again_is_told_as_such(web: pages.Web, upstr
     with Client(web.live.port) as client:
         client.send(b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(asked), asked))
         upstream.wait(lambda seen: len(seen) == 2)
-    assert eventually(lambda: any(each.get("error") for each in web.flows()))
+    assert eventually(lambda: any(each.get("error") and each["comment"] for each in web.flows()))
     flow = next(each for each in web.flows() if each["request"]["path"] == "/chat")
     assert (flow["error"]["msg"], flow["marked"]) == (LEFT, MARK)
     assert LEFT in flow["comment"]

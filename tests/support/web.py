@@ -49,8 +49,13 @@ class Web:
         return found
 
     def wait(self, count: int) -> list[dict[str, Any]]:
-        """Wait until so many flows are there and have ended."""
-        assert eventually(lambda: sum(map(ended, self.flows())) >= count), self.flows()
+        """Wait until so many flows are there and have ended, and all that are over."""
+
+        def are_there() -> bool:
+            flows = self.flows()
+            return sum(map(ended, flows)) >= count and all(ended(each) for each in flows if answered(each))
+
+        assert eventually(are_there), self.flows()
         return self.flows()
 
     def events(self) -> list[str]:
@@ -70,6 +75,12 @@ class Web:
             return read
         finally:
             connection.close()
+
+
+def answered(flow: dict[str, Any]) -> bool:
+    """Whether its answer is whole; a websocket's goes on."""
+    response = flow.get("response") or {}
+    return bool(response.get("timestamp_end")) and response["status_code"] != 101
 
 
 def ended(flow: dict[str, Any]) -> bool:
