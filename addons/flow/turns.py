@@ -56,6 +56,8 @@ class SpareTime:
     """Seconds of work in a row; and those by which a timer is late where the loop does something else."""
     _ALL, _LEAST, _MOST = 0.95, 0.01, 0.7
     """Parts of the time: what others take when they leave nothing, and what is taken here, at least and at most."""
+    _WORK = 0.2
+    """The part of the time in which they are seen to work when they do."""
     _NEWEST = 0.1
     """What the latest look counts for."""
 
@@ -68,11 +70,14 @@ class SpareTime:
 
     async def wait(self, begun: float) -> None:
         """Let others have it."""
-        ended = time.monotonic()
+        ended, used = time.monotonic(), time.thread_time()
         part = max(self._LEAST, self._MOST * (1 - self._others / self._ALL))
         due = ended + (ended - begun) * (1 - part) / part
         await asyncio.sleep(due - ended)
-        self._others += ((time.monotonic() - due > self._LATE) - self._others) * self._NEWEST
+        now = time.monotonic()
+        # Late it is on a busy machine, too, where the loop has nothing to do.
+        busy = now - due > self._LATE and time.thread_time() - used > (now - ended) * self._WORK
+        self._others += (busy - self._others) * self._NEWEST
 
 
 async def in_turns_if_large[T](work: Sliced[T], size: int) -> T:

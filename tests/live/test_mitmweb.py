@@ -202,18 +202,18 @@ def test_under_load_records_are_finished_behind_their_exchanges(upstream: Upstre
     seen: list[bytes] = []
 
     def ask(relay: Live, client: int) -> None:
-        for number in range(50):
+        for number in range(25):
             content = completion(f"{client}/{number}, my password is {KEY}")
             assert relay.ask("POST", "/v1/chat/completions", content, AUTH).status == 200
 
-    with pages.mitmweb(tmp_path, upstream.url, inspect={"keep_flows": 150}) as web, ThreadPoolExecutor(8) as clients:
+    with pages.mitmweb(tmp_path, upstream.url, inspect={"keep_flows": 100}) as web, ThreadPoolExecutor(8) as clients:
         asking = [clients.submit(ask, web.live, client) for client in range(8)]
         while not all(each.done() for each in asking):
             answered = [flow for flow in web.flows() if flow.get("response")]  # until then it is being sent
             seen.append(json.dumps(answered).encode())
         for each in asking:
             each.result()
-        assert eventually(lambda: len(web.flows()) == 150 and all(map(pages.ended, web.flows())), 30)
+        assert eventually(lambda: len(web.flows()) == 100 and all(map(pages.ended, web.flows())), 60)
         for flow in web.flows():
             assert "tok" in flow["comment"] and "#" in flow["comment"] and flow["response"]["contentLength"]
         newest = web.flows()[-1]["id"]
