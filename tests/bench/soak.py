@@ -27,6 +27,9 @@ CLIENTS = 32
 _PATIENCE = 30.0
 """Seconds that one request may take."""
 
+_IDLE = 1
+_LIMITS = {"upstream_idle": f"{_IDLE}s"}
+"""Connections to upstream that rest are gone when descriptors are counted: how many there are is chance."""
 _KEPT = {"keep_threads": 300_000}
 """What is kept on purpose has come to its bound before anything is judged."""
 
@@ -105,7 +108,7 @@ def run(number: int, *, loud: bool = False) -> Soaked:
         place = folder / "counts.json"
         script = ["-s", str(Path(__file__).with_name("counts.py"))]
         variables = {"RELAY_BENCH_COUNTS": str(place)}
-        with targets.relay(folder, upstream.port, script, variables, inspect=_KEPT) as relay:
+        with targets.relay(folder, upstream.port, script, variables, inspect=_KEPT, limits=_LIMITS) as relay:
             said, began = Counter[str](), time.monotonic()
             warm = max(200, number // 3 if number < 30_000 else number // 10)
             asyncio.run(_ask(relay.port, warm, said))
@@ -125,7 +128,8 @@ def _settled(relay: Target, place: Path) -> Counts:
     while time.monotonic() < end and counts["connections"]:
         time.sleep(0.5)
         counts = taken(relay, place)
-    return counts
+    time.sleep(2 * _IDLE)
+    return taken(relay, place)
 
 
 def taken(relay: Target, place: Path) -> Counts:

@@ -5,6 +5,7 @@ Before that, without a browser: mitmweb keeps the newest flows, and bodies are c
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -211,6 +212,7 @@ def test_under_load_records_are_finished_behind_their_exchanges(upstream: Upstre
         while not all(each.done() for each in asking):
             answered = [flow for flow in web.flows() if flow.get("response")]  # until then it is being sent
             seen.append(json.dumps(answered).encode())
+            time.sleep(0.05)
         for each in asking:
             each.result()
         assert eventually(lambda: len(web.flows()) == 100 and all(map(pages.ended, web.flows())), 60)
