@@ -16,7 +16,7 @@ MAX_MARKS = 40_000
 """`[`, `{`, `,` and `:` of a body that is parsed whole; some 5 ms. One with more is read as far as that."""
 MAX_EVENT_MARKS = 20_000
 """The same of one event, which has to be read whole or not at all."""
-MAX_EVENTS = 12_000
+MAX_EVENTS = 10_000
 """Events of a stream that are read, besides those at its end."""
 MAX_STREAM_MARKS = 250_000
 """Marks of all of them. The worst that all these bounds let through takes some 100 ms of the processor's time."""
