@@ -17,7 +17,6 @@ from mitmproxy import http
 
 from addons.core.slices import Sliced
 from addons.exchange import Exchange
-from addons.flow.model_calls import shown_key
 from addons.flow.turns import in_turns
 
 logger = logging.getLogger(__name__)
@@ -56,17 +55,11 @@ class QueuedCall:
 
     flow: http.HTTPFlow
     exchange: Exchange
+    key: str
+    """As it came: until its record is clean, that is what there is of all of them."""
     ended: bool = False
     clean: Mark = field(default_factory=Mark)
     done: Mark = field(default_factory=Mark)
-    _key: str | None = None
-
-    @property
-    def key(self) -> str:
-        """The key that its record shows, looked for when it is asked for first."""
-        if self._key is None:
-            self._key = shown_key(self.flow)
-        return self._key
 
     @property
     def saved(self) -> bool:
@@ -163,7 +156,7 @@ class CallQueue:
     def _before(self, call: QueuedCall) -> QueuedCall | None:
         """One that was asked before and is over, and whose record is not clean."""
         earlier = takewhile(lambda each: each < call, self._open)
-        return next((each for each in earlier if each.is_over and each.lane == call.lane), None)
+        return next((each for each in earlier if each.lane == call.lane and each.is_over), None)
 
     def _close(self, call: QueuedCall) -> None:
         at = bisect_left(self._open, call)

@@ -17,7 +17,7 @@ from addons.core.slices import Sliced, at_once
 from addons.core.threads.call import Call
 from addons.core.threads.registry import Threads
 from addons.exchange import Part, of
-from addons.flow.model_calls import THREAD, UPSTREAM, call_of, is_call, note
+from addons.flow.model_calls import THREAD, UPSTREAM, call_of, is_call, note, shown_key
 from addons.flow.turns import LITTLE
 from addons.inspection.call_queue import CallQueue, QueuedCall
 from addons.inspection.placing import cost_of_lost
@@ -48,7 +48,7 @@ class ThreadNotes:
             return
         call = _CALL.of(exchange)
         if call is None and is_call(flow) and THREAD not in flow.metadata:
-            call = _CALL.keep(exchange, QueuedCall(flow, exchange))
+            call = _CALL.keep(exchange, QueuedCall(flow, exchange, shown_key(flow)))
             self.queue.expect(call)
         if call is not None:
             call.ended = call.ended or ended

@@ -62,6 +62,7 @@ class Events:
         self.copy = copy
         self.encoding = encoding
         self._ending = Ending() if encoding in ("", "identity") else None
+        self._looked, self._has_ended = 0, False
         make = BEAT.of(exchange)
         self._beat = make(exchange) if make is not None else None
 
@@ -83,11 +84,17 @@ class Events:
                 self._ending = None
 
     def ended(self) -> bool:
-        """Asked when the client leaves. What is compressed is looked at then, in the copy, where that is whole."""
+        """Asked when the client leaves, and by those that wait for its record. What is compressed is looked at then, in
+        the copy, where that is whole; not again before there is more of it."""
         if self._ending is not None:
             return self._ending.finished
         if self.copy.cut:
             return False
+        if self._looked != self.copy.seen:
+            self._looked, self._has_ended = self.copy.seen, self._look()
+        return self._has_ended
+
+    def _look(self) -> bool:
         try:
             return ended(decode(self.copy.body(), self.encoding, MOST_DECODED, cut=True))
         except ValueError:

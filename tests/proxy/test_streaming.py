@@ -1,3 +1,4 @@
+import gzip
 import sys
 from typing import Any
 
@@ -213,3 +214,23 @@ def test_a_stream_that_can_t_be_edited_is_broken_off(monkeypatch: pytest.MonkeyP
     assert [tap(chunk) for chunk in (b"first", b"second", b"third", b"")] == [b"first", [], [], []]
     assert len(cuts) == 1 and flow.error is not None
     assert flows.exchange(flow).failure.fault is not None
+
+
+def test_a_compressed_stream_is_looked_at_once_for_what_there_is_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    real = streams.decode
+
+    def decode(body: bytes, *about: Any, **more: Any) -> bytes:
+        looked.append(len(body))
+        return real(body, *about, **more)
+
+    monkeypatch.setattr(streams, "decode", decode)
+    _, exchange = flows.attached(Kind.PASS)
+    events = streams.Events(exchange, Copy(1 << 20), "gzip")
+    whole = gzip.compress(b"data: {}\n\ndata: [DONE]\n\n")
+    assert not events.ended() and not looked
+    events(whole[:15])
+    assert [events.ended() for _ in range(5)] == [False] * 5
+    events(whole[15:])
+    assert [events.ended() for _ in range(5)] == [True] * 5
+    assert looked == [15, len(whole)]
