@@ -124,7 +124,6 @@ class Redaction:
         exchange = of(flow)
         if not self.enabled or exchange is None or not exchange.record.watched or exchange.refused:
             return None
-        exchange.record.asked_clean = True
         size = sum(len(value) for _, value in flow.request.headers.fields) + len(flow.request.data.path)
         return _run(self._cleaning_head(flow, self._known(flow)), size)
 
@@ -255,11 +254,13 @@ class Redaction:
         # From here on, and until it is clean, nothing is shown.
         asked, request.raw_content = request.raw_content, None
         notes = {name: flow.metadata.pop(name) for name in list(flow.metadata) if _is_note(name)}
-        said, head, trailers = None, http.Headers(), [request.trailers]
+        said, head, reason, trailers = None, http.Headers(), "", [request.trailers]
         request.trailers = None
         if answer is not None:
             said, answer.raw_content = answer.raw_content, None
-            head.fields, answer.headers.fields = answer.headers.fields, _harmless(answer.headers.fields)
+            known = secrets_of(flow, self.secret)
+            head.fields, answer.headers.fields = answer.headers.fields, _harmless(answer.headers.fields, known)
+            reason, answer.reason = answer.reason, known.mask(answer.reason)
             trailers.append(answer.trailers)
             answer.trailers = None
         yield
@@ -276,7 +277,7 @@ class Redaction:
         if answer is not None:
             answer.headers.fields = yield from _clean_headers(head, known, answer=True)
             answer.trailers = yield from _clean_trailers(trailers[1], known)
-            answer.reason = known.mask(_clean_line(answer.reason, known))
+            answer.reason = known.mask(_clean_line(reason, known))
             yield from _put_back(answer, reply, known)
         for name, value in notes.items():
             flow.metadata[name] = yield from _cleaned_value(value, known)
@@ -285,6 +286,8 @@ class Redaction:
         flow.request.headers.fields = yield from self._heads.clean(flow.request.headers, known)
         yield
         flow.request.path = _clean_path(flow.request.path, known)
+        if (exchange := of(flow)) is not None:
+            exchange.record.asked_clean = True
 
     def _detach(self, flow: http.HTTPFlow, response: http.Response) -> http.Response:
         """The answer of the record, apart from what is still to be sent."""
@@ -534,9 +537,12 @@ def _clean_path(path: str, known: KnownSecrets) -> str:
     return known.mask(_clean_line(path, known) if "@" in path else path)
 
 
-def _harmless(fields: Fields) -> Fields:
+def _harmless(fields: Fields, known: KnownSecrets) -> Fields:
     """What may be seen of a head that is not clean yet."""
-    return tuple(each for each in fields if len(each[0]) <= _LONGEST_NAME and _known_header(each[0])[0] in _HARMLESS)
+    kept = tuple(each for each in fields if len(each[0]) <= _LONGEST_NAME and _known_header(each[0])[0] in _HARMLESS)
+    if not known.may_stand_in(b"\n".join(value for _, value in kept)):
+        return kept
+    return tuple((name, known.mask(value.decode("latin-1")).encode("latin-1", "replace")) for name, value in kept)
 
 
 def _clean_headers(headers: http.Headers, known: KnownSecrets, *, answer: bool) -> Sliced[Fields]:

@@ -87,6 +87,23 @@ def test_nothing_is_shown_before_it_is_clean(shown: view.View) -> None:
     asyncio.run(scenario())
 
 
+def test_what_stays_of_an_answer_s_head_is_clean(shown: view.View) -> None:
+    async def scenario() -> None:
+        behind = Behind(shown)
+        flow = behind.answered()
+        response = flow.response
+        assert response is not None
+        response.headers["server"], response.headers["connection"], response.reason = f"nginx {KEY}", "close", KEY
+        behind.redact.begin(flow)
+        behind.over(flow)
+        assert KEY not in told(flow) and KEY not in response.reason
+        assert response.headers["connection"] == "close" and response.headers["server"].startswith("nginx ")
+        await asyncio.sleep(0.05)
+        assert behind.hooked == [flow] and KEY not in told(flow) and KEY not in response.reason
+
+    asyncio.run(scenario())
+
+
 def test_what_is_still_to_be_sent_stays_whole_beside_it(shown: view.View) -> None:
     async def scenario() -> None:
         behind = Behind(shown)
