@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from addons.core.export.record import Exported, Message, SocketMessage, loaded
-from addons.core.threads.causes import Cause
+from addons.core.threads.noted import noted
 
 _BLANKS = str.maketrans("\n\r\t", "   ")
 
@@ -38,7 +38,7 @@ def line(record: Exported) -> str:
             "relay.tokens": _json(None if record.tokens is None else record.tokens.parts()),
             "relay.cost": _json(None if record.cost is None else f"{record.cost:f}"),
             "relay.cost_estimated": _json(None if record.cost is None else record.estimated),
-            "relay.cause": _json(None if record.cause is None else _cause(record.cause)),
+            "relay.cause": _json(None if record.cause is None else noted(record.cause)),
             "relay.attempts": _json([dict(each) for each in record.attempts]),
             "error": _json(record.error),
             "request": _message(record.request),
@@ -55,19 +55,6 @@ def time(at: float) -> str:
     '2026-01-01T00:00:00.250Z'
     """
     return datetime.fromtimestamp(round(at, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _cause(cause: Cause) -> dict[str, object]:
-    return {
-        "reason": cause.reason,
-        "part": cause.part,
-        "path": cause.path,
-        "before": cause.before,
-        "after": cause.after,
-        "tokens": cause.tokens,
-        "cost": None if cause.cost is None else f"{cause.cost:f}",
-        "previous": cause.previous,
-    }
 
 
 def _message(message: Message) -> str:

@@ -21,6 +21,7 @@ from addons.core.generations import counted_of
 from addons.core.observed import OPERATIONS, Observed, Outcome, Used, endpoint
 from addons.core.rates import NANO
 from addons.core.threads.causes import Cause
+from addons.core.threads.noted import noted
 
 _LONGEST = 16 << 10
 """Characters of all texts of an attribute together."""
@@ -98,7 +99,8 @@ def _of_call(call: Call) -> list[dict[str, Any]]:
 def _cause(cause: Cause | None) -> dict[str, object]:
     if cause is None:
         return {}
-    told = {name: getattr(cause, name) for name in ("reason", "part", "path", "before", "after", "tokens", "previous")}
+    told = noted(cause)
+    del told["cost"]
     told["cost_nanodollars"] = None if cause.cost is None else int(cause.cost * NANO)
     return {f"relay.cause.{name}": value for name, value in told.items()}
 
