@@ -73,5 +73,8 @@ class Finishing:
             record.later = False
             self._dropped(flow)
         yield
-        view.update([flow])
+        try:
+            view.update([flow])
+        except Exception:
+            logger.exception("a list can't be told of an exchange")
         yield
