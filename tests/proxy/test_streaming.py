@@ -9,6 +9,7 @@ from mitmproxy import http
 
 from addons.exchange import Kind
 from addons.flow.capture import ANSWER, Copy, Listener
+from addons.flow.decoding import decode
 from addons.flow.upstream import declared_length
 from addons.proxy import streaming as streams
 from addons.proxy.streaming import Streaming, Upload
@@ -218,13 +219,12 @@ def test_a_stream_that_can_t_be_edited_is_broken_off(monkeypatch: pytest.MonkeyP
 
 def test_a_compressed_stream_is_looked_at_once_for_what_there_is_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    real = streams.decode
 
-    def decode(body: bytes, *about: Any, **more: Any) -> bytes:
+    def looking(body: bytes, *about: Any, **more: Any) -> bytes:
         looked.append(len(body))
-        return real(body, *about, **more)
+        return decode(body, *about, **more)
 
-    monkeypatch.setattr(streams, "decode", decode)
+    monkeypatch.setattr(streams, "decode", looking)
     _, exchange = flows.attached(Kind.PASS)
     events = streams.Events(exchange, Copy(1 << 20), "gzip")
     whole = gzip.compress(b"data: {}\n\ndata: [DONE]\n\n")
